@@ -1,0 +1,162 @@
+# Two commands for a fresh Linux machine with Python 3.10 or newer:
+#   make demo    make test
+# `make help` lists the rest. Every target may be run again at any time.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# ---- what may be overridden: make demo PYTHON=python3.12 ------------------
+# Interpreter that .venv is made with; empty takes the first suitable one.
+PYTHON ?=
+# Further arguments of every pip call, e.g. PIP_ARGS="--no-cache-dir".
+PIP_ARGS ?=
+# Further arguments of the pip call that installs torch and torchaudio, which
+# then comes first. For the small CPU-only install give PyTorch's own
+# documented CPU wheel index: TORCH_ARGS="--index-url <its address>".
+TORCH_ARGS ?=
+# Overrides of hparams/demo.yaml, e.g. DEMO_ARGS="--number_of_epochs=2".
+DEMO_ARGS ?=
+# Further arguments of pytest, e.g. PYTEST_ARGS="tests/data -x".
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+RESULTS := results
+# An editable install remembers where the checkout lies: stamps carry that
+# place, so that a checkout moved together with its .venv installs again.
+HERE := $(shell pwd | cksum | cut -d' ' -f1)
+HAS_PYTHON := $(VENV)/.python-$(HERE)
+HAS_DEMO := $(VENV)/.demo-$(HERE)
+HAS_DEV := $(VENV)/.dev-$(HERE)
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+PIP_WORKS := $(PIP) install --help >/dev/null 2>&1
+
+.PHONY: help demo test test-slow lint format install clean distclean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	    | sed -E 's/^([a-z-]+):.*## /make \1|/' \
+	    | while IFS='|' read -r name text; do
+	        printf '  %-16s %s\n' "$$name" "$$text"
+	    done
+	echo "Options: PYTHON PIP_ARGS TORCH_ARGS DEMO_ARGS PYTEST_ARGS (see the"
+	echo "head of the Makefile, also for the small CPU-only install)."
+
+demo: $(HAS_DEMO) ## install, build the demo corpus, train, evaluate, report
+	@root="$$PWD"
+	"$$root/$(PY)" -m speechbrain_ee demo-corpus "$(RESULTS)/demo-corpus"
+	cd recipes/LibriSpeech/EarlyExit
+	"$$root/$(PY)" train.py hparams/demo.yaml \
+	    --data_folder="$$root/$(RESULTS)/demo-corpus" \
+	    --output_folder="$$root/$(RESULTS)/demo" $(DEMO_ARGS)
+	echo
+	echo "The figure and the HTML report are in $(RESULTS)/demo/report:"
+	find "$$root/$(RESULTS)/demo/report" -maxdepth 1 -type f | sort
+
+test: lint ## install if needed, lint, run the tests and doctests
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest --timeout=600 $(PYTEST_ARGS)
+
+test-slow: $(HAS_DEV) ## run the tests that take minutes
+	@HF_HUB_OFFLINE=1 $(PY) -m pytest --timeout=7200 -m slow $(PYTEST_ARGS)
+
+lint: $(HAS_DEV) ## ruff (check and format), yamllint, codespell
+	@status=0
+	$(PY) -m ruff check . || status=1
+	$(PY) -m ruff format --check . || status=1
+	$(PY) -m yamllint hparams .pre-commit-config.yaml .yamllint.yaml || status=1
+	$(PY) -m codespell_lib || status=1
+	exit $$status
+
+format: $(HAS_DEV) ## let ruff fix and format the code
+	@$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+install: $(HAS_DEV) ## make .venv with everything that demo and test need
+
+clean: ## remove caches, builds and the demo's results
+	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis \
+	    .coverage coverage.xml "$(RESULTS)/demo" "$(RESULTS)/demo-corpus"
+	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -print0 \
+	    | xargs -0 rm -rf
+
+distclean: clean ## the same, and remove .venv
+	@rm -rf "$(VENV)"
+
+# ---- the environment ------------------------------------------------------
+# A working .venv is taken as it is, an interrupted one is completed, and only
+# one whose interpreter does not start any more is made anew.
+$(HAS_PYTHON):
+	@if $(PY) -c '' 2>/dev/null; then
+	    if ! $(PY) -c '$(NEW_ENOUGH)'; then
+	        echo "error: $(VENV) holds $$($(PY) --version), but 3.10 or" \
+	            "newer is needed. Remove it with 'make distclean' and run" \
+	            "this again." >&2
+	        exit 2
+	    fi
+	    $(PIP_WORKS) || $(PY) -m ensurepip --upgrade >/dev/null 2>&1 || true
+	    if $(PIP_WORKS); then
+	        touch $@
+	        exit 0
+	    fi
+	fi
+	found=
+	tried=
+	for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 \
+	        python3.10 python); do
+	    if "$$name" -c '$(NEW_ENOUGH)' 2>/dev/null; then
+	        found="$$name"
+	        break
+	    fi
+	    seen="$$("$$name" --version 2>&1 | head -n 1 || true)"
+	    tried="$$tried$${tried:+; }$$name: $$seen"
+	done
+	if [ -z "$$found" ]; then
+	    echo "error: Python 3.10 or newer is needed ($$tried). Install one" \
+	        "and name it: make $(or $(MAKECMDGOALS),demo)" \
+	        "PYTHON=/path/to/python3.12" >&2
+	    exit 2
+	fi
+	if ! "$$found" -c 'import venv, ensurepip' 2>/dev/null; then
+	    echo "error: $$found cannot make a virtual environment, its modules" \
+	        "venv and ensurepip are missing. Install them (Debian, Ubuntu:" \
+	        "the package python3-venv) or name another interpreter:" \
+	        "make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12" >&2
+	    exit 2
+	fi
+	echo "Making $(VENV) with $$("$$found" --version)"
+	"$$found" -m venv --clear $(VENV)
+	touch $@
+
+# install EXTRAS: torch first where TORCH_ARGS names its source, then the rest;
+# the import at the end catches a pair that does not fit, here and not at hour 2.
+define install
+	echo "Installing speechbrain-ee[$(1)] (the first time: minutes, some GB)"
+	if [ -n "$$(echo $(TORCH_ARGS))" ]; then
+	    mapfile -t pair < <(sed -nE 's/^ +(torch(audio)?[<>=].*)$$/\1/p' \
+	        setup.cfg)
+	    $(PIP) install -qq $(PIP_ARGS) $(TORCH_ARGS) "$${pair[@]}"
+	fi
+	$(PIP) install -qq $(PIP_ARGS) -e '.[$(1)]'
+	if ! $(PY) -c 'import torch, torchaudio, speechbrain'; then
+	    echo "error: the environment in $(VENV) does not import; torch and" \
+	        "torchaudio must have the same minor version. Remove it with" \
+	        "'make distclean' and run this again." >&2
+	    exit 2
+	fi
+endef
+
+$(HAS_DEMO): setup.cfg pyproject.toml | $(HAS_PYTHON)
+	@$(call install,demo)
+	touch $@
+
+$(HAS_DEV): setup.cfg pyproject.toml | $(HAS_PYTHON)
+	@$(call install,demo$(comma)dev)
+	touch $(HAS_DEMO) $@
+
+comma := ,

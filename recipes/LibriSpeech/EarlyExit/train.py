@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Train and evaluate a multi-exit (early-exit) speech recogniser.
+
+One encoder with a CTC head after every few layers is trained jointly; then
+every exit and every exit-selection criterion is measured on the test sets.
+
+> python train.py hparams/conformer_ctc.yaml --data_folder=/path/LibriSpeech
+
+Any key of the YAML can be given on the command line; a single-exit model of
+depth 6, for example, is ``--exit_layers=[6]``.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import sys
+
+import speechbrain as sb
+from librispeech_prepare import prepare_librispeech
+from speechbrain.utils.distributed import if_main_process, run_on_main
+
+from speechbrain_ee.data.dataio import (
+    make_datasets,
+    make_tokenizer,
+    train_loader_options,
+)
+from speechbrain_ee.errors import exits_on_input_error
+from speechbrain_ee.evaluation.report import console_tables, write_report
+from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.options import load_options, make_output_folder
+
+
+@exits_on_input_error
+def main() -> None:
+    """Prepare, train, evaluate, report."""
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    hparams = load_options(hparams_file, overrides)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    make_output_folder(hparams["output_folder"])
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    run_on_main(
+        prepare_librispeech,
+        kwargs={
+            "data_folder": hparams["data_folder"],
+            "save_folder": hparams["output_folder"],
+            "tr_splits": hparams["train_splits"],
+            "dev_splits": hparams["dev_splits"],
+            "te_splits": hparams["test_splits"],
+            "merge_lst": hparams["train_splits"],
+            "merge_name": "train.csv",
+            "skip_prep": hparams["skip_prep"],
+        },
+    )
+    tokenizer = make_tokenizer(hparams)
+    datasets = make_datasets(hparams, tokenizer)
+
+    brain = CTCEarlyExitBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        tokenizer=tokenizer,
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        datasets.train,
+        datasets.valid,
+        train_loader_kwargs=train_loader_options(hparams, datasets.train),
+        valid_loader_kwargs=hparams["valid_dataloader_opts"],
+    )
+
+    traces = [
+        brain.evaluate_exits(
+            name, dataset, loader_options=hparams["test_dataloader_opts"]
+        )
+        for name, dataset in datasets.tests.items()
+    ]
+    if if_main_process():
+        report = write_report(
+            traces, hparams["report_folder"], title=hparams["system_name"]
+        )
+        sys.stdout.write(console_tables(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What goes in: corpora, manifests, tokens and batches."""

@@ -1,0 +1,161 @@
+"""Is this recording usable? Durations and faults, mostly from headers.
+
+Decoding 960 hours only to look for faults would take hours, so a file is
+decoded only where its header cannot tell: float samples may be infinite or
+not a number, and a FLAC file that ends too early still announces its full
+length.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+UNREADABLE_AUDIO = "unreadable audio"
+EMPTY_AUDIO = "empty audio"
+NOT_FINITE = "samples not finite"
+TOO_FAST = "too short for its transcript"
+TOO_SHORT = "shorter than min_duration_s"
+TOO_LONG = "longer than max_duration_s"
+
+# Fluent reading has about 15 characters per second and the fastest readers
+# stay below 25; above 35 the words cannot belong to the recording, and CTC
+# with frames of 40 ms (25 per second) could hardly align them.
+MAX_CHARACTERS_PER_S = 35.0
+
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+BLOCK_FRAMES = 1 << 20
+PROGRESS_AFTER_S = 5.0
+# Reading headers waits for the disk, more so over a network.
+READERS = 8
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """Length of a recording in seconds, or why it cannot be used."""
+
+    duration_s: float
+    fault: str | None = None
+
+
+def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
+    """Read a recording's length and look for faults.
+
+    Any sample rate and any number of channels is fine: the data pipeline
+    resamples and mixes.
+
+    Arguments
+    ---------
+    path : path
+        An audio file.
+
+    Returns
+    -------
+    AudioFacts
+        Duration in seconds; ``fault`` is one of ``UNREADABLE_AUDIO``,
+        ``EMPTY_AUDIO``, ``NOT_FINITE`` or None.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "second.flac"
+    >>> soundfile.write(path, np.zeros(8000), 8000)
+    >>> check_audio(path)
+    AudioFacts(duration_s=1.0, fault=None)
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            return AudioFacts(0.0, EMPTY_AUDIO)
+        with soundfile.SoundFile(path) as audio:
+            if audio.frames == 0:
+                return AudioFacts(0.0, EMPTY_AUDIO)
+            fault = None
+            if audio.format == "FLAC" and not _has_last_frame(audio):
+                fault = UNREADABLE_AUDIO
+            elif audio.subtype in FLOAT_SUBTYPES and not _is_finite(audio):
+                fault = NOT_FINITE
+            return AudioFacts(audio.frames / audio.samplerate, fault)
+    except (OSError, soundfile.SoundFileError):
+        return AudioFacts(0.0, UNREADABLE_AUDIO)
+
+
+def _has_last_frame(audio: soundfile.SoundFile) -> bool:
+    """Is the last announced frame really there?"""
+    audio.seek(audio.frames - 1)
+    return len(audio.read(1)) == 1
+
+
+def _is_finite(audio: soundfile.SoundFile) -> bool:
+    """Is every sample a finite number?"""
+    return all(np.isfinite(block).all() for block in audio.blocks(BLOCK_FRAMES))
+
+
+def check_all(paths: Sequence[str], title: str) -> list[AudioFacts]:
+    """:func:`check_audio` for many files at once, in their order.
+
+    Arguments
+    ---------
+    paths : sequence of str
+        Audio files.
+    title : str
+        What the progress bar says, once the work has taken some seconds.
+
+    Returns
+    -------
+    list of AudioFacts
+        One per path.
+    """
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        facts = pool.map(check_audio, paths)
+        return list(
+            tqdm(facts, title, len(paths), unit="file", delay=PROGRESS_AFTER_S)
+        )
+    finally:
+        # An interrupt must not wait for a hundred thousand open tasks.
+        pool.shutdown(cancel_futures=True)
+
+
+def reason_to_skip(
+    words: str,
+    audio: AudioFacts,
+    min_duration_s: float = 0.0,
+    max_duration_s: float | None = None,
+) -> str | None:
+    """Why a recording cannot be used with these words.
+
+    Arguments
+    ---------
+    words : str
+        Its transcript.
+    audio : AudioFacts
+        What :func:`check_audio` found.
+    min_duration_s, max_duration_s : float
+        Limits that still pass, in seconds.
+
+    Returns
+    -------
+    str or None
+        The reason, None if it can be used.
+
+    Example
+    -------
+    >>> reason_to_skip("FAR TOO MANY WORDS FOR THIS", AudioFacts(0.5))
+    'too short for its transcript'
+    >>> reason_to_skip("YES", AudioFacts(0.5))
+    """
+    if audio.fault is not None:
+        return audio.fault
+    if len(words) > MAX_CHARACTERS_PER_S * audio.duration_s:
+        return TOO_FAST
+    if audio.duration_s < min_duration_s:
+        return TOO_SHORT
+    if max_duration_s is not None and audio.duration_s > max_duration_s:
+        return TOO_LONG
+    return None

@@ -1,0 +1,203 @@
+"""Is there a demo corpus, whole and as wanted?
+
+``corpus.json`` is written when everything else is in place. It says from
+which version, seed and scale the corpus was made, what it contains, and size
+and checksum of every file, so that a damaged corpus is noticed in a fraction
+of a second.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ee.errors import InputError
+
+VERSION = 2  # raise it with every change that is heard or read
+MARKER = "corpus.json"
+FORMAT = "speechbrain-ee demo corpus"
+_SPEAKER_FOLDER = re.compile(r"9\d{3}")
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a split holds.
+
+    Arguments
+    ---------
+    utterances : int
+        Number of audio files.
+    hours : float
+        Their length together.
+    speakers : int
+        Number of voices.
+    """
+
+    utterances: int
+    hours: float
+    speakers: int
+
+
+def identity(seed: int, scale: float) -> dict[str, Any]:
+    """What makes two demo corpora the same.
+
+    Arguments
+    ---------
+    seed : int
+        Seed of the corpus.
+    scale : float
+        Factor on its size.
+
+    Returns
+    -------
+    dict
+        The first entries of the marker.
+
+    Example
+    -------
+    >>> identity(seed=1, scale=1)["scale"]
+    1.0
+    """
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": int(seed),
+        "scale": float(scale),
+    }
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """Read the marker.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+
+    Returns
+    -------
+    dict or None
+        None where there is no marker that can be read.
+    """
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return marker if marker["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_marker(folder: Path, marker: dict[str, Any]) -> None:
+    """Write the marker, as the last file of the corpus.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+    marker : dict
+        Identity, ``splits``, ``speakers`` and ``files``.
+    """
+    text = json.dumps(marker, indent=1) + "\n"
+    (folder / MARKER).write_text(text, encoding="utf-8")
+
+
+def find_problem(
+    folder: Path, marker: dict[str, Any] | None, wanted: dict[str, Any]
+) -> str | None:
+    """Find out why the corpus has to be built.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+    marker : dict or None
+        As read from it.
+    wanted : dict
+        :func:`identity` of the corpus that is asked for.
+
+    Returns
+    -------
+    str or None
+        The reason, None where the corpus is complete and as wanted.
+    """
+    if not folder.exists():
+        return "it is not there"
+    if marker is None:
+        return f"it has no readable {MARKER}"
+    for key, value in wanted.items():
+        if marker.get(key) != value:
+            return f"its {key} is {marker.get(key)}, not {value}"
+    try:
+        for summary in marker["splits"].values():
+            SplitSummary(**summary)
+        for path, expected in marker["files"].items():
+            if fingerprint(folder / path) != expected:
+                return f"{path} is damaged"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"{error.filename} is missing"
+    except IsADirectoryError as error:
+        return f"{error.filename} is not a file"
+    except (AttributeError, KeyError, TypeError):
+        return f"its {MARKER} is damaged"
+    return None
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size and checksum of a file.
+
+    Arguments
+    ---------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    list of int
+        Bytes and CRC-32.
+    """
+    content = path.read_bytes()
+    return [len(content), zlib.crc32(content)]
+
+
+def refuse_foreign(folder: Path, splits: Container[str]) -> None:
+    """Make sure that a rebuild deletes nothing but a demo corpus.
+
+    Arguments
+    ---------
+    folder : Path
+        Where the corpus shall be built.
+    splits : container of str
+        Names of the splits. LibriSpeech has such splits, too; the speaker
+        numbers tell the two apart.
+
+    Raises
+    ------
+    InputError
+        Naming what is there and is not ours.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder instead.")
+    for entry in sorted(folder.iterdir()):
+        if entry.name == MARKER and entry.is_file():
+            continue
+        ours = (
+            entry.name in splits
+            and entry.is_dir()
+            and all(
+                _SPEAKER_FOLDER.fullmatch(speaker.name)
+                for speaker in entry.iterdir()
+            )
+        )
+        if not ours:
+            raise InputError(
+                f"{folder} holds {entry.name}, which is not part of a demo "
+                "corpus and would be deleted; name an empty or new folder, "
+                "or move it away first."
+            )

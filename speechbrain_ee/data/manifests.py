@@ -1,0 +1,282 @@
+"""Manifests on disk: a split's CSV, what it lacks, and when it was made.
+
+``<split>.csv`` holds the utterances, ``<split>.skipped.csv`` the ids that
+were left out, ``prepare.json`` from which arguments and corpus they came.
+Every file is written beside its final name first, so none is ever half
+there; ``prepare.json`` is emptied before the first manifest is touched and
+filled after the last, so it never vouches for a mixture.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from speechbrain_ee import __version__
+from speechbrain_ee.data.layout import Skipped
+from speechbrain_ee.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("ID", "duration", "wav", "spk_id", "wrd")
+SKIPPED_COLUMNS = ("ID", "path", "reason")
+FINGERPRINT = "prepare.json"
+EXAMPLES = 3  # ids that the log names for each reason
+SECONDS_PER_HOUR = 3600
+
+Row = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of a split.
+
+    Arguments
+    ---------
+    split : str
+        Its name.
+    utterances : int
+        How many are in the manifest.
+    hours : float
+        How long they are together.
+    skipped : mapping
+        Reason -> ids that were left out for it.
+    """
+
+    split: str
+    utterances: int
+    hours: float
+    skipped: Mapping[str, tuple[str, ...]]
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[TextIO]:
+    """Open a text file that appears under its name only when complete.
+
+    Arguments
+    ---------
+    path : Path
+        The file to write or replace.
+
+    Yields
+    ------
+    TextIO
+        A file beside it, which takes its place at the end.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"save_folder: {path} cannot be written ({error.strerror}); "
+            "make room or give permission, or pass another save_folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    """Write a table; the csv module quotes commas and quotes."""
+    with open_atomically(path) as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
+
+
+def save_split(
+    save_folder: Path,
+    split: str,
+    rows: Sequence[Row],
+    skipped: Sequence[Skipped],
+) -> SplitReport:
+    """Write the manifest of a split and say what it lacks.
+
+    Arguments
+    ---------
+    save_folder : Path
+        Where to write.
+    split : str
+        Its name, and the stem of the files.
+    rows : sequence of Row
+        ID, duration in seconds, path, speaker, words.
+    skipped : sequence of Skipped
+        What is not among them.
+
+    Returns
+    -------
+    SplitReport
+        The counts.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, or the files cannot be written.
+    """
+    list_of_skipped = save_folder / f"{split}.skipped.csv"
+    if skipped:
+        _write_csv(
+            list_of_skipped,
+            SKIPPED_COLUMNS,
+            ((one.utterance_id, one.path, one.reason) for one in skipped),
+        )
+    else:
+        list_of_skipped.unlink(missing_ok=True)
+    report = _report(split, rows, skipped)
+    _log(report, list_of_skipped)
+    if not rows:
+        # A manifest of an earlier call must not pass for this one's.
+        (save_folder / f"{split}.csv").unlink(missing_ok=True)
+        counts = [f"{len(ids)} {why}" for why, ids in report.skipped.items()]
+        if not counts:
+            raise InputError(
+                f"data_folder: the transcripts of the split {split} have no "
+                "lines; fill them, or leave the split out."
+            )
+        raise InputError(
+            f"data_folder: nothing of the split {split} can be used "
+            f"({', '.join(counts)}); mend the files that {list_of_skipped} "
+            "lists, or leave the split out."
+        )
+    _write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
+    return report
+
+
+def _report(
+    split: str, rows: Sequence[Row], skipped: Sequence[Skipped]
+) -> SplitReport:
+    """Count what is in and what is out."""
+    reasons: dict[str, list[str]] = {}
+    for one in skipped:
+        reasons.setdefault(one.reason, []).append(one.utterance_id)
+    hours = sum(float(row[1]) for row in rows) / SECONDS_PER_HOUR
+    ids = {reason: tuple(those) for reason, those in reasons.items()}
+    return SplitReport(split, len(rows), hours, ids)
+
+
+def _log(report: SplitReport, list_of_skipped: Path) -> None:
+    """One line for the split, and one for each reason to skip."""
+    skipped = sum(len(ids) for ids in report.skipped.values())
+    logger.info(
+        "%s: %d utterances, %.2f h, %d left out",
+        report.split,
+        report.utterances,
+        report.hours,
+        skipped,
+    )
+    for reason, ids in report.skipped.items():
+        more = ", ..." if len(ids) > EXAMPLES else ""
+        logger.warning(
+            "%s: %d left out, %s: %s%s (all in %s)",
+            report.split,
+            len(ids),
+            reason,
+            ", ".join(ids[:EXAMPLES]),
+            more,
+            list_of_skipped,
+        )
+
+
+def _signed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint as JSON gives it back, with the version."""
+    return json.loads(json.dumps({"version": __version__, **fingerprint}))
+
+
+def earlier_reports(
+    save_folder: Path, fingerprint: Mapping[str, Any]
+) -> dict[str, SplitReport] | None:
+    """The reports of an earlier call whose manifests still hold.
+
+    Arguments
+    ---------
+    save_folder : Path
+        Where the manifests are.
+    fingerprint : mapping
+        Arguments and state of the corpus now, of JSON types.
+
+    Returns
+    -------
+    dict of str to SplitReport, or None
+        None if the manifests must be made (again).
+    """
+    try:
+        stored = json.loads((save_folder / FINGERPRINT).read_text("utf-8"))
+        if stored["fingerprint"] != _signed(fingerprint):
+            return None
+        reports = {}
+        for name, fields in stored["reports"].items():
+            skipped = fields.pop("skipped")
+            reports[name] = SplitReport(
+                **fields, skipped={why: tuple(skipped[why]) for why in skipped}
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent, unfinished or damaged: make it anew
+    if all((save_folder / f"{name}.csv").is_file() for name in reports):
+        return reports
+    return None
+
+
+def begin(save_folder: Path) -> None:
+    """Make the folder and declare its manifests unfinished.
+
+    Arguments
+    ---------
+    save_folder : Path
+        Where manifests will be written.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made or written to: better now than after reading
+        the headers of 281,000 files.
+    """
+    try:
+        save_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"save_folder: {save_folder} cannot be made ({error.strerror}); "
+            "pass a folder that you may write to."
+        ) from error
+    with open_atomically(save_folder / FINGERPRINT) as stream:
+        json.dump({}, stream)
+
+
+def finish(
+    save_folder: Path,
+    fingerprint: Mapping[str, Any],
+    reports: Mapping[str, SplitReport],
+) -> None:
+    """Record from what the manifests were made.
+
+    Arguments
+    ---------
+    save_folder : Path
+        Where they are.
+    fingerprint : mapping
+        Arguments and state of the corpus, of JSON types.
+    reports : mapping
+        Name of a manifest -> its report.
+    """
+    stored = {
+        "fingerprint": _signed(fingerprint),
+        "reports": {name: asdict(one) for name, one in reports.items()},
+    }
+    with open_atomically(save_folder / FINGERPRINT) as stream:
+        json.dump(stored, stream, indent=1)

@@ -1,0 +1,63 @@
+"""The one error that is meant for the person at the keyboard.
+
+Everything a user can get wrong (a folder, a file, a key, a value) ends in an
+:class:`InputError` whose message names the culprit and the way out. The
+command line and the recipe print that paragraph and exit with status 2; a
+traceback is left for the errors that are ours.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+EXIT_STATUS = 2  # what argparse uses for wrong arguments, too
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used.
+
+    Arguments
+    ---------
+    message : str
+        One paragraph: which file or key, what is wrong, what to do.
+
+    Example
+    -------
+    >>> raise InputError("data_folder: /no/such does not exist; pass ...")
+    Traceback (most recent call last):
+    ...
+    speechbrain_ee.errors.InputError: data_folder: /no/such does not ...
+    """
+
+
+def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a program's entry point: InputError becomes exit status 2.
+
+    Arguments
+    ---------
+    main : callable
+        The entry point.
+
+    Returns
+    -------
+    callable
+        The same, printing the paragraph to standard error and leaving with
+        status 2 instead of showing a traceback.
+    """
+
+    @functools.wraps(main)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return main(*args, **kwargs)
+        except InputError as error:
+            sys.stderr.write(f"\nerror: {error}\n")
+            sys.exit(EXIT_STATUS)
+
+    return guarded

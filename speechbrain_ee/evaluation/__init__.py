@@ -1,0 +1,1 @@
+"""What it was worth: costs, curves and reports."""

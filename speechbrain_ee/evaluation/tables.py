@@ -1,0 +1,339 @@
+"""Tables of a report: rows, CSV files and plain text.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from speechbrain_ee.evaluation.analysis import Result, SetAnalysis
+from speechbrain_ee.evaluation.curves import OperatingPoint
+
+if TYPE_CHECKING:
+    from speechbrain_ee.evaluation.report import Report
+
+Cell = str | int | float | None
+Row = dict[str, Cell]
+
+WIDTH = 100  # columns of a console
+
+LABELS = {
+    "fixed": "fixed exit",
+    "mixture": "mix of two fixed exits",
+    "max_prob": "maximum probability",
+    "max_prob_nonblank": "maximum probability, non-blank",
+    "entropy_nonblank": "entropy, non-blank",
+}
+
+
+def label(name: str) -> str:
+    """How a way of choosing exits is called in tables and figures.
+
+    Arguments
+    ---------
+    name : str
+        Name of a result.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> label("max_prob_nonblank")
+    'maximum probability, non-blank'
+    """
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def exit_rows(analysis: SetAnalysis) -> list[Row]:
+    """One row per exit.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of dict
+        Rates in percent; parameters and MACs of the model truncated at the
+        exit, the latter for the header's reference length.
+    """
+    header = analysis.trace.header
+    rows = []
+    for column, layer in enumerate(header.exit_layers):
+        point = analysis.fixed.curve.points[column]
+        edits = analysis.edits[column] if analysis.edits else (None,) * 3
+        last = column == len(header.exit_layers) - 1
+        rows.append(
+            {
+                "set": analysis.key,
+                "exit": column + 1,
+                "layer": layer,
+                "wer": analysis.wer[column],
+                "substitutions": edits[0],
+                "deletions": edits[1],
+                "insertions": edits[2],
+                "words": analysis.words,
+                "cer": analysis.cer_last if last else None,
+                "parameters": _pick(header.parameters, column),
+                "macs": _pick(header.macs, column),
+                "avg_macs": point.avg_macs,
+            }
+        )
+    return rows
+
+
+def criterion_rows(analysis: SetAnalysis) -> list[Row]:
+    """One row per way of choosing exits.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of dict
+        Cost at the last exit's word error rate and at 5 % more.
+    """
+    return [_criterion_row(analysis, r) for r in analysis.results()]
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """Rows as CSV text.
+
+    Arguments
+    ---------
+    rows : iterable of dict
+        With the same keys.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(to_csv([{"exit": 1, "wer": 5.0}, {"exit": 2, "wer": None}]))
+    exit,wer
+    1,5.0
+    2,
+    <BLANKLINE>
+    """
+    rows = list(rows)
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def exit_table(analysis: SetAnalysis) -> list[list[str]]:
+    """The table per exit as texts, columns without content left out.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of list of str
+        The first row is the heading.
+    """
+    seconds = f"{analysis.trace.header.macs_reference_s:g} s"
+    heading = ["exit", "layer", "WER %", "sub %", "del %", "ins %", "CER %"]
+    heading += ["params M", f"GMAC/{seconds}"]
+    table = [heading]
+    for row in exit_rows(analysis):
+        rates = [
+            _share(row[name], analysis.words)
+            for name in ("substitutions", "deletions", "insertions")
+        ]
+        table.append(
+            [
+                str(row["exit"]),
+                str(row["layer"]),
+                _number(row["wer"]),
+                *(_number(rate) for rate in rates),
+                _number(row["cer"]),
+                _number(_share(row["parameters"], 1e8)),
+                _number(_share(row["macs"], 1e11)),
+            ]
+        )
+    return _without_empty_columns(table)
+
+
+def criterion_table(analysis: SetAnalysis) -> list[list[str]]:
+    """The table per criterion as texts.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of list of str
+        The first row is the heading.
+    """
+    table = [
+        ["exit chosen by"]
+        + ["equal WER: layers", "GMAC", "WER %"]
+        + ["+5 %: layers", "GMAC", "WER %"]
+    ]
+    for row in criterion_rows(analysis):
+        cells = [label(str(row["criterion"]))]
+        for level in ("equal_wer", "plus_5"):
+            cells += [
+                _number(row[f"{level}_layers"]),
+                _number(_share(row[f"{level}_macs"], 1e11)),
+                _number(row[f"{level}_wer"]),
+            ]
+        table.append(cells)
+    return _without_empty_columns(table)
+
+
+def console_tables(report: "Report") -> str:
+    """All tables as aligned plain text.
+
+    Arguments
+    ---------
+    report : Report
+        What :func:`~speechbrain_ee.evaluation.report.write_report` returns.
+
+    Returns
+    -------
+    str
+        At most 100 columns wide.
+    """
+    blocks = []
+    for analysis in report.sets.values():
+        blocks += [
+            f"{analysis.key}: {len(analysis.trace)} utterances, "
+            f"{analysis.words} words",
+            aligned(exit_table(analysis)),
+            aligned(criterion_table(analysis)),
+            "\n".join(textwrap.fill(s, WIDTH) for s in summary(analysis)),
+        ]
+    return "\n\n".join(blocks)
+
+
+def summary(analysis: SetAnalysis) -> list[str]:
+    """What the tables of a set come to.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of str
+        Two or three sentences.
+    """
+    depth = analysis.trace.header.exit_layers[-1]
+    lines = []
+    best = analysis.best_criterion()
+    if best is not None and best.equal_wer is not None:
+        lines.append(
+            f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
+            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}, the "
+            f"cheapest of the criteria."
+            if len(analysis.criteria) > 1
+            else f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
+            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}."
+        )
+    lines.append(
+        f"The oracle needs {analysis.oracle_best.avg_layer:.2f} of {depth} "
+        f"layers for its best, {analysis.oracle_best.wer:.2f} %."
+    )
+    lines.append(
+        f"An earlier exit is better than the last for "
+        f"{100 * analysis.overthinking_share:.1f} % of the utterances."
+    )
+    return lines
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """A table as text: first column to the left, the others to the right.
+
+    Arguments
+    ---------
+    table : sequence of sequence of str
+        The first row is the heading.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(aligned([["exit", "WER"], ["1", "12.50"]]))
+    exit    WER
+    ----  -----
+    1     12.50
+    """
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    heading, *rows = table
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (heading, rule, *rows)
+    )
+
+
+def _cost(analysis: SetAnalysis, point: OperatingPoint) -> str:
+    depth = analysis.trace.header.exit_layers[-1]
+    text = f"{point.avg_layer:.2f} of {depth} layers"
+    full = analysis.fixed.curve.points[-1].avg_macs
+    if point.avg_macs is not None and full:
+        text += (
+            f", {point.avg_macs / 1e9:.2f} of {full / 1e9:.2f} GMAC "
+            f"per utterance"
+        )
+    return text
+
+
+def _criterion_row(analysis: SetAnalysis, result: Result) -> Row:
+    row: Row = {"set": analysis.key, "criterion": result.name}
+    for level, point in (
+        ("equal_wer", result.equal_wer),
+        ("plus_5", result.plus_5),
+    ):
+        row[f"{level}_layers"] = point and point.avg_layer
+        row[f"{level}_macs"] = point and point.avg_macs
+        row[f"{level}_wer"] = point and point.wer
+        row[f"{level}_threshold"] = point and point.threshold
+    return row
+
+
+def _pick(values: Sequence[int] | None, column: int) -> int | None:
+    return None if values is None else values[column]
+
+
+def _share(value: Cell, whole: float) -> float | None:
+    return None if value is None else 100 * float(value) / whole
+
+
+def _number(value: Cell) -> str:
+    return "" if value is None else f"{float(value):.2f}"
+
+
+def _without_empty_columns(table: list[list[str]]) -> list[list[str]]:
+    keep = [
+        any(row[place] for row in table[1:]) for place in range(len(table[0]))
+    ]
+    return [
+        [cell for cell, kept in zip(row, keep, strict=True) if kept]
+        for row in table
+    ]

@@ -1,0 +1,103 @@
+"""The oracle: the exit one would take if the errors were known.
+
+It bounds what any criterion can reach. After the optimal bound of Berrebbi
+et al. 2023 (arXiv 2211.08989). Ties always go to the earlier exit.
+
+Axes: N utterances, E exits; an exit is a column counted from 0.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def earliest_best(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Earliest of the exits with the fewest errors.
+
+    Arguments
+    ---------
+    errors_NE : array of shape (N, E)
+        Word errors.
+
+    Returns
+    -------
+    array of shape (N,)
+
+    Example
+    -------
+    >>> earliest_best(np.array([[3, 1, 2], [0, 0, 0]])).tolist()
+    [1, 0]
+    """
+    return errors_NE.argmin(axis=1)
+
+
+def earliest_no_worse(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Earliest exit with no more errors than the last one.
+
+    Arguments
+    ---------
+    errors_NE : array of shape (N, E)
+        Word errors.
+
+    Returns
+    -------
+    array of shape (N,)
+
+    Example
+    -------
+    >>> earliest_no_worse(np.array([[2, 1, 2], [3, 2, 0]])).tolist()
+    [0, 2]
+    """
+    return (errors_NE <= errors_NE[:, -1:]).argmax(axis=1)
+
+
+def lambda_bound(
+    errors_NE: NDArray[np.integer],
+    costs: NDArray[np.number],
+    price: float,
+) -> NDArray[np.int64]:
+    """Exit that minimises errors + price x cost.
+
+    Arguments
+    ---------
+    errors_NE : array of shape (N, E)
+        Word errors.
+    costs : array of shape (E,) or (N, E)
+        Cost up to and including each exit: layers or multiply-accumulates.
+    price : float
+        Errors that one unit of cost is worth (lambda); 0 gives
+        :func:`earliest_best`.
+
+    Returns
+    -------
+    array of shape (N,)
+
+    Example
+    -------
+    >>> errors, layers = np.array([[4, 1, 0]]), np.array([2, 4, 6])
+    >>> [lambda_bound(errors, layers, p).item() for p in (0, 1, 2)]
+    [2, 1, 0]
+    """
+    return (errors_NE + price * costs).argmin(axis=1)
+
+
+def overthinking(errors_NE: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Utterances of which an earlier exit is strictly better than the last.
+
+    Arguments
+    ---------
+    errors_NE : array of shape (N, E)
+        Word errors.
+
+    Returns
+    -------
+    bool array of shape (N,)
+
+    Example
+    -------
+    >>> overthinking(np.array([[3, 1, 2], [3, 1, 1]])).tolist()
+    [True, False]
+    """
+    return errors_NE.min(axis=1) < errors_NE[:, -1]

@@ -1,0 +1,192 @@
+"""Policies: where an utterance stops, given its scores.
+
+One rule for ties everywhere: stop when ``score >= threshold``. The last
+exit always stops. Exits are counted from 1, columns of arrays from 0.
+
+Axes: B utterances of a batch, N utterances of a trace, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def first_exit(
+    scores_NE: NDArray[np.floating], thresholds: float | Sequence[float]
+) -> NDArray[np.int64]:
+    """First exit whose score reaches its threshold.
+
+    Arguments
+    ---------
+    scores_NE : array of shape (N, E)
+        Scores, higher = more ready; the last column is not consulted.
+    thresholds : float or sequence of float
+        One for all exits, or one per exit (the last may be left out).
+
+    Returns
+    -------
+    array of shape (N,)
+        Column of the exit, counted from 0.
+
+    Example
+    -------
+    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2], [0, 0, 0]])
+    >>> first_exit(scores, 0.6).tolist()
+    [1, 0, 2]
+    >>> first_exit(scores, (0.8, 0.1)).tolist()
+    [1, 1, 2]
+    """
+    early_NE = scores_NE[:, :-1]
+    limits = np.asarray(thresholds, dtype=np.float64)
+    if limits.ndim:
+        limits = limits[: early_NE.shape[1]]
+    stop_NE = np.ones(scores_NE.shape, dtype=bool)
+    stop_NE[:, :-1] = early_NE >= limits
+    return stop_NE.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """Stop at the first exit whose score reaches a threshold.
+
+    Arguments
+    ---------
+    criterion : str
+        Name of the criterion that gives the scores.
+    threshold : float or tuple of float
+        One for all exits, or one per exit; an entry for the last exit has
+        no effect. A score is higher when an exit is more ready, so that a
+        bound of 0.1 on entropy is a threshold of -0.1.
+    exits : int, optional
+        Number of exits; by default the number of thresholds, if there is
+        more than one. Without it the caller must stop at its last exit.
+
+    Example
+    -------
+    >>> policy = ThresholdPolicy("max_prob", 0.9, exits=3)
+    >>> policy.stop(1, np.array([0.95, 0.5])).tolist()
+    [True, False]
+    >>> policy.choose(np.array([[0.95, 0.1, 0.1], [0.5, 0.4, 0.3]])).tolist()
+    [0, 2]
+    """
+
+    criterion: str
+    threshold: float | tuple[float, ...]
+    exits: int | None = None
+
+    def at(self, exit: int) -> float:
+        """Threshold of an exit.
+
+        Arguments
+        ---------
+        exit : int
+            Counted from 1.
+
+        Returns
+        -------
+        float
+            Minus infinity at the last exit, which always stops.
+        """
+        if exit == self._last():
+            return -np.inf
+        if isinstance(self.threshold, tuple):
+            return self.threshold[exit - 1]
+        return self.threshold
+
+    def stop(self, exit: int, score_B: Any) -> Any:
+        """Which utterances of a batch stop at this exit.
+
+        Arguments
+        ---------
+        exit : int
+            Counted from 1.
+        score_B : tensor or array of shape (B,)
+            Scores of the utterances at this exit.
+
+        Returns
+        -------
+        bool tensor or array of shape (B,)
+        """
+        # torch would round the threshold to the precision of the scores,
+        # numpy would not: both decide in double precision instead.
+        exact_B = (
+            score_B.double()
+            if hasattr(score_B, "double")
+            else np.asarray(score_B, dtype=np.float64)
+        )
+        return (exact_B >= self.at(exit)) | (exit == self._last())
+
+    def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Exit of every utterance of a trace.
+
+        Arguments
+        ---------
+        scores_NE : array of shape (N, E)
+            Scores at every exit.
+
+        Returns
+        -------
+        array of shape (N,)
+            Column of the exit, counted from 0.
+        """
+        return first_exit(scores_NE, self.threshold)
+
+    def _last(self) -> int | None:
+        if self.exits is None and isinstance(self.threshold, tuple):
+            return len(self.threshold)
+        return self.exits
+
+
+@dataclass(frozen=True)
+class FixedExit:
+    """Stop at the same exit whatever the utterance.
+
+    Arguments
+    ---------
+    exit : int
+        Counted from 1.
+
+    Example
+    -------
+    >>> FixedExit(2).choose(np.zeros((3, 6))).tolist()
+    [1, 1, 1]
+    """
+
+    exit: int
+
+    def stop(self, exit: int, score_B: Any) -> Any:
+        """All utterances stop from this exit on.
+
+        Arguments
+        ---------
+        exit : int
+            Counted from 1.
+        score_B : tensor or array of shape (B,)
+            Not looked at.
+
+        Returns
+        -------
+        bool tensor or array of shape (B,)
+        """
+        return (score_B == score_B) & False | (exit >= self.exit)
+
+    def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The same column for every utterance.
+
+        Arguments
+        ---------
+        scores_NE : array of shape (N, E)
+            Only its shape matters.
+
+        Returns
+        -------
+        array of shape (N,)
+        """
+        rows, exits = scores_NE.shape
+        return np.full(rows, min(self.exit, exits) - 1, dtype=np.int64)

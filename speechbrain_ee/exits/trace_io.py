@@ -1,0 +1,428 @@
+"""Reading and writing exit traces (JSON Lines, gzip if the name says so).
+
+The first line is the header, then one line per utterance. Fields that are
+None are left out. A reader refuses what it does not understand, with file,
+line and field: a table that drives thresholds must not be half understood.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import gzip
+import io
+import json
+import logging
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.scoring import edit_counts
+from speechbrain_ee.exits.trace import (
+    MACS_REFERENCE_S,
+    SCHEMA,
+    ExitRecord,
+    Trace,
+    TraceHeader,
+    UtteranceRecord,
+)
+
+logger = logging.getLogger(__name__)
+
+_HEADER_FIELDS = {
+    "schema",
+    "name",
+    "decoding",
+    "exit_layers",
+    "macs",
+    "macs_reference_s",
+    "parameters",
+}
+_UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
+_EXIT_FIELDS = {"layer", "hyp", "errors", "evidence", "macs"}
+
+
+def write_trace(
+    path: str | Path, header: TraceHeader, records: Iterable[UtteranceRecord]
+) -> None:
+    """Write a trace: all of it or nothing; equal input gives equal bytes.
+
+    Arguments
+    ---------
+    path : str or Path
+        Target; compressed if it ends in ``.gz``.
+    header : TraceHeader
+        What all utterances share.
+    records : iterable of UtteranceRecord
+        The utterances.
+
+    Raises
+    ------
+    InputError
+        If a record does not fit the header or holds a value that is not
+        finite.
+    """
+    path = Path(path)
+    with whole_file(path) as raw:
+        _write_lines(raw, path, header, records)
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Read a trace and check every field of it.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file that follows ``exit-trace/1``.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    InputError
+        With file, line and field, if the file is missing, cut or malformed.
+    """
+    path = Path(path)
+    lines = _lines(path)
+    try:
+        number, line = next(lines)
+    except StopIteration:
+        raise InputError(
+            f"{path}: the file is empty; the first line of a trace is a "
+            f'header with "schema": "{SCHEMA}". Write the trace again.'
+        ) from None
+    header = _Line(path, number, line, _HEADER_FIELDS).header()
+    records = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, line in lines:
+        parsed = _Line(path, number, line, _UTTERANCE_FIELDS)
+        record = parsed.utterance(header)
+        key = (record.set, record.id)
+        if key in seen:
+            parsed.fail(
+                "id",
+                f"{record.id!r} is there twice in set {record.set!r} "
+                f"(first in line {seen[key]})",
+            )
+        seen[key] = number
+        records.append(record)
+    if not records:
+        raise InputError(f"{path}: the trace has a header but no utterance.")
+    trace = Trace(header, tuple(records), str(path))
+    _check_errors(trace, list(seen.values()))
+    return trace
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all.
+
+    Arguments
+    ---------
+    path : Path
+        Target; its folder is made if missing.
+
+    Yields
+    ------
+    binary stream
+        Its content takes the place of the target when all went well.
+
+    Raises
+    ------
+    InputError
+        If the target cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            yield stream
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose "
+            f"a place that you may write to."
+        ) from None
+    finally:
+        # of the parent only what is there: it may be a file or missing
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write_lines(
+    raw: BinaryIO,
+    path: Path,
+    header: TraceHeader,
+    records: Iterable[UtteranceRecord],
+) -> None:
+    # No name and no time in the gzip header, so that bytes depend on the
+    # content alone.
+    stream: Any = raw
+    if path.suffix == ".gz":
+        stream = gzip.GzipFile("", "wb", 9, fileobj=raw, mtime=0)
+    try:
+        stream.write(_encode(_header_dict(header)))
+        for record in records:
+            layers = tuple(exit_.layer for exit_ in record.exits)
+            if layers != tuple(header.exit_layers):
+                raise InputError(
+                    f"{path}: utterance {record.id!r} has exits at layers "
+                    f"{list(layers)}, the header says "
+                    f"{list(header.exit_layers)}."
+                )
+            try:
+                stream.write(_encode(_utterance_dict(record)))
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: utterance {record.id!r} holds a number that is "
+                    f"not finite ({error}); the trace was not written."
+                ) from None
+    finally:
+        if stream is not raw:
+            stream.close()
+
+
+def _encode(row: dict[str, Any]) -> bytes:
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _header_dict(header: TraceHeader) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": header.name,
+        "decoding": header.decoding,
+        "exit_layers": [int(layer) for layer in header.exit_layers],
+    }
+    if header.macs is not None:
+        row["macs"] = [int(macs) for macs in header.macs]
+        row["macs_reference_s"] = float(header.macs_reference_s)
+    if header.parameters is not None:
+        row["parameters"] = [int(count) for count in header.parameters]
+    return row
+
+
+def _utterance_dict(record: UtteranceRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": record.id,
+        "set": record.set,
+        "ref": record.ref,
+    }
+    if record.duration_s is not None:
+        row["duration_s"] = float(record.duration_s)
+    row["exits"] = [_exit_dict(exit_) for exit_ in record.exits]
+    return row
+
+
+def _exit_dict(record: ExitRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"layer": int(record.layer)}
+    if record.hyp is not None:
+        row["hyp"] = record.hyp
+    if record.errors is not None:
+        row["errors"] = int(record.errors)
+    if record.evidence:
+        row["evidence"] = {
+            name: float(record.evidence[name])
+            for name in sorted(record.evidence)
+        }
+    if record.macs is not None:
+        row["macs"] = int(record.macs)
+    return row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines; everything the file system can do is an InputError."""
+    number = 0
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            if path.suffix == ".gz" and not packed and raw.peek(1):
+                raise gzip.BadGzipFile("no gzip header")
+            stream = gzip.GzipFile(fileobj=raw) if packed else raw
+            for line in io.TextIOWrapper(stream, encoding="utf-8"):
+                number += 1
+                if line.strip():
+                    yield number, line
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}, line {number + 1}: the gzip data are cut or damaged "
+            f"({error}); copy or write the trace again."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number + 1}: not UTF-8 text ({error})."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); give the "
+            f"path of an exit trace (.jsonl or .jsonl.gz)."
+        ) from None
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number that a trace may hold")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+
+
+class _Line:
+    """One line of a trace on its way to a record."""
+
+    def __init__(
+        self, path: Path, number: int, text: str, fields: set[str]
+    ) -> None:
+        self.path, self.number = path, number
+        try:
+            row = _DECODER.decode(text)
+        except ValueError as error:
+            self.fail("JSON", str(error))
+        if not isinstance(row, dict):
+            self.fail("JSON", f"an object was expected, got {text[:40]!r}")
+        if fields is _HEADER_FIELDS and row.get("schema") != SCHEMA:
+            self.fail(
+                "schema",
+                f"{row.get('schema')!r} in the first line; this reader knows "
+                f"{SCHEMA!r}",
+            )
+        self.row = row
+        self.check_fields(row, fields, "")
+
+    def fail(self, field: str, problem: str) -> NoReturn:
+        raise InputError(
+            f"{self.path}, line {self.number}, field {field}: {problem}."
+        )
+
+    def check_fields(
+        self, row: dict[str, Any], fields: set[str], where: str
+    ) -> None:
+        unknown = row.keys() - fields
+        if unknown:
+            self.fail(
+                f"{where}{min(unknown)}",
+                f"unknown; valid fields: {', '.join(sorted(fields))}",
+            )
+
+    def text(self, name: str) -> str:
+        if name not in self.row:
+            self.fail(name, "missing")
+        if not isinstance(self.row[name], str):
+            self.fail(name, f"a text was expected, got {self.row[name]!r}")
+        return self.row[name]
+
+    def count(self, value: Any, field: str) -> int:
+        if type(value) is not int or value < 0:
+            self.fail(field, f"a count was expected, got {value!r}")
+        return value
+
+    def number_of(self, value: Any, field: str) -> float:
+        # bool is an int for isinstance, and not a measurement
+        if type(value) not in (int, float) or not math.isfinite(value):
+            self.fail(field, f"a finite number was expected, got {value!r}")
+        return float(value)
+
+    def counts(self, name: str, length: int | None) -> tuple[int, ...] | None:
+        values = self.row.get(name)
+        if values is None:
+            return None
+        if not isinstance(values, list) or not values:
+            self.fail(name, f"a list of counts was expected, got {values!r}")
+        if length is not None and len(values) != length:
+            self.fail(
+                name, f"{len(values)} values for {length} exits; give one each"
+            )
+        return tuple(self.count(value, name) for value in values)
+
+    def header(self) -> TraceHeader:
+        layers = self.counts("exit_layers", None)
+        if layers is None:
+            self.fail("exit_layers", "missing")
+        if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
+            self.fail("exit_layers", f"{list(layers)} does not increase")
+        reference_s = self.number_of(
+            self.row.get("macs_reference_s", MACS_REFERENCE_S),
+            "macs_reference_s",
+        )
+        if reference_s <= 0:
+            self.fail("macs_reference_s", f"{reference_s} is not positive")
+        return TraceHeader(
+            self.text("name"),
+            self.text("decoding"),
+            layers,
+            self.counts("macs", len(layers)),
+            self.counts("parameters", len(layers)),
+            reference_s,
+        )
+
+    def utterance(self, header: TraceHeader) -> UtteranceRecord:
+        exits = self.row.get("exits")
+        if not isinstance(exits, list):
+            self.fail("exits", "a list of exits was expected")
+        layers = [
+            row.get("layer") if isinstance(row, dict) else row for row in exits
+        ]
+        if layers != list(header.exit_layers):
+            self.fail(
+                "exits",
+                f"layers {layers}, but the header's exit_layers are "
+                f"{list(header.exit_layers)}: every utterance needs every "
+                f"exit, in that order",
+            )
+        duration_s = self.row.get("duration_s")
+        if duration_s is not None:
+            duration_s = self.number_of(duration_s, "duration_s")
+        return UtteranceRecord(
+            self.text("id"),
+            self.text("set"),
+            self.text("ref"),
+            tuple(self.exit(row) for row in exits),
+            duration_s,
+        )
+
+    def exit(self, row: dict[str, Any]) -> ExitRecord:
+        where = f"exits[layer {row['layer']}]."
+        self.check_fields(row, _EXIT_FIELDS, where)
+        hyp, errors, macs = row.get("hyp"), row.get("errors"), row.get("macs")
+        if hyp is None and errors is None:
+            self.fail(f"{where}hyp", "neither hyp nor errors is there")
+        if hyp is not None and not isinstance(hyp, str):
+            self.fail(f"{where}hyp", f"a text was expected, got {hyp!r}")
+        if errors is not None:
+            self.count(errors, f"{where}errors")
+        if macs is not None:
+            self.count(macs, f"{where}macs")
+        evidence = row.get("evidence", {})
+        if not isinstance(evidence, dict):
+            self.fail(f"{where}evidence", "an object was expected")
+        checked = {
+            name: self.number_of(value, f"{where}evidence.{name}")
+            for name, value in evidence.items()
+        }
+        return ExitRecord(row["layer"], hyp, errors, checked, macs)
+
+
+def _check_errors(trace: Trace, line_numbers: list[int]) -> None:
+    """Recorded errors must be those of the recorded hypotheses."""
+    cells = [
+        (number, record.ref, exit_)
+        for number, record in zip(line_numbers, trace.records, strict=True)
+        for exit_ in record.exits
+        if exit_.hyp is not None and exit_.errors is not None
+    ]
+    totals = edit_counts(
+        [ref for _, ref, _ in cells], [e.hyp or "" for _, _, e in cells]
+    ).sum(axis=1)
+    for (number, _, exit_), total in zip(cells, totals, strict=True):
+        if exit_.errors != total:
+            raise InputError(
+                f"{trace.source}, line {number}, field "
+                f"exits[layer {exit_.layer}].errors: {exit_.errors} is given, "
+                f"but hyp against ref has {total} word errors. Leave errors "
+                f"out, or correct it."
+            )

@@ -1,0 +1,1 @@
+"""What computes: front-end, layer-wise encoder, exit heads."""

@@ -1,0 +1,258 @@
+"""SpeechBrain's convolutions, made blind to padding.
+
+SpeechBrain's Conformer and Branchformer layers convolve over time without
+clearing the padded frames first, and two of their convolutions pad by
+reflection. An utterance is then transcribed differently alone and in a batch,
+which no early-exit decision survives. The classes below are the same layers
+with the same parameters, that zero the padded frames before every convolution
+over time and pad with zeros, so that what follows the last frame of an
+utterance never matters.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from functools import partial
+
+import torch
+from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
+from speechbrain.lobes.models.transformer.Branchformer import (
+    BranchformerEncoderLayer,
+)
+from speechbrain.lobes.models.transformer.Conformer import (
+    ConformerEncoderLayer,
+    ConvolutionModule,
+)
+from speechbrain.nnet.CNN import Conv2d
+from torch import Tensor, nn
+
+from speechbrain_ee.errors import InputError
+
+
+def padding_mask(lengths_B: Tensor, frames: int) -> Tensor:
+    """Mark the padded frames of a batch.
+
+    Arguments
+    ---------
+    lengths_B : torch.Tensor
+        Valid frames of every utterance, shape (B,).
+    frames : int
+        Padded number of frames, T.
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean mask of shape (B, T), True where there is padding (the
+        convention of SpeechBrain's ``src_key_padding_mask``).
+
+    Example
+    -------
+    >>> padding_mask(torch.tensor([1, 3]), 3)
+    tensor([[False,  True,  True],
+            [False, False, False]])
+    """
+    time_T = torch.arange(frames, device=lengths_B.device)
+    return time_T >= lengths_B.unsqueeze(1)
+
+
+class MaskedConvolutionFrontEnd(nn.Module):
+    """SpeechBrain's convolutional front-end with exact lengths.
+
+    Arguments
+    ---------
+    input_shape : tuple
+        (batch, time, features) of the input; batch and time may be None.
+    mask_padding : bool
+        Zero the padded frames before every convolution (default). Without
+        it the result of an utterance depends on its neighbours in the batch.
+    **kwargs
+        The arguments of
+        :class:`speechbrain.lobes.models.convolution.ConvolutionFrontEnd`
+        except ``residuals``, ``padding`` and ``conv_module``.
+
+    Example
+    -------
+    >>> front_end = MaskedConvolutionFrontEnd(
+    ...     input_shape=(None, None, 80),
+    ...     num_blocks=2,
+    ...     num_layers_per_block=1,
+    ...     out_channels=[8, 4],
+    ...     kernel_sizes=[3, 3],
+    ...     strides=[2, 2],
+    ... )
+    >>> out, lengths = front_end(torch.rand(2, 101, 80), torch.tensor([101, 7]))
+    >>> out.shape, lengths
+    (torch.Size([2, 26, 80]), tensor([26,  2]))
+    """
+
+    def __init__(
+        self, input_shape: tuple, mask_padding: bool = True, **kwargs
+    ):
+        num_blocks = kwargs.get("num_blocks", 3)
+        for key in ("residuals", "padding", "conv_module"):
+            if key in kwargs:
+                raise InputError(
+                    f"front_end: `{key}` is fixed here, because the lengths "
+                    "after the convolutions are exact only for zero-padded "
+                    "convolutions without residual; remove it from the YAML."
+                )
+        super().__init__()
+        self.blocks = ConvolutionFrontEnd(
+            input_shape=input_shape,
+            residuals=[False] * num_blocks,
+            conv_module=partial(Conv2d, padding_mode="constant"),
+            **kwargs,
+        )
+        self.mask_padding = mask_padding
+
+    def forward(
+        self, features_BTF: Tensor, lengths_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Convolve and subsample.
+
+        Arguments
+        ---------
+        features_BTF : torch.Tensor
+            Acoustic features, shape (B, T, F).
+        lengths_B : torch.Tensor
+            Valid frames, shape (B,).
+
+        Returns
+        -------
+        out_BTD : torch.Tensor
+            Channels and frequencies flattened, shape (B, T', D).
+        lengths_B : torch.Tensor
+            Valid frames after subsampling, shape (B,).
+        """
+        hidden = features_BTF
+        for block in self.blocks.children():
+            for layer in block.convs.children():
+                if not isinstance(layer, Conv2d):
+                    hidden = layer(hidden)
+                    continue
+                if self.mask_padding:
+                    mask_BT = padding_mask(lengths_B, hidden.shape[1])
+                    shape = mask_BT.shape + (1,) * (hidden.ndim - 2)
+                    hidden = hidden.masked_fill(mask_BT.view(shape), 0.0)
+                hidden = layer(hidden)
+                stride = layer.stride[0]
+                lengths_B = (lengths_B + stride - 1) // stride
+        return hidden.flatten(start_dim=2), lengths_B
+
+
+class MaskedConvolutionModule(ConvolutionModule):
+    """Conformer's convolution module, padding zeroed before the convolution.
+
+    It takes the parts of an existing module, so that parameters and their
+    names stay SpeechBrain's. Chunked (streaming) training is left to the
+    original module.
+
+    Arguments
+    ---------
+    module : speechbrain...Conformer.ConvolutionModule
+        The module whose parts are used.
+    """
+
+    def __init__(self, module: ConvolutionModule):
+        nn.Module.__init__(self)
+        self.kernel_size = module.kernel_size
+        self.causal = module.causal
+        self.dilation = module.dilation
+        self.padding = module.padding
+        self.layer_norm = module.layer_norm
+        self.bottleneck = module.bottleneck
+        self.conv = module.conv
+        self.after_conv = module.after_conv
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        dynchunktrain_config: None = None,
+    ) -> Tensor:
+        """Apply the module to ``x``, shape (B, T, D); ``mask`` is (B, T, 1)."""
+        if dynchunktrain_config is not None or mask is None:
+            return super().forward(x, mask, dynchunktrain_config)
+        out_BDT = self.bottleneck(self.layer_norm(x).transpose(1, 2))
+        out_BDT = self.conv(out_BDT.masked_fill(mask.transpose(1, 2), 0.0))
+        if self.causal:
+            out_BDT = out_BDT[..., : -self.padding]
+        out = self.after_conv(out_BDT.transpose(1, 2))
+        return out.masked_fill(mask, 0.0)
+
+
+class MaskedBranchformerLayer(BranchformerEncoderLayer):
+    """Branchformer layer whose convolution branch does not see padding.
+
+    Arguments
+    ---------
+    layer : speechbrain...Branchformer.BranchformerEncoderLayer
+        The layer whose parts are used.
+    """
+
+    def __init__(self, layer: BranchformerEncoderLayer):
+        nn.Module.__init__(self)
+        for name, child in layer.named_children():
+            setattr(self, name, child)
+        # Reflection mirrors whatever follows the utterance in its batch.
+        self.convolution_branch.csgu.conv.padding_mode = "constant"
+
+    def forward(
+        self,
+        x: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        pos_embs: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run the layer on ``x``, shape (B, T, D)."""
+        x1 = self.norm_mhsa(x)
+        x1, attention = self.mha_layer(
+            x1,
+            x1,
+            x1,
+            attn_mask=src_mask,
+            key_padding_mask=src_key_padding_mask,
+            pos_embs=pos_embs,
+        )
+        x1 = self.dropout(x1)
+        x2 = self._convolve(self.norm_conv(x), src_key_padding_mask)
+        x2 = self.dropout(x2)
+        merged = self.merge_proj(torch.cat([x1, x2], dim=-1))
+        return x + self.dropout(merged), attention
+
+    def _convolve(self, x: Tensor, mask_BT: Tensor | None) -> Tensor:
+        branch = self.convolution_branch
+        gate = branch.csgu
+        x = branch.activation(branch.pre_channel_proj(x))
+        x1, x2 = x.chunk(2, dim=-1)
+        x2 = gate.norm(x2)
+        if mask_BT is not None:
+            x2 = x2.masked_fill(mask_BT.unsqueeze(-1), 0.0)
+        x2 = gate.conv(x2)
+        if gate.use_linear_after_conv:
+            x2 = gate.linear(x2)
+        x = gate.dropout(gate.activation(x2) * x1)
+        return branch.post_channel_proj(x)
+
+
+def mask_padding_in(layer: nn.Module) -> nn.Module:
+    """The layer with the same parameters, blind to padding.
+
+    Arguments
+    ---------
+    layer : torch.nn.Module
+        A SpeechBrain Transformer, Conformer or Branchformer encoder layer.
+
+    Returns
+    -------
+    torch.nn.Module
+        The layer to use in its place (Transformer layers are returned as
+        they are: attention masks its keys already).
+    """
+    if isinstance(layer, ConformerEncoderLayer):
+        layer.convolution_module = MaskedConvolutionModule(
+            layer.convolution_module
+        )
+    elif isinstance(layer, BranchformerEncoderLayer):
+        return MaskedBranchformerLayer(layer)
+    return layer

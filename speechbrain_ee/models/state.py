@@ -1,0 +1,84 @@
+"""Where a batch stands on its way up the encoder.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from speechbrain_ee.models.masking import padding_mask
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """A batch between two encoder layers.
+
+    Arguments
+    ---------
+    hidden_BTD : torch.Tensor
+        Hidden states, shape (B, T, D). Padded frames hold anything.
+    lengths_B : torch.Tensor
+        Valid frames, shape (B,).
+    rows_B : torch.Tensor
+        Row of the original batch that every row is, shape (B,).
+    depth : int
+        Encoder layers run so far.
+    positions : torch.Tensor, optional
+        Relative position embeddings, shape (1, 2 T - 1, D), for layers that
+        ask for them.
+
+    Example
+    -------
+    >>> state = EncoderState(
+    ...     hidden_BTD=torch.rand(3, 9, 4),
+    ...     lengths_B=torch.tensor([9, 5, 2]),
+    ...     rows_B=torch.arange(3),
+    ...     depth=2,
+    ... )
+    >>> short = state.select(torch.tensor([False, True, True]))
+    >>> short.hidden_BTD.shape, short.rows_B.tolist()
+    (torch.Size([2, 5, 4]), [1, 2])
+    """
+
+    hidden_BTD: Tensor
+    lengths_B: Tensor
+    rows_B: Tensor
+    depth: int
+    positions: Tensor | None = None
+
+    @property
+    def padding_mask_BT(self) -> Tensor:
+        """True where a frame is padding, shape (B, T)."""
+        return padding_mask(self.lengths_B, self.hidden_BTD.shape[1])
+
+    def select(self, keep_B: Tensor) -> "EncoderState":
+        """Drop the utterances that have left and trim the time axis.
+
+        Arguments
+        ---------
+        keep_B : torch.Tensor
+            Which rows stay, boolean, shape (B,); at least one.
+
+        Returns
+        -------
+        EncoderState
+            The rows that stay, cut to the longest of them.
+        """
+        keep = keep_B.nonzero(as_tuple=True)[0]
+        lengths_B = self.lengths_B[keep]
+        frames = self.hidden_BTD.shape[1]
+        shorter = int(lengths_B.max())
+        positions = self.positions
+        if positions is not None:
+            # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
+            positions = positions[:, frames - shorter : frames + shorter - 1]
+        return EncoderState(
+            hidden_BTD=self.hidden_BTD[keep, :shorter],
+            lengths_B=lengths_B,
+            rows_B=self.rows_B[keep],
+            depth=self.depth,
+            positions=positions,
+        )

@@ -1,0 +1,1 @@
+"""What learns: losses, schedules and Brain classes."""

@@ -1,0 +1,377 @@
+"""Brain classes: how SpeechBrain trains and evaluates a multi-exit model.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.evaluation.recorder import TraceRecorder
+from speechbrain_ee.exits.decoding import greedy_tokens
+from speechbrain_ee.exits.trace import (
+    MACS_REFERENCE_S,
+    Trace,
+    TraceHeader,
+)
+from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.training.losses import (
+    ctc_exit_losses,
+    exit_weights,
+    joint_loss,
+)
+from speechbrain_ee.training.monitor import (
+    BlankCollapseMonitor,
+    ExitErrorRates,
+    selection_wer,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyExitBrain(sb.Brain):
+    """What all multi-exit systems share; subclasses say what an exit learns.
+
+    ``modules`` holds one entry, ``model``, which returns all exits from one
+    ``forward`` (the entry that DDP wraps). Besides SpeechBrain's own, the
+    following hyper-parameters are used: ``seed``, ``epoch_counter``,
+    ``lr_annealing``, ``wav_augment`` (or null), ``exit_weights``,
+    ``checkpoint_rule``, ``keep_checkpoints``, ``average_checkpoints``,
+    ``blank_collapse_epochs``, ``train_logger``, ``sample_rate``.
+
+    Arguments
+    ---------
+    tokenizer : speechbrain.tokenizers.SentencePiece.SentencePiece
+        Turns tokens into text.
+    *args, **kwargs
+        As for :class:`speechbrain.core.Brain`.
+    """
+
+    def __init__(self, *args: Any, tokenizer: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.tokenizer = tokenizer
+        self.exit_layers = self.modules.model.exit_layers
+        self.exit_weights = exit_weights(
+            self.hparams.exit_weights, len(self.exit_layers)
+        )
+        self.collapse_monitor = BlankCollapseMonitor(
+            self.hparams.blank_collapse_epochs
+        )
+        # A wrong rule must not wait for the end of the first epoch.
+        selection_wer([0.0], self.hparams.checkpoint_rule)
+        self.recorder: TraceRecorder | None = None
+
+    def exit_losses(
+        self, outputs: Sequence[ExitOutput], batch: Any
+    ) -> Tensor:
+        """The loss of every exit, shape (E,); what subclasses define."""
+        raise NotImplementedError
+
+    def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
+        """All exits of a batch.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            Holds ``sig`` and ``tokens``.
+        stage : sb.Stage
+            Training augments the waveforms.
+
+        Returns
+        -------
+        list of ExitOutput
+            One per exit.
+        """
+        batch = batch.to(self.device)
+        wavs, wav_lens = batch.sig
+        if stage == sb.Stage.TRAIN and self.hparams.wav_augment is not None:
+            wavs, wav_lens = self.hparams.wav_augment(wavs, wav_lens)
+        return self.modules.model(wavs, wav_lens)
+
+    def compute_objectives(
+        self, outputs: Any, batch: Any, stage: sb.Stage
+    ) -> Tensor:
+        """The joint loss; in validation and test also what was recognised.
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            All exits.
+        batch : PaddedBatch
+            The batch.
+        stage : sb.Stage
+            TRAIN, VALID or TEST.
+
+        Returns
+        -------
+        torch.Tensor
+            A scalar.
+        """
+        losses_E = self.exit_losses(outputs, batch)
+        self.loss_sum_E += losses_E.detach().double().cpu()
+        self.loss_batches += 1
+        if stage == sb.Stage.VALID:
+            hyps = [
+                [self.decode(tokens) for tokens in greedy_tokens(output)]
+                for output in outputs
+            ]
+            self.error_rates.append(batch.wrd, hyps)
+        elif stage == sb.Stage.TEST:
+            samples = (batch.sig.lengths * batch.sig.data.shape[1]).round()
+            self.recorder.append(
+                batch.id, batch.wrd, samples.int().tolist(), outputs
+            )
+        return joint_loss(losses_E, self.exit_weights)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Token indices to text."""
+        return self.tokenizer.sp.decode_ids(tokens)
+
+    def fit(
+        self, epoch_counter: Any, train_set: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """As SpeechBrain's, with a batch sampler that is told the epoch.
+
+        Without that, dynamic batches are the same in every epoch of a
+        single-process run, and differ after a resume.
+        """
+        options = kwargs.get("train_loader_kwargs", {})
+        if not isinstance(train_set, DataLoader):
+            train_set = self.make_dataloader(
+                train_set, stage=sb.Stage.TRAIN, **options
+            )
+        if self.train_sampler is None:
+            self.train_sampler = train_set.batch_sampler
+        steps = len(train_set) // self.grad_accumulation_factor
+        if hasattr(self.hparams.lr_annealing, "set_total_steps"):
+            self.hparams.lr_annealing.set_total_steps(
+                max(1, steps * epoch_counter.limit)
+            )
+        super().fit(epoch_counter, train_set, *args, **kwargs)
+
+    def on_fit_start(self) -> None:
+        """Resume, or say which key does not fit the checkpoint."""
+        try:
+            super().on_fit_start()
+        except RuntimeError as error:
+            self._explain_mismatch(error)
+
+    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
+        """Seed the step by its place in the run.
+
+        A run that is killed and resumed draws the same dropout and the same
+        augmentation as one that is not, without random states to save.
+        """
+        place = (
+            self.hparams.seed,
+            self.hparams.epoch_counter.current,
+            self.step,
+            int(os.environ.get("RANK", 0)),
+        )
+        digest = hashlib.sha256(repr(place).encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
+        random.seed(digest)
+        np.random.seed(int.from_bytes(digest[:4], "big"))
+
+    def on_fit_batch_end(
+        self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
+    ) -> None:
+        """Advance the learning rate after every optimiser step."""
+        if should_step:
+            self.hparams.lr_annealing(self.optimizer)
+
+    def check_loss_isfinite(self, loss: Tensor) -> None:
+        """Name the place of a loss that is not finite, then as SpeechBrain."""
+        if not torch.isfinite(loss):
+            logger.warning(
+                "NON-FINITE LOSS at epoch %d, batch %d. Lower `lr` or "
+                "`max_grad_norm`, or look for broken audio.",
+                self.hparams.epoch_counter.current,
+                self.step,
+            )
+        super().check_loss_isfinite(loss)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Empty the counters."""
+        exits = len(self.exit_layers)
+        self.loss_sum_E = torch.zeros(exits, dtype=torch.float64)
+        self.loss_batches = 0
+        self.error_rates = ExitErrorRates(self.exit_layers)
+
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
+        """Log the stage; after validation, save a checkpoint."""
+        stats = {"loss": float(stage_loss)}
+        for layer, loss in zip(self.exit_layers, self._mean_losses()):
+            stats[f"loss L{layer}"] = loss
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = stats
+        elif stage == sb.Stage.VALID:
+            self._end_of_epoch(stats, epoch)
+
+    def _end_of_epoch(self, stats: dict[str, float], epoch: int) -> None:
+        rates = self.error_rates
+        for layer, wer in zip(self.exit_layers, rates.wer):
+            stats[f"WER L{layer}"] = wer
+        self.collapse_monitor.check(epoch, rates)
+        if not if_main_process():
+            return
+        logger.info("epoch %d: valid WER  %s", epoch, rates)
+        self.hparams.train_logger.log_stats(
+            stats_meta={
+                "epoch": epoch,
+                "lr": self.optimizer.param_groups[0]["lr"],
+            },
+            train_stats=self.train_stats,
+            valid_stats=stats,
+        )
+        # Plain floats only: SpeechBrain reads them with a safe loader.
+        wer = selection_wer(rates.wer, self.hparams.checkpoint_rule)
+        self.checkpointer.save_and_keep_only(
+            meta={"WER": wer, "epoch": epoch},
+            min_keys=["WER"],
+            num_to_keep=self.hparams.keep_checkpoints,
+        )
+
+    def _mean_losses(self) -> list[float]:
+        return (self.loss_sum_E / max(self.loss_batches, 1)).tolist()
+
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
+        """Load the average of the best checkpoints."""
+        if self.checkpointer is None:
+            return
+        checkpoints = self.checkpointer.find_checkpoints(
+            max_key=max_key,
+            min_key=min_key,
+            max_num_checkpoints=self.hparams.average_checkpoints,
+        )
+        if not checkpoints:
+            logger.warning("No checkpoint found: testing untrained weights.")
+            return
+        weights = sb.utils.checkpoints.average_checkpoints(
+            checkpoints, recoverable_name="model"
+        )
+        try:
+            self._unwrapped_model().load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            self._explain_mismatch(error)
+
+    def evaluate_exits(
+        self, name: str, test_set: Any, loader_options: dict[str, Any]
+    ) -> Trace:
+        """Decode a test set once at full depth and write its exit trace.
+
+        Writes ``traces/<name>.jsonl.gz`` and ``wer_<name>.txt`` (SpeechBrain's
+        alignment of the last exit) into ``output_folder``.
+
+        Arguments
+        ---------
+        name : str
+            Name of the test set.
+        test_set : DynamicItemDataset
+            The test set.
+        loader_options : dict
+            Arguments of its loader.
+
+        Returns
+        -------
+        Trace
+            One record per utterance and exit.
+        """
+        model = self._unwrapped_model()
+        cost = CostModel(model)
+        self.recorder = TraceRecorder(
+            name, self.decode, cost.macs, self.hparams.sample_rate
+        )
+        self.evaluate(
+            test_set, min_key="WER", test_loader_kwargs=dict(loader_options)
+        )
+        reference_samples = round(
+            MACS_REFERENCE_S * self.hparams.sample_rate
+        )
+        header = TraceHeader(
+            name=self.hparams.system_name,
+            decoding="greedy",
+            exit_layers=self.exit_layers,
+            macs=cost.macs(reference_samples),
+            parameters=cost.parameters(),
+        )
+        folder = Path(self.hparams.output_folder)
+        path = folder / "traces" / f"{name}.jsonl.gz"
+        if if_main_process():
+            path.parent.mkdir(exist_ok=True)
+            write_trace(path, header, self.recorder.records)
+            self._write_alignments(folder / f"wer_{name}.txt")
+        return Trace(header, tuple(self.recorder.records), source=str(path))
+
+    def _write_alignments(self, path: Path) -> None:
+        stats = sb.utils.metric_stats.ErrorRateStats()
+        records = self.recorder.records
+        stats.append(
+            [record.id for record in records],
+            [record.exits[-1].hyp.split() for record in records],
+            [record.ref.split() for record in records],
+        )
+        with open(path, "w", encoding="utf-8") as file:
+            stats.write_stats(file)
+
+    def _unwrapped_model(self) -> torch.nn.Module:
+        model = self.modules.model
+        return getattr(model, "module", model)
+
+    def _explain_mismatch(self, error: RuntimeError) -> None:
+        if "state_dict" not in str(error):
+            raise error
+        raise InputError(
+            f"{self.checkpointer.checkpoints_dir}: its checkpoints do not "
+            "fit this model; the YAML differs from the one they were trained "
+            "with, usually in output_neurons, exit_layers or d_model. Train "
+            "in a new output_folder, or go back to the hyperparams.yaml that "
+            f"lies in the old one. ({str(error).splitlines()[-1].strip()})"
+        ) from error
+
+
+class CTCEarlyExitBrain(EarlyExitBrain):
+    """Multi-exit CTC: every exit learns the transcript by CTC."""
+
+    def exit_losses(
+        self, outputs: Sequence[ExitOutput], batch: Any
+    ) -> Tensor:
+        """CTC losses, shape (E,).
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            All exits.
+        batch : PaddedBatch
+            Holds ``tokens``.
+
+        Returns
+        -------
+        torch.Tensor
+            One loss per exit.
+        """
+        tokens, lengths = batch.tokens
+        counts = (lengths * tokens.shape[1]).round().long()
+        augment = self.hparams.wav_augment
+        if augment is not None and len(tokens) != len(outputs[0].lengths_B):
+            tokens, counts = augment.replicate_multiple_labels(tokens, counts)
+        return ctc_exit_losses(outputs, tokens, counts)

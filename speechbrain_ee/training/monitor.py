@@ -1,0 +1,158 @@
+"""What is watched while a model trains: errors by exit, collapse, the best.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.scoring import edit_counts, word_counts
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_RULES = ("last_exit", "mean_of_exits", "best_exit")
+
+
+class ExitErrorRates:
+    """Word error rate of every exit over a set.
+
+    Arguments
+    ---------
+    exit_layers : sequence of int
+        Layers of the exits.
+
+    Example
+    -------
+    >>> rates = ExitErrorRates([2, 4])
+    >>> rates.append(["a b"], [["a"], ["a b"]])
+    >>> rates.wer
+    (50.0, 0.0)
+    """
+
+    def __init__(self, exit_layers: Sequence[int]):
+        self.exit_layers = tuple(exit_layers)
+        self.errors_E = np.zeros(len(self.exit_layers), dtype=np.int64)
+        self.words = 0
+        self.nonempty_E = np.zeros(len(self.exit_layers), dtype=np.int64)
+
+    def append(
+        self, refs: Sequence[str], hyps: Sequence[Sequence[str]]
+    ) -> None:
+        """Count a batch.
+
+        Arguments
+        ---------
+        refs : sequence of str
+            Transcripts.
+        hyps : sequence of sequence of str
+            Hypotheses by exit, then by utterance.
+        """
+        self.words += int(word_counts(refs).sum())
+        for k, hyps_of_exit in enumerate(hyps):
+            self.errors_E[k] += edit_counts(refs, hyps_of_exit).sum()
+            self.nonempty_E[k] += sum(bool(hyp) for hyp in hyps_of_exit)
+
+    @property
+    def wer(self) -> tuple[float, ...]:
+        """Word error rate of every exit, in percent."""
+        return tuple(
+            100.0 * float(errors) / max(self.words, 1)
+            for errors in self.errors_E
+        )
+
+    def __str__(self) -> str:
+        """One line: the rate at every exit layer."""
+        return "  ".join(
+            f"L{layer} {wer:.2f}"
+            for layer, wer in zip(self.exit_layers, self.wer)
+        )
+
+
+def selection_wer(wer: Sequence[float], rule: str) -> float:
+    """The number by which the best checkpoint is chosen.
+
+    Arguments
+    ---------
+    wer : sequence of float
+        Validation word error rate of every exit.
+    rule : str
+        ``last_exit``, ``mean_of_exits`` or ``best_exit``.
+
+    Returns
+    -------
+    float
+        Lower is better.
+
+    Raises
+    ------
+    InputError
+        For an unknown rule.
+
+    Example
+    -------
+    >>> selection_wer([30.0, 10.0], "mean_of_exits")
+    20.0
+    """
+    if rule == "last_exit":
+        return float(wer[-1])
+    if rule == "mean_of_exits":
+        return float(np.mean(wer))
+    if rule == "best_exit":
+        return float(min(wer))
+    raise InputError(
+        f"checkpoint_rule: {rule!r} is unknown; use one of "
+        f"{', '.join(CHECKPOINT_RULES)}."
+    )
+
+
+class BlankCollapseMonitor:
+    """Warn when exits emit nothing but blanks, epoch after epoch.
+
+    CTC training starts with all-blank outputs; an exit that stays there will
+    not recover by itself.
+
+    Arguments
+    ---------
+    patience_epochs : int
+        Epochs of all-empty hypotheses before the warning.
+    """
+
+    def __init__(self, patience_epochs: int):
+        self.patience_epochs = patience_epochs
+
+    def check(self, epoch: int, rates: ExitErrorRates) -> list[int]:
+        """Look at an epoch's validation.
+
+        Arguments
+        ---------
+        epoch : int
+            Number of the epoch, from 1.
+        rates : ExitErrorRates
+            Its result.
+
+        Returns
+        -------
+        list of int
+            Layers of the exits that were found collapsed.
+        """
+        if epoch < self.patience_epochs:
+            return []
+        collapsed = [
+            layer
+            for layer, count in zip(rates.exit_layers, rates.nonempty_E)
+            if count == 0
+        ]
+        if collapsed:
+            logger.warning(
+                "BLANK COLLAPSE: after %d epochs the exits at layers %s "
+                "transcribe every validation utterance as nothing. Lower "
+                "`lr`, lengthen `warmup_share` or `n_warmup_steps`, lower "
+                "the subsampling, or check that audio and transcripts match.",
+                epoch,
+                collapsed,
+            )
+        return collapsed

@@ -1,0 +1,150 @@
+"""SpeechBrain's gates for a recipe: table, files, keys.
+
+The table has the columns of SpeechBrain's own ``tests/recipes/*.csv``, so that
+the recipe passes the same checks there.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from speechbrain.utils.run_opts import RunOptions
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TABLE = Path(__file__).with_name("LibriSpeech.csv")
+RECIPE = ROOT / "recipes/LibriSpeech/EarlyExit"
+TRAIN = RECIPE / "train.py"
+COLUMNS = [
+    "Task",
+    "Dataset",
+    "Script_file",
+    "Hparam_file",
+    "Data_prep_file",
+    "Readme_file",
+    "Result_url",
+    "HF_repo",
+    "test_debug_flags",
+    "test_debug_checks",
+    "performance",
+]
+SYSTEMS = {
+    "demo",
+    "conformer_ctc",
+    "conformer_ctc_wright2024",
+    "english5h",
+    "digits",
+}
+
+
+def read_rows() -> list[dict[str, str]]:
+    """The rows of the table."""
+    with TABLE.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def recipe_yamls() -> list[Path]:
+    """Every system; sweep definitions (hpopt.yaml) are none."""
+    found = (RECIPE / "hparams").glob("**/*.yaml")
+    return sorted(path for path in found if path.name != "hpopt.yaml")
+
+
+def yaml_id(path: Path) -> str:
+    """A short name in test ids."""
+    return path.stem
+
+
+def test_columns() -> None:
+    """SpeechBrain's eleven columns, in order."""
+    with TABLE.open(encoding="utf-8", newline="") as stream:
+        assert next(csv.reader(stream)) == COLUMNS
+    for row in read_rows():
+        assert None not in row and None not in row.values(), "ragged row"
+
+
+def test_hparams_is_a_link_to_the_systems() -> None:
+    """One folder of systems, seen from the recipe by a relative link."""
+    link = RECIPE / "hparams"
+    assert link.is_symlink() and not link.readlink().is_absolute()
+    assert link.resolve() == ROOT / "hparams"
+
+
+def test_every_yaml_has_one_row() -> None:
+    """The table and the folder of systems name the same files."""
+    listed = [row["Hparam_file"] for row in read_rows()]
+    present = [path.relative_to(ROOT).as_posix() for path in recipe_yamls()]
+    assert sorted(listed) == present
+    assert {path.stem for path in recipe_yamls()} >= SYSTEMS
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])
+def test_files_of_a_row_exist(row: dict[str, str]) -> None:
+    """Script, YAML, preparation and README are there."""
+    for column in COLUMNS[2:6]:
+        assert row[column], f"{column} is empty"
+        assert (ROOT / row[column]).is_file(), row[column]
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])
+def test_row_can_be_debugged(row: dict[str, str]) -> None:
+    """Flags that override existing keys, and files to look for."""
+    flags = row["test_debug_flags"].split()
+    assert flags and "file_exists=[" in row["test_debug_checks"]
+    keys = top_level_keys((ROOT / row["Hparam_file"]).read_text("utf-8"))
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        assert name.startswith("--") and value, flag
+        assert name[2:] in keys, f"{flag}: no such key in the YAML"
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])
+def test_urls_of_a_row_are_in_the_readme(row: dict[str, str]) -> None:
+    """A result or a model that is announced is also explained."""
+    readme = (ROOT / row["Readme_file"]).read_text(encoding="utf-8")
+    for url in (row["Result_url"] + " " + row["HF_repo"]).split():
+        assert url in readme
+
+
+def top_level_keys(text: str) -> list[str]:
+    """Keys in the first column of a YAML text."""
+    return re.findall(r"^([A-Za-z_]\w*):", text, re.MULTILINE)
+
+
+def unused_keys(yaml_text: str, script: str) -> list[str]:
+    """Top-level keys neither referred to in the YAML nor in the script."""
+    code = re.sub(r"(?m)#.*$", "", yaml_text.replace("#!", "!"))
+    # SpeechBrain's Brain reads its run options from the YAML by itself.
+    references = {field.name for field in fields(RunOptions)}
+    for expression in re.findall(r"!(?:ref|copy)\s+(.*)", code):
+        references |= set(re.findall(r"<(\w+)", expression))
+    unused = []
+    for key in top_level_keys(code):
+        used = rf"""\[["']{key}["']\]|\b(?:hparams|modules)\.{key}\b"""
+        if key not in references and not re.search(used, script):
+            unused.append(key)
+    return unused
+
+
+def test_rule_about_keys_finds_an_unused_one() -> None:
+    """The check below can fail."""
+    text = "a: 1\nb: !ref <a>\nc: 2\nlist: [!ref <c>]\n# d: !ref <e>\ne: 3\n"
+    assert unused_keys(text, 'x["b"]; hparams.listing') == ["list", "e"]
+    assert unused_keys(text, "hparams.b, modules.list, hparams['e']") == []
+
+
+@pytest.mark.parametrize("path", recipe_yamls(), ids=yaml_id)
+def test_every_key_is_used(path: Path) -> None:
+    """A top-level key acts on something, or it misleads."""
+    script = TRAIN.read_text(encoding="utf-8")
+    assert unused_keys(path.read_text(encoding="utf-8"), script) == []
+
+
+@pytest.mark.parametrize("path", recipe_yamls(), ids=yaml_id)
+def test_no_key_is_written_twice(path: Path) -> None:
+    """Of two equal keys YAML would silently keep the last."""
+    keys = top_level_keys(path.read_text(encoding="utf-8"))
+    assert len(keys) == len(set(keys))
