@@ -287,7 +287,7 @@ def analyse_all(traces: Sequence[Trace]) -> dict[str, SetAnalysis]:
     all_sets = [name for trace in traces for name in trace.sets]
     for trace in traces:
         _log_unknown_evidence(trace)
-        trace.errors_NE  # scored once, before the sets are cut out
+        trace.score()
         for name in trace.sets:
             key = name
             if all_sets.count(name) > 1:

@@ -222,7 +222,7 @@ def _kept(
     panel.plot(*place, "D", color="white", mec=colour, mew=1.6, ms=6, zorder=7)
     if with_number:
         panel.annotate(
-            f"{place[0]:.1f}" if axis == "avg_layer" else f"{place[0]:.2f}",
+            f"{place[0]:.2f}",
             place,
             (0, -8),
             textcoords="offset points",
@@ -297,11 +297,12 @@ def _legend(figure: Figure, panels: np.ndarray) -> None:
     entries["WER of the last exit kept"] = Line2D(
         [], [], ls="", marker="D", color="white", mec=INK, mew=1.6, ms=6
     )
+    rows = math.ceil(len(entries) / (2 * panels.shape[1]))
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside upper left",
-        ncols=min(len(entries), 2 * panels.shape[1]),
+        ncols=math.ceil(len(entries) / rows),
         fontsize=9,
         handlelength=2.6,
         columnspacing=1.4,

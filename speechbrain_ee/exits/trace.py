@@ -11,6 +11,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts, word_counts
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "exit-trace/1"
 MACS_REFERENCE_S = 10.0
@@ -249,6 +252,10 @@ class Trace:
                 f"{self.source}: no evidence {name!r} at every exit of every "
                 f"utterance; evidence present: {listed}."
             ) from None
+
+    def score(self) -> None:
+        """Score all hypotheses now, so that subsets need not do it again."""
+        logger.debug("%s: %d errors", self.source, self.errors_NE.sum())
 
     def subset(self, name: str) -> "Trace":
         """The utterances of one test set.

@@ -12,38 +12,29 @@ import gzip
 import io
 import json
 import logging
-import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.exits.trace import (
-    MACS_REFERENCE_S,
     SCHEMA,
     ExitRecord,
     Trace,
     TraceHeader,
     UtteranceRecord,
 )
+from speechbrain_ee.exits.trace_parse import (
+    HEADER_FIELDS,
+    UTTERANCE_FIELDS,
+    Line,
+)
 
 logger = logging.getLogger(__name__)
-
-_HEADER_FIELDS = {
-    "schema",
-    "name",
-    "decoding",
-    "exit_layers",
-    "macs",
-    "macs_reference_s",
-    "parameters",
-}
-_UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
-_EXIT_FIELDS = {"layer", "hyp", "errors", "evidence", "macs"}
 
 
 def write_trace(
@@ -97,11 +88,11 @@ def read_trace(path: str | Path) -> Trace:
             f"{path}: the file is empty; the first line of a trace is a "
             f'header with "schema": "{SCHEMA}". Write the trace again.'
         ) from None
-    header = _Line(path, number, line, _HEADER_FIELDS).header()
+    header = Line(path, number, line, HEADER_FIELDS).header()
     records = []
     seen: dict[tuple[str, str], int] = {}
     for number, line in lines:
-        parsed = _Line(path, number, line, _UTTERANCE_FIELDS)
+        parsed = Line(path, number, line, UTTERANCE_FIELDS)
         record = parsed.utterance(header)
         key = (record.set, record.id)
         if key in seen:
@@ -263,148 +254,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}: cannot be read ({error.strerror or error}); give the "
             f"path of an exit trace (.jsonl or .jsonl.gz)."
         ) from None
-
-
-def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that a trace may hold")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
-
-
-class _Line:
-    """One line of a trace on its way to a record."""
-
-    def __init__(
-        self, path: Path, number: int, text: str, fields: set[str]
-    ) -> None:
-        self.path, self.number = path, number
-        try:
-            row = _DECODER.decode(text)
-        except ValueError as error:
-            self.fail("JSON", str(error))
-        if not isinstance(row, dict):
-            self.fail("JSON", f"an object was expected, got {text[:40]!r}")
-        if fields is _HEADER_FIELDS and row.get("schema") != SCHEMA:
-            self.fail(
-                "schema",
-                f"{row.get('schema')!r} in the first line; this reader knows "
-                f"{SCHEMA!r}",
-            )
-        self.row = row
-        self.check_fields(row, fields, "")
-
-    def fail(self, field: str, problem: str) -> NoReturn:
-        raise InputError(
-            f"{self.path}, line {self.number}, field {field}: {problem}."
-        )
-
-    def check_fields(
-        self, row: dict[str, Any], fields: set[str], where: str
-    ) -> None:
-        unknown = row.keys() - fields
-        if unknown:
-            self.fail(
-                f"{where}{min(unknown)}",
-                f"unknown; valid fields: {', '.join(sorted(fields))}",
-            )
-
-    def text(self, name: str) -> str:
-        if name not in self.row:
-            self.fail(name, "missing")
-        if not isinstance(self.row[name], str):
-            self.fail(name, f"a text was expected, got {self.row[name]!r}")
-        return self.row[name]
-
-    def count(self, value: Any, field: str) -> int:
-        if type(value) is not int or value < 0:
-            self.fail(field, f"a count was expected, got {value!r}")
-        return value
-
-    def number_of(self, value: Any, field: str) -> float:
-        # bool is an int for isinstance, and not a measurement
-        if type(value) not in (int, float) or not math.isfinite(value):
-            self.fail(field, f"a finite number was expected, got {value!r}")
-        return float(value)
-
-    def counts(self, name: str, length: int | None) -> tuple[int, ...] | None:
-        values = self.row.get(name)
-        if values is None:
-            return None
-        if not isinstance(values, list) or not values:
-            self.fail(name, f"a list of counts was expected, got {values!r}")
-        if length is not None and len(values) != length:
-            self.fail(
-                name, f"{len(values)} values for {length} exits; give one each"
-            )
-        return tuple(self.count(value, name) for value in values)
-
-    def header(self) -> TraceHeader:
-        layers = self.counts("exit_layers", None)
-        if layers is None:
-            self.fail("exit_layers", "missing")
-        if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
-            self.fail("exit_layers", f"{list(layers)} does not increase")
-        reference_s = self.number_of(
-            self.row.get("macs_reference_s", MACS_REFERENCE_S),
-            "macs_reference_s",
-        )
-        if reference_s <= 0:
-            self.fail("macs_reference_s", f"{reference_s} is not positive")
-        return TraceHeader(
-            self.text("name"),
-            self.text("decoding"),
-            layers,
-            self.counts("macs", len(layers)),
-            self.counts("parameters", len(layers)),
-            reference_s,
-        )
-
-    def utterance(self, header: TraceHeader) -> UtteranceRecord:
-        exits = self.row.get("exits")
-        if not isinstance(exits, list):
-            self.fail("exits", "a list of exits was expected")
-        layers = [
-            row.get("layer") if isinstance(row, dict) else row for row in exits
-        ]
-        if layers != list(header.exit_layers):
-            self.fail(
-                "exits",
-                f"layers {layers}, but the header's exit_layers are "
-                f"{list(header.exit_layers)}: every utterance needs every "
-                f"exit, in that order",
-            )
-        duration_s = self.row.get("duration_s")
-        if duration_s is not None:
-            duration_s = self.number_of(duration_s, "duration_s")
-        return UtteranceRecord(
-            self.text("id"),
-            self.text("set"),
-            self.text("ref"),
-            tuple(self.exit(row) for row in exits),
-            duration_s,
-        )
-
-    def exit(self, row: dict[str, Any]) -> ExitRecord:
-        where = f"exits[layer {row['layer']}]."
-        self.check_fields(row, _EXIT_FIELDS, where)
-        hyp, errors, macs = row.get("hyp"), row.get("errors"), row.get("macs")
-        if hyp is None and errors is None:
-            self.fail(f"{where}hyp", "neither hyp nor errors is there")
-        if hyp is not None and not isinstance(hyp, str):
-            self.fail(f"{where}hyp", f"a text was expected, got {hyp!r}")
-        if errors is not None:
-            self.count(errors, f"{where}errors")
-        if macs is not None:
-            self.count(macs, f"{where}macs")
-        evidence = row.get("evidence", {})
-        if not isinstance(evidence, dict):
-            self.fail(f"{where}evidence", "an object was expected")
-        checked = {
-            name: self.number_of(value, f"{where}evidence.{name}")
-            for name, value in evidence.items()
-        }
-        return ExitRecord(row["layer"], hyp, errors, checked, macs)
 
 
 def _check_errors(trace: Trace, line_numbers: list[int]) -> None:

@@ -1,0 +1,91 @@
+"""Command line: ``python -m speechbrain_ee <command>``.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from speechbrain_ee import __version__
+from speechbrain_ee.errors import exits_on_input_error
+
+
+def _demo_corpus(arguments: argparse.Namespace) -> None:
+    from speechbrain_ee.data.demo import build_demo_corpus
+
+    corpus = build_demo_corpus(
+        arguments.folder, seed=arguments.seed, scale=arguments.scale
+    )
+    for name, split in corpus.splits.items():
+        print(
+            f"{name:12s} {split.utterances:5d} utterances "
+            f"{split.hours:6.2f} h {split.speakers:4d} speakers"
+        )
+    print(f"demo corpus: {corpus.folder}")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from speechbrain_ee.evaluation.report import report_command
+
+    print(report_command(arguments.trace, arguments.out, arguments.json))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbrain_ee",
+        description="Early-exit speech recognition with SpeechBrain.",
+        epilog="Training: python train.py hparams/<system>.yaml in "
+        "recipes/LibriSpeech/EarlyExit.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser(
+        "demo-corpus", help="synthesise the offline demo corpus"
+    )
+    demo.add_argument("folder", help="where the corpus shall lie")
+    demo.add_argument("--seed", type=int, default=1234)
+    demo.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="factor on the number of utterances (default 1: 1.7 hours)",
+    )
+    demo.set_defaults(run=_demo_corpus)
+
+    report = commands.add_parser(
+        "report", help="tables, figure and HTML page from exit traces"
+    )
+    report.add_argument(
+        "--trace",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="exit traces (.jsonl or .jsonl.gz)",
+    )
+    report.add_argument("--out", required=True, help="folder for the report")
+    report.add_argument(
+        "--json", action="store_true", help="print report.json, not tables"
+    )
+    report.set_defaults(run=_report)
+    return parser
+
+
+@exits_on_input_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Arguments
+    ---------
+    arguments : sequence of str, optional
+        The command line without the program's name.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parsed = _parser().parse_args(arguments)
+    parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    main()

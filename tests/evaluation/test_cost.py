@@ -1,0 +1,94 @@
+"""The closed-form cost equals what is counted while the model runs.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import pytest
+import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.features import LogMel
+from speechbrain_ee.models.heads import CTCHeads
+from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
+from speechbrain_ee.models.model import EarlyExitModel
+
+KINDS = [
+    ("conformer", "RelPosMHAXL"),
+    ("conformer", "RoPEMHA"),
+    ("conformer", "regularMHA"),
+    ("branchformer", "RelPosMHAXL"),
+    ("branchformer", "regularMHA"),
+    ("transformer", "regularMHA"),
+]
+
+
+def build(kind: str, attention: str) -> EarlyExitModel:
+    """A four-layer model with exits after layers 1 and 4."""
+    front_end = MaskedConvolutionFrontEnd(
+        input_shape=(None, None, 40),
+        num_blocks=2,
+        num_layers_per_block=1,
+        out_channels=[6, 5],
+        kernel_sizes=[3, 3],
+        strides=[2, 2],
+    )
+    stack = TransformerASR(
+        tgt_vocab=11,
+        input_size=50,
+        d_model=16,
+        nhead=2,
+        num_encoder_layers=4,
+        num_decoder_layers=0,
+        d_ffn=24,
+        kernel_size=5,
+        encoder_module=kind,
+        attention_type=attention,
+        csgu_linear_units=20,
+        normalize_before=True,
+        causal=False,
+    )
+    features = LogMel(Fbank(n_mels=40, n_fft=400))
+    encoder = MultiExitEncoder(features, front_end, stack, [1, 4])
+    return EarlyExitModel(encoder, CTCHeads([1, 4], 16, 11)).eval()
+
+
+def counted_macs(model: torch.nn.Module, samples: int) -> int:
+    """Half of PyTorch's count of floating-point operations."""
+    counter = FlopCounterMode(display=False)
+    # Only the unfused kernel is counted on a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(torch.rand(1, samples), torch.ones(1))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("samples", [8000, 16037])
+@pytest.mark.parametrize("kind,attention", KINDS)
+def test_closed_form_equals_count(kind, attention, samples):
+    model = build(kind, attention)
+    cost = CostModel(model)
+    frames = samples // 160 + 1
+    fourier = cost.features(frames) - frames * 201 * 40
+    for exits in (1, 2):
+        predicted = cost.macs(samples)[exits - 1] - fourier
+        assert predicted == counted_macs(model.truncated(exits), samples)
+
+
+def test_parameters_of_truncated_models():
+    model = build("conformer", "RelPosMHAXL")
+    first = model.truncated(1)
+    assert CostModel(model).parameters()[0] == sum(
+        parameter.numel() for parameter in first.parameters()
+    )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    other_head = sum(
+        parameter.numel()
+        for module in (model.heads.norms[0], model.heads.projections[0])
+        for parameter in module.parameters()
+    )
+    assert CostModel(model).parameters()[1] == total - other_head
