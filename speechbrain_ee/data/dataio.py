@@ -189,9 +189,7 @@ def make_datasets(
     return Datasets(train, valid, tests)
 
 
-def _read_manifest(
-    hparams: Mapping[str, Any], path: str
-) -> DynamicItemDataset:
+def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
     if not os.path.isfile(path):
         raise InputError(
             f"{path}: this manifest does not exist; run without "

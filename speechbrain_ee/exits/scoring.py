@@ -91,7 +91,7 @@ def edit_counts(
     -------
     >>> edit_counts(["a b", "a b"], ["a c", "a"]).tolist()
     [[1, 0, 0], [0, 1, 0]]
-    >>> edit_counts(["abc"], ["abd"], unit="char").tolist()
+    >>> edit_counts(["abc"], ["abx"], unit="char").tolist()
     [[1, 0, 0]]
     """
     # Exits repeat each other's hypotheses: every distinct pair is aligned

@@ -38,9 +38,7 @@ class LogMel(nn.Module):
         self.normalize = normalize
         self.hop_samples = compute_features.compute_STFT.hop_length
 
-    def forward(
-        self, wavs: Tensor, wav_lens: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features.
 
         Arguments
@@ -64,6 +62,8 @@ class LogMel(nn.Module):
         features_BTF = self.compute_features(wavs)
         lengths_B = samples_B // self.hop_samples + 1
         if self.normalize is not None:
-            relative_B = lengths_B / features_BTF.shape[1]
+            # Half a frame less: SpeechBrain rounds up after multiplying with
+            # T again, and would count a padded frame in 4 % of the cases.
+            relative_B = (lengths_B - 0.5) / features_BTF.shape[1]
             features_BTF = self.normalize(features_BTF, relative_B)
         return features_BTF, lengths_B

@@ -79,9 +79,7 @@ class CTCHeads(nn.Module):
         super().__init__()
         self.tied = tied
         self.blank_index = blank_index
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(d_model) for _ in exit_layers
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in exit_layers)
         self.projections = nn.ModuleList(
             nn.Linear(d_model, vocab_size)
             for _ in range(1 if tied else len(exit_layers))

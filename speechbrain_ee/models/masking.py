@@ -85,9 +85,7 @@ class MaskedConvolutionFrontEnd(nn.Module):
     (torch.Size([2, 26, 80]), tensor([26,  2]))
     """
 
-    def __init__(
-        self, input_shape: tuple, mask_padding: bool = True, **kwargs
-    ):
+    def __init__(self, input_shape: tuple, mask_padding: bool = True, **kwargs):
         num_blocks = kwargs.get("num_blocks", 3)
         for key in ("residuals", "padding", "conv_module"):
             if key in kwargs:

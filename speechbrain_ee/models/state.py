@@ -6,7 +6,6 @@ Authors
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from speechbrain_ee.models.masking import padding_mask

@@ -9,7 +9,6 @@ import logging
 import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
-from speechbrain_ee.exits.trace import (
-    MACS_REFERENCE_S,
-    Trace,
-    TraceHeader,
-)
-from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.training.evaluation import ExitEvaluation
 from speechbrain_ee.training.losses import (
     ctc_exit_losses,
     exit_weights,
@@ -44,7 +37,7 @@ from speechbrain_ee.training.monitor import (
 logger = logging.getLogger(__name__)
 
 
-class EarlyExitBrain(sb.Brain):
+class EarlyExitBrain(ExitEvaluation, sb.Brain):
     """What all multi-exit systems share; subclasses say what an exit learns.
 
     ``modules`` holds one entry, ``model``, which returns all exits from one
@@ -76,9 +69,7 @@ class EarlyExitBrain(sb.Brain):
         selection_wer([0.0], self.hparams.checkpoint_rule)
         self.recorder: TraceRecorder | None = None
 
-    def exit_losses(
-        self, outputs: Sequence[ExitOutput], batch: Any
-    ) -> Tensor:
+    def exit_losses(self, outputs: Sequence[ExitOutput], batch: Any) -> Tensor:
         """The loss of every exit, shape (E,); what subclasses define."""
         raise NotImplementedError
 
@@ -252,87 +243,6 @@ class EarlyExitBrain(sb.Brain):
     def _mean_losses(self) -> list[float]:
         return (self.loss_sum_E / max(self.loss_batches, 1)).tolist()
 
-    def on_evaluate_start(
-        self, max_key: str | None = None, min_key: str | None = None
-    ) -> None:
-        """Load the average of the best checkpoints."""
-        if self.checkpointer is None:
-            return
-        checkpoints = self.checkpointer.find_checkpoints(
-            max_key=max_key,
-            min_key=min_key,
-            max_num_checkpoints=self.hparams.average_checkpoints,
-        )
-        if not checkpoints:
-            logger.warning("No checkpoint found: testing untrained weights.")
-            return
-        weights = sb.utils.checkpoints.average_checkpoints(
-            checkpoints, recoverable_name="model"
-        )
-        try:
-            self._unwrapped_model().load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            self._explain_mismatch(error)
-
-    def evaluate_exits(
-        self, name: str, test_set: Any, loader_options: dict[str, Any]
-    ) -> Trace:
-        """Decode a test set once at full depth and write its exit trace.
-
-        Writes ``traces/<name>.jsonl.gz`` and ``wer_<name>.txt`` (SpeechBrain's
-        alignment of the last exit) into ``output_folder``.
-
-        Arguments
-        ---------
-        name : str
-            Name of the test set.
-        test_set : DynamicItemDataset
-            The test set.
-        loader_options : dict
-            Arguments of its loader.
-
-        Returns
-        -------
-        Trace
-            One record per utterance and exit.
-        """
-        model = self._unwrapped_model()
-        cost = CostModel(model)
-        self.recorder = TraceRecorder(
-            name, self.decode, cost.macs, self.hparams.sample_rate
-        )
-        self.evaluate(
-            test_set, min_key="WER", test_loader_kwargs=dict(loader_options)
-        )
-        reference_samples = round(
-            MACS_REFERENCE_S * self.hparams.sample_rate
-        )
-        header = TraceHeader(
-            name=self.hparams.system_name,
-            decoding="greedy",
-            exit_layers=self.exit_layers,
-            macs=cost.macs(reference_samples),
-            parameters=cost.parameters(),
-        )
-        folder = Path(self.hparams.output_folder)
-        path = folder / "traces" / f"{name}.jsonl.gz"
-        if if_main_process():
-            path.parent.mkdir(exist_ok=True)
-            write_trace(path, header, self.recorder.records)
-            self._write_alignments(folder / f"wer_{name}.txt")
-        return Trace(header, tuple(self.recorder.records), source=str(path))
-
-    def _write_alignments(self, path: Path) -> None:
-        stats = sb.utils.metric_stats.ErrorRateStats()
-        records = self.recorder.records
-        stats.append(
-            [record.id for record in records],
-            [record.exits[-1].hyp.split() for record in records],
-            [record.ref.split() for record in records],
-        )
-        with open(path, "w", encoding="utf-8") as file:
-            stats.write_stats(file)
-
     def _unwrapped_model(self) -> torch.nn.Module:
         model = self.modules.model
         return getattr(model, "module", model)
@@ -352,9 +262,7 @@ class EarlyExitBrain(sb.Brain):
 class CTCEarlyExitBrain(EarlyExitBrain):
     """Multi-exit CTC: every exit learns the transcript by CTC."""
 
-    def exit_losses(
-        self, outputs: Sequence[ExitOutput], batch: Any
-    ) -> Tensor:
+    def exit_losses(self, outputs: Sequence[ExitOutput], batch: Any) -> Tensor:
         """CTC losses, shape (E,).
 
         Arguments

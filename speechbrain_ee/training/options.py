@@ -5,18 +5,23 @@ Authors
 """
 
 import difflib
+import logging
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError
 
-# Keys that train.py and the Brain read; all others must be referred to
-# inside the YAML, or they have no effect.
+logger = logging.getLogger(__name__)
+
+# Keys that train.py and the Brain read, so that no YAML can go without them;
+# all others must be referred to inside the YAML, or they have no effect.
 READ_KEYS = frozenset(
     """
     seed output_folder save_folder report_folder system_name
@@ -42,7 +47,7 @@ BRAIN_KEYS = frozenset(
 
 
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
-    """Load a recipe's YAML.
+    """Load a recipe's YAML, with its ``seed`` set before anything is built.
 
     Arguments
     ---------
@@ -59,35 +64,27 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the file is missing or is no YAML, a key is unknown, or a value
-        without default was not given.
+        If the file is missing or is no YAML, a key is unknown or missing,
+        a value cannot be used, or one without default was not given.
     """
     text = _read(path)
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
     _check_known(path, keys, text)
-    for key in yaml.safe_load(overrides or "{}") or {}:
+    given = _parse_overrides(overrides or "")
+    for key in given:
         if key not in keys:
             raise InputError(
                 f"--{key}: {path} has no such option.{_suggest(key, keys)}"
             )
+    _set_seed(path, text, given)
     try:
         return load_hyperpyyaml(text, overrides)
     except InputError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
-        cause = _root(error)
-        if isinstance(cause, InputError):
-            raise cause from error
-        if "!PLACEHOLDER" in str(error):
-            raise InputError(
-                f"{path}: an option without a default was not given "
-                f"({_first_line(error)}); pass it on the command line, for "
-                "example --data_folder=/path/to/LibriSpeech."
-            ) from error
-        raise InputError(
-            f"{path}: cannot be loaded: {_first_line(error)}. Check the "
-            "values that were given on the command line and in the YAML."
-        ) from error
+    # A YAML builds objects, so a wrong value can raise anything.
+    except Exception as error:
+        logger.debug("%s cannot be loaded", path, exc_info=True)
+        raise _explained(path, error) from error
 
 
 def make_output_folder(folder: str) -> None:
@@ -118,15 +115,74 @@ def make_output_folder(folder: str) -> None:
 def _read(path: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(
-            f"{path}: this YAML cannot be read ({error.strerror}); the "
+            f"{path}: this YAML cannot be read ({cause}); the "
             "systems that come with the recipe lie in hparams/."
         ) from error
     return text
 
 
+def _parse_overrides(overrides: str) -> dict[str, Any]:
+    """The options of the command line, which SpeechBrain gives as YAML."""
+    names = re.findall(r"^([A-Za-z_]\w*):", overrides, flags=re.MULTILINE)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"--{twice[0]}: given more than once on the command line; "
+            "leave one of them out."
+        )
+    try:
+        given = yaml.safe_load(overrides)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"command line: {_short(error)}; a value must be YAML, for "
+            "example --exit_layers=[2,4,6], quoted if it holds spaces."
+        ) from error
+    if given is not None and not isinstance(given, dict):
+        raise InputError(
+            f"command line: {overrides.strip()!r} is no option; write "
+            "--name=value."
+        )
+    return given or {}
+
+
+def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:
+    """Seed the weights that the YAML is about to initialise."""
+    seed = re.search(r"^seed:\s*([^#\n]*)", text, flags=re.MULTILINE)
+    seed = given.get("seed", yaml.safe_load(seed[1]) if seed else None)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(
+            f"seed: {seed!r} in {path} or on the command line must be an "
+            "integer from 0 to 4294967295, for example --seed=1986."
+        )
+    seed_everything(seed, verbose=False)
+
+
+def _explained(path: str, error: Exception) -> InputError:
+    cause = _root(error)
+    if isinstance(cause, InputError):
+        return cause
+    if "!PLACEHOLDER" in str(error):
+        return InputError(
+            f"{path}: an option without a default was not given "
+            f"({_short(error)}); pass it on the command line, for "
+            "example --data_folder=/path/to/LibriSpeech."
+        )
+    return InputError(
+        f"{path}: cannot be loaded: {_short(error)}. Check the "
+        "values that were given on the command line and in the YAML."
+    )
+
+
 def _check_known(path: str, keys: list[str], text: str) -> None:
+    missing = sorted(READ_KEYS.difference(keys))
+    if missing:
+        raise InputError(
+            f"{path}: lacks the options {', '.join(missing)}; take them over "
+            "from a YAML that comes with the recipe, in hparams/."
+        )
     referred = set(re.findall(r"<([A-Za-z_]\w*)", text))
     known = READ_KEYS | BRAIN_KEYS
     for key in keys:
@@ -150,5 +206,7 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error) else repr(error)
+def _short(error: BaseException, limit: int = 300) -> str:
+    """What went wrong, on one line."""
+    text = " ".join(str(error).split()) or repr(error)
+    return text if len(text) <= limit else text[:limit] + " ..."

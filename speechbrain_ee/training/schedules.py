@@ -5,8 +5,8 @@ Authors
 """
 
 from speechbrain.nnet.schedulers import WarmCoolDecayLRSchedule
-from torch.optim import Optimizer
 from speechbrain.utils import checkpoints
+from torch.optim import Optimizer
 
 
 @checkpoints.register_checkpoint_hooks
@@ -37,9 +37,7 @@ class WarmupCooldown:
     [0.5, 1.0, 0.5, 0.0, 0.0]
     """
 
-    def __init__(
-        self, lr: float, warmup_share: float, cooldown_share: float
-    ):
+    def __init__(self, lr: float, warmup_share: float, cooldown_share: float):
         self.lr = lr
         self.warmup_share = warmup_share
         self.cooldown_share = cooldown_share

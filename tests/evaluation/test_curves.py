@@ -1,0 +1,243 @@
+"""Curves: loops as reference, bounds as properties, published numbers.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.curves import (
+    MAX_THRESHOLDS,
+    Curve,
+    OperatingPoint,
+    fixed_exits,
+    measure,
+    mixture,
+    oracle_curve,
+    sweep,
+    thresholds_for,
+)
+from speechbrain_ee.exits import (
+    ExitRecord,
+    Trace,
+    TraceHeader,
+    UtteranceRecord,
+    read_trace,
+)
+from speechbrain_ee.exits.oracle import earliest_best, earliest_no_worse
+
+
+def made_up(rows, seed, exits=4):
+    """A trace of errors that mostly fall with depth."""
+    generator = np.random.default_rng(seed)
+    layers = tuple(range(2, 2 * exits + 1, 2))
+    records = tuple(
+        UtteranceRecord(
+            f"u{i}",
+            "test",
+            "w " * 10,
+            tuple(
+                ExitRecord(
+                    layer,
+                    None,
+                    int(generator.integers(0, 9 - layer)),
+                    {"entropy": round(float(generator.random()), 2)},
+                )
+                for layer in layers
+            ),
+            float(generator.uniform(1, 20)),
+        )
+        for i in range(rows)
+    )
+    macs = tuple(100 * layer + 50 for layer in layers)
+    return Trace(TraceHeader("m", "d", layers, macs), records)
+
+
+TRACES = st.builds(made_up, st.integers(1, 30), st.integers(0, 10_000))
+
+
+def cost_at(curve, wer, axis="avg_layer"):
+    return getattr(curve.cheapest(wer, axis), axis)
+
+
+@settings(max_examples=25)
+@given(TRACES)
+def test_sweep_is_the_loop_over_utterances(trace):
+    scores_NE = -trace.evidence_NE("entropy")
+    curve = sweep(trace, "entropy", scores_NE)
+    for point in curve.points:
+        errors = words = layers = macs = 0
+        for record in trace.records:
+            for k, exit_ in enumerate(record.exits):
+                last = k == len(record.exits) - 1
+                if last or -exit_.evidence["entropy"] >= point.threshold:
+                    break
+            errors += exit_.errors
+            words += len(record.ref.split())
+            layers += exit_.layer
+            macs += trace.header.macs[k] * record.duration_s / 10
+        assert point.wer == pytest.approx(100 * errors / words)
+        assert point.avg_layer == pytest.approx(layers / len(trace))
+        assert point.avg_macs == pytest.approx(macs / len(trace))
+
+
+@settings(max_examples=25)
+@given(TRACES)
+def test_a_sweep_goes_from_the_first_exit_to_the_last(trace):
+    fixed = fixed_exits(trace).points
+    curve = sweep(trace, "entropy", -trace.evidence_NE("entropy")).points
+    for end in (0, -1):
+        assert curve[end].wer == fixed[end].wer
+        assert curve[end].avg_layer == fixed[end].avg_layer
+    assert (np.diff([point.avg_layer for point in curve]) >= 0).all()
+
+
+@settings(max_examples=25)
+@given(TRACES)
+def test_no_curve_beats_the_oracle(trace):
+    best = measure(trace, earliest_best(trace.errors_NE))
+    curves = [
+        fixed_exits(trace),
+        sweep(trace, "entropy", -trace.evidence_NE("entropy")),
+    ]
+    for axis in ("avg_layer", "avg_macs"):
+        # by definition of lambda: no point lies below a tangent
+        for tangent in oracle_curve(trace, axis).points:
+            costs = trace.layers_E
+            scale = 1.0
+            if axis == "avg_macs":
+                scale = trace.macs_NE[:, -1].mean()
+                costs = trace.macs_NE
+            assert costs.size
+            price = tangent.threshold / scale
+            bound = tangent.wer / 10 + price * getattr(tangent, axis)
+            for curve in curves:
+                for point in curve.points:
+                    value = point.wer / 10 + price * getattr(point, axis)
+                    assert bound <= value + 1e-9
+                    assert best.wer <= point.wer
+
+
+@settings(max_examples=40)
+@given(TRACES, st.sampled_from(["avg_layer", "avg_macs"]))
+def test_mixture_is_convex_and_below_the_fixed_exits(trace, axis):
+    fixed = fixed_exits(trace)
+    hull = mixture(fixed, axis)
+    x, y = hull.axis(axis), hull.axis("wer")
+    assert set(hull.points) <= set(fixed.points)
+    slopes = np.diff(y) / np.diff(x)
+    assert (np.diff(slopes) >= -1e-9).all()
+    below = np.interp(fixed.axis(axis), x, y)
+    assert (below <= fixed.axis("wer") + 1e-9).all()
+
+
+def test_mixture_by_hand():
+    points = [(2, 20.0), (4, 18.0), (6, 10.0), (8, 9.0)]
+    hull = mixture(Curve("fixed", tuple(OperatingPoint(*p) for p in points)))
+    assert [p.avg_layer for p in hull.points] == [2, 6, 8]
+    assert cost_at(hull, 15.0) == pytest.approx(4.0)
+    assert cost_at(hull, 9.5) == pytest.approx(7.0)
+    assert cost_at(hull, 25.0) == 2
+    assert hull.cheapest(8.0) is None
+
+
+def test_mixture_when_the_last_exit_is_worse():
+    points = [(2, 20.0), (4, 10.0), (6, 12.0)]
+    hull = mixture(Curve("fixed", tuple(OperatingPoint(*p) for p in points)))
+    assert cost_at(hull, 12.0) == pytest.approx(3.6)
+
+
+def test_cheapest_takes_own_points_of_a_criterion():
+    points = [(2, 20.0), (5, 10.0), (6, 10.5), (8, 9.0)]
+    curve = Curve("c", tuple(OperatingPoint(*p) for p in points))
+    assert curve.cheapest(10.5).avg_layer == 5
+    assert curve.cheapest(9.9).avg_layer == 8
+
+
+@given(st.integers(1, 400), st.integers(0, 99))
+def test_thresholds(count, seed):
+    scores_NE = np.random.default_rng(seed).normal(size=(count, 3))
+    limits = thresholds_for(scores_NE)
+    assert len(limits) <= MAX_THRESHOLDS
+    assert (np.diff(limits) > 0).all() and np.isfinite(limits).all()
+    assert limits[0] == scores_NE[:, :-1].min()
+    assert limits[-1] > scores_NE[:, :-1].max()
+
+
+def test_one_exit_only():
+    trace = made_up(5, 0, exits=1)
+    curve = sweep(trace, "entropy", trace.evidence_NE("entropy"))
+    wer = fixed_exits(trace).points[0].wer
+    for found in (curve, oracle_curve(trace), mixture(fixed_exits(trace))):
+        assert {point.wer for point in found.points} == {wer}
+
+
+def test_empty_references_have_no_error_rate():
+    exits = (ExitRecord(2, "a"),)
+    trace = Trace(
+        TraceHeader("m", "d", (2,)), (UtteranceRecord("u", "s", "", exits),)
+    )
+    with pytest.raises(InputError, match="'s'.*references are empty"):
+        fixed_exits(trace)
+
+
+PUBLISHED = [
+    # file, set, WER by exit, oracle best, oracle no worse, overthinking,
+    # layers at equal WER and +5 %: oracle, mixture
+    (
+        "greedy",
+        "test-clean",
+        (33.74, 17.38, 9.63, 5.78, 4.46, 4.35),
+        (3.667, 7.265),
+        (4.004, 7.109),
+        (6.99, 6.99, 12, 9.84),
+    ),
+    (
+        "greedy",
+        "test-other",
+        (55.98, 36.70, 23.68, 15.86, 12.59, 12.24),
+        (11.300, 8.343),
+        (11.646, 8.201),
+        (8.06, 7.26, 12, 9.84),
+    ),
+    (
+        "beam",
+        "test-clean",
+        None,
+        (3.471, 6.496),
+        None,
+        (6.16, 5.61, 9.94, 9.38),
+    ),
+    ("beam", "test-other", None, (10.490, 7.826), None, (6.96, 6.74, 12, 9.54)),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "wer", "best", "no_worse", "layers"), PUBLISHED
+)
+def test_published_traces(
+    shared_folder, file, name, wer, best, no_worse, layers
+):
+    path = shared_folder / "traces" / f"wav2vec2-ee.{file}.jsonl.gz"
+    trace = read_trace(path).subset(name)
+    fixed = fixed_exits(trace)
+    if wer:
+        assert fixed.axis("wer").round(2).tolist() == list(wer)
+    for expected, choose in (
+        (best, earliest_best),
+        (no_worse, earliest_no_worse),
+    ):
+        if expected:
+            point = measure(trace, choose(trace.errors_NE))
+            assert (round(point.wer, 3), round(point.avg_layer, 3)) == expected
+    last = fixed.points[-1].wer
+    found = [
+        cost_at(curve, factor * last)
+        for curve in (oracle_curve(trace), mixture(fixed))
+        for factor in (1, 1.05)
+    ]
+    assert found == pytest.approx(layers, abs=0.006)

@@ -1,0 +1,279 @@
+"""Reports: numbers that agree with the trace, files that stand alone.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import json
+import logging
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import jiwer
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.tables import console_tables
+from speechbrain_ee.exits import (
+    ExitRecord,
+    Trace,
+    TraceHeader,
+    UtteranceRecord,
+    read_trace,
+    write_trace,
+)
+
+FILES = {
+    "report.json",
+    "report.html",
+    "exits.csv",
+    "criteria.csv",
+    "curves.png",
+    "curves.pdf",
+}
+REF = "one two three four five six"
+HYPS = {
+    "easy": (REF, REF, REF),
+    "hard": ("one too free", "one two free four five", REF),
+    "over": ("one six", REF, "one two <three> & five six"),
+}
+EVIDENCE = {
+    "easy": (0.1, 0.05, 0.01),
+    "hard": (0.9, 0.6, 0.2),
+    "over": (0.8, 0.1, 0.05),
+}
+
+
+def small_trace(evidence=True, macs=True):
+    records = tuple(
+        UtteranceRecord(
+            f"{name}-{part}",
+            part,
+            REF,
+            tuple(
+                ExitRecord(
+                    layer,
+                    HYPS[name][k],
+                    None,
+                    {"entropy": EVIDENCE[name][k], "homemade": 1.0}
+                    if evidence
+                    else {},
+                )
+                for k, layer in enumerate((2, 4, 6))
+            ),
+            4.0,
+        )
+        for part in ("clean", "other")
+        for name in HYPS
+    )
+    header = TraceHeader(
+        "small <model>",
+        "greedy",
+        (2, 4, 6),
+        (10**9, 2 * 10**9, 3 * 10**9) if macs else None,
+        (10, 20, 30),
+    )
+    return Trace(header, records)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "new" / "folder"
+    return write_report(small_trace(), folder, "A & B", {"epochs": 3})
+
+
+def test_files_and_nothing_else(report):
+    assert {path.name for path in report.folder.iterdir()} == FILES
+
+
+def test_json_says_what_the_trace_says(report):
+    data = json.loads((report.folder / "report.json").read_text())
+    assert data == json.loads(json.dumps(report.data))
+    clean = data["sets"]["clean"]
+    for k in range(3):
+        hyps = [HYPS[name][k] for name in HYPS]
+        expected = 100 * jiwer.wer([REF] * 3, hyps)
+        assert clean["wer"][k] == pytest.approx(expected)
+        row = clean["exits"][k]
+        edits = sum(
+            row[kind] for kind in ("substitutions", "deletions", "insertions")
+        )
+        assert 100 * edits / row["words"] == pytest.approx(expected)
+    assert clean["exits"][0]["cer"] is None
+    assert clean["exits"][2]["cer"] == pytest.approx(
+        100 * jiwer.cer([REF] * 3, [HYPS[name][2] for name in HYPS])
+    )
+    # easy stops at 2; over is right at 4; hard needs all layers
+    assert clean["oracle_best"] == {
+        "avg_layer": 4.0,
+        "wer": 0.0,
+        "avg_macs": pytest.approx(0.8e9),
+    }
+    assert clean["overthinking_share"] == pytest.approx(1 / 3)
+    assert clean["overthinking_errors"] == 2
+    assert clean["oracle_exit_shares"] == pytest.approx([1 / 3] * 3)
+
+
+def test_criterion_at_equal_wer(report):
+    found = report.data["sets"]["clean"]["criteria"]
+    assert list(found) == ["entropy"]
+    # entropy <= 0.6 stops easy at 2, hard (2 errors) and over (none) at 4:
+    # as many errors as the last exit, which makes both of its own in over
+    equal = found["entropy"]["equal_wer"]
+    assert equal["avg_layer"] == pytest.approx(10 / 3)
+    assert equal["wer"] == pytest.approx(100 * 2 / 18)
+    assert equal["threshold"] == -0.6
+    assert found["entropy"]["exit_shares"] == pytest.approx([1 / 3, 2 / 3, 0])
+
+
+def test_csv_tables(report):
+    with open(report.folder / "exits.csv", newline="") as stream:
+        exits = list(csv.DictReader(stream))
+    assert [(r["set"], r["layer"]) for r in exits] == [
+        (s, layer) for s in ("clean", "other") for layer in "246"
+    ]
+    with open(report.folder / "criteria.csv", newline="") as stream:
+        names = [row["criterion"] for row in csv.DictReader(stream)]
+    assert names == ["fixed", "mixture", "entropy", "oracle"] * 2
+
+
+class Checker(HTMLParser):
+    VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href")
+        ]
+
+    def handle_startendtag(self, tag, attrs):
+        self.links += [v for n, v in attrs if n in ("src", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_and_stands_alone(report):
+    text = (report.folder / "report.html").read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    assert all(link.startswith("#") for link in checker.links)
+    assert "<script" not in text and "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "A &amp; B" in text and "small &lt;model&gt;" in text
+    assert "over-clean" in text and "&lt;three&gt; &amp;" in text
+    assert "epochs" in text
+
+
+def test_same_trace_same_bytes(report, tmp_path):
+    again = write_report(small_trace(), tmp_path, "A & B", {"epochs": 3})
+    for name in FILES:
+        assert (again.folder / name).read_bytes() == (
+            report.folder / name
+        ).read_bytes(), name
+
+
+def test_console(report):
+    text = console_tables(report)
+    assert max(map(len, text.splitlines())) <= 100
+    for word in ("clean", "other", "entropy", "oracle", "GMAC", "ins %"):
+        assert word in text
+    assert "kept at 3.33 of 6 layers, 0.67 of 1.20 GMAC" in text
+
+
+def test_unknown_evidence_is_logged_and_left_out(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        write_report(small_trace(), tmp_path, "t")
+    assert "homemade" in caplog.text
+
+
+def test_without_evidence_hypotheses_or_macs(tmp_path):
+    trace = small_trace(evidence=False, macs=False)
+    counts = trace.errors_NE.tolist()
+    bare = Trace(
+        trace.header,
+        tuple(
+            replace(
+                row,
+                exits=tuple(
+                    ExitRecord(e.layer, None, errors)
+                    for e, errors in zip(row.exits, counts[i])
+                ),
+            )
+            for i, row in enumerate(trace.records)
+        ),
+    )
+    report = write_report(bare, tmp_path, "bare")
+    clean = report.data["sets"]["clean"]
+    assert clean["criteria"] == {} and clean["examples"] == []
+    assert clean["oracle_best"]["avg_layer"] == 4.0
+    assert "GMAC" not in console_tables(report)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_everything_right_at_once(tmp_path):
+    exits = (ExitRecord(1, "a", None, {"entropy": 0.0}),)
+    perfect = Trace(
+        TraceHeader("m", "d", (1,)), (UtteranceRecord("u", "s", "a", exits),)
+    )
+    data = write_report(perfect, tmp_path, "t").data["sets"]["s"]
+    assert data["wer"] == [0.0] and data["overthinking_share"] == 0.0
+
+
+def test_two_traces_with_the_same_sets(tmp_path):
+    one = small_trace()
+    two = Trace(replace(one.header, decoding="beam"), one.records)
+    report = write_report([one, two], tmp_path, "both")
+    assert list(report.sets) == [
+        "clean, greedy",
+        "other, greedy",
+        "clean, beam",
+        "other, beam",
+    ]
+    with pytest.raises(InputError, match="twice"):
+        write_report([one, one], tmp_path, "same")
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_report(small_trace(), tmp_path / "file", "t")
+
+
+def test_command(tmp_path):
+    path = tmp_path / "t.jsonl.gz"
+    write_trace(path, small_trace().header, small_trace().records)
+    text = report_command([path], tmp_path / "out")
+    assert "clean" in text and str(tmp_path / "out") in text
+    data = json.loads(report_command([path], tmp_path / "out", as_json=True))
+    assert set(data["sets"]) == {"clean", "other"}
+    with pytest.raises(InputError, match="cannot be read"):
+        report_command([tmp_path / "none.jsonl"], tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
+
+
+def test_published_traces(shared_folder, tmp_path):
+    traces = [
+        read_trace(shared_folder / "traces" / f"wav2vec2-ee.{kind}.jsonl.gz")
+        for kind in ("greedy", "beam")
+    ]
+    sets = write_report(traces, tmp_path, "t").data["sets"]
+    assert len(sets) == 4
+    clean, other = sets["test-clean, greedy"], sets["test-other, greedy"]
+    shares = [clean["overthinking_share"], other["overthinking_share"]]
+    assert shares == pytest.approx([0.1137, 0.1398], abs=5e-5)
+    # 200 thresholds find at least what the paper's readers know
+    assert clean["criteria"]["entropy"]["equal_wer"]["avg_layer"] <= 11.08
+    assert other["criteria"]["entropy"]["equal_wer"]["avg_layer"] <= 11.92
+    assert all(other["wer"][k] > clean["wer"][k] for k in range(6))

@@ -1,0 +1,129 @@
+"""A generated corpus and a way to run the recipe on it.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 16000
+WORD_S = 0.3
+WORDS = (
+    "zero one two three four five six seven eight nine alpha bravo charlie "
+    "delta echo foxtrot golf hotel india juliet"
+).split()
+# Utterances of every split name that a YAML of the recipe asks for.
+SPLITS = {
+    "train-clean": 12,
+    "train-clean-100": 4,
+    "train-clean-360": 4,
+    "train-other-500": 4,
+    "train": 12,
+    "dev-clean": 4,
+    "dev": 4,
+    "test-clean": 4,
+    "test-other": 4,
+    "test": 4,
+}
+# Everything that costs time made small; depth and exits stay as they are.
+SHRINK = (
+    "--device=cpu",
+    "--noprogressbar",
+    "--d_model=16",
+    "--nhead=2",
+    "--d_ffn=32",
+    "--kernel_size=5",
+    "--output_neurons=32",
+    "--train_dataloader_opts={num_workers: 0}",
+    "--valid_dataloader_opts={num_workers: 0, batch_size: 4}",
+    "--test_dataloader_opts={num_workers: 0, batch_size: 4}",
+)
+TIMEOUT_S = 600
+
+
+def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Every word is its own pair of tones under a window, plus some noise."""
+    times = np.arange(round(WORD_S * RATE)) / RATE
+    window = np.hanning(len(times))
+    parts = []
+    for word in words:
+        low, high = 200 + 40 * WORDS.index(word), 1000 + 130 * len(word)
+        tones = np.sin(2 * np.pi * low * times * rng.uniform(0.97, 1.03))
+        tones += np.sin(2 * np.pi * high * times)
+        parts.append(0.2 * window * tones)
+    wave = np.concatenate(parts)
+    return wave + 0.01 * rng.standard_normal(len(wave))
+
+
+def write_split(folder: Path, speaker: int, number: int) -> None:
+    """One speaker, one chapter, FLAC and WAV by turns."""
+    rng = np.random.default_rng(speaker)
+    chapter = folder / str(speaker) / "1"
+    chapter.mkdir(parents=True)
+    lines = []
+    for index in range(number):
+        words = list(rng.choice(WORDS, rng.integers(2, 6)))
+        name = f"{speaker}-1-{index:04d}"
+        suffix = "flac" if index % 2 else "wav"
+        soundfile.write(
+            chapter / f"{name}.{suffix}", say(words, rng), RATE, "PCM_16"
+        )
+        lines.append(f"{name} {' '.join(words)}\n")
+    (chapter / f"{speaker}-1.trans.txt").write_text("".join(lines), "utf-8")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus in LibriSpeech layout, tones for words; only to be read."""
+    root = tmp_path_factory.mktemp("corpus")
+    for speaker, (split, number) in enumerate(SPLITS.items(), start=100):
+        write_split(root / split, speaker, number)
+    return root
+
+
+@pytest.fixture(scope="session")
+def recipe_folder(repository: Path) -> Path:
+    """Where train.py is, and from where it is run."""
+    return repository / "recipes/LibriSpeech/EarlyExit"
+
+
+@pytest.fixture(scope="session")
+def shrink() -> tuple[str, ...]:
+    """Overrides that make any YAML of the recipe a matter of seconds."""
+    return SHRINK
+
+
+@pytest.fixture(scope="session")
+def run_python(
+    recipe_folder: Path, repository: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script as a user would, from the recipe's folder, one thread."""
+
+    def run(
+        *arguments: object, cwd: Path = recipe_folder
+    ) -> subprocess.CompletedProcess[str]:
+        environment = dict(
+            os.environ,
+            OMP_NUM_THREADS="1",
+            MPLBACKEND="agg",
+            CUDA_VISIBLE_DEVICES="",
+            PYTHONPATH=f"{recipe_folder}{os.pathsep}{repository}",
+        )
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+
+    return run
