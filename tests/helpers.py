@@ -166,9 +166,7 @@ def tone_dataset(utterances: int = 8, seed: int = 0) -> DynamicItemDataset:
             "wrd": ToneTokenizer.sp.decode_ids(tokens.tolist()),
             "duration": len(wav) / SAMPLE_RATE,
         }
-    return DynamicItemDataset(
-        rows, output_keys=["id", "sig", "wrd", "tokens"]
-    )
+    return DynamicItemDataset(rows, output_keys=["id", "sig", "wrd", "tokens"])
 
 
 class ToneTokenizer:

@@ -4,6 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import csv
 import logging
 import os
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from speechbrain_ee.errors import InputError
 logger = logging.getLogger(__name__)
 
 OUTPUT_KEYS = ("id", "sig", "wrd", "tokens")
+COLUMNS = ("ID", "duration", "wav", "wrd")
+TOKEN_TYPES = ("bpe", "unigram", "char")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,12 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
         ``output_neurons``.
     """
     size, kind = hparams["output_neurons"], hparams["token_type"]
+    if kind not in TOKEN_TYPES:
+        raise InputError(
+            f"token_type: {kind!r} is unknown; use one of "
+            f"{', '.join(TOKEN_TYPES)}."
+        )
+    _check_manifest(hparams["train_csv"])
     try:
         tokenizer = SentencePiece(
             model_dir=hparams["save_folder"],
@@ -140,10 +149,11 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             model_type=kind,
             character_coverage=1.0,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError) as error:
+        cause = " ".join(str(error).split())
         raise InputError(
             f"output_neurons: {size} {kind} tokens cannot be learnt from "
-            f"{hparams['train_csv']} ({error}); choose another number, or "
+            f"{hparams['train_csv']} ({cause}); choose another number, or "
             "token_type: char."
         ) from error
     pieces = tokenizer.sp.get_piece_size()
@@ -153,7 +163,32 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"{hparams['save_folder']} has {pieces} tokens; set "
             f"output_neurons to {pieces}, or train in a new output_folder."
         )
+    _check_coverage(tokenizer, hparams)
     return tokenizer
+
+
+def _check_coverage(
+    tokenizer: SentencePiece, hparams: Mapping[str, Any]
+) -> None:
+    """Raise InputError for a tokenizer that was learnt from other words.
+
+    What it does not know it encodes as token 0, which is CTC's blank.
+    """
+    with open(hparams["train_csv"], newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream, skipinitialspace=True)
+        letters = {letter for row in table for letter in row["wrd"]}
+    unknown = [
+        letter
+        for letter in sorted(letters)
+        if tokenizer.sp.unk_id() in tokenizer.sp.encode_as_ids(letter)
+    ]
+    if unknown:
+        raise InputError(
+            f"{hparams['train_csv']}: the tokenizer in "
+            f"{hparams['save_folder']} does not know {' '.join(unknown)}; "
+            "it was learnt from other transcripts. Train in a new "
+            "output_folder."
+        )
 
 
 def make_datasets(
@@ -179,7 +214,8 @@ def make_datasets(
     valid = _read_manifest(hparams, hparams["valid_csv"])
     valid = valid.filtered_sorted(sort_key="duration", reverse=True)
     tests = {}
-    for path in hparams["test_csv"]:
+    test_csv = hparams["test_csv"]
+    for path in [test_csv] if isinstance(test_csv, str) else test_csv:
         name = os.path.splitext(os.path.basename(path))[0]
         tests[name] = _read_manifest(hparams, path).filtered_sorted(
             sort_key="duration", reverse=True
@@ -190,22 +226,53 @@ def make_datasets(
 
 
 def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
+    _check_manifest(path)
+    return DynamicItemDataset.from_csv(
+        csv_path=path, replacements={"data_root": hparams["data_folder"]}
+    )
+
+
+def _check_manifest(path: str) -> None:
+    """Raise InputError for what SpeechBrain's reader would stumble over."""
     if not os.path.isfile(path):
         raise InputError(
             f"{path}: this manifest does not exist; run without "
             "--skip_prep=True, or pass --train_csv, --valid_csv, --test_csv."
         )
-    dataset = DynamicItemDataset.from_csv(
-        csv_path=path, replacements={"data_root": hparams["data_folder"]}
-    )
-    for column in ("duration", "wav", "wrd"):
-        row = next(iter(dataset.data.values()), {})
-        if column not in row:
-            raise InputError(
-                f"{path}: needs the columns ID,duration,wav,spk_id,wrd and "
-                f"at least one utterance; `{column}` was not found."
-            )
-    return dataset
+    fault = None
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            fault = _first_fault(csv.DictReader(stream, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        fault = f"cannot be read ({error})"
+    if fault:
+        raise InputError(
+            f"{path}: {fault}; a manifest needs the columns "
+            f"{','.join(COLUMNS)} and at least one utterance. Mend it, or "
+            "run without --skip_prep=True to have it made again."
+        )
+
+
+def _first_fault(table: csv.DictReader) -> str | None:
+    columns = table.fieldnames or ()
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        return f"the column {' and '.join(missing)} is missing"
+    known = set()
+    for row in table:
+        where = f"line {table.line_num}"
+        if None in row or None in row.values():
+            return f"{where} has not as many cells as the first line"
+        if row["ID"] in known:
+            return f"{where} repeats the ID {row['ID']!r}"
+        known.add(row["ID"])
+        try:
+            positive = 0 < float(row["duration"]) < float("inf")
+        except ValueError:
+            positive = False
+        if not positive:
+            return f"{where} has the duration {row['duration']!r}"
+    return None if known else "it has no utterance"
 
 
 def _add_pipelines(
@@ -249,12 +316,19 @@ def train_loader_options(
     batching = hparams["dynamic_batching"]
     if batching is None:
         return options
-    sampler = DynamicBatchSampler(
-        train,
-        length_func=lambda row: float(row["duration"]),
-        seed=hparams["seed"],
-        **batching,
-    )
+    try:
+        sampler = DynamicBatchSampler(
+            train,
+            length_func=lambda row: float(row["duration"]),
+            seed=hparams["seed"],
+            **batching,
+        )
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"dynamic_batching: {batching} cannot be used ({error}); it "
+            "needs max_batch_length in seconds and num_buckets, or null for "
+            "batches of train_dataloader_opts' batch_size."
+        ) from error
     for key in ("batch_size", "shuffle", "drop_last"):
         options.pop(key, None)
     options["batch_sampler"] = sampler

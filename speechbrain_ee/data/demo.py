@@ -1,8 +1,9 @@
 """The demo corpus: a small LibriSpeech that is made, not downloaded.
 
 :func:`build_demo_corpus` lets synthetic speakers (``demo_voices``) say the
-sentences of a grammar (``demo_text``) in rooms of different quality
-(``demo_acoustics``) and writes them in LibriSpeech's layout::
+sentences of a grammar (``demo_text``) as planned (``demo_plan``), in rooms of
+different quality (``demo_acoustics``), and writes them in LibriSpeech's
+layout::
 
     DIR/<split>/<speaker>/<chapter>/<speaker>-<chapter>-NNNN.flac
     DIR/<split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt
@@ -51,28 +52,17 @@ from speechbrain_ee.data.demo_marker import (
     refuse_foreign,
     write_marker,
 )
-from speechbrain_ee.data.demo_text import draw_sentences, transcript
+from speechbrain_ee.data.demo_plan import UTTERANCES, Utterance, plan_corpus
+from speechbrain_ee.data.demo_text import transcript
 from speechbrain_ee.data.demo_voices import (
     SAMPLE_RATE,
-    Speaker,
     load_synthesiser,
-    split_speakers,
     synthesise,
 )
 from speechbrain_ee.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Utterances at scale 1. The order is that of drawing: what the tests say is
-# settled first, and training may not say it.
-UTTERANCES: dict[str, int] = {
-    "test-clean": 200,
-    "test-other": 200,
-    "dev-clean": 100,
-    "train-clean": 3000,
-}
-_FEWEST = 4  # utterances of a split, however small the scale
-_CHAPTERS = 2  # per speaker
 _POOL_FROM = 200  # utterances; below, starting processes costs more
 _STALE_S = 3600  # age of a leftover of a killed build
 
@@ -91,25 +81,6 @@ class DemoCorpus:
 
     folder: Path
     splits: dict[str, SplitSummary]
-
-
-@dataclass(frozen=True)
-class _Utterance:
-    """One sentence to be spoken, with all that decides how it sounds."""
-
-    split: str
-    number: int  # within the split
-    chapter: str
-    sentence: str
-    speaker: Speaker
-    seed: int
-
-    @property
-    def path(self) -> str:
-        """The audio file, relative to the corpus."""
-        speaker = self.speaker.number
-        name = f"{speaker}-{self.chapter}-{self.number:04d}"
-        return f"{self.split}/{speaker}/{self.chapter}/{name}.flac"
 
 
 def build_demo_corpus(
@@ -218,7 +189,7 @@ def _write_corpus(
     corpus: Path, wanted: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
     """Write audio, transcripts and, last of all, the marker."""
-    plan = _plan(wanted["seed"], wanted["scale"])
+    plan = plan_corpus(wanted["seed"], wanted["scale"])
     lines: dict[str, list[str]] = {}
     for utterance in plan:
         audio = Path(utterance.path)
@@ -250,35 +221,8 @@ def _write_corpus(
     return marker
 
 
-def _plan(seed: int, scale: float) -> list[_Utterance]:
-    """Who says what, in the order of the files."""
-    plan = []
-    taken: set[str] = set()
-    for split_index, (split, count) in enumerate(UTTERANCES.items()):
-        count = max(_FEWEST, round(count * scale))
-        rng = np.random.default_rng(
-            np.random.SeedSequence([seed, 1, split_index])
-        )
-        speakers = split_speakers(split, seed)
-        for index, sentence in enumerate(draw_sentences(count, rng, taken)):
-            turn, which = divmod(index, len(speakers))
-            turn, chapter = divmod(turn, _CHAPTERS)
-            entropy = np.random.SeedSequence([seed, 2, split_index, index])
-            plan.append(
-                _Utterance(
-                    split=split,
-                    number=turn,
-                    chapter=str(1000 * (chapter + 1) + which),
-                    sentence=sentence,
-                    speaker=speakers[which],
-                    seed=int(entropy.generate_state(1, np.uint64)[0]),
-                )
-            )
-    return sorted(plan, key=lambda utterance: utterance.path)
-
-
 def _render_all(
-    corpus: Path, plan: list[_Utterance]
+    corpus: Path, plan: list[Utterance]
 ) -> Iterable[tuple[str, float]]:
     """Render every utterance, on all cores where that pays."""
     workers = os.cpu_count() or 1
@@ -302,7 +246,7 @@ def _render_all(
         yield _render((corpus, utterance))
 
 
-def _render(job: tuple[Path, _Utterance]) -> tuple[str, float]:
+def _render(job: tuple[Path, Utterance]) -> tuple[str, float]:
     """Speak, record and write one utterance; its path and seconds."""
     corpus, utterance = job
     rng = np.random.default_rng(utterance.seed)
@@ -323,7 +267,7 @@ def _render(job: tuple[Path, _Utterance]) -> tuple[str, float]:
 
 
 def _summarise(
-    plan: list[_Utterance], seconds: dict[str, float]
+    plan: list[Utterance], seconds: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
     """Utterances, hours and speakers of every split."""
     summary = {}

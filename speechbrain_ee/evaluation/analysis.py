@@ -6,7 +6,7 @@ Authors
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import (
     Curve,
-    OperatingPoint,
     fixed_exits,
-    measure,
     mixture,
     oracle_curve,
-    reference_words,
     sweep,
 )
+from speechbrain_ee.evaluation.examples import Example, choose_examples
+from speechbrain_ee.evaluation.operating_point import (
+    OperatingPoint,
+    measure,
+    reference_words,
+)
+from speechbrain_ee.evaluation.result import Result, exit_shares
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.oracle import (
     earliest_best,
@@ -31,57 +35,9 @@ from speechbrain_ee.exits.oracle import (
 )
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.scoring import char_counts, edit_counts
-from speechbrain_ee.exits.trace import Trace, UtteranceRecord
+from speechbrain_ee.exits.trace import Trace
 
 logger = logging.getLogger(__name__)
-
-PLUS_5 = 1.05
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one way of choosing exits needs.
-
-    Arguments
-    ---------
-    name : str
-        Criterion, ``fixed``, ``mixture`` or ``oracle``.
-    curve : Curve
-        Its operating points.
-    equal_wer : OperatingPoint, optional
-        Cheapest point no worse than the last exit. For the mixture and the
-        oracle, which can aim at either, layers and multiply-accumulates are
-        each the smallest possible.
-    plus_5 : OperatingPoint, optional
-        Cheapest point at most 5 % (relative) worse than the last exit.
-    exit_shares : tuple of float, optional
-        Share of utterances that stop at each exit at ``equal_wer``.
-    """
-
-    name: str
-    curve: Curve
-    equal_wer: OperatingPoint | None
-    plus_5: OperatingPoint | None
-    exit_shares: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Example:
-    """An utterance worth looking at.
-
-    Arguments
-    ---------
-    kind : str
-        ``overthinking`` or ``typical``.
-    record : UtteranceRecord
-        With a hypothesis at every exit.
-    errors : tuple of int
-        Word errors at every exit.
-    """
-
-    kind: str
-    record: UtteranceRecord
-    errors: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -133,13 +89,13 @@ class SetAnalysis:
     @cached_property
     def fixed(self) -> Result:
         """Every utterance at the same exit."""
-        return self._result(fixed_exits(self.trace))
+        return self.result(fixed_exits(self.trace))
 
     @cached_property
     def mixture(self) -> Result:
         """A random mix of two fixed exits."""
-        result = self._result(mixture(self.fixed.curve))
-        return self._with_macs(result, self.mixture_by_macs)
+        result = self.result(mixture(self.fixed.curve))
+        return result.with_macs(self.mixture_by_macs, self.wer[-1])
 
     @cached_property
     def mixture_by_macs(self) -> Curve | None:
@@ -151,8 +107,8 @@ class SetAnalysis:
     @cached_property
     def oracle(self) -> Result:
         """The lambda bound."""
-        result = self._result(oracle_curve(self.trace))
-        return self._with_macs(result, self.oracle_by_macs)
+        result = self.result(oracle_curve(self.trace))
+        return result.with_macs(self.oracle_by_macs, self.wer[-1])
 
     @cached_property
     def oracle_by_macs(self) -> Curve | None:
@@ -174,7 +130,7 @@ class SetAnalysis:
     @cached_property
     def oracle_shares(self) -> tuple[float, ...]:
         """Share of utterances whose earliest best exit is each exit."""
-        return _shares(
+        return exit_shares(
             earliest_best(self.trace.errors_NE), len(self.trace.layers_E)
         )
 
@@ -192,9 +148,7 @@ class SetAnalysis:
     @cached_property
     def examples(self) -> tuple[Example, ...]:
         """A few utterances of two kinds; none without hypotheses."""
-        if self.trace.edits_NE3 is None:
-            return ()
-        return _examples(self.trace)
+        return choose_examples(self.trace)
 
     def results(self) -> Iterator[Result]:
         """All ways of choosing exits, in the order of the tables.
@@ -223,26 +177,21 @@ class SetAnalysis:
             default=None,
         )
 
-    def _result(self, curve: Curve) -> Result:
+    def result(self, curve: Curve) -> Result:
+        """Read a curve at the levels set by the last exit.
+
+        Arguments
+        ---------
+        curve : Curve
+            Operating points on this set.
+
+        Returns
+        -------
+        Result
+        """
         # the last of the fixed exits is the yardstick of every result
         last = curve if curve.name == "fixed" else self.fixed.curve
-        wer = last.points[-1].wer
-        return Result(
-            curve.name, curve, curve.cheapest(wer), curve.cheapest(PLUS_5 * wer)
-        )
-
-    def _with_macs(self, result: Result, by_macs: Curve | None) -> Result:
-        if by_macs is None:
-            return result
-        wer = self.wer[-1]
-        return Result(
-            result.name,
-            result.curve,
-            _take_macs(result.equal_wer, by_macs.cheapest(wer, "avg_macs")),
-            _take_macs(
-                result.plus_5, by_macs.cheapest(PLUS_5 * wer, "avg_macs")
-            ),
-        )
+        return Result.at_levels(curve, last.points[-1].wer)
 
 
 def analyse(trace: Trace, key: str | None = None) -> SetAnalysis:
@@ -265,7 +214,7 @@ def analyse(trace: Trace, key: str | None = None) -> SetAnalysis:
         if name not in trace.evidence_names:
             continue
         scores_NE = get_criterion(name).score(trace.evidence_NE(name))
-        result = bare._result(sweep(trace, name, scores_NE))
+        result = bare.result(sweep(trace, name, scores_NE))
         criteria[name] = _with_shares(result, scores_NE)
     return SetAnalysis(bare.key, trace, criteria)
 
@@ -327,45 +276,6 @@ def _with_shares(result: Result, scores_NE: NDArray[np.floating]) -> Result:
     if point is None or point.threshold is None:
         return result
     choice_N = first_exit(scores_NE, point.threshold)
-    return Result(
-        result.name,
-        result.curve,
-        point,
-        result.plus_5,
-        _shares(choice_N, scores_NE.shape[1]),
-    )
-
-
-def _take_macs(
-    point: OperatingPoint | None, by_macs: OperatingPoint | None
-) -> OperatingPoint | None:
-    if point is None or by_macs is None:
-        return point
-    return OperatingPoint(
-        point.avg_layer, point.wer, by_macs.avg_macs, point.threshold
-    )
-
-
-def _shares(choice_N: NDArray[np.integer], exits: int) -> tuple[float, ...]:
-    counts = np.bincount(choice_N, minlength=exits)
-    return tuple((counts / len(choice_N)).tolist())
-
-
-def _examples(trace: Trace, each: int = 3) -> tuple[Example, ...]:
-    """Strongest overthinking, and utterances nearest to the average."""
-    errors_NE, words_N = trace.errors_NE, trace.words_N
-    readable_N = (words_N >= 4) & (words_N <= 25)
-    harm_N = (errors_NE[:, -1] - errors_NE.min(axis=1)) * readable_N
-    over = [i for i in np.argsort(-harm_N, kind="stable") if harm_N[i] > 0]
-    rate_NE = errors_NE / np.maximum(words_N, 1)[:, None]
-    mean_E = errors_NE.sum(axis=0) / max(words_N.sum(), 1)
-    distance_N = np.abs(rate_NE - mean_E).sum(axis=1)
-    distance_N[~readable_N] = np.inf
-    typical = [
-        i for i in np.argsort(distance_N, kind="stable") if i not in over[:each]
-    ]
-    return tuple(
-        Example(kind, trace.records[i], tuple(errors_NE[i].tolist()))
-        for kind, rows in (("overthinking", over), ("typical", typical))
-        for i in rows[:each]
+    return replace(
+        result, exit_shares=exit_shares(choice_N, scores_NE.shape[1])
     )

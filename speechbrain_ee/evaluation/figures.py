@@ -27,7 +27,8 @@ from matplotlib.ticker import (
 )
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
+from speechbrain_ee.evaluation.curves import Curve
+from speechbrain_ee.evaluation.operating_point import OperatingPoint
 from speechbrain_ee.evaluation.tables import label
 
 INK = "#2b2f36"

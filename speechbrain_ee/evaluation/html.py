@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from speechbrain_ee.evaluation.analysis import Example, SetAnalysis
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.examples import Example
 from speechbrain_ee.evaluation.figures import INK
 from speechbrain_ee.evaluation.tables import (
     criterion_table,

@@ -15,20 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.evaluation.analysis import (
-    Result,
-    SetAnalysis,
-    analyse_all,
-)
-from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
+from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
+from speechbrain_ee.evaluation.curves import Curve
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
 from speechbrain_ee.evaluation.html import page
-from speechbrain_ee.evaluation.tables import (
-    console_tables,
-    criterion_rows,
-    exit_rows,
-    to_csv,
-)
+from speechbrain_ee.evaluation.operating_point import OperatingPoint
+from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.evaluation.rows import criterion_rows, exit_rows, to_csv
+from speechbrain_ee.evaluation.tables import console_tables
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, whole_file
 

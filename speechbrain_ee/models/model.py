@@ -104,4 +104,4 @@ class EarlyExitModel(nn.Module):
             )
         return EarlyExitModel(
             self.encoder.truncated(exits), self.heads.truncated(exits)
-        )
+        ).train(self.training)

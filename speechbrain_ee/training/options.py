@@ -30,7 +30,7 @@ READ_KEYS = frozenset(
     output_neurons token_type sample_rate cache_audio
     dynamic_batching train_dataloader_opts valid_dataloader_opts
     test_dataloader_opts epoch_counter modules opt_class lr_annealing
-    checkpointer train_logger wav_augment exit_weights exit_layers
+    checkpointer train_logger wav_augment exit_weights
     checkpoint_rule keep_checkpoints average_checkpoints
     blank_collapse_epochs
     """.split()
@@ -81,6 +81,11 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         return load_hyperpyyaml(text, overrides)
     except InputError:
         raise
+    except OSError as error:  # the checkpointer makes its folder
+        raise InputError(
+            f"output_folder: {error.filename} cannot be written "
+            f"({error.strerror}); pass another one with --output_folder=..."
+        ) from error
     # A YAML builds objects, so a wrong value can raise anything.
     except Exception as error:
         logger.debug("%s cannot be loaded", path, exc_info=True)

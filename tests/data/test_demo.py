@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data import demo, demo_acoustics, demo_text, demo_voices
+from speechbrain_ee.data import demo, demo_acoustics, demo_text
 from speechbrain_ee.data.demo import DemoCorpus, build_demo_corpus
 from speechbrain_ee.errors import InputError
 
@@ -54,102 +54,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def rebuilt(corpus: DemoCorpus) -> DemoCorpus:
     return build_demo_corpus(corpus.folder, scale=1e-3, progress=False)
-
-
-# ---- text ----
-
-
-def test_grammar_has_many_words_and_says_them_all():
-    words = demo_text.vocabulary()
-    assert len(words) >= 400
-    said = demo_text.draw_sentences(3000, np.random.default_rng(0), set())
-    heard = {word for s in said for word in demo_text.transcript(s).split()}
-    assert heard == words
-
-
-def test_sentences_are_letters_and_of_moderate_length():
-    said = demo_text.draw_sentences(2000, np.random.default_rng(1), set())
-    texts = [demo_text.transcript(sentence) for sentence in said]
-    assert all(re.fullmatch(r"[A-Z']+( [A-Z']+)*", text) for text in texts)
-    assert {3 <= len(text.split()) <= 12 for text in texts} == {True}
-    assert len(set(texts)) == len(texts)
-    assert not any(re.search(r"\bA [AEIOU]", text) for text in texts)
-
-
-def test_sentences_avoid_what_is_taken():
-    taken: set[str] = set()
-    first = demo_text.draw_sentences(300, np.random.default_rng(2), taken)
-    again = demo_text.draw_sentences(300, np.random.default_rng(2), taken)
-    assert not set(first) & set(again)
-    assert len(taken) == 600
-
-
-# ---- voices ----
-
-
-def test_no_variant_and_no_speaker_number_is_in_two_splits():
-    speakers = [
-        speaker
-        for split in SPLITS
-        for speaker in demo_voices.split_speakers(split, seed=5)
-    ]
-    numbers = [speaker.number for speaker in speakers]
-    assert len(set(numbers)) == len(numbers) >= 24 + 8
-    variants = [v for split in SPLITS for v in demo_voices.VARIANTS[split]]
-    assert len(set(variants)) == len(variants)
-    voices = [speaker.voice for speaker in speakers]
-    assert len(set(voices)) == len(voices)
-
-
-def test_espeak_knows_every_voice():
-    pytest.importorskip("espeakng_loader")
-    data = Path(demo_voices.load_synthesiser().get_data_path())
-    known = {path.name for path in (data / "voices" / "!v").iterdir()}
-    used = {v for split in SPLITS for v in demo_voices.VARIANTS[split]}
-    assert used <= known
-
-
-def test_a_sentence_does_not_depend_on_the_one_before():
-    pytest.importorskip("espeakng_loader")
-    ann, bob, *_ = demo_voices.split_speakers("test-clean", seed=1)
-
-    def say(sentence: str, speaker: demo_voices.Speaker) -> np.ndarray:
-        rng = np.random.default_rng(3)
-        return demo_voices.synthesise(sentence, speaker, rng)
-
-    alone = say("the lake is near.", ann)
-    say("where is the tiny kettle?", bob)
-    assert np.array_equal(alone, say("the lake is near.", ann))
-
-
-def test_resampling_keeps_a_tone():
-    time_s = np.arange(22050) / 22050
-    tone = demo_voices.resample(np.sin(2 * np.pi * 1000 * time_s), 22050.0)
-    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    np.testing.assert_allclose(tone, expected, atol=1e-9)
-
-
-# ---- acoustics ----
-
-
-@pytest.mark.parametrize("snr_db", [0.0, 12.5])
-def test_noise_is_mixed_at_the_ratio(snr_db: float):
-    rng = np.random.default_rng(4)
-    speech, noise = rng.standard_normal((2, 16000))
-    added = demo_acoustics.add_noise(speech, noise, snr_db) - speech
-    ratio = np.mean(speech**2) / np.mean(added**2)
-    assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.05)
-
-
-def test_a_room_rings_for_its_reverberation_time():
-    click = np.zeros(16000)
-    click[0] = 1.0
-    echo = demo_acoustics.reverberate(click, 0.4, np.random.default_rng(6))
-    tail_db = 10 * np.log10(np.cumsum(echo[:0:-1] ** 2)[::-1])
-    # Schroeder's decay curve falls by 60 dB / 0.4 s
-    fall = tail_db[int(0.05 * 16000)] - tail_db[int(0.15 * 16000)]
-    assert fall == pytest.approx(15.0, abs=1.5)
-    assert echo[0] == pytest.approx(1.0)
 
 
 # ---- corpus ----

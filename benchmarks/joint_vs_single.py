@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Does a jointly trained exit beat a model that has only this exit?
+
+Trains the joint model of a YAML and single-exit models of the same depths,
+identically (``train.py`` with ``--exit_layers=[depth]``), and compares the
+word errors of each pair on every test set with a paired bootstrap over
+utterances. A run that is finished already is only evaluated again.
+
+> python benchmarks/joint_vs_single.py digits --data_folder=DIR
+> python benchmarks/joint_vs_single.py english5h --depths 12 --data_folder=DIR
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from environment import describe, store
+
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes" / "LibriSpeech" / "EarlyExit"
+RESAMPLES = 10_000
+
+
+def train(system: str, folder: Path, options: list[str]) -> float:
+    """Train and evaluate one model in its own process.
+
+    Arguments
+    ---------
+    system : str
+        Name of the YAML in hparams/.
+    folder : Path
+        Output folder.
+    options : list of str
+        Further options of train.py.
+
+    Returns
+    -------
+    float
+        Seconds that it took; of a run that was finished before, the seconds
+        noted then.
+    """
+    clock = folder / "seconds.txt"
+    start = time.monotonic()
+    command = [sys.executable, "train.py", f"hparams/{system}.yaml"]
+    subprocess.run(
+        [*command, f"--output_folder={folder}", *options],
+        cwd=RECIPE,
+        check=True,
+    )
+    if not clock.exists():
+        clock.write_text(f"{time.monotonic() - start:.1f}")
+    return float(clock.read_text())
+
+
+def difference(
+    joint: Trace, exit: int, single: Trace, seed: int = 0
+) -> dict[str, Any]:
+    """WER of a joint exit minus that of the single-exit model.
+
+    Arguments
+    ---------
+    joint : Trace
+        Trace of the joint model.
+    exit : int
+        Its exit to compare, from 0.
+    single : Trace
+        Trace of the single-exit model, on the same utterances.
+    seed : int
+        Of the resampling.
+
+    Returns
+    -------
+    dict
+        Both rates, their difference in points, its 95 % interval from
+        10,000 paired resamples of the utterances, and the answer.
+    """
+    order = {id: row for row, id in enumerate(single.ids)}
+    rows = [order[id] for id in joint.ids]
+    words_N = joint.words_N
+    errors_N2 = np.stack(
+        [joint.errors_NE[:, exit], single.errors_NE[rows, -1]], axis=1
+    )
+    rng = np.random.default_rng(seed)
+    utterances = len(words_N)
+    deltas = np.empty(RESAMPLES)
+    for sample in range(RESAMPLES):
+        pick = rng.integers(0, utterances, utterances)
+        joint_sum, single_sum = errors_N2[pick].sum(axis=0)
+        deltas[sample] = 100 * (joint_sum - single_sum) / words_N[pick].sum()
+    low, high = np.quantile(deltas, [0.025, 0.975])
+    wers = 100 * errors_N2.sum(axis=0) / words_N.sum()
+    if low > 0:
+        answer = "no: the single-exit model is better"
+    else:
+        answer = "yes" if high < 0 else "undecided: the interval holds 0"
+    return {
+        "joint_wer": round(float(wers[0]), 2),
+        "single_wer": round(float(wers[1]), 2),
+        "difference": round(float(wers[0] - wers[1]), 2),
+        "interval_95": [round(float(low), 2), round(float(high), 2)],
+        "joint_beats_single": answer,
+    }
+
+
+def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
+    """All depths on all test sets.
+
+    Arguments
+    ---------
+    folder : Path
+        Holds ``joint`` and ``single-<depth>``.
+    depths : list of int
+        Depths of the single-exit models.
+
+    Returns
+    -------
+    dict
+        By test set, then by depth.
+    """
+    result: dict[str, Any] = {}
+    for path in sorted((folder / "joint" / "traces").glob("*.jsonl.gz")):
+        joint = read_trace(path)
+        name = path.name.removesuffix(".jsonl.gz")
+        layers = list(joint.header.exit_layers)
+        result[name] = {
+            str(depth): difference(
+                joint,
+                layers.index(depth),
+                read_trace(folder / f"single-{depth}" / "traces" / path.name),
+            )
+            for depth in depths
+        }
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [
+        "| set | depth | joint WER % | single-exit WER % | difference, 95 % "
+        "interval | joint better? |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, depths in result.items():
+        for depth, row in depths.items():
+            low, high = row["interval_95"]
+            answer = row["joint_beats_single"].split(":")[0]
+            lines.append(
+                f"| {name} | {depth} | {row['joint_wer']:.2f} "
+                f"| {row['single_wer']:.2f} | {row['difference']:+.2f} "
+                f"[{low:+.2f}, {high:+.2f}] | {answer} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, compare, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("system", help="name of a YAML in hparams/")
+    parser.add_argument("--depths", nargs="+", type=int)
+    parser.add_argument("--folder", type=Path, help="output folder")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks" / "results"
+    )
+    arguments, options = parser.parse_known_args()
+    text = (ROOT / "hparams" / f"{arguments.system}.yaml").read_text("utf-8")
+    layers = next(
+        line for line in text.splitlines() if line.startswith("exit_layers:")
+    )
+    depths = arguments.depths or yaml.safe_load(layers)["exit_layers"]
+    folder = arguments.folder or ROOT / "results" / arguments.system
+    folder = folder.resolve()
+    hours = {"joint": train(arguments.system, folder / "joint", options) / 3600}
+    for depth in depths:
+        hours[f"single-{depth}"] = (
+            train(
+                arguments.system,
+                folder / f"single-{depth}",
+                [*options, f"--exit_layers=[{depth}]"],
+            )
+            / 3600
+        )
+    result = compare(folder, depths)
+    store(
+        arguments.results / f"joint_vs_single.{arguments.system}.json",
+        {
+            "system": arguments.system,
+            "options": [o for o in options if "folder" not in o],
+            "hours": {name: round(value, 3) for name, value in hours.items()},
+            "sets": result,
+            "environment": describe(),
+        },
+    )
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The layer-wise encoder is SpeechBrain's encoder, cut at the exits.
+
+Protects: the same numbers as ``TransformerASR.encode`` for every stack, the
+hidden state of the right layer at every exit, LayerDrop that keeps the layers'
+indices, and the errors for wrong exit positions.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import copy
+
+import pytest
+import torch
+from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.encoder import MultiExitEncoder, check_exit_layers
+from tests.helpers import (
+    EXITS,
+    STACKS,
+    noise,
+    padded,
+    tiny_model,
+    tiny_stack,
+)
+
+TOLERANCE = 1e-5
+
+
+def reference_states(
+    stack: TransformerASR,
+    encoder: MultiExitEncoder,
+    wavs: torch.Tensor,
+    wav_lens: torch.Tensor,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """SpeechBrain's own pass above the encoder's front-end."""
+    hidden, lengths = encoder.front_end(*encoder.features(wavs, wav_lens))
+    return stack.encode(hidden, lengths / hidden.shape[1])
+
+
+def zero_padded(stack: TransformerASR) -> TransformerASR:
+    """Branchformer's reflection at the edges, replaced as ours does."""
+    stack = copy.deepcopy(stack)
+    for layer in stack.encoder.layers:
+        if hasattr(layer, "convolution_branch"):
+            layer.convolution_branch.csgu.conv.padding_mode = "constant"
+    return stack
+
+
+@pytest.mark.parametrize("stack_name", STACKS, ids="-".join)
+@torch.no_grad()
+def test_equals_speechbrain_bit_for_bit(stack_name: tuple[str, str]) -> None:
+    """Without our masking, a padded batch is SpeechBrain's to the bit."""
+    stack = tiny_stack(*stack_name, output_hidden_states=True)
+    encoder = tiny_model(stack, mask_padding=False).encoder
+    batch = padded([noise(9000, 1), noise(5500, 2)], extra=700)
+    out, hidden = reference_states(stack, encoder, *batch)
+    states = encoder(*batch)
+    assert [state.depth for state in states] == list(EXITS)
+    for state in states:
+        assert torch.equal(state.hidden_BTD, hidden[state.depth])
+    assert torch.equal(stack.encoder.norm(states[-1].hidden_BTD), out)
+
+
+@pytest.mark.parametrize("stack_name", STACKS, ids="-".join)
+@torch.no_grad()
+def test_masking_changes_nothing_without_padding(
+    stack_name: tuple[str, str],
+) -> None:
+    """Alone there is nothing to mask: the same as SpeechBrain's layers."""
+    stack = tiny_stack(*stack_name, output_hidden_states=True)
+    encoder = tiny_model(stack, mask_padding=True).encoder
+    batch = padded([noise(9000, 1)])
+    out, hidden = reference_states(zero_padded(stack), encoder, *batch)
+    states = encoder(*batch)
+    for state in states:
+        torch.testing.assert_close(
+            state.hidden_BTD, hidden[state.depth], atol=TOLERANCE, rtol=0
+        )
+    torch.testing.assert_close(
+        stack.encoder.norm(states[-1].hidden_BTD), out, atol=TOLERANCE, rtol=0
+    )
+
+
+@pytest.mark.parametrize("mask_padding", [False, True])
+@torch.no_grad()
+def test_causal_conformer(mask_padding: bool) -> None:
+    """A causal stack keeps its look-ahead mask and its causal convolution."""
+    stack = tiny_stack(causal=True)
+    encoder = tiny_model(stack, mask_padding=mask_padding).encoder
+    batch = padded([noise(9000, 1)])
+    out = reference_states(stack, encoder, *batch)
+    torch.testing.assert_close(
+        stack.encoder.norm(encoder(*batch)[-1].hidden_BTD),
+        out,
+        atol=TOLERANCE,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("exit_layers", [(1, 2, 3, 4), (3,), (1, 4)])
+@torch.no_grad()
+def test_exit_layers_are_free(exit_layers: tuple[int, ...]) -> None:
+    """An exit reads the same layer wherever the other exits are."""
+    stack = tiny_stack(output_hidden_states=True)
+    encoder = tiny_model(stack, exit_layers, mask_padding=False).encoder
+    batch = padded([noise(6000)])
+    _, hidden = reference_states(stack, encoder, *batch)
+    assert len(encoder.layers) == exit_layers[-1]
+    for layer, state in zip(exit_layers, encoder(*batch), strict=True):
+        assert state.depth == layer
+        assert torch.equal(state.hidden_BTD, hidden[layer])
+
+
+@torch.no_grad()
+def test_forward_is_the_walk() -> None:
+    """``forward`` returns what ``start`` and ``advance`` pass through."""
+    encoder = tiny_model().encoder
+    batch = padded([noise(9000, 1), noise(5500, 2)])
+    state = encoder.start(*batch)
+    assert state.depth == 0 and state.rows_B.tolist() == [0, 1]
+    for expected in encoder(*batch):
+        state = encoder.advance(state)
+        assert state.depth == expected.depth
+        assert torch.equal(state.hidden_BTD, expected.hidden_BTD)
+        assert torch.equal(state.lengths_B, expected.lengths_B)
+
+
+@pytest.mark.parametrize("attention", ["RelPosMHAXL", "regularMHA"])
+@torch.no_grad()
+def test_layerdrop_keeps_the_indices(attention: str) -> None:
+    """All layers dropped: every exit still reports its layer, and the input."""
+    encoder = tiny_model(layerdrop_prob=1.0, attention_type=attention).encoder
+    batch = padded([noise(6000)])
+    below = encoder.train().start(*batch).hidden_BTD
+    states = encoder(*batch)
+    assert [state.depth for state in states] == list(EXITS)
+    for state in states:
+        assert torch.equal(state.hidden_BTD, below)
+
+
+@torch.no_grad()
+def test_layerdrop_drops_the_asked_share() -> None:
+    """In training each layer runs with probability 1 - layerdrop_prob."""
+    encoder = tiny_model(layerdrop_prob=0.25).encoder.train()
+    calls = []
+    for layer in encoder.layers:
+        layer.register_forward_hook(lambda *_: calls.append(1))
+    batch = padded([noise(1600)])
+    for _ in range(60):
+        encoder(*batch)
+    # 240 draws: mean 180, standard deviation 6.7.
+    assert 155 < len(calls) < 205
+
+
+@torch.no_grad()
+def test_layerdrop_never_drops_in_evaluation() -> None:
+    """Evaluation runs every layer, whatever the probability."""
+    stack = tiny_stack()
+    batch = padded([noise(6000)])
+    whole = tiny_model(stack)(*batch)
+    dropping = tiny_model(stack, layerdrop_prob=1.0)(*batch)
+    for expected, output in zip(whole, dropping):
+        assert torch.equal(output.log_probs_BTV, expected.log_probs_BTV)
+
+
+@pytest.mark.parametrize(
+    "exit_layers",
+    [[], [0, 2], [2, 5], [4, 2], [2, 2], [2.0, 4], ["2"], 4, None, "24"],
+    ids=str,
+)
+def test_wrong_exit_layers(exit_layers: object) -> None:
+    """The error names the key, the value and the layers there are."""
+    with pytest.raises(InputError, match="exit_layers") as error:
+        check_exit_layers(exit_layers, num_layers=4)
+    assert repr(exit_layers) in str(error.value)
+    assert "between 1 and 4" in str(error.value)
+
+
+def test_wrong_exit_layers_stop_the_encoder() -> None:
+    """Layers that the stack does not have are refused when it is built."""
+    with pytest.raises(InputError, match="between 1 and 4"):
+        tiny_model(exit_layers=(2, 6))

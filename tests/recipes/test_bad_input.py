@@ -1,0 +1,412 @@
+"""What a user can get wrong ends in one paragraph and exit status 2.
+
+One process runs train.py on every mistake in turn, since importing it takes
+longer than to refuse; two runs of their own show that a shell sees the same.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.training.options import load_options
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+RATE = 16000
+
+DRIVER = '''
+"""Run train.py with each of many command lines; keep status and stderr."""
+import contextlib, io, json, sys, traceback, warnings
+import train
+
+warnings.simplefilter("ignore")
+answers = {}
+for name, argv in json.load(open(sys.argv[1], encoding="utf-8")):
+    sys.argv = ["train.py", *argv]
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        try:
+            train.main()
+            status = 0
+        except SystemExit as error:
+            status = error.code
+        except BaseException:
+            status = 1
+            traceback.print_exc()
+    answers[name] = [status, stderr.getvalue()]
+json.dump(answers, open("answers.json", "w", encoding="utf-8"))
+'''
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A command line and what its answer must say.
+
+    Arguments
+    ---------
+    culprit : str
+        The file or key that the answer begins with.
+    way_out : str
+        A part of the advice.
+    options : tuple of str
+        What the command line has besides the YAML; ``ROOT`` is the folder
+        that :func:`lay_out` fills.
+    yaml : str
+        The YAML.
+    trained : bool
+        Run in the output folder of the finished run.
+    """
+
+    culprit: str
+    way_out: str
+    options: tuple[str, ...] = ()
+    yaml: str = "hparams/demo.yaml"
+    trained: bool = False
+
+
+CORPUS = "--data_folder=ROOT/corpus"
+PREPARED = (CORPUS, "--skip_prep=True", "--valid_csv=ROOT/fine.csv")
+TESTED = "--test_csv=[ROOT/fine.csv]"
+
+
+def manifest(name: str) -> tuple[str, ...]:
+    """Train on a manifest as it is."""
+    return (*PREPARED, f"--train_csv=ROOT/{name}.csv", TESTED)
+
+
+MISTAKES = {
+    "missing data folder": Mistake(
+        "data_folder: /no/such", "pass the one", ("--data_folder=/no/such",)
+    ),
+    "data folder not given": Mistake(
+        "hparams/demo.yaml: ", "--data_folder=/path/to/LibriSpeech"
+    ),
+    "wrong layout": Mistake(
+        "data_folder: ROOT/flat/train-clean",
+        "<speaker>-<chapter>.trans.txt",
+        ("--data_folder=ROOT/flat",),
+    ),
+    "one level too deep": Mistake(
+        "data_folder: ROOT/corpus/train-clean",
+        "pass data_folder=ROOT/corpus",
+        ("--data_folder=ROOT/corpus/train-clean",),
+    ),
+    "unknown split": Mistake(
+        "data_folder: ROOT/corpus has no split 'train-dirty'",
+        "the splits there are",
+        (CORPUS, "--train_splits=[train-dirty]"),
+    ),
+    "nothing but zero-length audio": Mistake(
+        "data_folder: nothing of the split train-clean",
+        "mend the files",
+        ("--data_folder=ROOT/silent",),
+    ),
+    "zero-length audio, not prepared": Mistake(
+        "ROOT/bad/empty.wav: holds no audio", "repair", manifest("empty")
+    ),
+    "no file, not prepared": Mistake(
+        "ROOT/bad/gone.wav: cannot be read", "repair", manifest("gone")
+    ),
+    "unreadable audio, not prepared": Mistake(
+        "ROOT/bad/text.wav: cannot be read", "repair", manifest("text")
+    ),
+    "NaN samples, not prepared": Mistake(
+        "ROOT/bad/nan.wav: holds samples that are not finite",
+        "repair",
+        manifest("nan"),
+    ),
+    "NaN samples, in a worker process": Mistake(
+        "ROOT/bad/nan.wav: holds samples that are not finite",
+        "repair",
+        (*manifest("nan"), "--train_dataloader_opts={num_workers: 1}"),
+    ),
+    "manifest without a column": Mistake(
+        "ROOT/column.csv: the column wrd is missing",
+        "ID,duration,wav,wrd",
+        manifest("column"),
+    ),
+    "no manifest": Mistake(
+        "ROOT/none.csv: this manifest does not exist",
+        "run without --skip_prep=True",
+        manifest("none"),
+    ),
+    "more tokens than can be": Mistake(
+        "output_neurons: 900",
+        "another number",
+        (CORPUS, "--output_neurons=900"),
+    ),
+    "unknown kind of token": Mistake(
+        "token_type: 'words'", "bpe, unigram", (CORPUS, "--token_type=words")
+    ),
+    "unknown option": Mistake(
+        "--exit_layer: hparams/demo.yaml has no such option",
+        "Did you mean exit_layers?",
+        (CORPUS, "--exit_layer=[2]"),
+    ),
+    "option given twice": Mistake(
+        "--seed: given more than once", "leave one", ("--seed=1", "--seed=2")
+    ),
+    "option that is no YAML": Mistake(
+        "command line: ", "--exit_layers=[2,4,6]", ("--exit_layers=[2,4",)
+    ),
+    "unknown option in the YAML": Mistake(
+        "ROOT/unknown.yaml: the option `exit_layer` is unknown",
+        "Did you mean exit_layers?",
+        (CORPUS,),
+        "ROOT/unknown.yaml",
+    ),
+    "option missing in the YAML": Mistake(
+        "ROOT/missing.yaml: lacks the options checkpoint_rule",
+        "hparams/",
+        (CORPUS,),
+        "ROOT/missing.yaml",
+    ),
+    "YAML that is none": Mistake(
+        "ROOT/broken.yaml: cannot be loaded",
+        "Check the values",
+        (CORPUS,),
+        "ROOT/broken.yaml",
+    ),
+    "no YAML": Mistake(
+        "hparams/demos.yaml: this YAML cannot be read",
+        "lie in hparams/",
+        (CORPUS,),
+        "hparams/demos.yaml",
+    ),
+    "impossible exit": Mistake(
+        "exit_layers: [9]", "between 1 and 6", (CORPUS, "--exit_layers=[9]")
+    ),
+    "heads that do not divide the width": Mistake(
+        "hparams/demo.yaml: cannot be loaded",
+        "divisible",
+        (CORPUS, "--nhead=3"),
+    ),
+    "unknown checkpoint rule": Mistake(
+        "checkpoint_rule: 'newest'",
+        "last_exit, mean_of_exits, best_exit",
+        (CORPUS, "--checkpoint_rule=newest"),
+    ),
+    "too few weights": Mistake(
+        "exit_weights: [1.0, 1.0] must hold 3",
+        "one per entry of exit_layers",
+        (CORPUS, "--exit_weights=[1,1]"),
+    ),
+    "dynamic batching misspelt": Mistake(
+        "dynamic_batching: ",
+        "max_batch_length",
+        (CORPUS, "--dynamic_batching={max_length: 3}"),
+    ),
+    "output below a file": Mistake(
+        "output_folder: ROOT/fine.csv/out cannot be written",
+        "--output_folder=...",
+        (CORPUS, "--output_folder=ROOT/fine.csv/out"),
+    ),
+    "another vocabulary than the checkpoint's": Mistake(
+        "ROOT/trained/save: its checkpoints do not fit this model",
+        "new output_folder",
+        (CORPUS, "--output_neurons=30"),
+        trained=True,
+    ),
+    "fewer exits than the checkpoint's": Mistake(
+        "ROOT/trained/save: its checkpoints do not fit this model",
+        "new output_folder",
+        (CORPUS, "--exit_layers=[1,6]"),
+        trained=True,
+    ),
+    "other exits than the checkpoint's, as many": Mistake(
+        "exit_layers: [1, 4, 6]",
+        "new output_folder",
+        (CORPUS, "--exit_layers=[1,4,6]"),
+        trained=True,
+    ),
+}
+DEFAULTS = {"--exit_layers": "[1,3,6]", "--number_of_epochs": "1"}
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """A CSV of the columns that the first row has."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def lay_out(root: Path, corpus: Path, recipe_folder: Path) -> None:
+    """Everything that MISTAKES refers to."""
+    (root / "corpus").symlink_to(corpus)
+    flat = root / "flat/train-clean"
+    flat.mkdir(parents=True)
+    for path in (corpus / "train-clean").rglob("*.wav"):
+        shutil.copy(path, flat)
+    shutil.copytree(corpus, root / "silent")
+    for path in (root / "silent/train-clean").rglob("*-1-*"):
+        path.write_bytes(b"")
+    prepare_librispeech(corpus, root / "made", "train-clean")
+    with (root / "made/train-clean.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    write_rows(root / "fine.csv", rows)
+    bad = root / "bad"
+    bad.mkdir()
+    (bad / "text.wav").write_text("no audio", encoding="utf-8")
+    soundfile.write(bad / "empty.wav", np.zeros(0), RATE)
+    wave = np.zeros(RATE)
+    wave[7] = np.nan
+    soundfile.write(bad / "nan.wav", wave, RATE, "FLOAT")
+    for name in ("empty", "gone", "text", "nan"):
+        broken = [dict(rows[0], wav=str(bad / f"{name}.wav")), *rows[1:]]
+        write_rows(root / f"{name}.csv", broken)
+    keys = [key for key in rows[0] if key != "wrd"]
+    short = [{key: row[key] for key in keys} for row in rows]
+    write_rows(root / "column.csv", short)
+    text = (recipe_folder / "hparams/demo.yaml").read_text("utf-8")
+    for name, other in {
+        "unknown": text + "\nexit_layer: [2]\n",
+        "missing": text.replace("checkpoint_rule: last_exit", ""),
+        "broken": text.replace("[1, 2, 3, 4, 5, 6]", "[1, 2, 3"),
+    }.items():
+        assert other != text
+        (root / f"{name}.yaml").write_text(other, encoding="utf-8")
+
+
+def command(
+    mistake: Mistake, root: Path, number: int, shrink: tuple[str, ...]
+) -> list[str]:
+    """The command line; what the mistake sets wins over the defaults."""
+    folder = "trained" if mistake.trained else f"out{number}"
+    defaults = {"--output_folder": f"ROOT/{folder}", **DEFAULTS}
+    defaults |= dict(flag.split("=", 1) for flag in shrink if "=" in flag)
+    for option in mistake.options:
+        defaults.pop(option.split("=", 1)[0], None)
+    options = [f"{key}={value}" for key, value in defaults.items()]
+    line = [mistake.yaml, "--noprogressbar", *mistake.options, *options]
+    return [word.replace("ROOT", str(root)) for word in line]
+
+
+@pytest.fixture(scope="module")
+def root(
+    corpus: Path, recipe_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder with everything that is wrong."""
+    folder = tmp_path_factory.mktemp("bad")
+    lay_out(folder, corpus, recipe_folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(
+    root: Path, shrink: tuple[str, ...], run_python: Run
+) -> dict[str, tuple[int, str]]:
+    """Status and standard error for every mistake, and for none."""
+    cases = {"none": Mistake("", "", (CORPUS,), trained=True), **MISTAKES}
+    lines = [
+        (name, command(mistake, root, number, shrink))
+        for number, (name, mistake) in enumerate(cases.items())
+    ]
+    # From another folder: the answers name hparams/ as they were given.
+    (root / "hparams").symlink_to(
+        Path(__file__).resolve().parent.parent.parent / "hparams"
+    )
+    (root / "lines.json").write_text(json.dumps(lines), encoding="utf-8")
+    (root / "driver.py").write_text(DRIVER, encoding="utf-8")
+    done = run_python(root / "driver.py", root / "lines.json", cwd=root)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads((root / "answers.json").read_text("utf-8"))
+
+
+def test_without_a_mistake_there_is_no_complaint(answers, root: Path) -> None:
+    """Or the tests below would pass on a recipe that never runs."""
+    assert answers["none"][0] == 0, answers["none"][1][-2000:]
+    assert (root / "trained/report/report.json").is_file()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_paragraph_names_the_culprit_and_the_way_out(
+    name: str, answers, root: Path
+) -> None:
+    """And the status is that of a wrong command line."""
+    status, stderr = answers[name]
+    mistake = MISTAKES[name]
+    assert status == 2, stderr[-2000:]
+    paragraph = stderr.strip()
+    culprit = mistake.culprit.replace("ROOT", str(root))
+    assert paragraph.startswith(f"error: {culprit}")
+    assert mistake.way_out.replace("ROOT", str(root)) in paragraph
+    assert "\n" not in paragraph and "Traceback" not in paragraph
+    assert paragraph.endswith((".", ")", "?", "...")), paragraph
+
+
+def test_a_finished_run_survives_the_mistakes(answers, root: Path) -> None:
+    """Its weights and its report are there to go back to."""
+    assert answers["none"][0] == 0
+    assert len(list((root / "trained/save").glob("CKPT*"))) >= 1
+    assert (root / "trained/report/report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["missing data folder", "NaN samples, not prepared"]
+)
+def test_a_shell_sees_status_2_and_no_traceback(
+    name: str,
+    root: Path,
+    shrink: tuple[str, ...],
+    recipe_folder: Path,
+    run_python: Run,
+) -> None:
+    """Of the script itself, before and in the middle of training."""
+    line = command(MISTAKES[name], root, 1000, shrink)
+    done = run_python("train.py", *line)
+    assert done.returncode == 2, done.stdout[-1000:] + done.stderr[-1000:]
+    last = done.stderr.rstrip().rsplit("\n\n", 1)[-1]
+    culprit = MISTAKES[name].culprit.replace("ROOT", str(root))
+    assert last.startswith(f"error: {culprit}") and "\n" not in last
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_bad_utterances_are_reported_and_left_out(
+    root: Path, corpus: Path, tmp_path: Path, caplog
+) -> None:
+    """Empty transcript, unreadable, zero-length and NaN audio: not fatal."""
+    copy = tmp_path / "corpus"
+    shutil.copytree(corpus / "train-clean", copy / "train-clean")
+    (chapter,) = (copy / "train-clean").glob("*/*")
+    (transcript,) = chapter.glob("*.trans.txt")
+    lines = transcript.read_text("utf-8").splitlines()
+    ids = [line.split()[0] for line in lines]
+    lines[1] = ids[1]
+    transcript.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for number, name in ((2, "text"), (4, "empty"), (6, "nan")):
+        shutil.copy(root / f"bad/{name}.wav", chapter / f"{ids[number]}.wav")
+    report = prepare_librispeech(copy, tmp_path / "save", "train-clean")
+    assert dict(report["train-clean"].skipped) == {
+        "empty transcript": (ids[1],),
+        "unreadable audio": (ids[2],),
+        "empty audio": (ids[4],),
+        "samples not finite": (ids[6],),
+    }
+    assert report["train-clean"].utterances == len(ids) - 4
+    for name in (ids[1], ids[2], ids[4], ids[6]):
+        assert any(name in record.getMessage() for record in caplog.records)
+
+
+def test_the_seed_sets_the_first_weights(recipe_folder: Path) -> None:
+    """Two runs with one seed start alike, with two seeds they do not."""
+
+    def weights(seed: int) -> list[float]:
+        overrides = f"data_folder: none\nseed: {seed}\nd_model: 16\nnhead: 2"
+        path = str(recipe_folder / "hparams/demo.yaml")
+        model = load_options(path, overrides)["model"]
+        return [p.detach().double().sum().item() for p in model.parameters()]
+
+    assert weights(1) == weights(1)
+    assert weights(1) != weights(2)

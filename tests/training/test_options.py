@@ -1,0 +1,122 @@
+"""Mistakes in a YAML or on the command line are named, not traced.
+
+Protects: the error for an unknown key, an unknown override, a missing value,
+a missing file and broken YAML; and that overrides arrive.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.training.options import (
+    READ_KEYS,
+    load_options,
+    make_output_folder,
+)
+
+
+@pytest.fixture
+def small_yaml(tmp_path: Path) -> Path:
+    """The smallest YAML that has all keys that are read."""
+    path = tmp_path / "small.yaml"
+    lines = [f"{key}: null" for key in sorted(READ_KEYS)]
+    text = "\n".join(lines) + "\n"
+    text = text.replace("seed: null", "seed: 3")
+    text = text.replace("data_folder: null", "data_folder: !PLACEHOLDER")
+    text = text.replace(
+        "opt_class: null", "opt_class: !name:torch.optim.SGD\n    lr: !ref <lr>"
+    )
+    text += "lr: 0.1\nmax_grad_norm: 5.0\n"
+    text += "sgd: !new:torch.nn.Linear\n    in_features: 2\n"
+    text += "    out_features: !ref <width>\nwidth: 3\n"
+    text += "head: !new:torch.nn.Identity\n    x: !ref <sgd>\n"
+    text = text.replace("modules: null", "modules:\n    head: !ref <head>")
+    path.write_text(text)
+    return path
+
+
+def test_values_and_overrides(small_yaml: Path) -> None:
+    """References are resolved after the command line has had its say."""
+    options = load_options(str(small_yaml), "data_folder: /x\nwidth: 5\n")
+    assert options["data_folder"] == "/x"
+    assert options["sgd"].out_features == 5
+    assert options["opt_class"].keywords == {"lr": 0.1}
+
+
+def test_seed_comes_before_the_weights(small_yaml: Path) -> None:
+    """The same seed builds the same weights, another one others."""
+    weights = [
+        load_options(str(small_yaml), f"data_folder: /x\nseed: {seed}")["sgd"]
+        .weight.flatten()
+        .tolist()
+        for seed in (3, 4, 3)
+    ]
+    assert weights[0] == weights[2] != weights[1]
+
+
+def test_unknown_key_in_the_yaml(small_yaml: Path) -> None:
+    """A misspelt option would silently do nothing: it is refused."""
+    text = small_yaml.read_text() + "max_grad_nrom: 1.0\n"
+    small_yaml.write_text(text)
+    with pytest.raises(InputError, match="`max_grad_nrom` is unknown") as error:
+        load_options(str(small_yaml), "data_folder: /x")
+    assert str(small_yaml) in str(error.value)
+    assert "Did you mean max_grad_norm" in str(error.value)
+
+
+def test_unknown_override(small_yaml: Path) -> None:
+    """With what it may have meant."""
+    with pytest.raises(InputError, match="--widht: .*Did you mean width"):
+        load_options(str(small_yaml), "data_folder: /x\nwidht: 2")
+
+
+def test_option_without_value(small_yaml: Path) -> None:
+    """A placeholder that was not given, and how to give it."""
+    with pytest.raises(InputError, match="data_folder") as error:
+        load_options(str(small_yaml))
+    assert "--data_folder=" in str(error.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """The path, and where the systems lie."""
+    path = tmp_path / "no.yaml"
+    with pytest.raises(InputError, match="cannot be read") as error:
+        load_options(str(path))
+    assert str(path) in str(error.value) and "hparams/" in str(error.value)
+
+
+def test_broken_yaml(small_yaml: Path) -> None:
+    """A bracket that is not closed is the user's error, not ours."""
+    small_yaml.write_text(small_yaml.read_text() + "ckpt_interval_steps: [1\n")
+    with pytest.raises(InputError, match="cannot be loaded") as error:
+        load_options(str(small_yaml), "data_folder: /x")
+    assert str(small_yaml) in str(error.value)
+
+
+@pytest.mark.parametrize("overrides", ["exit_layers: [2", "width: a: b"])
+def test_broken_override(small_yaml: Path, overrides: str) -> None:
+    """The same on the command line."""
+    with pytest.raises(InputError, match="command line"):
+        load_options(str(small_yaml), overrides)
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "[3]"])
+def test_value_that_an_object_refuses(small_yaml: Path, value: str) -> None:
+    """Whatever an object raises while it is built ends in one paragraph."""
+    with pytest.raises(InputError, match="cannot be loaded") as error:
+        load_options(str(small_yaml), f"data_folder: /x\nwidth: {value}")
+    assert "\n" not in str(error.value)
+
+
+def test_output_folder(tmp_path: Path) -> None:
+    """Made with its parents; a file in its way is an error with its name."""
+    make_output_folder(str(tmp_path / "a" / "b"))
+    assert (tmp_path / "a" / "b").is_dir()
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="output_folder: .*file"):
+        make_output_folder(str(tmp_path / "file"))
