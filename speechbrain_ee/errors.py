@@ -57,7 +57,9 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return main(*args, **kwargs)
         except InputError as error:
-            sys.stderr.write(f"\nerror: {error}\n")
+            # A loader's worker process sends its traceback as the message.
+            paragraph = str(error).rpartition("InputError: ")[2].strip()
+            sys.stderr.write(f"\nerror: {paragraph}\n")
             sys.exit(EXIT_STATUS)
 
     return guarded

@@ -1,32 +1,26 @@
-"""From manifests to batches: audio, tokens, dynamic batching.
+"""From manifests to batches: data sets and dynamic batching.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import soundfile
 import speechbrain as sb
 import torch
-import torchaudio
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 from torch import Tensor
 
+from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.data.manifest_check import check_manifest
 from speechbrain_ee.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 OUTPUT_KEYS = ("id", "sig", "wrd", "tokens")
-COLUMNS = ("ID", "duration", "wav", "wrd")
-TOKEN_TYPES = ("bpe", "unigram", "char")
 
 
 @dataclass(frozen=True)
@@ -46,149 +40,6 @@ class Datasets:
     train: DynamicItemDataset
     valid: DynamicItemDataset
     tests: dict[str, DynamicItemDataset]
-
-
-class AudioReader:
-    """Read utterances as mono at one sample rate, optionally kept in memory.
-
-    Arguments
-    ---------
-    sample_rate : int
-        Sample rate that the model expects, in Hz.
-    cache : bool
-        Keep every decoded utterance (as 16-bit integers: 115 MB per hour at
-        16 kHz). Decoding is a good part of a step of a small model.
-    """
-
-    def __init__(self, sample_rate: int = 16000, cache: bool = False):
-        self.sample_rate = sample_rate
-        self.cache: dict[str, Tensor] | None = {} if cache else None
-
-    def __call__(self, path: str) -> Tensor:
-        """Read a file.
-
-        Arguments
-        ---------
-        path : str
-            Any format that soundfile reads.
-
-        Returns
-        -------
-        torch.Tensor
-            Samples between -1 and 1, shape (samples,).
-
-        Raises
-        ------
-        InputError
-            If the file cannot be read, is empty, or holds samples that are
-            not finite.
-        """
-        if self.cache is None:
-            return self._read(path)
-        if path not in self.cache:
-            samples = self._read(path).clamp(-1, 32767 / 32768)
-            self.cache[path] = (samples * 32768).round().to(torch.int16)
-        return self.cache[path].float() / 32768
-
-    def _read(self, path: str) -> Tensor:
-        advice = "repair or remove it and run the data preparation again."
-        try:
-            samples, rate = soundfile.read(
-                path, dtype="float32", always_2d=True
-            )
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise InputError(
-                f"{path}: cannot be read as audio ({error}); {advice}"
-            ) from error
-        wav = torch.from_numpy(samples).mean(dim=1)
-        if not len(wav):
-            raise InputError(f"{path}: holds no audio; {advice}")
-        if not torch.isfinite(wav).all():
-            raise InputError(
-                f"{path}: holds samples that are not finite; {advice}"
-            )
-        if rate != self.sample_rate:
-            wav = torchaudio.functional.resample(wav, rate, self.sample_rate)
-        return wav
-
-
-def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
-    """Train or load the SentencePiece tokenizer of an experiment.
-
-    Arguments
-    ---------
-    hparams : mapping
-        Uses ``save_folder``, ``output_neurons``, ``token_type``,
-        ``train_csv``.
-
-    Returns
-    -------
-    SentencePiece
-        SpeechBrain's wrapper; token 0 is CTC's blank and is no piece of any
-        transcript.
-
-    Raises
-    ------
-    InputError
-        If the vocabulary cannot be had from the transcripts, or does not fit
-        ``output_neurons``.
-    """
-    size, kind = hparams["output_neurons"], hparams["token_type"]
-    if kind not in TOKEN_TYPES:
-        raise InputError(
-            f"token_type: {kind!r} is unknown; use one of "
-            f"{', '.join(TOKEN_TYPES)}."
-        )
-    _check_manifest(hparams["train_csv"])
-    try:
-        tokenizer = SentencePiece(
-            model_dir=hparams["save_folder"],
-            vocab_size=size,
-            annotation_train=hparams["train_csv"],
-            annotation_read="wrd",
-            model_type=kind,
-            character_coverage=1.0,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        cause = " ".join(str(error).split())
-        raise InputError(
-            f"output_neurons: {size} {kind} tokens cannot be learnt from "
-            f"{hparams['train_csv']} ({cause}); choose another number, or "
-            "token_type: char."
-        ) from error
-    pieces = tokenizer.sp.get_piece_size()
-    if pieces > size or (kind != "char" and pieces != size):
-        raise InputError(
-            f"output_neurons: {size}, but the tokenizer in "
-            f"{hparams['save_folder']} has {pieces} tokens; set "
-            f"output_neurons to {pieces}, or train in a new output_folder."
-        )
-    _check_coverage(tokenizer, hparams)
-    return tokenizer
-
-
-def _check_coverage(
-    tokenizer: SentencePiece, hparams: Mapping[str, Any]
-) -> None:
-    """Raise InputError for a tokenizer that was learnt from other words.
-
-    What it does not know it encodes as token 0, which is CTC's blank.
-    """
-    with open(hparams["train_csv"], newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream, skipinitialspace=True)
-        letters = {letter for row in table for letter in row["wrd"]}
-    unknown = [
-        letter
-        for letter in sorted(letters)
-        if tokenizer.sp.unk_id() in tokenizer.sp.encode_as_ids(letter)
-    ]
-    if unknown:
-        raise InputError(
-            f"{hparams['train_csv']}: the tokenizer in "
-            f"{hparams['save_folder']} does not know {' '.join(unknown)}; "
-            "it was learnt from other transcripts. Train in a new "
-            "output_folder."
-        )
 
 
 def make_datasets(
@@ -226,53 +77,10 @@ def make_datasets(
 
 
 def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
-    _check_manifest(path)
+    check_manifest(path)
     return DynamicItemDataset.from_csv(
         csv_path=path, replacements={"data_root": hparams["data_folder"]}
     )
-
-
-def _check_manifest(path: str) -> None:
-    """Raise InputError for what SpeechBrain's reader would stumble over."""
-    if not os.path.isfile(path):
-        raise InputError(
-            f"{path}: this manifest does not exist; run without "
-            "--skip_prep=True, or pass --train_csv, --valid_csv, --test_csv."
-        )
-    fault = None
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            fault = _first_fault(csv.DictReader(stream, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        fault = f"cannot be read ({error})"
-    if fault:
-        raise InputError(
-            f"{path}: {fault}; a manifest needs the columns "
-            f"{','.join(COLUMNS)} and at least one utterance. Mend it, or "
-            "run without --skip_prep=True to have it made again."
-        )
-
-
-def _first_fault(table: csv.DictReader) -> str | None:
-    columns = table.fieldnames or ()
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        return f"the column {' and '.join(missing)} is missing"
-    known = set()
-    for row in table:
-        where = f"line {table.line_num}"
-        if None in row or None in row.values():
-            return f"{where} has not as many cells as the first line"
-        if row["ID"] in known:
-            return f"{where} repeats the ID {row['ID']!r}"
-        known.add(row["ID"])
-        try:
-            positive = 0 < float(row["duration"]) < float("inf")
-        except ValueError:
-            positive = False
-        if not positive:
-            return f"{where} has the duration {row['duration']!r}"
-    return None if known else "it has no utterance"
 
 
 def _add_pipelines(

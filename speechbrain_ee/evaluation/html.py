@@ -4,64 +4,35 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.examples import Example
-from speechbrain_ee.evaluation.figures import INK
+from speechbrain_ee.evaluation.figures import draw_panel, figure_bytes
 from speechbrain_ee.evaluation.tables import (
     criterion_table,
     exit_table,
     label,
+    overview_table,
     summary,
 )
+from speechbrain_ee.evaluation.theme import (
+    INK,
+    ORACLE,
+    PALE,
+    STYLESHEET,
+    for_page,
+    look,
+    page_colour,
+)
 from speechbrain_ee.exits.scoring import mark_errors
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #20242b; --soft: #5d6673;
-  --line: #dfe3e8; --back: #fff; --card: #f6f7f9; --accent: #0072b2;
-  --bad: #b5330b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ec;
-  --soft: #9aa4b2; --line: #343a43; --back: #14171b; --card: #1c2026;
-  --accent: #56b4e9; --bad: #ff9a70; } }
-body { margin: 0 auto; max-width: 66rem; padding: 2.5rem 1.5rem 4rem;
-  background: var(--back); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.25rem; margin: 3rem 0 .3rem; }
-h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
-p { max-width: 46rem; margin: .4rem 0; }
-.soft, figcaption { color: var(--soft); font-size: .92rem; }
-figure { margin: 1.5rem 0; color: var(--ink); }
-figure svg { width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem;
-  font-variant-numeric: tabular-nums; }
-th { font-weight: 600; color: var(--soft); vertical-align: bottom; }
-th, td { padding: .3rem .8rem; text-align: right;
-  border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.bars td { text-align: left; }
-.bars td.bar { width: 16rem; }
-.bar span { display: block; height: .7rem; background: var(--accent);
-  border-radius: 2px; }
-.utterance { background: var(--card); border-radius: 8px;
-  padding: .8rem 1rem; margin: .7rem 0; }
-.utterance table { width: 100%; }
-.utterance td { text-align: left; vertical-align: top; }
-.utterance td.count { white-space: nowrap; color: var(--soft); }
-.utterance tr:last-child td { border-bottom: 0; }
-mark { background: none; color: var(--bad); font-weight: 600; }
-del { color: var(--soft); }
-"""
 
 
 def page(
     title: str,
     analyses: Mapping[str, SetAnalysis],
-    svg: str,
     extra: Mapping[str, Any],
 ) -> str:
     """The whole page.
@@ -72,8 +43,6 @@ def page(
         Title of the report.
     analyses : mapping of str to SetAnalysis
         The test sets.
-    svg : str
-        The figure.
     extra : mapping
         Further facts, shown at the end.
 
@@ -85,10 +54,11 @@ def page(
     sets = "".join(_section(analysis) for analysis in analyses.values())
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLESHEET}</style></head>"
         f"<body><h1>{escape(title)}</h1>{_models(analyses)}"
-        f"{_figure(svg)}{sets}{_extra(extra)}</body></html>\n"
+        f"{_overview(analyses.values())}{_figures(analyses.values())}"
+        f"{sets}{_extra(extra)}</body></html>\n"
     )
 
 
@@ -103,16 +73,65 @@ def _models(analyses: Mapping[str, SetAnalysis]) -> str:
     return "".join(f'<p class="soft">{line}</p>' for line in lines)
 
 
-def _figure(svg: str) -> str:
-    # the page decides the colour of text, so that it reads on dark, too
-    drawing = svg[svg.index("<svg") :].replace(INK, "currentColor")
+def _overview(analyses: Iterable[SetAnalysis]) -> str:
     return (
-        f"<figure>{drawing}<figcaption>Word error rate against compute. Dots "
-        f"are fixed exits; the grey line is what a random mix of two fixed "
-        f"exits gives; the oracle knows the errors. A criterion is worth what "
-        f"lies between these two. Diamonds on the dotted line: the word error "
-        f"rate of the last exit is kept.</figcaption></figure>"
+        f"<h3>What keeping the last exit's word error rate needs</h3>"
+        f"<div class=wrap>{_table(overview_table(list(analyses)))}</div>"
+        f'<p class="soft">Averages per utterance. The thresholds of the '
+        f"criteria were chosen on the set they are shown for, so a policy "
+        f"calibrated on other data will do somewhat worse. The oracle knows "
+        f"the errors.</p>"
     )
+
+
+def _figures(analyses: Iterable[SetAnalysis]) -> str:
+    drawn, names = [], {}
+    for analysis in analyses:
+        names |= dict.fromkeys(analysis.criteria)
+        axes = ["avg_layer"]
+        if analysis.trace.macs_NE is not None:
+            axes.append("avg_macs")
+        for axis in axes:
+            figure = draw_panel(analysis, axis)
+            svg = figure_bytes(figure, "svg").decode()
+            drawn.append(
+                f"<figure><figcaption>{escape(analysis.key)}</figcaption>"
+                f"{for_page(svg, f'f{len(drawn)}')}</figure>"
+            )
+    return (
+        f"{_keys(names)}<div class=panels>{''.join(drawn)}</div>"
+        f'<p class="soft">Word error rate against compute. Choosing at random '
+        f"between two fixed exits gives the grey line without looking at the "
+        f"utterance: a criterion is worth what lies between that line and "
+        f"the oracle. Diamonds mark the cheapest point that is no worse than "
+        f"the last exit.</p>"
+    )
+
+
+def _keys(names: Iterable[str]) -> str:
+    """The legend of all panels."""
+    line = '<line x1="0" y1="5" x2="30" y2="5" stroke="{}" {}/>'
+    looks = {"mixture": (PALE, ())}
+    looks |= {name: look(name) for name in names}
+    looks["oracle"] = (ORACLE, ())
+    entries = {}
+    for name, (colour, dashes) in looks.items():
+        lengths = " ".join(f"{2 * length:g}" for length in dashes)
+        entries[label(name)] = line.format(
+            colour, f'stroke-width="2" stroke-dasharray="{lengths}"'
+        )
+    entries["fixed exit after layer L"] = (
+        f'<circle cx="15" cy="5" r="3.5" fill="{INK}"/>'
+    )
+    entries["last exit's WER kept"] = (
+        f'<path d="M15 .5 19.5 5 15 9.5 10.5 5z" fill="none" '
+        f'stroke="{INK}" stroke-width="1.5"/>'
+    )
+    spans = ""
+    for name, sign in entries.items():
+        drawing = for_page(f'<svg viewBox="0 0 30 10">{sign}</svg>', "k")
+        spans += f"<span>{drawing}{escape(name)}</span>"
+    return f"<div class=keys>{spans}</div>"
 
 
 def _section(analysis: SetAnalysis) -> str:
@@ -121,45 +140,76 @@ def _section(analysis: SetAnalysis) -> str:
         f"<h2>{escape(analysis.key)}</h2>"
         f'<p class="soft">{len(analysis.trace):,} utterances, '
         f"{analysis.words:,} words</p><p>{escape(text)}</p>"
-        f"<h3>Every exit</h3>{_table(exit_table(analysis))}"
-        f"<h3>Choosing the exit per utterance</h3>"
-        f"{_table(criterion_table(analysis))}"
+        f"<div class=side><div><h3>Every exit</h3>"
+        f"{_table(exit_table(analysis))}</div>"
+        f"<div><h3>Choosing the exit per utterance</h3>"
+        f"{_table(criterion_table(analysis))}</div></div>"
         f"{_histogram(analysis)}{_examples(analysis.examples)}"
     )
 
 
 def _table(table: Sequence[Sequence[str]]) -> str:
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
+    """A table; headings "a: b", "c" become "a" above "b" and "c"."""
+    groups: list[list] = []
+    first = set()
+    for place, cell in enumerate(table[0]):
+        group, colon, _ = cell.rpartition(": ")
+        if colon or not groups:
+            first.add(place)
+            groups.append([group, 0])
+        groups[-1][1] += 1
+    heading = "".join(
+        f"<th{_indent(place, first)}>{escape(cell.rpartition(': ')[2])}</th>"
+        for place, cell in enumerate(table[0])
+    )
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(c) or '–'}</td>" for c in row) + "</tr>"
+        "<tr>"
+        + "".join(
+            f"<td{_indent(place, first)}>{escape(cell) or '–'}</td>"
+            for place, cell in enumerate(row)
+        )
+        + "</tr>"
         for row in table[1:]
     )
+    above = ""
+    if len(groups) > 1:
+        above = "".join(
+            f'<th class="group" colspan={span}>{escape(name)}</th>'
+            for name, span in groups
+        )
+        above = f"<tr>{above}</tr>"
     return (
-        f'<div class="scroll"><table><thead><tr>{heading}</tr></thead>'
+        f'<div class="scroll"><table><thead>{above}<tr>{heading}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _indent(place: int, first: set[int]) -> str:
+    return " class=first" if place and place in first else ""
 
 
 def _histogram(analysis: SetAnalysis) -> str:
-    shares = {"oracle (earliest best)": analysis.oracle_shares}
+    columns = [("oracle (earliest best exit)", ORACLE, analysis.oracle_shares)]
     best = analysis.best_criterion()
     if best is not None and best.exit_shares is not None:
-        shares = {f"{label(best.name)} at equal WER": best.exit_shares} | shares
-    heading = "".join(f"<th colspan=2>{escape(name)}</th>" for name in shares)
+        colour, _ = look(best.name)
+        columns.insert(0, (label(best.name), colour, best.exit_shares))
+    heading = "".join(f"<th colspan=2>{escape(c[0])}</th>" for c in columns)
     rows = ""
     for column, layer in enumerate(analysis.trace.header.exit_layers):
         rows += f"<tr><td>layer {layer}</td>"
-        for values in shares.values():
+        for _, colour, values in columns:
             percent = 100 * values[column]
+            bar = f"width:{percent:.1f}%;background:{page_colour(colour)}"
             rows += (
-                f"<td>{percent:.1f} %</td><td class=bar>"
-                f'<span style="width:{percent:.1f}%"></span></td>'
+                f"<td class=count>{percent:.1f} %</td>"
+                f'<td class=bar><span style="{bar}"></span></td>'
             )
         rows += "</tr>"
     return (
-        f"<h3>Where utterances stop</h3><div class=scroll>"
-        f"<table class=bars><thead><tr><th></th>{heading}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<h3>Where utterances stop when the last exit's word error rate is "
+        f'kept</h3><div class="scroll"><table class="bars"><thead><tr><th>'
+        f"</th>{heading}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

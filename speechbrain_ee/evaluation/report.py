@@ -87,7 +87,6 @@ def write_report(
     analyses = analyse_all(traces)
     data = _data(traces, analyses, title, extra or {})
     figure = draw_curves(list(analyses.values()))
-    svg = figure_bytes(figure, "svg").decode()
     _write_files(
         folder,
         {
@@ -96,7 +95,7 @@ def write_report(
             "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
             "curves.png": figure_bytes(figure, "png"),
             "curves.pdf": figure_bytes(figure, "pdf"),
-            "report.html": page(title, analyses, svg, extra or {}),
+            "report.html": page(title, analyses, extra or {}),
         },
     )
     logger.info("Report written to %s", folder)

@@ -46,6 +46,32 @@ def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
+def giga(macs: Cell, full: float | None) -> str:
+    """Multiply-accumulates in units of 10^9, small models in more detail.
+
+    Arguments
+    ---------
+    macs : int or float, optional
+        Multiply-accumulates.
+    full : float, optional
+        Those of a full pass.
+
+    Returns
+    -------
+    str
+        Empty without a value.
+
+    Example
+    -------
+    >>> giga(1.5e9, 2.1e9), giga(5.5e7, 1.8e8)
+    ('1.50', '0.055')
+    """
+    if macs is None:
+        return ""
+    decimals = 2 if (full or macs) >= 1e9 else 3
+    return f"{macs / 1e9:.{decimals}f}"
+
+
 def exit_table(analysis: SetAnalysis) -> list[list[str]]:
     """The table per exit as texts, columns without content left out.
 
@@ -63,6 +89,7 @@ def exit_table(analysis: SetAnalysis) -> list[list[str]]:
     heading = ["exit", "layer", "WER %", "sub %", "del %", "ins %", "CER %"]
     heading += ["params M", f"GMAC/{seconds}"]
     table = [heading]
+    full = (analysis.trace.header.macs or [None])[-1]
     for row in exit_rows(analysis):
         rates = [
             _share(row[name], analysis.words)
@@ -76,7 +103,7 @@ def exit_table(analysis: SetAnalysis) -> list[list[str]]:
                 *(_number(rate) for rate in rates),
                 _number(row["cer"]),
                 _number(_share(row["parameters"], 1e8)),
-                _number(_share(row["macs"], 1e11)),
+                giga(row["macs"], full),
             ]
         )
     return _without_empty_columns(table)
@@ -100,15 +127,55 @@ def criterion_table(analysis: SetAnalysis) -> list[list[str]]:
         + ["equal WER: layers", "GMAC", "WER %"]
         + ["+5 %: layers", "GMAC", "WER %"]
     ]
+    full = analysis.fixed.curve.points[-1].avg_macs
     for row in criterion_rows(analysis):
         cells = [label(str(row["criterion"]))]
         for level in ("equal_wer", "plus_5"):
             cells += [
                 _number(row[f"{level}_layers"]),
-                _number(_share(row[f"{level}_macs"], 1e11)),
+                giga(row[f"{level}_macs"], full),
                 _number(row[f"{level}_wer"]),
             ]
         table.append(cells)
+    return _without_empty_columns(table)
+
+
+def overview_table(analyses: Sequence[SetAnalysis]) -> list[list[str]]:
+    """One row per test set: the cost of the last exit's word error rate.
+
+    Arguments
+    ---------
+    analyses : sequence of SetAnalysis
+        The test sets.
+
+    Returns
+    -------
+    list of list of str
+        The first row is the heading.
+    """
+    table = [["test set", "last exit: WER %", "layers", "GMAC"]]
+    table[0] += ["mix of two fixed exits: layers", "GMAC"]
+    table[0] += ["cheapest criterion: layers", "GMAC", "which"]
+    table[0] += ["oracle: layers", "GMAC"]
+    for analysis in analyses:
+        best = analysis.best_criterion()
+        points = [
+            analysis.fixed.curve.points[-1],
+            analysis.mixture.equal_wer,
+            best and best.equal_wer,
+            analysis.oracle.equal_wer,
+        ]
+        full = points[0].avg_macs
+        costs = [
+            [
+                _number(point and point.avg_layer),
+                giga(point and point.avg_macs, full),
+            ]
+            for point in points
+        ]
+        costs[0].insert(0, _number(analysis.wer[-1]))
+        costs[2].append(label(best.name) if best else "")
+        table.append([analysis.key, *(c for cells in costs for c in cells)])
     return _without_empty_columns(table)
 
 
@@ -148,19 +215,23 @@ def summary(analysis: SetAnalysis) -> list[str]:
     Returns
     -------
     list of str
-        Two or three sentences.
+        A few sentences.
     """
     depth = analysis.trace.header.exit_layers[-1]
     lines = []
     best = analysis.best_criterion()
     if best is not None and best.equal_wer is not None:
+        several = len(analysis.criteria) > 1
+        among = ", the cheapest of the criteria" if several else ""
         lines.append(
             f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
-            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}, the "
-            f"cheapest of the criteria."
-            if len(analysis.criteria) > 1
-            else f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
-            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}."
+            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}{among}."
+        )
+    blind = analysis.mixture.equal_wer
+    if blind is not None:
+        lines.append(
+            f"A mix of two fixed exits, which looks at no utterance, needs "
+            f"{blind.avg_layer:.2f} layers to keep {analysis.wer[-1]:.2f} %."
         )
     lines.append(
         f"The oracle needs {analysis.oracle_best.avg_layer:.2f} of {depth} "
@@ -210,7 +281,7 @@ def _cost(analysis: SetAnalysis, point: OperatingPoint) -> str:
     full = analysis.fixed.curve.points[-1].avg_macs
     if point.avg_macs is not None and full:
         text += (
-            f", {point.avg_macs / 1e9:.2f} of {full / 1e9:.2f} GMAC "
+            f", {giga(point.avg_macs, full)} of {giga(full, full)} GMAC "
             f"per utterance"
         )
     return text

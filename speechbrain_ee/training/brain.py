@@ -31,6 +31,7 @@ from speechbrain_ee.training.losses import (
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
     ExitErrorRates,
+    ExitLosses,
     selection_wer,
 )
 
@@ -68,6 +69,11 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         # A wrong rule must not wait for the end of the first epoch.
         selection_wer([0.0], self.hparams.checkpoint_rule)
         self.recorder: TraceRecorder | None = None
+        self.exit_loss_means = ExitLosses(self.exit_layers)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "exit_losses", self.exit_loss_means
+            )
 
     def exit_losses(self, outputs: Sequence[ExitOutput], batch: Any) -> Tensor:
         """The loss of every exit, shape (E,); what subclasses define."""
@@ -114,8 +120,7 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             A scalar.
         """
         losses_E = self.exit_losses(outputs, batch)
-        self.loss_sum_E += losses_E.detach().double().cpu()
-        self.loss_batches += 1
+        self.exit_loss_means.append(losses_E)
         if stage == sb.Stage.VALID:
             hyps = [
                 [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -131,7 +136,9 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
 
     def decode(self, tokens: list[int]) -> str:
         """Token indices to text."""
-        return self.tokenizer.sp.decode_ids(tokens)
+        # A vocabulary of characters may be smaller than output_neurons.
+        pieces = self.tokenizer.sp.get_piece_size()
+        return self.tokenizer.sp.decode_ids([t for t in tokens if t < pieces])
 
     def fit(
         self, epoch_counter: Any, train_set: Any, *args: Any, **kwargs: Any
@@ -163,7 +170,7 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             self._explain_mismatch(error)
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
-        """Seed the step by its place in the run.
+        """Seed the step by its place in the run, and set its learning rate.
 
         A run that is killed and resumed draws the same dropout and the same
         augmentation as one that is not, without random states to save.
@@ -178,11 +185,6 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
         random.seed(digest)
         np.random.seed(int.from_bytes(digest[:4], "big"))
-
-    def on_fit_batch_end(
-        self, batch: Any, outputs: Any, loss: Tensor, should_step: bool
-    ) -> None:
-        """Advance the learning rate after every optimiser step."""
         if should_step:
             self.hparams.lr_annealing(self.optimizer)
 
@@ -199,9 +201,9 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Empty the counters."""
-        exits = len(self.exit_layers)
-        self.loss_sum_E = torch.zeros(exits, dtype=torch.float64)
-        self.loss_batches = 0
+        # A resumed epoch goes on with what its checkpoint has counted.
+        if stage != sb.Stage.TRAIN or self.step == 0:
+            self.exit_loss_means.reset()
         self.error_rates = ExitErrorRates(self.exit_layers)
 
     def on_stage_end(
@@ -209,7 +211,7 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
     ) -> None:
         """Log the stage; after validation, save a checkpoint."""
         stats = {"loss": float(stage_loss)}
-        for layer, loss in zip(self.exit_layers, self._mean_losses()):
+        for layer, loss in zip(self.exit_layers, self.exit_loss_means.mean_E):
             stats[f"loss L{layer}"] = loss
         if stage == sb.Stage.TRAIN:
             self.train_stats = stats
@@ -240,8 +242,10 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             num_to_keep=self.hparams.keep_checkpoints,
         )
 
-    def _mean_losses(self) -> list[float]:
-        return (self.loss_sum_E / max(self.loss_batches, 1)).tolist()
+    def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
+        # Between optimiser steps only: no checkpoint holds gradients.
+        decision = super()._should_save_intra_epoch_ckpt(*args)
+        return decision and self.step % self.grad_accumulation_factor == 0
 
     def _unwrapped_model(self) -> torch.nn.Module:
         model = self.modules.model
@@ -254,8 +258,8 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             f"{self.checkpointer.checkpoints_dir}: its checkpoints do not "
             "fit this model; the YAML differs from the one they were trained "
             "with, usually in output_neurons, exit_layers or d_model. Train "
-            "in a new output_folder, or go back to the hyperparams.yaml that "
-            f"lies in the old one. ({str(error).splitlines()[-1].strip()})"
+            "in a new output_folder, or go back to those values. "
+            f"({str(error).splitlines()[-1].strip()})"
         ) from error
 
 

@@ -4,10 +4,13 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 import logging
 from collections.abc import Sequence
 
 import numpy as np
+from speechbrain.utils import checkpoints
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts, word_counts
@@ -15,6 +18,64 @@ from speechbrain_ee.exits.scoring import edit_counts, word_counts
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_RULES = ("last_exit", "mean_of_exits", "best_exit")
+
+
+@checkpoints.register_checkpoint_hooks
+class ExitLosses:
+    """Mean loss of every exit, which a checkpoint inside an epoch keeps.
+
+    Arguments
+    ---------
+    exit_layers : sequence of int
+        Layers of the exits.
+    """
+
+    def __init__(self, exit_layers: Sequence[int]):
+        self.exit_layers = list(exit_layers)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.sum_E = [0.0] * len(self.exit_layers)
+        self.batches = 0
+
+    def append(self, losses_E: Tensor) -> None:
+        """Count a batch, by its losses of shape (E,)."""
+        losses = losses_E.detach().double().tolist()
+        self.sum_E = [a + b for a, b in zip(self.sum_E, losses)]
+        self.batches += 1
+
+    @property
+    def mean_E(self) -> list[float]:
+        """Mean loss of every exit."""
+        return [total / max(self.batches, 1) for total in self.sum_E]
+
+    @checkpoints.mark_as_saver
+    def save(self, path: str) -> None:
+        """Write the sums, and whose they are."""
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(vars(self), file)
+
+    @checkpoints.mark_as_loader
+    def load(self, path: str, end_of_epoch: bool = False) -> None:
+        """Read the sums; after the end of an epoch they start anew.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint's exits are others, which its weights do not
+            show where there are as many.
+        """
+        with open(path, encoding="utf-8") as file:
+            saved = json.load(file)
+        if saved["exit_layers"] != self.exit_layers:
+            raise InputError(
+                f"exit_layers: {self.exit_layers}, but the checkpoint "
+                f"{path} was trained with {saved['exit_layers']}; train in a "
+                "new output_folder, or go back to those exits."
+            )
+        if not end_of_epoch:
+            vars(self).update(saved)
 
 
 class ExitErrorRates:

@@ -13,11 +13,8 @@ import pytest
 import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_ee.data.dataio import (
-    make_datasets,
-    make_tokenizer,
-    train_loader_options,
-)
+from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 
 RATE = 16000

@@ -13,14 +13,13 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import (
     MAX_THRESHOLDS,
     Curve,
-    OperatingPoint,
     fixed_exits,
-    measure,
     mixture,
     oracle_curve,
     sweep,
     thresholds_for,
 )
+from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,

@@ -16,7 +16,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.report import report_command, write_report
-from speechbrain_ee.evaluation.tables import console_tables
+from speechbrain_ee.evaluation.tables import console_tables, overview_table
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,
@@ -176,6 +176,37 @@ def test_page_is_well_formed_and_stands_alone(report):
     assert "epochs" in text
 
 
+def test_drawings_have_their_own_names_and_the_pages_colours(report):
+    text = (report.folder / "report.html").read_text()
+    body = text[text.index("<body>") :]
+    names = re.findall(r'\bid="([^"]+)"', body)
+    assert len(set(names)) == len(names)
+    used = re.findall(r'(?:href="|url\()#([^")]+)', body)
+    assert used and set(used) <= set(names)
+    assert body.count("<figcaption>") == 4  # two sets, layers and GMAC
+    assert not re.search(r"#[0-9a-f]{6}\b", body)  # none fixed: dark pages
+    assert ">L6</text>" in body and "var(--c0)" in body
+
+
+def test_overview(report):
+    heading, clean, other = overview_table(list(report.sets.values()))
+    assert len(heading) == len(clean) == 11
+    assert [clean[0], other[0]] == ["clean", "other"]
+    assert clean[1:4] == ["11.11", "6.00", "1.20"]
+    assert clean[6:9] == ["3.33", "0.67", "entropy"]
+    analysis = report.sets["clean"]
+    for place, result in ((4, analysis.mixture), (9, analysis.oracle)):
+        point = result.equal_wer
+        assert clean[place] == f"{point.avg_layer:.2f}"
+        assert clean[place + 1] == f"{point.avg_macs / 1e9:.2f}"
+
+
+def test_headings_are_grouped(report):
+    text = (report.folder / "report.html").read_text()
+    assert '<th class="group" colspan=3>equal WER</th>' in text
+    assert "equal WER: " not in text
+
+
 def test_same_trace_same_bytes(report, tmp_path):
     again = write_report(small_trace(), tmp_path, "A & B", {"epochs": 3})
     for name in FILES:
@@ -190,6 +221,14 @@ def test_console(report):
     for word in ("clean", "other", "entropy", "oracle", "GMAC", "ins %"):
         assert word in text
     assert "kept at 3.33 of 6 layers, 0.67 of 1.20 GMAC" in text
+
+
+def test_small_models_have_more_decimals(tmp_path):
+    trace = small_trace()
+    header = replace(trace.header, macs=(10**8, 2 * 10**8, 3 * 10**8))
+    small = write_report(Trace(header, trace.records), tmp_path, "small")
+    assert "0.067 of 0.120 GMAC" in console_tables(small)
+    assert ">0.067</text>" in (tmp_path / "report.html").read_text()
 
 
 def test_unknown_evidence_is_logged_and_left_out(tmp_path, caplog):

@@ -19,11 +19,8 @@ import speechbrain as sb
 from librispeech_prepare import prepare_librispeech
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from speechbrain_ee.data.dataio import (
-    make_datasets,
-    make_tokenizer,
-    train_loader_options,
-)
+from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import exits_on_input_error
 from speechbrain_ee.evaluation.report import console_tables, write_report
 from speechbrain_ee.training.brain import CTCEarlyExitBrain

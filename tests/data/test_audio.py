@@ -15,7 +15,7 @@ import soundfile
 import torch
 import torchaudio
 
-from speechbrain_ee.data.dataio import AudioReader
+from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
 from tests.helpers import noise
 

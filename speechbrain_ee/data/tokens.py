@@ -1,0 +1,95 @@
+"""The tokenizer of an experiment.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+from collections.abc import Mapping
+from typing import Any
+
+from speechbrain.tokenizers.SentencePiece import SentencePiece
+
+from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.errors import InputError
+
+TOKEN_TYPES = ("bpe", "unigram", "char")
+
+
+def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
+    """Train or load the SentencePiece tokenizer of an experiment.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``save_folder``, ``output_neurons``, ``token_type``,
+        ``train_csv``.
+
+    Returns
+    -------
+    SentencePiece
+        SpeechBrain's wrapper; token 0 is CTC's blank and is no piece of any
+        transcript.
+
+    Raises
+    ------
+    InputError
+        If the vocabulary cannot be had from the transcripts, or does not fit
+        ``output_neurons``.
+    """
+    size, kind = hparams["output_neurons"], hparams["token_type"]
+    if kind not in TOKEN_TYPES:
+        raise InputError(
+            f"token_type: {kind!r} is unknown; use one of "
+            f"{', '.join(TOKEN_TYPES)}."
+        )
+    check_manifest(hparams["train_csv"])
+    try:
+        tokenizer = SentencePiece(
+            model_dir=hparams["save_folder"],
+            vocab_size=size,
+            annotation_train=hparams["train_csv"],
+            annotation_read="wrd",
+            model_type=kind,
+            character_coverage=1.0,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise InputError(
+            f"output_neurons: {size} {kind} tokens cannot be learnt from "
+            f"{hparams['train_csv']} ({cause}); choose another number, or "
+            "token_type: char."
+        ) from error
+    pieces = tokenizer.sp.get_piece_size()
+    if pieces > size or (kind != "char" and pieces != size):
+        raise InputError(
+            f"output_neurons: {size}, but the tokenizer in "
+            f"{hparams['save_folder']} has {pieces} tokens; set "
+            f"output_neurons to {pieces}, or train in a new output_folder."
+        )
+    _check_coverage(tokenizer, hparams)
+    return tokenizer
+
+
+def _check_coverage(
+    tokenizer: SentencePiece, hparams: Mapping[str, Any]
+) -> None:
+    """Raise InputError for a tokenizer that was learnt from other words.
+
+    What it does not know it encodes as token 0, which is CTC's blank.
+    """
+    with open(hparams["train_csv"], newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream, skipinitialspace=True)
+        letters = {letter for row in table for letter in row["wrd"]}
+    unknown = [
+        letter
+        for letter in sorted(letters)
+        if tokenizer.sp.unk_id() in tokenizer.sp.encode_as_ids(letter)
+    ]
+    if unknown:
+        raise InputError(
+            f"{hparams['train_csv']}: the tokenizer in "
+            f"{hparams['save_folder']} does not know {' '.join(unknown)}; "
+            "it was learnt from other transcripts. Train in a new "
+            "output_folder."
+        )
