@@ -16,7 +16,6 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
 from speechbrain.processing.features import InputNormalization
-from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch import Tensor
@@ -27,6 +26,7 @@ from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.schedules import WarmupCooldown
 
 N_MELS = 16
@@ -173,7 +173,8 @@ class ToneTokenizer:
     """One word per token, with the interface of SpeechBrain's wrapper."""
 
     sp = SimpleNamespace(
-        decode_ids=lambda tokens: " ".join(f"tone{t}" for t in tokens)
+        decode_ids=lambda tokens: " ".join(f"tone{t}" for t in tokens),
+        get_piece_size=lambda: VOCAB,
     )
 
 
@@ -208,7 +209,7 @@ def tiny_brain(
         "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
         **overrides,
     }
-    checkpointer = Checkpointer(
+    checkpointer = AtomicCheckpointer(
         str(folder / "save"),
         recoverables={
             "model": model,

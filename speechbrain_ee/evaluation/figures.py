@@ -8,6 +8,7 @@ Authors
 """
 
 import io
+import logging
 import math
 from collections.abc import Sequence
 
@@ -21,6 +22,9 @@ from matplotlib.lines import Line2D
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.panel import fill_panel
 from speechbrain_ee.evaluation.theme import INK, PALE
+
+# A PDF embeds its fonts; how is of no interest beside a report.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 PANEL_INCHES = (4.7, 3.4)
 

@@ -12,7 +12,6 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import soundfile
 
 from speechbrain_ee.data.prepare import prepare_librispeech
 from speechbrain_ee.training.options import load_options
+from tests.recipes.mistakes import CORPUS, DEFAULTS, MISTAKES, Mistake
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 RATE = 16000
@@ -47,191 +47,6 @@ for name, argv in json.load(open(sys.argv[1], encoding="utf-8")):
     answers[name] = [status, stderr.getvalue()]
 json.dump(answers, open("answers.json", "w", encoding="utf-8"))
 '''
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A command line and what its answer must say.
-
-    Arguments
-    ---------
-    culprit : str
-        The file or key that the answer begins with.
-    way_out : str
-        A part of the advice.
-    options : tuple of str
-        What the command line has besides the YAML; ``ROOT`` is the folder
-        that :func:`lay_out` fills.
-    yaml : str
-        The YAML.
-    trained : bool
-        Run in the output folder of the finished run.
-    """
-
-    culprit: str
-    way_out: str
-    options: tuple[str, ...] = ()
-    yaml: str = "hparams/demo.yaml"
-    trained: bool = False
-
-
-CORPUS = "--data_folder=ROOT/corpus"
-PREPARED = (CORPUS, "--skip_prep=True", "--valid_csv=ROOT/fine.csv")
-TESTED = "--test_csv=[ROOT/fine.csv]"
-
-
-def manifest(name: str) -> tuple[str, ...]:
-    """Train on a manifest as it is."""
-    return (*PREPARED, f"--train_csv=ROOT/{name}.csv", TESTED)
-
-
-MISTAKES = {
-    "missing data folder": Mistake(
-        "data_folder: /no/such", "pass the one", ("--data_folder=/no/such",)
-    ),
-    "data folder not given": Mistake(
-        "hparams/demo.yaml: ", "--data_folder=/path/to/LibriSpeech"
-    ),
-    "wrong layout": Mistake(
-        "data_folder: ROOT/flat/train-clean",
-        "<speaker>-<chapter>.trans.txt",
-        ("--data_folder=ROOT/flat",),
-    ),
-    "one level too deep": Mistake(
-        "data_folder: ROOT/corpus/train-clean",
-        "pass data_folder=ROOT/corpus",
-        ("--data_folder=ROOT/corpus/train-clean",),
-    ),
-    "unknown split": Mistake(
-        "data_folder: ROOT/corpus has no split 'train-dirty'",
-        "the splits there are",
-        (CORPUS, "--train_splits=[train-dirty]"),
-    ),
-    "nothing but zero-length audio": Mistake(
-        "data_folder: nothing of the split train-clean",
-        "mend the files",
-        ("--data_folder=ROOT/silent",),
-    ),
-    "zero-length audio, not prepared": Mistake(
-        "ROOT/bad/empty.wav: holds no audio", "repair", manifest("empty")
-    ),
-    "no file, not prepared": Mistake(
-        "ROOT/bad/gone.wav: cannot be read", "repair", manifest("gone")
-    ),
-    "unreadable audio, not prepared": Mistake(
-        "ROOT/bad/text.wav: cannot be read", "repair", manifest("text")
-    ),
-    "NaN samples, not prepared": Mistake(
-        "ROOT/bad/nan.wav: holds samples that are not finite",
-        "repair",
-        manifest("nan"),
-    ),
-    "NaN samples, in a worker process": Mistake(
-        "ROOT/bad/nan.wav: holds samples that are not finite",
-        "repair",
-        (*manifest("nan"), "--train_dataloader_opts={num_workers: 1}"),
-    ),
-    "manifest without a column": Mistake(
-        "ROOT/column.csv: the column wrd is missing",
-        "ID,duration,wav,wrd",
-        manifest("column"),
-    ),
-    "no manifest": Mistake(
-        "ROOT/none.csv: this manifest does not exist",
-        "run without --skip_prep=True",
-        manifest("none"),
-    ),
-    "more tokens than can be": Mistake(
-        "output_neurons: 900",
-        "another number",
-        (CORPUS, "--output_neurons=900"),
-    ),
-    "unknown kind of token": Mistake(
-        "token_type: 'words'", "bpe, unigram", (CORPUS, "--token_type=words")
-    ),
-    "unknown option": Mistake(
-        "--exit_layer: hparams/demo.yaml has no such option",
-        "Did you mean exit_layers?",
-        (CORPUS, "--exit_layer=[2]"),
-    ),
-    "option given twice": Mistake(
-        "--seed: given more than once", "leave one", ("--seed=1", "--seed=2")
-    ),
-    "option that is no YAML": Mistake(
-        "command line: ", "--exit_layers=[2,4,6]", ("--exit_layers=[2,4",)
-    ),
-    "unknown option in the YAML": Mistake(
-        "ROOT/unknown.yaml: the option `exit_layer` is unknown",
-        "Did you mean exit_layers?",
-        (CORPUS,),
-        "ROOT/unknown.yaml",
-    ),
-    "option missing in the YAML": Mistake(
-        "ROOT/missing.yaml: lacks the options checkpoint_rule",
-        "hparams/",
-        (CORPUS,),
-        "ROOT/missing.yaml",
-    ),
-    "YAML that is none": Mistake(
-        "ROOT/broken.yaml: cannot be loaded",
-        "Check the values",
-        (CORPUS,),
-        "ROOT/broken.yaml",
-    ),
-    "no YAML": Mistake(
-        "hparams/demos.yaml: this YAML cannot be read",
-        "lie in hparams/",
-        (CORPUS,),
-        "hparams/demos.yaml",
-    ),
-    "impossible exit": Mistake(
-        "exit_layers: [9]", "between 1 and 6", (CORPUS, "--exit_layers=[9]")
-    ),
-    "heads that do not divide the width": Mistake(
-        "hparams/demo.yaml: cannot be loaded",
-        "divisible",
-        (CORPUS, "--nhead=3"),
-    ),
-    "unknown checkpoint rule": Mistake(
-        "checkpoint_rule: 'newest'",
-        "last_exit, mean_of_exits, best_exit",
-        (CORPUS, "--checkpoint_rule=newest"),
-    ),
-    "too few weights": Mistake(
-        "exit_weights: [1.0, 1.0] must hold 3",
-        "one per entry of exit_layers",
-        (CORPUS, "--exit_weights=[1,1]"),
-    ),
-    "dynamic batching misspelt": Mistake(
-        "dynamic_batching: ",
-        "max_batch_length",
-        (CORPUS, "--dynamic_batching={max_length: 3}"),
-    ),
-    "output below a file": Mistake(
-        "output_folder: ROOT/fine.csv/out cannot be written",
-        "--output_folder=...",
-        (CORPUS, "--output_folder=ROOT/fine.csv/out"),
-    ),
-    "another vocabulary than the checkpoint's": Mistake(
-        "ROOT/trained/save: its checkpoints do not fit this model",
-        "new output_folder",
-        (CORPUS, "--output_neurons=30"),
-        trained=True,
-    ),
-    "fewer exits than the checkpoint's": Mistake(
-        "ROOT/trained/save: its checkpoints do not fit this model",
-        "new output_folder",
-        (CORPUS, "--exit_layers=[1,6]"),
-        trained=True,
-    ),
-    "other exits than the checkpoint's, as many": Mistake(
-        "exit_layers: [1, 4, 6]",
-        "new output_folder",
-        (CORPUS, "--exit_layers=[1,4,6]"),
-        trained=True,
-    ),
-}
-DEFAULTS = {"--exit_layers": "[1,3,6]", "--number_of_epochs": "1"}
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:

@@ -19,7 +19,7 @@ from speechbrain.augment.augmenter import Augmenter
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.brain import CTCEarlyExitBrain
-from tests.helpers import EXITS, tiny_brain, tiny_model, tone_dataset
+from tests.helpers import EXITS, VOCAB, tiny_brain, tiny_model, tone_dataset
 
 LOADER = {"batch_size": 4, "shuffle": True}
 
@@ -199,6 +199,20 @@ def test_checkpoint_of_another_model(tmp_path: Path) -> None:
         assert key in str(error.value)
 
 
+def test_checkpoint_of_other_exits(tmp_path: Path) -> None:
+    """As many exits at other layers: the weights fit, the meaning does not."""
+    fit(tiny_brain(tmp_path, tiny_model(exit_layers=(2, 4))))
+    other = tiny_brain(tmp_path, tiny_model(exit_layers=(1, 4)), epochs=2)
+    with pytest.raises(InputError, match=r"exit_layers: \[1, 4\].*\[2, 4\]"):
+        fit(other)
+
+
+def test_tokens_beyond_the_vocabulary_are_no_text(tmp_path: Path) -> None:
+    """An output that no piece belongs to cannot end a run in decoding."""
+    brain = tiny_brain(tmp_path)
+    assert brain.decode([1, VOCAB, 2, VOCAB + 5]) == "tone1 tone2"
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("checkpoint_rule", "frist_exit"), ("exit_weights", [1.0])],
@@ -230,11 +244,6 @@ def test_augmented_copies_have_their_transcripts(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the schedule is asked after each step, so that the first step of "
-    "a run is done at the full rate instead of the warm-up's first",
-)
 def test_first_step_is_warmed_up(tmp_path: Path) -> None:
     """No optimiser step is done at a rate beyond the schedule's."""
 
@@ -247,5 +256,5 @@ def test_first_step_is_warmed_up(tmp_path: Path) -> None:
 
     brain = tiny_brain(tmp_path, epochs=10, lr=0.001, brain_class=Watched)
     fit(brain)
-    assert len(brain.rates) == 20
-    assert brain.rates[0] == pytest.approx(0.0005)
+    expected = [0.0005] + 10 * [0.001] + [0.0001 * n for n in range(9, 0, -1)]
+    assert brain.rates[:20] == pytest.approx(expected[:19] + [0.0], abs=1e-9)
