@@ -19,7 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.operating_point import (
+    OperatingPoint,
+    criterion_macs,
+    measure,
+)
+from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import lambda_bound
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.trace import Trace
@@ -134,7 +139,7 @@ def sweep(trace: Trace, name: str, scores_NE: NDArray[np.floating]) -> Curve:
     trace : Trace
         One test set.
     name : str
-        The criterion.
+        The criterion, whose own cost is charged.
     scores_NE : array of shape (N, E)
         Its scores, higher = more ready.
 
@@ -142,10 +147,11 @@ def sweep(trace: Trace, name: str, scores_NE: NDArray[np.floating]) -> Curve:
     -------
     Curve
     """
+    cost_NE = criterion_macs(trace, get_criterion(name))
     return _curve(
         name,
         (
-            measure(trace, first_exit(scores_NE, limit), float(limit))
+            measure(trace, first_exit(scores_NE, limit), float(limit), cost_NE)
             for limit in thresholds_for(scores_NE)
         ),
     )

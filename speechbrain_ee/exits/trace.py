@@ -101,6 +101,11 @@ class TraceHeader:
         Parameters of the model truncated at exit k.
     macs_reference_s : float
         Length in seconds of the audio that ``macs`` is for.
+    vocab_size : int, optional
+        Entries of a frame's output distribution.
+    frames_per_s : float, optional
+        Such frames per second of audio. With the vocabulary it tells what a
+        criterion costs.
     """
 
     name: str
@@ -109,6 +114,8 @@ class TraceHeader:
     macs: tuple[int, ...] | None = None
     parameters: tuple[int, ...] | None = None
     macs_reference_s: float = MACS_REFERENCE_S
+    vocab_size: int | None = None
+    frames_per_s: float | None = None
 
 
 @dataclass(frozen=True)

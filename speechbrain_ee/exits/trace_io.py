@@ -196,6 +196,10 @@ def _header_dict(header: TraceHeader) -> dict[str, Any]:
         row["macs_reference_s"] = float(header.macs_reference_s)
     if header.parameters is not None:
         row["parameters"] = [int(count) for count in header.parameters]
+    if header.vocab_size is not None:
+        row["vocab_size"] = int(header.vocab_size)
+    if header.frames_per_s is not None:
+        row["frames_per_s"] = float(header.frames_per_s)
     return row
 
 

@@ -30,6 +30,8 @@ HEADER_FIELDS = {
     "macs",
     "macs_reference_s",
     "parameters",
+    "vocab_size",
+    "frames_per_s",
 }
 UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
 EXIT_FIELDS = {"layer", "hyp", "errors", "evidence", "macs"}
@@ -119,6 +121,15 @@ class Line:
             self.fail(field, f"a finite number was expected, got {value!r}")
         return float(value)
 
+    def positive(self, name: str) -> float | None:
+        """A field that may be a positive number."""
+        if name not in self.row:
+            return None
+        value = self.number_of(self.row[name], name)
+        if value <= 0:
+            self.fail(name, f"{value} is not positive")
+        return value
+
     def counts(self, name: str, length: int | None) -> tuple[int, ...] | None:
         """A field that may be a list of counts."""
         values = self.row.get(name)
@@ -139,19 +150,18 @@ class Line:
             self.fail("exit_layers", "missing")
         if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
             self.fail("exit_layers", f"{list(layers)} does not increase")
-        reference_s = self.number_of(
-            self.row.get("macs_reference_s", MACS_REFERENCE_S),
-            "macs_reference_s",
-        )
-        if reference_s <= 0:
-            self.fail("macs_reference_s", f"{reference_s} is not positive")
+        vocab_size = self.row.get("vocab_size")
+        if vocab_size is not None:
+            self.count(vocab_size, "vocab_size")
         return TraceHeader(
             self.text("name"),
             self.text("decoding"),
             layers,
             self.counts("macs", len(layers)),
             self.counts("parameters", len(layers)),
-            reference_s,
+            self.positive("macs_reference_s") or MACS_REFERENCE_S,
+            vocab_size,
+            self.positive("frames_per_s"),
         )
 
     def utterance(self, header: TraceHeader) -> UtteranceRecord:

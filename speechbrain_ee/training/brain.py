@@ -68,6 +68,12 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         )
         # A wrong rule must not wait for the end of the first epoch.
         selection_wer([0.0], self.hparams.checkpoint_rule)
+        if self.max_grad_norm <= 0:
+            raise InputError(
+                f"max_grad_norm: {self.max_grad_norm} must be positive: "
+                "clipping to a negative norm reverses the gradient. Leave "
+                "clipping out with a large number, for example 1.0e+9."
+            )
         self.recorder: TraceRecorder | None = None
         self.exit_loss_means = ExitLosses(self.exit_layers)
         if self.checkpointer is not None:

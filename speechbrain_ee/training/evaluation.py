@@ -87,6 +87,8 @@ class ExitEvaluation:
             exit_layers=self.exit_layers,
             macs=cost.macs(reference_samples),
             parameters=cost.parameters(),
+            vocab_size=model.heads.vocab_size,
+            frames_per_s=cost.frames(reference_samples) / MACS_REFERENCE_S,
         )
         folder = Path(self.hparams.output_folder)
         path = folder / "traces" / f"{name}.jsonl.gz"

@@ -4,6 +4,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +85,31 @@ def test_sweep_is_the_loop_over_utterances(trace):
         assert point.wer == pytest.approx(100 * errors / words)
         assert point.avg_layer == pytest.approx(layers / len(trace))
         assert point.avg_macs == pytest.approx(macs / len(trace))
+
+
+@settings(max_examples=25)
+@given(TRACES)
+def test_a_criterion_is_charged_where_it_is_evaluated(trace):
+    told = replace(trace.header, vocab_size=30, frames_per_s=25.0)
+    told = Trace(told, trace.records)
+    scores_NE = -trace.evidence_NE("entropy")
+    exits = len(trace.layers_E)
+    for free, paid in zip(
+        sweep(trace, "entropy", scores_NE).points,
+        sweep(told, "entropy", scores_NE).points,
+        strict=True,
+    ):
+        macs = 0
+        for record in trace.records:
+            for k, exit_ in enumerate(record.exits):
+                if k == exits - 1:
+                    break
+                macs += math.ceil(25.0 * record.duration_s) * 30
+                if -exit_.evidence["entropy"] >= free.threshold:
+                    break
+        surcharge = paid.avg_macs - free.avg_macs
+        assert surcharge == pytest.approx(macs / len(trace))
+        assert (paid.wer, paid.avg_layer) == (free.wer, free.avg_layer)
 
 
 @settings(max_examples=25)

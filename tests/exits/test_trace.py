@@ -20,7 +20,9 @@ from speechbrain_ee.exits import (
     write_trace,
 )
 
-HEADER = TraceHeader("tiny", "greedy", (2, 4), (100, 300), (10, 20), 5.0)
+HEADER = TraceHeader(
+    "tiny", "greedy", (2, 4), (100, 300), (10, 20), 5.0, 29, 25.0
+)
 RECORDS = (
     UtteranceRecord(
         "u1",
@@ -224,6 +226,8 @@ def test_malformed_utterance(tmp_path, case):
         (HEAD.replace("}", ',"macs":[1]}'), "macs"),
         (HEAD.replace("}", ',"macs_reference_s":0}'), "macs_reference_s"),
         (HEAD.replace("}", ',"parameters":[1,-2]}'), "parameters"),
+        (HEAD.replace("}", ',"vocab_size":2.5}'), "vocab_size"),
+        (HEAD.replace("}", ',"frames_per_s":-1}'), "frames_per_s"),
     ],
 )
 def test_malformed_header(tmp_path, header, field):

@@ -23,7 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 DRIVER = '''
 """Run train.py; note every loss; die at a given place."""
-import json, os, sys
+import json, os, signal, sys
 import torch
 import train
 from speechbrain_ee.training.brain import CTCEarlyExitBrain
@@ -31,6 +31,8 @@ from speechbrain_ee.training.brain import CTCEarlyExitBrain
 plan = json.loads(sys.argv.pop(1))
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True, warn_only=True)
+# A test started in the background may have inherited a deaf ear for it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 on_fit_batch_end = CTCEarlyExitBrain.on_fit_batch_end
 save = torch.save
 
