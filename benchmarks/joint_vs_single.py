@@ -8,6 +8,8 @@ utterances. A run that is finished already is only evaluated again.
 
 > python benchmarks/joint_vs_single.py digits --data_folder=DIR
 > python benchmarks/joint_vs_single.py english5h --depths 12 --data_folder=DIR
+> python benchmarks/joint_vs_single.py digits --depths 6 --label digits-slow \
+>     --lr=0.0007 --number_of_epochs=8 --data_folder=DIR
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("system", help="name of a YAML in hparams/")
     parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--folder", type=Path, help="output folder")
+    parser.add_argument("--label", help="of the result, default: the system")
     parser.add_argument(
         "--results", type=Path, default=ROOT / "benchmarks" / "results"
     )
@@ -178,7 +181,8 @@ def main() -> None:
         line for line in text.splitlines() if line.startswith("exit_layers:")
     )
     depths = arguments.depths or yaml.safe_load(layers)["exit_layers"]
-    folder = arguments.folder or ROOT / "results" / arguments.system
+    label = arguments.label or arguments.system
+    folder = arguments.folder or ROOT / "results" / label
     folder = folder.resolve()
     hours = {"joint": train(arguments.system, folder / "joint", options) / 3600}
     for depth in depths:
@@ -192,7 +196,7 @@ def main() -> None:
         )
     result = compare(folder, depths)
     store(
-        arguments.results / f"joint_vs_single.{arguments.system}.json",
+        arguments.results / f"joint_vs_single.{label}.json",
         {
             "system": arguments.system,
             "options": [o for o in options if "folder" not in o],

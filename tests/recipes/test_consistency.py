@@ -155,3 +155,17 @@ def test_no_key_is_written_twice(path: Path) -> None:
     """Of two equal keys YAML would silently keep the last."""
     keys = top_level_keys(path.read_text(encoding="utf-8"))
     assert len(keys) == len(set(keys))
+
+
+def test_systems_share_one_structure() -> None:
+    """The same keys in the same order; only the schedule's differ."""
+    schedules = {"warmup_share", "cooldown_share", "n_warmup_steps"}
+    orders = {
+        tuple(
+            key
+            for key in top_level_keys(path.read_text(encoding="utf-8"))
+            if key not in schedules
+        )
+        for path in recipe_yamls()
+    }
+    assert len(orders) == 1
