@@ -31,6 +31,7 @@ class EncoderState:
 
     Example
     -------
+    >>> import torch
     >>> state = EncoderState(
     ...     hidden_BTD=torch.rand(3, 9, 4),
     ...     lengths_B=torch.tensor([9, 5, 2]),
