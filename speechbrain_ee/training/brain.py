@@ -229,9 +229,10 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         for layer, wer in zip(self.exit_layers, rates.wer):
             stats[f"WER L{layer}"] = wer
         self.collapse_monitor.check(epoch, rates)
-        if not if_main_process():
-            return
-        logger.info("epoch %d: valid WER  %s", epoch, rates)
+        if if_main_process():
+            logger.info("epoch %d: valid WER  %s", epoch, rates)
+        # Called by every process: SpeechBrain lets the main one work and the
+        # others wait for its result.
         self.hparams.train_logger.log_stats(
             stats_meta={
                 "epoch": epoch,
