@@ -8,6 +8,7 @@ import difflib
 import logging
 import os
 import re
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,8 @@ def make_output_folder(folder: str) -> None:
     """
     try:
         os.makedirs(folder, exist_ok=True)
-        probe = Path(folder) / ".writable"
-        probe.touch()
-        probe.unlink()
+        # A name of its own: every process of a distributed run comes by here.
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(
             f"output_folder: {folder} cannot be written ({error.strerror}); "
