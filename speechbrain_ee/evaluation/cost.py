@@ -40,7 +40,6 @@ class CostModel:
     def __init__(self, model: EarlyExitModel):
         self.model = model
         self.encoder = model.encoder
-        self._hop_samples = self.encoder.features.hop_samples
         self._by_frames = lru_cache(_REMEMBERED)(self._exits)
 
     def macs(self, samples: int) -> tuple[int, ...]:
@@ -57,7 +56,7 @@ class CostModel:
             Features, front-end, layers, and the heads of the exits passed on
             the way: what a live early exit pays, its criterion aside.
         """
-        return self._by_frames(samples // self._hop_samples + 1)
+        return self._by_frames(self.encoder.features.frames(samples))
 
     def parameters(self) -> tuple[int, ...]:
         """Parameters of the model truncated at every exit.
@@ -79,7 +78,7 @@ class CostModel:
 
     def frames(self, samples: int) -> int:
         """Encoder frames of an utterance of so many samples."""
-        return self.front_end(samples // self._hop_samples + 1)[1]
+        return self.front_end(self.encoder.features.frames(samples))[1]
 
     def features(self, frames: int) -> int:
         """MACs of the log-mel features.

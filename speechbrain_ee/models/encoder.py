@@ -20,7 +20,7 @@ from speechbrain.lobes.models.transformer.TransformerASR import (
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.masking import mask_padding_in, padding_mask
+from speechbrain_ee.models.masking import mask_padding_in
 from speechbrain_ee.models.state import EncoderState
 
 
@@ -178,7 +178,7 @@ class MultiExitEncoder(nn.Module):
         """
         target = next(k for k in self.exit_layers if k > state.depth)
         hidden_BTD = state.hidden_BTD
-        mask_BT = padding_mask(state.lengths_B, hidden_BTD.shape[1])
+        mask_BT = state.padding_mask_BT
         src_mask = make_transformer_src_mask(hidden_BTD, causal=self.causal)
         for layer in self.layers[state.depth : target]:
             if self._skips_layer():

@@ -38,6 +38,10 @@ class LogMel(nn.Module):
         self.normalize = normalize
         self.hop_samples = compute_features.compute_STFT.hop_length
 
+    def frames(self, samples: int | Tensor) -> int | Tensor:
+        """Frames of so many samples: one per hop, and one at the start."""
+        return samples // self.hop_samples + 1
+
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features.
 
@@ -60,7 +64,7 @@ class LogMel(nn.Module):
         samples_B = (wav_lens * samples).round().long()
         wavs = wavs.masked_fill(padding_mask(samples_B, samples), 0.0)
         features_BTF = self.compute_features(wavs)
-        lengths_B = samples_B // self.hop_samples + 1
+        lengths_B = self.frames(samples_B)
         if self.normalize is not None:
             # Half a frame less: SpeechBrain rounds up after multiplying with
             # T again, and would count a padded frame in 4 % of the cases.
