@@ -7,6 +7,7 @@ Authors
 import argparse
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from speechbrain_ee import __version__
 from speechbrain_ee.errors import exits_on_input_error
@@ -29,7 +30,29 @@ def _demo_corpus(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from speechbrain_ee.evaluation.report import report_command
 
-    print(report_command(arguments.trace, arguments.out, arguments.json))
+    print(
+        report_command(
+            arguments.trace, arguments.out, arguments.json, arguments.policy
+        )
+    )
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from speechbrain_ee.evaluation.calibrate import calibrate_command
+
+    print(
+        calibrate_command(
+            arguments.trace,
+            arguments.criterion,
+            arguments.budget,
+            arguments.method,
+            arguments.delta,
+            arguments.per_exit,
+            arguments.out,
+            arguments.set,
+            arguments.target,
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,16 +84,71 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--trace",
         nargs="+",
+        action="extend",
         required=True,
         metavar="FILE",
         help="exit traces (.jsonl or .jsonl.gz)",
     )
     report.add_argument("--out", required=True, help="folder for the report")
     report.add_argument(
+        "--policy",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="policy files to measure, as `calibrate` writes them",
+    )
+    report.add_argument(
         "--json", action="store_true", help="print report.json, not tables"
     )
     report.set_defaults(run=_report)
+    _add_calibrate(commands)
     return parser
+
+
+def _add_calibrate(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate", help="thresholds that hold a budget, from a trace"
+    )
+    calibrate.add_argument(
+        "--trace", required=True, metavar="FILE", help="calibration data"
+    )
+    calibrate.add_argument(
+        "--criterion", required=True, help="for example entropy"
+    )
+    calibrate.add_argument(
+        "--budget",
+        required=True,
+        help="layers=8.5, macs=4.2G, wer=+0.5 (points) or wer=+5%% "
+        "(relative), the last two over the last exit",
+    )
+    calibrate.add_argument(
+        "--method",
+        default="ltt",
+        help="naive, crc (conformal risk control) or ltt (Learn then Test, "
+        "the default)",
+    )
+    calibrate.add_argument(
+        "--delta",
+        type=float,
+        default=0.1,
+        help="accepted probability of breaking the budget (ltt; default 0.1)",
+    )
+    calibrate.add_argument(
+        "--per-exit",
+        action="store_true",
+        help="a threshold per exit instead of one for all",
+    )
+    calibrate.add_argument("--set", help="one set of the trace (default all)")
+    calibrate.add_argument(
+        "--target",
+        metavar="FILE",
+        help="trace of the data that the policy is meant for",
+    )
+    calibrate.add_argument(
+        "--out", required=True, help="policy file (.yaml) to write"
+    )
+    calibrate.set_defaults(run=_calibrate)
 
 
 @exits_on_input_error

@@ -1,24 +1,29 @@
 """Everything that a report says about one test set, as numbers.
 
+Axes: N utterances, E exits.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.curves import (
     Curve,
     fixed_exits,
     mixture,
     oracle_curve,
-    sweep,
+)
+from speechbrain_ee.evaluation.difficulty import (
+    DifficultyHistogram,
+    difficulty_histogram,
 )
 from speechbrain_ee.evaluation.examples import Example, choose_examples
 from speechbrain_ee.evaluation.operating_point import (
@@ -26,8 +31,8 @@ from speechbrain_ee.evaluation.operating_point import (
     measure,
     reference_words,
 )
+from speechbrain_ee.evaluation.policy_result import PolicyResult
 from speechbrain_ee.evaluation.result import Result, exit_shares
-from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.oracle import (
     earliest_best,
     earliest_no_worse,
@@ -37,7 +42,8 @@ from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.scoring import char_counts, edit_counts
 from speechbrain_ee.exits.trace import Trace
 
-logger = logging.getLogger(__name__)
+# After the criteria that tables put first: those without such a point.
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,24 @@ class SetAnalysis:
         Its part of the trace.
     criteria : mapping of str to Result
         By name of the criterion; empty if the trace has no evidence.
+    scores : mapping of str to array of shape (N, E)
+        Of these criteria.
+    policies : tuple of PolicyResult
+        Given policies, measured on this set.
     """
 
     key: str
     trace: Trace
     criteria: Mapping[str, Result] = field(default_factory=dict)
+    scores: Mapping[str, NDArray[np.float64]] = field(
+        default_factory=dict, repr=False
+    )
+    policies: tuple[PolicyResult, ...] = ()
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """Draws of the set, shared by all curves."""
+        return Bootstrap(self.trace)
 
     @cached_property
     def words(self) -> int:
@@ -89,12 +108,14 @@ class SetAnalysis:
     @cached_property
     def fixed(self) -> Result:
         """Every utterance at the same exit."""
-        return self.result(fixed_exits(self.trace))
+        return self.result(fixed_exits(self.trace, self.bootstrap))
 
     @cached_property
     def mixture(self) -> Result:
         """A random mix of two fixed exits."""
-        result = self.result(mixture(self.fixed.curve))
+        result = self.result(
+            mixture(self.fixed.curve, bootstrap=self.bootstrap)
+        )
         return result.with_macs(self.mixture_by_macs, self.wer[-1])
 
     @cached_property
@@ -107,7 +128,7 @@ class SetAnalysis:
     @cached_property
     def oracle(self) -> Result:
         """The lambda bound."""
-        result = self.result(oracle_curve(self.trace))
+        result = self.result(oracle_curve(self.trace, bootstrap=self.bootstrap))
         return result.with_macs(self.oracle_by_macs, self.wer[-1])
 
     @cached_property
@@ -150,6 +171,37 @@ class SetAnalysis:
         """A few utterances of two kinds; none without hypotheses."""
         return choose_examples(self.trace)
 
+    def extended(self, **fields: Any) -> "SetAnalysis":
+        """The same analysis with some fields replaced.
+
+        Arguments
+        ---------
+        **fields : any
+            New values.
+
+        Returns
+        -------
+        SetAnalysis
+            What depends on the trace alone is not computed again.
+        """
+        analysis = replace(self, **fields)
+        for view in ("bootstrap", "fixed", "mixture", "oracle"):
+            if view in self.__dict__:
+                analysis.__dict__[view] = self.__dict__[view]
+        return analysis
+
+    def ranked(self) -> list[Result]:
+        """Criteria by the layers needed at 5 % more errors, fewest first.
+
+        Returns
+        -------
+        list of Result
+        """
+        return sorted(
+            self.criteria.values(),
+            key=lambda r: r.plus_5.avg_layer if r.plus_5 else _NEVER,
+        )
+
     def results(self) -> Iterator[Result]:
         """All ways of choosing exits, in the order of the tables.
 
@@ -159,7 +211,7 @@ class SetAnalysis:
         """
         yield self.fixed
         yield self.mixture
-        yield from self.criteria.values()
+        yield from self.ranked()
         yield self.oracle
 
     def best_criterion(self) -> Result | None:
@@ -193,89 +245,62 @@ class SetAnalysis:
         last = curve if curve.name == "fixed" else self.fixed.curve
         return Result.at_levels(curve, last.points[-1].wer)
 
+    def criterion_result(
+        self, curve: Curve, scores_NE: NDArray[np.floating]
+    ) -> Result:
+        """Read the curve of a criterion, with all that is said of one.
 
-def analyse(trace: Trace, key: str | None = None) -> SetAnalysis:
-    """Analyse one test set.
+        Arguments
+        ---------
+        curve : Curve
+            From a sweep of thresholds.
+        scores_NE : array of shape (N, E)
+            The scores swept over.
 
-    Arguments
-    ---------
-    trace : Trace
-        One set (see :meth:`Trace.subset`).
-    key : str, optional
-        Its name in the report; by default the name of the set.
+        Returns
+        -------
+        Result
+        """
+        result = self.result(curve).with_gap(self.mixture, self.oracle)
+        point = result.equal_wer
+        if point is None or point.threshold is None:
+            return result
+        choice_N = first_exit(scores_NE, point.threshold)
+        shares = exit_shares(choice_N, scores_NE.shape[1])
+        return replace(result, exit_shares=shares)
 
-    Returns
-    -------
-    SetAnalysis
-    """
-    bare = SetAnalysis(key or trace.sets[0], trace)
-    criteria = {}
-    for name in criterion_names():
-        if name not in trace.evidence_names:
-            continue
-        scores_NE = get_criterion(name).score(trace.evidence_NE(name))
-        result = bare.result(sweep(trace, name, scores_NE))
-        criteria[name] = _with_shares(result, scores_NE)
-    return SetAnalysis(bare.key, trace, criteria)
+    def difficulty(self, result: Result) -> DifficultyHistogram | None:
+        """Where easy and hard utterances stop when the WER is kept.
 
+        Arguments
+        ---------
+        result : Result
+            Of one of the criteria.
 
-def analyse_all(traces: Sequence[Trace]) -> dict[str, SetAnalysis]:
-    """Analyse every set of every trace.
+        Returns
+        -------
+        DifficultyHistogram or None
+            None if it is no criterion of this set, or cannot keep the word
+            error rate of the last exit.
+        """
+        point, scores_NE = result.equal_wer, self.scores.get(result.name)
+        if scores_NE is None or point is None or point.threshold is None:
+            return None
+        choice_N = first_exit(scores_NE, point.threshold)
+        return difficulty_histogram(self.trace, choice_N)
 
-    Arguments
-    ---------
-    traces : sequence of Trace
-        Sets of one name in two traces are told apart by what the traces
-        differ in.
+    def excess(self, wer: float) -> float | None:
+        """How much a word error rate is above the last exit's.
 
-    Returns
-    -------
-    dict of str to SetAnalysis
-    """
-    analyses: dict[str, SetAnalysis] = {}
-    all_sets = [name for trace in traces for name in trace.sets]
-    for trace in traces:
-        _log_unknown_evidence(trace)
-        trace.score()
-        for name in trace.sets:
-            key = name
-            if all_sets.count(name) > 1:
-                key = f"{name}, {_difference(trace, traces)}"
-            if key in analyses:
-                raise InputError(
-                    f"{trace.source}: set {key!r} is there twice; give every "
-                    f"trace once, and traces that differ in name or decoding."
-                )
-            analyses[key] = analyse(trace.subset(name), key)
-    return analyses
+        Arguments
+        ---------
+        wer : float
+            In percent.
 
-
-def _difference(trace: Trace, traces: Sequence[Trace]) -> str:
-    """What tells a trace from the others: model, decoding or both."""
-    models = {other.header.name for other in traces}
-    decodings = {other.header.decoding for other in traces}
-    if len(models) == 1:
-        return trace.header.decoding
-    if len(decodings) == 1:
-        return trace.header.name
-    return f"{trace.header.name}, {trace.header.decoding}"
-
-
-def _log_unknown_evidence(trace: Trace) -> None:
-    unknown = sorted(set(trace.evidence_names) - set(criterion_names()))
-    if unknown:
-        logger.info(
-            "%s: evidence %s belongs to no registered criterion; left out",
-            trace.source,
-            ", ".join(unknown),
-        )
-
-
-def _with_shares(result: Result, scores_NE: NDArray[np.floating]) -> Result:
-    point = result.equal_wer
-    if point is None or point.threshold is None:
-        return result
-    choice_N = first_exit(scores_NE, point.threshold)
-    return replace(
-        result, exit_shares=exit_shares(choice_N, scores_NE.shape[1])
-    )
+        Returns
+        -------
+        float or None
+            In percent of the last exit's; None if that makes no error.
+        """
+        last = self.wer[-1]
+        return 100 * (wer / last - 1) if last else None

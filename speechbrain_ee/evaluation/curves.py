@@ -1,108 +1,50 @@
 """Operating curves: word error rate against compute, from a trace.
 
-An operating point is what a policy gives on a test set: its word error rate
-and the average depth (and multiply-accumulates) it needs. A curve is the
-points of one family. The mixture line is what tossing a coin between two
+A sweep of thresholds gives the curve of a criterion. The mixture line is what tossing a coin between two
 fixed exits gives; a criterion is worth what lies between that line and the
 oracle.
 
-Axes: N utterances, E exits.
+Axes: N utterances, E exits, T thresholds.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ee.evaluation.bootstrap import Bootstrap
+from speechbrain_ee.evaluation.curve import Curve
 from speechbrain_ee.evaluation.operating_point import (
     OperatingPoint,
     criterion_macs,
-    measure,
+    measure_many,
 )
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import lambda_bound
-from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.trace import Trace
+
+__all__ = [
+    "Curve",
+    "exit_choices",
+    "fixed_exits",
+    "mixture",
+    "oracle_curve",
+    "sweep",
+    "thresholds_for",
+]
 
 MAX_THRESHOLDS = 200
 MAX_PRICES = 100
-# WER in percent is a quotient of integers: far below one error in 10^7 words.
-WER_TOLERANCE = 1e-9
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Operating points of one family, in order of average layer.
-
-    Arguments
-    ---------
-    name : str
-        Criterion, ``fixed``, ``oracle`` or ``mixture``.
-    points : tuple of OperatingPoint
-        Measured points.
-    mixable : bool
-        Whether every point on the line between two neighbours can be had
-        (by choosing at random between two fixed exits), too.
-    """
-
-    name: str
-    points: tuple[OperatingPoint, ...]
-    mixable: bool = False
-
-    def axis(self, name: str) -> NDArray[np.float64]:
-        """One coordinate of all points.
-
-        Arguments
-        ---------
-        name : str
-            ``avg_layer``, ``avg_macs``, ``wer`` or ``threshold``.
-
-        Returns
-        -------
-        array of shape (points,)
-        """
-        values = [getattr(point, name) for point in self.points]
-        return np.array(
-            [np.nan if value is None else value for value in values]
-        )
-
-    def cheapest(
-        self, wer: float, axis: str = "avg_layer"
-    ) -> OperatingPoint | None:
-        """The point with the smallest cost at a word error rate.
-
-        Arguments
-        ---------
-        wer : float
-            Word error rate in percent that must not be exceeded.
-        axis : str
-            The cost, ``avg_layer`` or ``avg_macs``.
-
-        Returns
-        -------
-        OperatingPoint or None
-            None if no point of the curve is that good.
-        """
-        good = [p for p in self.points if p.wer <= wer + WER_TOLERANCE]
-        best = min(good, key=lambda p: (getattr(p, axis), p.wer), default=None)
-        if best is None or not self.mixable:
-            return best
-        place = self.points.index(best)
-        if place == 0:
-            return best
-        return _between(self.points[place - 1], best, wer)
 
 
 def thresholds_for(scores_NE: NDArray[np.floating]) -> NDArray[np.float64]:
     """Thresholds of a sweep: quantiles of the scores that decide.
 
-    The first stops every utterance at the first exit, the last none before
-    the last exit.
+    The first stops every utterance at the first exit that has a score, the
+    last none before the last exit.
 
     Arguments
     ---------
@@ -112,26 +54,70 @@ def thresholds_for(scores_NE: NDArray[np.floating]) -> NDArray[np.float64]:
     Returns
     -------
     array
-        At most ``MAX_THRESHOLDS`` increasing values.
+        At most ``MAX_THRESHOLDS`` increasing, finite values.
 
     Example
     -------
     >>> thresholds_for(np.array([[0.0, 1.0, 9.0]])).round(3).tolist()
     [0.0, 1.0, 1.0]
     """
-    deciding = np.unique(scores_NE[:, :-1].astype(np.float64))
-    if not deciding.size:
+    deciding_NE = scores_NE[:, :-1].astype(np.float64)
+    # infinite: nothing to go by yet, which no threshold can change
+    distinct, counts = np.unique(
+        deciding_NE[np.isfinite(deciding_NE)], return_counts=True
+    )
+    if not distinct.size:
         return np.zeros(1)
-    if deciding.size >= MAX_THRESHOLDS:
-        places = np.linspace(0, 1, MAX_THRESHOLDS - 1)
+    if distinct.size >= MAX_THRESHOLDS:
+        # one value that many share is one threshold, not many
+        weights = np.minimum(counts, counts.sum() / MAX_THRESHOLDS).cumsum()
+        places = np.linspace(0, weights[-1], MAX_THRESHOLDS - 1)
         # taken from the scores themselves: between them nothing changes
-        deciding = np.unique(
-            np.quantile(scores_NE[:, :-1], places, method="nearest")
-        )
-    return np.append(deciding, np.nextafter(deciding[-1], np.inf))
+        chosen = np.searchsorted(weights, places)
+        distinct = distinct[np.unique(chosen.clip(max=distinct.size - 1))]
+    return np.append(distinct, np.nextafter(distinct[-1], np.inf))
 
 
-def sweep(trace: Trace, name: str, scores_NE: NDArray[np.floating]) -> Curve:
+def exit_choices(
+    scores_NE: NDArray[np.floating], thresholds_T: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """First exit whose score reaches the threshold, for many thresholds.
+
+    As many exits are passed as have a running maximum of scores below the
+    threshold, the last exit aside, which always stops.
+
+    Arguments
+    ---------
+    scores_NE : array of shape (N, E)
+        Scores, higher = more ready; the last column is not consulted.
+    thresholds_T : array of shape (T,)
+        Each used for all exits.
+
+    Returns
+    -------
+    array of shape (N, T)
+        Columns of the exits, counted from 0.
+
+    Example
+    -------
+    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2]])
+    >>> exit_choices(scores, np.array([0.2, 0.6, 0.8])).tolist()
+    [[0, 1, 2], [0, 0, 2]]
+    """
+    choice_NT = np.zeros((len(scores_NE), len(thresholds_T)), dtype=np.int64)
+    if scores_NE.shape[1] > 1:
+        ready_NE = np.maximum.accumulate(scores_NE[:, :-1], axis=1)
+        for column_N in ready_NE.T:
+            choice_NT += column_N[:, None] < thresholds_T
+    return choice_NT
+
+
+def sweep(
+    trace: Trace,
+    name: str,
+    scores_NE: NDArray[np.floating],
+    bootstrap: Bootstrap | None = None,
+) -> Curve:
     """Curve of a criterion with one threshold for all exits.
 
     Arguments
@@ -142,42 +128,47 @@ def sweep(trace: Trace, name: str, scores_NE: NDArray[np.floating]) -> Curve:
         The criterion, whose own cost is charged.
     scores_NE : array of shape (N, E)
         Its scores, higher = more ready.
+    bootstrap : Bootstrap, optional
+        Draws of the set, for intervals.
 
     Returns
     -------
     Curve
     """
-    cost_NE = criterion_macs(trace, get_criterion(name))
-    return _curve(
-        name,
-        (
-            measure(trace, first_exit(scores_NE, limit), float(limit), cost_NE)
-            for limit in thresholds_for(scores_NE)
-        ),
+    thresholds_T = thresholds_for(scores_NE)
+    choice_NT = exit_choices(scores_NE, thresholds_T)
+    points = measure_many(
+        trace,
+        choice_NT,
+        thresholds_T,
+        criterion_macs(trace, get_criterion(name)),
     )
+    return _curve(name, points, choice_NT, bootstrap)
 
 
-def fixed_exits(trace: Trace) -> Curve:
+def fixed_exits(trace: Trace, bootstrap: Bootstrap | None = None) -> Curve:
     """One point per exit: every utterance stops there.
 
     Arguments
     ---------
     trace : Trace
         One test set.
+    bootstrap : Bootstrap, optional
+        Draws of the set, for intervals.
 
     Returns
     -------
     Curve
     """
-    count = len(trace)
-    points = (
-        measure(trace, np.full(count, column))
-        for column in range(len(trace.layers_E))
-    )
-    return Curve("fixed", tuple(points))
+    exits = len(trace.layers_E)
+    choice_NE = np.tile(np.arange(exits), (len(trace), 1))
+    points = measure_many(trace, choice_NE, [None] * exits)
+    return _curve("fixed", points, choice_NE, bootstrap)
 
 
-def mixture(fixed: Curve, axis: str = "avg_layer") -> Curve:
+def mixture(
+    fixed: Curve, axis: str = "avg_layer", bootstrap: Bootstrap | None = None
+) -> Curve:
     """Lower convex hull of the fixed exits.
 
     Every point on it is had by choosing at random between two fixed exits,
@@ -189,6 +180,8 @@ def mixture(fixed: Curve, axis: str = "avg_layer") -> Curve:
         The fixed exits.
     axis : str
         Cost, ``avg_layer`` or ``avg_macs``.
+    bootstrap : Bootstrap, optional
+        Draws of the set, for the intervals of the layers needed.
 
     Returns
     -------
@@ -199,10 +192,15 @@ def mixture(fixed: Curve, axis: str = "avg_layer") -> Curve:
         while len(hull) > 1 and not _turns_left(*hull[-2:], point, axis):
             hull.pop()
         hull.append(point)
-    return Curve("mixture", tuple(hull), mixable=True)
+    intervals = bootstrap.mixture_intervals() if bootstrap else {}
+    return Curve(
+        "mixture", tuple(hull), mixable=True, layer_intervals=intervals
+    )
 
 
-def oracle_curve(trace: Trace, axis: str = "avg_layer") -> Curve:
+def oracle_curve(
+    trace: Trace, axis: str = "avg_layer", bootstrap: Bootstrap | None = None
+) -> Curve:
     """The lambda bound: least errors + lambda x cost, lambda swept.
 
     Arguments
@@ -211,6 +209,8 @@ def oracle_curve(trace: Trace, axis: str = "avg_layer") -> Curve:
         One test set; with multiply-accumulates if they are the cost.
     axis : str
         Cost, ``avg_layer`` or ``avg_macs``.
+    bootstrap : Bootstrap, optional
+        Draws of the set, for intervals.
 
     Returns
     -------
@@ -220,17 +220,12 @@ def oracle_curve(trace: Trace, axis: str = "avg_layer") -> Curve:
     if axis == "avg_macs" and trace.macs_NE is not None:
         # in units of a full pass, so that prices stay near one
         costs_NE = trace.macs_NE / trace.macs_NE[:, -1].mean()
-    return _curve(
-        "oracle",
-        (
-            measure(
-                trace,
-                lambda_bound(trace.errors_NE, costs_NE, price),
-                float(price),
-            )
-            for price in _prices(trace.errors_NE, costs_NE)
-        ),
+    prices_T = _prices(trace.errors_NE, costs_NE)
+    choice_NT = np.stack(
+        [lambda_bound(trace.errors_NE, costs_NE, p) for p in prices_T], axis=1
     )
+    points = measure_many(trace, choice_NT, prices_T)
+    return _curve("oracle", points, choice_NT, bootstrap)
 
 
 def _prices(
@@ -253,9 +248,24 @@ def _prices(
     return np.concatenate([changes[:1], between, changes[-1:] + 1])
 
 
-def _curve(name: str, points: Iterable[OperatingPoint]) -> Curve:
-    ordered = sorted(points, key=lambda p: (p.avg_layer, p.threshold or 0))
-    return Curve(name, tuple(ordered))
+def _curve(
+    name: str,
+    points: Sequence[OperatingPoint],
+    choice_NT: NDArray[np.integer],
+    bootstrap: Bootstrap | None,
+) -> Curve:
+    """Points in order of depth, with intervals if there are draws."""
+    order = sorted(
+        range(len(points)),
+        key=lambda t: (points[t].avg_layer, points[t].threshold or 0),
+    )
+    ordered = tuple(points[t] for t in order)
+    if bootstrap is None:
+        return Curve(name, ordered)
+    replicates = bootstrap.replicate(choice_NT[:, order])
+    low, high = replicates.band()
+    intervals = bootstrap.layer_intervals(replicates)
+    return Curve(name, ordered, False, low, high, intervals)
 
 
 def _turns_left(
@@ -264,22 +274,3 @@ def _turns_left(
     """Whether the way a, b, c turns left, as a lower hull does."""
     ab, ac = (getattr(p, axis) - getattr(a, axis) for p in (b, c))
     return ab * (c.wer - a.wer) - (b.wer - a.wer) * ac > 0
-
-
-def _between(
-    worse: OperatingPoint, better: OperatingPoint, wer: float
-) -> OperatingPoint:
-    """The point of a segment that has exactly this word error rate."""
-    if math.isclose(worse.wer, better.wer):
-        return better
-    share = (worse.wer - wer) / (worse.wer - better.wer)
-    share = min(max(share, 0.0), 1.0)
-
-    def mix(a: float | None, b: float | None) -> float | None:
-        return None if a is None or b is None else a + share * (b - a)
-
-    return OperatingPoint(
-        avg_layer=mix(worse.avg_layer, better.avg_layer) or 0.0,
-        wer=mix(worse.wer, better.wer) or 0.0,
-        avg_macs=mix(worse.avg_macs, better.avg_macs),
-    )

@@ -1,7 +1,8 @@
 """The figure of a report: word error rate against compute.
 
-One column per test set; the upper row against the average number of layers,
-the lower one against multiply-accumulates where the trace knows them.
+One row per test set and cost: encoder layers, and multiply-accumulates where
+the trace knows them. On the left the whole range, on the right what is close
+to the last exit's word error rate, where criteria differ.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -20,8 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.panel import fill_panel
-from speechbrain_ee.evaluation.theme import INK, PALE
+from speechbrain_ee.evaluation.aspect import Aspect, has_close_up
+from speechbrain_ee.evaluation.families import leaders
+from speechbrain_ee.evaluation.panel import FIXED_LABEL, fill_panel
+from speechbrain_ee.evaluation.tables import label
+from speechbrain_ee.evaluation.theme import INK, PALE, family
 
 # A PDF embeds its fonts; how is of no interest beside a report.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
@@ -58,52 +62,68 @@ def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
     Arguments
     ---------
     analyses : sequence of SetAnalysis
-        One panel (or two, one above the other) each.
+        A row of panels for each cost of each.
 
     Returns
     -------
     Figure
     """
-    axes = ["avg_layer"]
-    if any(a.trace.macs_NE is not None for a in analyses):
-        axes.append("avg_macs")
-    columns = 2 if len(analyses) == 4 else min(len(analyses), 3)
-    rows = len(axes) * math.ceil(len(analyses) / columns)
+    leading = leaders(analyses)
+    grid = [row for a in analyses for row in _rows(a, leading[a.key])]
+    columns = max(map(len, grid))
     width, height = PANEL_INCHES
     with mpl.rc_context(_SETTINGS):
         figure = Figure(
-            (width * columns, height * rows + 0.7), layout="constrained"
+            (width * columns, height * len(grid) + 0.9), layout="constrained"
         )
         FigureCanvasAgg(figure)
-        panels = figure.subplots(rows, columns, squeeze=False)
+        panels = figure.subplots(len(grid), columns, squeeze=False)
         for panel in panels.flat:
             panel.set_axis_off()
-        for place, analysis in enumerate(analyses):
-            row, column = divmod(place, columns)
-            for lower, axis in enumerate(axes):
-                if axis == "avg_macs" and analysis.trace.macs_NE is None:
-                    continue
-                panel = panels[row * len(axes) + lower, column]
+        for row, drawn in enumerate(grid):
+            for panel, (analysis, aspect) in zip(panels[row], drawn):
                 panel.set_axis_on()
-                fill_panel(panel, analysis, axis)
-                if not column:
-                    panel.set_ylabel("word error rate (%)")
-                if not lower:
-                    panel.set_title(analysis.key, loc="left")
+                fill_panel(panel, analysis, aspect)
+                panel.set_title(_title(analysis, aspect), loc="left")
+            panels[row, 0].set_ylabel("word error rate (%)")
         figure.get_layout_engine().set(h_pad=0.09, w_pad=0.07)
-        _legend(figure, panels)
+        _legend(figure, panels, analyses)
     return figure
 
 
-def draw_panel(analysis: SetAnalysis, axis: str) -> Figure:
+def aspects(
+    analysis: SetAnalysis, leading: tuple[str, ...]
+) -> list[list[Aspect]]:
+    """What there is to draw of a test set.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        The test set.
+    leading : tuple of str
+        Criteria to put in front.
+
+    Returns
+    -------
+    list of list of Aspect
+        One list per cost: the whole and, where it tells more, a close-up.
+    """
+    axes = ["avg_layer"]
+    if analysis.trace.macs_NE is not None:
+        axes.append("avg_macs")
+    sizes = (False, True) if has_close_up(analysis) else (False,)
+    return [[Aspect(axis, leading, close) for close in sizes] for axis in axes]
+
+
+def draw_panel(analysis: SetAnalysis, aspect: Aspect) -> Figure:
     """Draw one panel alone, without legend and title.
 
     Arguments
     ---------
     analysis : SetAnalysis
         The test set.
-    axis : str
-        The cost, ``avg_layer`` or ``avg_macs``.
+    aspect : Aspect
+        What to show of it.
 
     Returns
     -------
@@ -113,7 +133,7 @@ def draw_panel(analysis: SetAnalysis, axis: str) -> Figure:
         figure = Figure(PANEL_INCHES, layout="constrained")
         FigureCanvasAgg(figure)
         panel = figure.subplots()
-        fill_panel(panel, analysis, axis)
+        fill_panel(panel, analysis, aspect)
         panel.set_ylabel("word error rate (%)")
     return figure
 
@@ -150,16 +170,46 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def _legend(figure: Figure, panels: np.ndarray) -> None:
+def _rows(
+    analysis: SetAnalysis, leading: tuple[str, ...]
+) -> list[list[tuple[SetAnalysis, Aspect]]]:
+    rows = [
+        [(analysis, aspect) for aspect in row]
+        for row in aspects(analysis, leading)
+    ]
+    # without close-ups the costs stand side by side
+    return rows if len(rows[0]) > 1 else [sum(rows, [])]
+
+
+def _title(analysis: SetAnalysis, aspect: Aspect) -> str:
+    return "close to the last exit" if aspect.close else analysis.key
+
+
+def _legend(
+    figure: Figure, panels: np.ndarray, analyses: Sequence[SetAnalysis]
+) -> None:
     entries: dict[str, Artist] = {}
     for panel in panels.flat:
         for handle, text in zip(
             *panel.get_legend_handles_labels(), strict=True
         ):
             entries.setdefault(text, handle)
+    # criteria that only a later panel has stand beside the others
+    for text in (label("oracle"), FIXED_LABEL):
+        entries[text] = entries.pop(text)
+    if any(
+        len(a.criteria) > len(set(map(family, a.criteria))) for a in analyses
+    ):
+        entries["other criteria, colour by family"] = Line2D(
+            [], [], color=PALE, lw=0.8
+        )
     entries["WER of the last exit kept"] = Line2D(
         [], [], ls="", marker="D", color="white", mec=INK, mew=1.6, ms=6
     )
+    if any(a.policies for a in analyses):
+        entries["policy"] = Line2D(
+            [], [], ls="", marker="*", color="white", mec=INK, mew=0.8, ms=12
+        )
     rows = math.ceil(len(entries) / (2 * panels.shape[1]))
     figure.legend(
         list(entries.values()),

@@ -6,14 +6,18 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.registry import Criterion
+from speechbrain_ee.exits.criterion import Criterion
 from speechbrain_ee.exits.trace import Trace
+
+# What reports ask for: at most so many times the last exit's error rate.
+LEVELS = {"equal_wer": 1.0, "plus_1": 1.01, "plus_5": 1.05, "plus_10": 1.1}
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,76 @@ def measure(
     -------
     OperatingPoint
     """
-    rows_N = np.arange(len(choice_N))
-    macs_NE = trace.macs_NE
-    if macs_NE is not None:
-        macs_NE = macs_NE + criterion_macs_NE
-    return OperatingPoint(
-        avg_layer=float(trace.layers_E[choice_N].mean()),
-        wer=100
-        * float(trace.errors_NE[rows_N, choice_N].sum())
-        / reference_words(trace),
-        avg_macs=None
-        if macs_NE is None
-        else float(macs_NE[rows_N, choice_N].mean()),
-        threshold=threshold,
+    (point,) = measure_many(
+        trace, choice_N[:, None], [threshold], criterion_macs_NE
     )
+    return point
+
+
+def measure_many(
+    trace: Trace,
+    choice_NT: NDArray[np.integer],
+    thresholds: Sequence[float | None] | NDArray[np.floating],
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
+) -> tuple[OperatingPoint, ...]:
+    """Operating points of many choices of exits.
+
+    Arguments
+    ---------
+    trace : Trace
+        One test set.
+    choice_NT : array of shape (N, T)
+        Column of the exit that each utterance takes, for T thresholds.
+    thresholds : sequence of T floats
+        Kept with the points.
+    criterion_macs_NE : array of shape (N, E), optional
+        What choosing costs; see :func:`criterion_macs`.
+
+    Returns
+    -------
+    tuple of T OperatingPoint
+    """
+    words = reference_words(trace)
+    errors_T = taken(trace.errors_NE, choice_NT).sum(axis=0)
+    layer_T = trace.layers_E[choice_NT].mean(axis=0)
+    macs_T = [None] * choice_NT.shape[1]
+    if trace.macs_NE is not None:
+        macs_NE = trace.macs_NE + criterion_macs_NE
+        macs_T = taken(macs_NE, choice_NT).mean(axis=0).tolist()
+    columns = (layer_T.tolist(), errors_T.tolist(), macs_T, thresholds)
+    return tuple(
+        OperatingPoint(
+            avg_layer=layer,
+            wer=100 * errors / words,
+            avg_macs=macs,
+            threshold=None if threshold is None else float(threshold),
+        )
+        for layer, errors, macs, threshold in zip(*columns, strict=True)
+    )
+
+
+def taken(
+    values_NE: NDArray[np.number], choice_NT: NDArray[np.integer]
+) -> NDArray[np.number]:
+    """What every utterance gets at the exit that it takes.
+
+    Arguments
+    ---------
+    values_NE : array of shape (N, E)
+        Values by exit.
+    choice_NT : array of shape (N, T)
+        Columns of the exits taken, for T thresholds.
+
+    Returns
+    -------
+    array of shape (N, T)
+
+    Example
+    -------
+    >>> taken(np.array([[5, 3, 2]]), np.array([[0, 2]])).tolist()
+    [[5, 2]]
+    """
+    return np.take_along_axis(values_NE, choice_NT, axis=1)
 
 
 def criterion_macs(

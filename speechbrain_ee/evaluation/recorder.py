@@ -10,6 +10,7 @@ from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.scoring import word_errors
 from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
+from speechbrain_ee.exits.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
 
@@ -65,10 +66,11 @@ class TraceRecorder:
             [self.decode(tokens) for tokens in greedy_tokens(output)]
             for output in outputs
         ]
-        evidence = [
-            {name: raw.tolist() for name, raw in measure_all(output).items()}
-            for output in outputs
-        ]
+        evidence, views = [], []
+        for output in outputs:
+            views.append(ExitView(output, views))
+            measured = measure_all(views[-1])
+            evidence.append({n: raw.tolist() for n, raw in measured.items()})
         for row, (id, ref, length) in enumerate(zip(ids, refs, samples)):
             macs = self.macs(length) if self.macs else [None] * len(outputs)
             exits = tuple(

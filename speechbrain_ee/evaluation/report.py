@@ -11,24 +11,27 @@ Authors
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
-from speechbrain_ee.evaluation.curves import Curve
+from speechbrain_ee.evaluation.analyses import analyse_all
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
 from speechbrain_ee.evaluation.html import page
-from speechbrain_ee.evaluation.operating_point import OperatingPoint
-from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.evaluation.report_data import report_data
 from speechbrain_ee.evaluation.rows import criterion_rows, exit_rows, to_csv
-from speechbrain_ee.evaluation.tables import console_tables
+from speechbrain_ee.evaluation.transfer import (
+    TransferMatrix,
+    transfer_matrices,
+)
+from speechbrain_ee.exits.exit_policy import ExitPolicy
+from speechbrain_ee.exits.policy_file import read_policy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, whole_file
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = "exit-report/1"
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ class Report:
         The analysis of every test set.
     data : mapping
         What ``report.json`` holds.
+    transfer : mapping of str to TransferMatrix
+        By criterion: thresholds of every set used on every other.
     """
 
     folder: Path
     title: str
     sets: Mapping[str, SetAnalysis]
     data: Mapping[str, Any]
+    transfer: Mapping[str, TransferMatrix] = field(default_factory=dict)
 
 
 def write_report(
@@ -58,6 +64,7 @@ def write_report(
     folder: str | Path,
     title: str,
     extra: Mapping[str, Any] | None = None,
+    policies: Sequence[ExitPolicy] = (),
 ) -> Report:
     """Analyse traces and write the report.
 
@@ -71,6 +78,8 @@ def write_report(
         Title of the report.
     extra : mapping, optional
         Further facts about the run, shown at the end and kept in the JSON.
+    policies : sequence of ExitPolicy
+        Measured on every test set.
 
     Returns
     -------
@@ -79,13 +88,15 @@ def write_report(
     Raises
     ------
     InputError
-        If the folder cannot be written, or a set has no reference words.
+        If the folder cannot be written, a set has no reference words, or a
+        policy was made for other exits.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):
         traces = [traces]
-    analyses = analyse_all(traces)
-    data = _data(traces, analyses, title, extra or {})
+    analyses = analyse_all(traces, policies)
+    transfer = transfer_matrices(list(analyses.values()))
+    data = report_data(traces, analyses, transfer, title, extra or {})
     figure = draw_curves(list(analyses.values()))
     _write_files(
         folder,
@@ -95,15 +106,18 @@ def write_report(
             "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
             "curves.png": figure_bytes(figure, "png"),
             "curves.pdf": figure_bytes(figure, "pdf"),
-            "report.html": page(title, analyses, extra or {}),
+            "report.html": page(title, analyses, extra or {}, transfer),
         },
     )
     logger.info("Report written to %s", folder)
-    return Report(folder, title, analyses, data)
+    return Report(folder, title, analyses, data, transfer)
 
 
 def report_command(
-    traces: Sequence[str | Path], out: str | Path, as_json: bool = False
+    traces: Sequence[str | Path],
+    out: str | Path,
+    as_json: bool = False,
+    policies: Sequence[str | Path] = (),
 ) -> str:
     """What ``python -m speechbrain_ee report`` does.
 
@@ -115,6 +129,8 @@ def report_command(
         Folder for the report.
     as_json : bool
         Return the content of ``report.json`` instead of tables.
+    policies : sequence of str or Path
+        Policy files to measure on every test set.
 
     Returns
     -------
@@ -124,11 +140,13 @@ def report_command(
     Raises
     ------
     InputError
-        If a trace is malformed or the folder cannot be written.
+        If a trace or a policy is malformed, they do not fit, or the folder
+        cannot be written.
     """
     read = [read_trace(path) for path in traces]
     title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
-    report = write_report(read, out, title)
+    given = [read_policy(path) for path in policies]
+    report = write_report(read, out, title, policies=given)
     if as_json:
         return json.dumps(report.data, indent=1)
     return f"{console_tables(report)}\n\nReport: {report.folder}"
@@ -136,77 +154,6 @@ def report_command(
 
 def _csv(rows_by_set: Any) -> str:
     return to_csv(row for rows in rows_by_set for row in rows)
-
-
-def _data(
-    traces: Sequence[Trace],
-    analyses: Mapping[str, SetAnalysis],
-    title: str,
-    extra: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "title": title,
-        "traces": [asdict(trace.header) for trace in traces],
-        "sets": {key: _set_data(a) for key, a in analyses.items()},
-        "extra": dict(extra),
-    }
-
-
-def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
-    header = analysis.trace.header
-    return {
-        "model": header.name,
-        "decoding": header.decoding,
-        "exit_layers": list(header.exit_layers),
-        "utterances": len(analysis.trace),
-        "words": analysis.words,
-        "wer": list(analysis.wer),
-        "exits": exit_rows(analysis),
-        "oracle_best": _point(analysis.oracle_best),
-        "oracle_no_worse": _point(analysis.oracle_no_worse),
-        "oracle_exit_shares": list(analysis.oracle_shares),
-        "overthinking_share": analysis.overthinking_share,
-        "overthinking_errors": analysis.overthinking_errors,
-        "fixed": _result(analysis.fixed),
-        "mixture": _result(analysis.mixture),
-        "oracle": _result(analysis.oracle),
-        "criteria": {
-            name: _result(result) for name, result in analysis.criteria.items()
-        },
-        "examples": [
-            {"kind": example.kind, "id": example.record.id}
-            for example in analysis.examples
-        ],
-    }
-
-
-def _result(result: Result) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "equal_wer": _point(result.equal_wer),
-        "plus_5": _point(result.plus_5),
-        "curve": _columns(result.curve),
-    }
-    if result.exit_shares is not None:
-        data["exit_shares"] = list(result.exit_shares)
-    return data
-
-
-def _point(point: OperatingPoint | None) -> dict[str, float] | None:
-    if point is None:
-        return None
-    values = asdict(point).items()
-    return {name: value for name, value in values if value is not None}
-
-
-def _columns(curve: Curve) -> dict[str, list[float]]:
-    """Points as columns, those that no point has left out."""
-    columns = {}
-    for name in ("avg_layer", "avg_macs", "wer", "threshold"):
-        values = [getattr(point, name) for point in curve.points]
-        if None not in values:
-            columns[name] = values
-    return columns
 
 
 def _write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -65,9 +65,40 @@ def criterion_rows(analysis: SetAnalysis) -> list[Row]:
     Returns
     -------
     list of dict
-        Cost at the last exit's word error rate and at 5 % more.
+        Cost at the last exit's word error rate and at 1, 5, 10 % more, with
+        the 95 % interval of the layers, and the share of the way from the
+        mixture to the oracle.
     """
     return [_criterion_row(analysis, r) for r in analysis.results()]
+
+
+def policy_rows(analysis: SetAnalysis) -> list[Row]:
+    """One row per given policy.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    list of dict
+        What each policy gives here, against the last exit.
+    """
+    return [
+        {
+            "set": analysis.key,
+            "policy": policy.name,
+            "criterion": policy.criterion,
+            "wer": policy.point.wer,
+            "excess": policy.excess,
+            "layers": policy.point.avg_layer,
+            "macs": policy.point.avg_macs,
+            "budget": policy.budget,
+            "holds": policy.holds,
+        }
+        for policy in analysis.policies
+    ]
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -101,14 +132,15 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 def _criterion_row(analysis: SetAnalysis, result: Result) -> Row:
     row: Row = {"set": analysis.key, "criterion": result.name}
-    for level, point in (
-        ("equal_wer", result.equal_wer),
-        ("plus_5", result.plus_5),
-    ):
+    for level, point in result.points.items():
+        low, high = result.layer_intervals.get(level, (None, None))
         row[f"{level}_layers"] = point and point.avg_layer
+        row[f"{level}_layers_low"] = low
+        row[f"{level}_layers_high"] = high
         row[f"{level}_macs"] = point and point.avg_macs
         row[f"{level}_wer"] = point and point.wer
         row[f"{level}_threshold"] = point and point.threshold
+        row[f"{level}_gap_share"] = result.gap_shares.get(level)
     return row
 
 

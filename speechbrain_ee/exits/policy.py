@@ -42,13 +42,39 @@ def first_exit(
     >>> first_exit(scores, (0.8, 0.1)).tolist()
     [1, 1, 2]
     """
-    early_NE = scores_NE[:, :-1]
+    early_NE = np.asarray(scores_NE[:, :-1], dtype=np.float64)
     limits = np.asarray(thresholds, dtype=np.float64)
     if limits.ndim:
         limits = limits[: early_NE.shape[1]]
     stop_NE = np.ones(scores_NE.shape, dtype=bool)
-    stop_NE[:, :-1] = early_NE >= limits
+    stop_NE[:, :-1] = reaches(early_NE, limits)
     return stop_NE.argmax(axis=1)
+
+
+def reaches(scores: Any, limits: Any) -> Any:
+    """Whether scores reach thresholds; infinite thresholds mean what they say.
+
+    Minus infinity always stops, even where there is no score (NaN); plus
+    infinity never stops, however large the score.
+
+    Arguments
+    ---------
+    scores : tensor or array
+        In double precision.
+    limits : float or array
+        Thresholds that fit the shape of the scores.
+
+    Returns
+    -------
+    bool tensor or array
+
+    Example
+    -------
+    >>> scores = np.array([np.nan, 0.5, np.inf])
+    >>> [reaches(scores, t).tolist() for t in (-np.inf, 0.5, np.inf)]
+    [[True, True, True], [False, True, True], [False, False, False]]
+    """
+    return ((scores >= limits) | (limits == -np.inf)) & (limits != np.inf)
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,7 @@ class ThresholdPolicy:
             if hasattr(score_B, "double")
             else np.asarray(score_B, dtype=np.float64)
         )
-        return (exact_B >= self.at(exit)) | (exit == self._last())
+        return reaches(exact_B, self.at(exit)) | (exit == self._last())
 
     def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
         """Exit of every utterance of a trace.

@@ -1,122 +1,154 @@
-"""The registry of exit criteria: what a criterion is, and how to find one.
+"""The registries of measures and criteria: how to add one and find one.
 
-Import the look-ups from :mod:`speechbrain_ee.exits.criteria`, which fills the
-registry; this module alone knows no criterion.
+Most criteria read one measure and only say which way it points; others
+compare transcripts or combine evidence.
 
-Axes: B utterances.
+Import the look-ups from :mod:`speechbrain_ee.exits.criteria`, which fills
+the registries; this module alone knows no criterion.
+
+Axes: B utterances of a batch.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
-
-from torch import Tensor
+from functools import partial
+from typing import Any, TypeVar
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criterion import (
+    Cost,
+    Criterion,
+    Measure,
+    free,
+    per_entry,
+)
+from speechbrain_ee.exits.parameters import Parameters, Range
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from speechbrain_ee.models.heads import ExitOutput
-
-Measure = Callable[["ExitOutput"], Tensor]
-Scores = TypeVar("Scores", Tensor, "NDArray[np.float64]")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """A registered criterion.
+class _Entry:
+    """How to make a measure or criterion from its parameters."""
+
+    build: Callable[..., Any]
+    parameters: Parameters
+
+
+_MEASURES: dict[str, _Entry] = {}
+_CRITERIA: dict[str, _Entry] = {}
+
+
+def measure(
+    name: str,
+    *,
+    formula: str,
+    source: str,
+    higher_is_ready: bool | None = None,
+    cost: Cost | None = None,
+    earlier: int = 0,
+    hidden: bool = False,
+    always: bool = True,
+    same_as: str | None = None,
+    ranges: Mapping[str, Range] | None = None,
+) -> Callable[[Function], Function]:
+    """Register the decorated function as a measure.
+
+    Its keyword-only arguments are the parameters that a user may set, see
+    :func:`get_measure`.
 
     Arguments
     ---------
     name : str
-        Its name, and the key of its evidence in a trace.
-    measure : callable
-        From an exit's output to raw evidence of shape (B,).
-    higher_is_ready : bool
-        Whether a larger raw value speaks for stopping.
+        Key of its values in a trace.
     formula : str
-        The definition in one line.
+        Definition in one line.
     source : str
-        Publication it comes from.
-    operations_per_entry : int
-        Declared cost: multiply-accumulates per frame and vocabulary entry.
+        Publication.
+    higher_is_ready : bool, optional
+        Register the criterion of the same name, too: whether a larger value
+        speaks for stopping. Left out, the values only serve other criteria.
+    cost : callable, optional
+        Multiply-accumulates from frames and vocabulary; by default one per
+        frame and vocabulary entry.
+    earlier : int
+        How many earlier exits it looks at.
+    hidden : bool
+        Whether it needs the hidden states.
+    always : bool
+        Whether it is cheap enough to be taken in every evaluation.
+    same_as : str, optional
+        Of that criterion, see :class:`Criterion`.
+    ranges : mapping of str to pair of float, optional
+        Least and largest value of its parameters.
+
+    Returns
+    -------
+    callable
+        The decorator; it returns the function unchanged.
     """
+    cost = cost or per_entry(1)
 
-    name: str
-    measure: Measure
-    higher_is_ready: bool
-    formula: str
-    source: str
-    operations_per_entry: int = 1
+    def register(function: Function) -> Function:
+        def build(full: str, **parameters: Any) -> Measure:
+            bound = partial(function, **parameters) if parameters else function
+            return Measure(
+                full, bound, formula, source, cost, earlier, hidden, always
+            )
 
-    @property
-    def evidence(self) -> str:
-        """Key of the raw value in a trace."""
-        return self.name
+        def build_criterion(full: str, **parameters: Any) -> Criterion:
+            sign = 1.0 if higher_is_ready else -1.0
+            return Criterion(
+                full,
+                lambda evidence: sign * evidence.column(full),
+                (full,),
+                formula,
+                source,
+                cost,
+                same_as=same_as,
+            )
 
-    def score(self, raw: Scores) -> Scores:
-        """Turn raw evidence into a score: higher means more ready to stop.
+        parameters = Parameters.of(function, ranges)
+        _add(_MEASURES, name, _Entry(build, parameters))
+        if higher_is_ready is not None:
+            _add(_CRITERIA, name, _Entry(build_criterion, parameters))
+        return function
 
-        Arguments
-        ---------
-        raw : tensor or array
-            Raw evidence, any shape.
-
-        Returns
-        -------
-        tensor or array
-            Of the same shape.
-        """
-        return raw if self.higher_is_ready else -raw
-
-    def macs(self, frames: int, vocab: int) -> int:
-        """Declared cost at one exit for one utterance.
-
-        Arguments
-        ---------
-        frames : int
-            Encoder frames T.
-        vocab : int
-            Vocabulary entries V.
-
-        Returns
-        -------
-        int
-            Multiply-accumulates.
-        """
-        return self.operations_per_entry * frames * vocab
-
-
-_REGISTRY: dict[str, Criterion] = {}
+    return register
 
 
 def criterion(
     name: str,
     *,
-    higher_is_ready: bool,
-    source: str,
+    needs: Sequence[str] | Callable[..., Sequence[str]] = (),
     formula: str,
-    operations_per_entry: int = 1,
-) -> Callable[[Measure], Measure]:
-    """Register the decorated function as a criterion.
+    source: str,
+    cost: Cost = free,
+    baseline: bool = False,
+    ranges: Mapping[str, Range] | None = None,
+) -> Callable[[Function], Function]:
+    """Register the decorated function of evidence as a criterion.
 
     Arguments
     ---------
     name : str
-        Name, also the key of the evidence in a trace.
-    higher_is_ready : bool
-        Whether a larger raw value speaks for stopping.
-    source : str
-        Publication.
+        Its name.
+    needs : sequence of str, or callable
+        Evidence it reads: measures, or ``transcripts``. A callable gets the
+        parameters as keywords.
     formula : str
         Definition in one line.
-    operations_per_entry : int
-        Multiply-accumulates per frame and vocabulary entry.
+    source : str
+        Publication.
+    cost : callable
+        What scoring costs beyond the measures.
+    baseline : bool
+        Whether it ignores the utterance.
+    ranges : mapping of str to pair of float, optional
+        Least and largest value of its parameters.
 
     Returns
     -------
@@ -124,18 +156,20 @@ def criterion(
         The decorator; it returns the function unchanged.
     """
 
-    def register(measure: Measure) -> Measure:
-        if name in _REGISTRY:
-            raise ValueError(f"criterion {name!r} is registered twice")
-        _REGISTRY[name] = Criterion(
-            name,
-            measure,
-            higher_is_ready,
-            formula,
-            source,
-            operations_per_entry,
-        )
-        return measure
+    def register(function: Function) -> Function:
+        known = Parameters.of(function, ranges)
+
+        def build(full: str, **parameters: Any) -> Criterion:
+            bound = partial(function, **parameters) if parameters else function
+            everything = {**known.defaults, **parameters}
+            read = tuple(needs(**everything) if callable(needs) else needs)
+            total = _with_measures(cost, read)
+            return Criterion(
+                full, bound, read, formula, source, total, baseline
+            )
+
+        _add(_CRITERIA, name, _Entry(build, known))
+        return function
 
     return register
 
@@ -153,7 +187,17 @@ def criterion_names() -> tuple[str, ...]:
     >>> "entropy" in criterion_names()
     True
     """
-    return tuple(_REGISTRY)
+    return tuple(_CRITERIA)
+
+
+def measure_names() -> tuple[str, ...]:
+    """Names of all measures, in order of registration.
+
+    Returns
+    -------
+    tuple of str
+    """
+    return tuple(_MEASURES)
 
 
 def get_criterion(name: str) -> Criterion:
@@ -162,7 +206,8 @@ def get_criterion(name: str) -> Criterion:
     Arguments
     ---------
     name : str
-        Its name.
+        Its name, with parameters where the default is not wanted:
+        ``patience_transcript:patience=1``.
 
     Returns
     -------
@@ -171,45 +216,65 @@ def get_criterion(name: str) -> Criterion:
     Raises
     ------
     InputError
-        If there is none of that name.
+        If there is none of that name, or no such parameter.
 
     Example
     -------
     >>> from speechbrain_ee.exits.criteria import get_criterion
-    >>> get_criterion("max_prob").higher_is_ready
-    True
+    >>> get_criterion("max_prob").needs
+    ('max_prob',)
     """
-    if name not in _REGISTRY:
-        raise InputError(
-            f"criterion {name!r} is not known; "
-            f"valid criteria: {', '.join(_REGISTRY)}."
-        )
-    return _REGISTRY[name]
+    return _get(_CRITERIA, "criterion", "criteria", name)
 
 
-def measure_all(output: "ExitOutput") -> dict[str, Tensor]:
-    """Raw evidence of every criterion for one exit.
+def get_measure(name: str) -> Measure:
+    """Look a measure up.
 
     Arguments
     ---------
-    output : ExitOutput
-        log_probs_BTV, lengths_B, layer, blank_index.
+    name : str
+        Its name, with parameters where the default is not wanted:
+        ``tsallis_min:alpha=0.5``.
 
     Returns
     -------
-    dict of str to tensor of shape (B,)
+    Measure
 
-    Example
-    -------
-    >>> from types import SimpleNamespace
-    >>> import torch
-    >>> from speechbrain_ee.exits.criteria import measure_all
-    >>> output = SimpleNamespace(
-    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
-    ...     lengths_B=torch.tensor([2]),
-    ...     blank_index=0,
-    ... )
-    >>> round(measure_all(output)["max_prob"].item(), 3)
-    0.75
+    Raises
+    ------
+    InputError
+        If there is none of that name, or no such parameter.
     """
-    return {name: c.measure(output) for name, c in _REGISTRY.items()}
+    return _get(_MEASURES, "measure", "measures", name)
+
+
+def _add(registry: dict[str, _Entry], name: str, entry: _Entry) -> None:
+    if name in registry:
+        raise ValueError(f"{name!r} is registered twice")
+    registry[name] = entry
+
+
+def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
+    """A criterion's own cost and that of the measures it reads.
+
+    Evidence that is no measure (transcripts, a language model's score) is
+    there anyway or charged by its criterion.
+    """
+
+    def total(frames: Any, vocab: int) -> Any:
+        measures = [n for n in needs if n.partition(":")[0] in _MEASURES]
+        costs = [cost, *(get_measure(name).cost for name in measures)]
+        return sum(each(frames, vocab) for each in costs)
+
+    return total
+
+
+def _get(registry: dict[str, _Entry], kind: str, kinds: str, name: str) -> Any:
+    stem = name.partition(":")[0]
+    if stem not in registry:
+        raise InputError(
+            f"{kind} {stem!r} is not known; valid {kinds}: "
+            f"{', '.join(registry)}."
+        )
+    entry = registry[stem]
+    return entry.build(name, **entry.parameters.parse(kind, name))

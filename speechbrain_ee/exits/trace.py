@@ -13,109 +13,38 @@ Authors
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.records import (
+    MACS_REFERENCE_S,
+    SCHEMA,
+    ExitRecord,
+    TraceHeader,
+    UtteranceRecord,
+    check_column,
+    evidence_columns,
+)
 from speechbrain_ee.exits.scoring import edit_counts, word_counts
+
+__all__ = [
+    "MACS_REFERENCE_S",
+    "SCHEMA",
+    "ExitRecord",
+    "Trace",
+    "TraceHeader",
+    "UtteranceRecord",
+]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "exit-trace/1"
-MACS_REFERENCE_S = 10.0
-
 # Views with the utterance as first axis, which a subset can slice.
 _VIEWS_BY_UTTERANCE = ("words_N", "errors_NE", "edits_NE3", "macs_NE")
-
-
-@dataclass(frozen=True, slots=True)
-class ExitRecord:
-    """What one exit made of one utterance.
-
-    Arguments
-    ---------
-    layer : int
-        Encoder layer that the exit follows.
-    hyp : str, optional
-        What it recognised.
-    errors : int, optional
-        Word errors; may be left out when ``hyp`` is there.
-    evidence : mapping of str to float
-        Raw values by criterion (an entropy is an entropy).
-    macs : int, optional
-        Multiply-accumulates spent on this utterance up to this exit,
-        the exit included.
-    """
-
-    layer: int
-    hyp: str | None = None
-    errors: int | None = None
-    evidence: Mapping[str, float] = field(default_factory=dict)
-    macs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceRecord:
-    """One utterance at every exit.
-
-    Arguments
-    ---------
-    id : str
-        Name of the utterance, unique within its set.
-    set : str
-        Test set, for example ``test-clean``.
-    ref : str
-        What was said.
-    exits : tuple of ExitRecord
-        In the order of the header's ``exit_layers``.
-    duration_s : float, optional
-        Length of the audio in seconds.
-    """
-
-    id: str
-    set: str
-    ref: str
-    exits: tuple[ExitRecord, ...]
-    duration_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TraceHeader:
-    """What all utterances of a trace share.
-
-    Arguments
-    ---------
-    name : str
-        The model.
-    decoding : str
-        How hypotheses were made, for example ``greedy``.
-    exit_layers : tuple of int
-        Encoder layer that each exit follows, increasing.
-    macs : tuple of int, optional
-        Multiply-accumulates up to and including exit k for
-        ``macs_reference_s`` seconds of audio.
-    parameters : tuple of int, optional
-        Parameters of the model truncated at exit k.
-    macs_reference_s : float
-        Length in seconds of the audio that ``macs`` is for.
-    vocab_size : int, optional
-        Entries of a frame's output distribution.
-    frames_per_s : float, optional
-        Such frames per second of audio. With the vocabulary it tells what a
-        criterion costs.
-    """
-
-    name: str
-    decoding: str
-    exit_layers: tuple[int, ...]
-    macs: tuple[int, ...] | None = None
-    parameters: tuple[int, ...] | None = None
-    macs_reference_s: float = MACS_REFERENCE_S
-    vocab_size: int | None = None
-    frames_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,14 +97,22 @@ class Trace:
         return tuple(dict.fromkeys(record.set for record in self.records))
 
     @cached_property
+    def evidence(self) -> Evidence:
+        """Measurements and transcripts as columns, for criteria."""
+        texts = [[exit_.hyp for exit_ in row.exits] for row in self.records]
+        has_all = all(hyp is not None for row in texts for hyp in row)
+        return Evidence(
+            self.layers_E,
+            self.ids,
+            evidence_columns(self.records),
+            texts if has_all else None,
+            self.source,
+        )
+
+    @property
     def evidence_names(self) -> tuple[str, ...]:
-        """Evidence that every exit of every utterance has, sorted."""
-        names: set[str] | None = None
-        for record in self.records:
-            for exit_ in record.exits:
-                found = exit_.evidence.keys()
-                names = set(found) if names is None else names & found
-        return tuple(sorted(names or ()))
+        """Evidence that every utterance has, sorted."""
+        return tuple(sorted(self.evidence.values))
 
     @cached_property
     def words_N(self) -> NDArray[np.int64]:
@@ -200,18 +137,14 @@ class Trace:
         """Word errors: scored from the hypotheses, else as recorded."""
         if self.edits_NE3 is not None:
             return self.edits_NE3.sum(axis=2)
-        return np.array(
-            [
-                [
-                    exit_.errors
-                    if exit_.errors is not None
-                    else int(edit_counts([row.ref], [exit_.hyp or ""]).sum())
-                    for exit_ in row.exits
-                ]
-                for row in self.records
-            ],
-            dtype=np.int64,
-        ).reshape(len(self.records), -1)
+        cells = [(row.ref, e) for row in self.records for e in row.exits]
+        totals = np.array([e.errors or 0 for _, e in cells], dtype=np.int64)
+        scored = [i for i, (_, e) in enumerate(cells) if e.hyp is not None]
+        totals[scored] = edit_counts(
+            [cells[i][0] for i in scored],
+            [cells[i][1].hyp or "" for i in scored],
+        ).sum(axis=1)
+        return totals.reshape(len(self.records), -1)
 
     @cached_property
     def macs_NE(self) -> NDArray[np.float64] | None:
@@ -243,22 +176,14 @@ class Trace:
         Returns
         -------
         array of shape (N, E)
+            NaN at the first exits if the measure needs earlier ones.
 
         Raises
         ------
         InputError
-            If an exit of an utterance lacks it.
+            If an utterance lacks it.
         """
-        try:
-            return np.array(
-                [[e.evidence[name] for e in row.exits] for row in self.records]
-            )
-        except KeyError:
-            listed = ", ".join(self.evidence_names) or "none"
-            raise InputError(
-                f"{self.source}: no evidence {name!r} at every exit of every "
-                f"utterance; evidence present: {listed}."
-            ) from None
+        return self.evidence.column(name)
 
     def score(self) -> None:
         """Score all hypotheses now, so that subsets need not do it again."""
@@ -307,4 +232,72 @@ class Trace:
         for view in _VIEWS_BY_UTTERANCE:
             if self.__dict__.get(view) is not None:
                 part.__dict__[view] = self.__dict__[view][list(rows)]
+        if "evidence" in self.__dict__:
+            part.__dict__["evidence"] = self.evidence.select(rows)
         return part
+
+    def with_evidence(
+        self, name: str, values_NE: NDArray[np.floating]
+    ) -> "Trace":
+        """The trace with further evidence of one kind.
+
+        Arguments
+        ---------
+        name : str
+            Its key; evidence of that name is replaced.
+        values_NE : array of shape (N, E)
+            Raw values; NaN at the first exits if there is none yet.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            See :meth:`with_columns`.
+        """
+        return self.with_columns({name: values_NE})
+
+    def with_columns(
+        self, columns: Mapping[str, NDArray[np.floating]]
+    ) -> "Trace":
+        """The trace with further evidence of several kinds.
+
+        Arguments
+        ---------
+        columns : mapping of str to array of shape (N, E)
+            Raw values by key; NaN at the first exits if there is none yet.
+            Evidence of the same name is replaced.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            If values are missing at later exits, or infinite.
+        """
+        columns = {n: np.asarray(v, dtype=float) for n, v in columns.items()}
+        for name, values_NE in columns.items():
+            check_column(name, values_NE, self.ids, len(self.layers_E))
+        lists = {name: v.tolist() for name, v in columns.items()}
+        records = []
+        for row, record in enumerate(self.records):
+            exits = []
+            for place, exit_ in enumerate(record.exits):
+                known = dict(exit_.evidence)
+                for name, values in lists.items():
+                    known[name] = values[row][place]
+                    if np.isnan(known[name]):
+                        del known[name]
+                exits.append(replace(exit_, evidence=known))
+            records.append(replace(record, exits=tuple(exits)))
+        trace = Trace(self.header, tuple(records), self.source)
+        for view in _VIEWS_BY_UTTERANCE:
+            if view in self.__dict__:
+                trace.__dict__[view] = self.__dict__[view]
+        if "evidence" in self.__dict__:
+            trace.__dict__["evidence"] = self.evidence.with_columns(columns)
+        return trace

@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.scoring import edit_counts
-from speechbrain_ee.exits.trace import (
+from speechbrain_ee.exits.records import (
     SCHEMA,
-    ExitRecord,
-    Trace,
     TraceHeader,
     UtteranceRecord,
+    header_row,
+    utterance_row,
 )
+from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_parse import (
     HEADER_FIELDS,
     UTTERANCE_FIELDS,
     Line,
+    SameEvidence,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ def write_trace(
     Raises
     ------
     InputError
-        If a record does not fit the header or holds a value that is not
-        finite.
+        With line and field, if a record is one that :func:`read_trace`
+        would refuse (whether errors fit hypotheses is not looked at).
     """
     path = Path(path)
     with whole_file(path) as raw:
@@ -88,26 +89,40 @@ def read_trace(path: str | Path) -> Trace:
             f"{path}: the file is empty; the first line of a trace is a "
             f'header with "schema": "{SCHEMA}". Write the trace again.'
         ) from None
-    header = Line(path, number, line, HEADER_FIELDS).header()
-    records = []
-    seen: dict[tuple[str, str], int] = {}
-    for number, line in lines:
-        parsed = Line(path, number, line, UTTERANCE_FIELDS)
-        record = parsed.utterance(header)
-        key = (record.set, record.id)
-        if key in seen:
-            parsed.fail(
-                "id",
-                f"{record.id!r} is there twice in set {record.set!r} "
-                f"(first in line {seen[key]})",
-            )
-        seen[key] = number
-        records.append(record)
+    checks = _Checks(
+        path, Line.decode(path, number, line, HEADER_FIELDS).header()
+    )
+    records = tuple(
+        checks.utterance(Line.decode(path, number, line, UTTERANCE_FIELDS))
+        for number, line in lines
+    )
     if not records:
         raise InputError(f"{path}: the trace has a header but no utterance.")
-    trace = Trace(header, tuple(records), str(path))
-    _check_errors(trace, list(seen.values()))
+    trace = Trace(checks.header, records, str(path))
+    _check_errors(trace, list(checks.seen.values()))
     return trace
+
+
+class _Checks:
+    """What an utterance must satisfy beside those before it."""
+
+    def __init__(self, path: Path, header: TraceHeader) -> None:
+        self.header = header
+        self.seen: dict[tuple[str, str], int] = {}
+        self.evidence = SameEvidence(path)
+
+    def utterance(self, line: Line) -> UtteranceRecord:
+        record = line.utterance(self.header)
+        key = (record.set, record.id)
+        if key in self.seen:
+            line.fail(
+                "id",
+                f"{record.id!r} is there twice in set {record.set!r} "
+                f"(first in line {self.seen[key]})",
+            )
+        self.evidence.check(line.number, record)
+        self.seen[key] = line.number
+        return record
 
 
 @contextmanager
@@ -157,23 +172,19 @@ def _write_lines(
     stream: Any = raw
     if path.suffix == ".gz":
         stream = gzip.GzipFile("", "wb", 9, fileobj=raw, mtime=0)
+    row = header_row(header)
     try:
-        stream.write(_encode(_header_dict(header)))
-        for record in records:
-            layers = tuple(exit_.layer for exit_ in record.exits)
-            if layers != tuple(header.exit_layers):
-                raise InputError(
-                    f"{path}: utterance {record.id!r} has exits at layers "
-                    f"{list(layers)}, the header says "
-                    f"{list(header.exit_layers)}."
-                )
-            try:
-                stream.write(_encode(_utterance_dict(record)))
-            except ValueError as error:
-                raise InputError(
-                    f"{path}: utterance {record.id!r} holds a number that is "
-                    f"not finite ({error}); the trace was not written."
-                ) from None
+        # The reader's own checks. It alone scores the hypotheses, to
+        # compare them with the errors.
+        checks = _Checks(path, Line(path, 1, row, HEADER_FIELDS).header())
+        stream.write(_encode(row))
+        for number, record in enumerate(records, 2):
+            row = utterance_row(record)
+            checks.utterance(Line(path, number, row, UTTERANCE_FIELDS))
+            stream.write(_encode(row))
+    except InputError as error:
+        name = f" (utterance {row['id']!r})" if "id" in row else ""
+        raise InputError(f"{error}{name} The trace was not written.") from None
     finally:
         if stream is not raw:
             stream.close()
@@ -182,53 +193,6 @@ def _write_lines(
 def _encode(row: dict[str, Any]) -> bytes:
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
-
-
-def _header_dict(header: TraceHeader) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "schema": SCHEMA,
-        "name": header.name,
-        "decoding": header.decoding,
-        "exit_layers": [int(layer) for layer in header.exit_layers],
-    }
-    if header.macs is not None:
-        row["macs"] = [int(macs) for macs in header.macs]
-        row["macs_reference_s"] = float(header.macs_reference_s)
-    if header.parameters is not None:
-        row["parameters"] = [int(count) for count in header.parameters]
-    if header.vocab_size is not None:
-        row["vocab_size"] = int(header.vocab_size)
-    if header.frames_per_s is not None:
-        row["frames_per_s"] = float(header.frames_per_s)
-    return row
-
-
-def _utterance_dict(record: UtteranceRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": record.id,
-        "set": record.set,
-        "ref": record.ref,
-    }
-    if record.duration_s is not None:
-        row["duration_s"] = float(record.duration_s)
-    row["exits"] = [_exit_dict(exit_) for exit_ in record.exits]
-    return row
-
-
-def _exit_dict(record: ExitRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"layer": int(record.layer)}
-    if record.hyp is not None:
-        row["hyp"] = record.hyp
-    if record.errors is not None:
-        row["errors"] = int(record.errors)
-    if record.evidence:
-        row["evidence"] = {
-            name: float(record.evidence[name])
-            for name in sorted(record.evidence)
-        }
-    if record.macs is not None:
-        row["macs"] = int(record.macs)
-    return row
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -263,18 +227,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _check_errors(trace: Trace, line_numbers: list[int]) -> None:
     """Recorded errors must be those of the recorded hypotheses."""
     cells = [
-        (number, record.ref, exit_)
-        for number, record in zip(line_numbers, trace.records, strict=True)
-        for exit_ in record.exits
+        (row, place)
+        for row, record in enumerate(trace.records)
+        for place, exit_ in enumerate(record.exits)
         if exit_.hyp is not None and exit_.errors is not None
     ]
-    totals = edit_counts(
-        [ref for _, ref, _ in cells], [e.hyp or "" for _, _, e in cells]
-    ).sum(axis=1)
-    for (number, _, exit_), total in zip(cells, totals, strict=True):
+    for row, place in cells:
+        exit_ = trace.records[row].exits[place]
+        total = trace.errors_NE[row, place]
         if exit_.errors != total:
             raise InputError(
-                f"{trace.source}, line {number}, field "
+                f"{trace.source}, line {line_numbers[row]}, field "
                 f"exits[layer {exit_.layer}].errors: {exit_.errors} is given, "
                 f"but hyp against ref has {total} word errors. Leave errors "
                 f"out, or correct it."

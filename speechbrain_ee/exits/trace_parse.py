@@ -10,11 +10,12 @@ Authors
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace import (
+from speechbrain_ee.exits.records import (
     MACS_REFERENCE_S,
     SCHEMA,
     ExitRecord,
@@ -42,6 +43,7 @@ def _reject_constant(name: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
+_LARGEST_COUNT = 2**63 - 1  # what a column of counts can hold
 
 
 class Line:
@@ -53,7 +55,7 @@ class Line:
         The file, for messages.
     number : int
         The line, counted from 1.
-    text : str
+    row : Any
         Its content.
     fields : set of str
         Fields that it may have.
@@ -65,15 +67,11 @@ class Line:
     """
 
     def __init__(
-        self, path: Path, number: int, text: str, fields: set[str]
+        self, path: Path, number: int, row: Any, fields: set[str]
     ) -> None:
         self.path, self.number = path, number
-        try:
-            row = _DECODER.decode(text)
-        except ValueError as error:
-            self.fail("JSON", str(error))
         if not isinstance(row, dict):
-            self.fail("JSON", f"an object was expected, got {text[:40]!r}")
+            self.fail("JSON", f"an object was expected, got {str(row)[:40]!r}")
         if fields is HEADER_FIELDS and row.get("schema") != SCHEMA:
             self.fail(
                 "schema",
@@ -82,6 +80,19 @@ class Line:
             )
         self.row = row
         self.check_fields(row, fields, "")
+
+    @classmethod
+    def decode(
+        cls, path: Path, number: int, text: str, fields: set[str]
+    ) -> "Line":
+        """The line from its text, which must be JSON."""
+        try:
+            row = _DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}, line {number}, field JSON: {error}."
+            ) from None
+        return cls(path, number, row, fields)
 
     def fail(self, field: str, problem: str) -> NoReturn:
         """Raise the error that names file, line and field."""
@@ -104,22 +115,34 @@ class Line:
         """A field that must be text."""
         if name not in self.row:
             self.fail(name, "missing")
-        if not isinstance(self.row[name], str):
-            self.fail(name, f"a text was expected, got {self.row[name]!r}")
-        return self.row[name]
+        return self.text_of(self.row[name], name)
+
+    def text_of(self, value: Any, field: str) -> str:
+        """A value that must be text."""
+        if not isinstance(value, str):
+            self.fail(field, f"a text was expected, got {value!r}")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                # JSON can escape half a character; no file can hold it
+                self.fail(field, f"not valid text ({error.reason})")
+        return value
 
     def count(self, value: Any, field: str) -> int:
         """A value that must be a count."""
-        if type(value) is not int or value < 0:
+        if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
             self.fail(field, f"a count was expected, got {value!r}")
         return value
 
     def number_of(self, value: Any, field: str) -> float:
         """A value that must be a finite number."""
         # bool is an int for isinstance, and not a measurement
-        if type(value) not in (int, float) or not math.isfinite(value):
-            self.fail(field, f"a finite number was expected, got {value!r}")
-        return float(value)
+        if type(value) in (int, float):
+            with suppress(OverflowError):
+                if math.isfinite(number := float(value)):
+                    return number
+        self.fail(field, f"a finite number was expected, got {value!r}")
 
     def positive(self, name: str) -> float | None:
         """A field that may be a positive number."""
@@ -172,7 +195,12 @@ class Line:
         layers = [
             row.get("layer") if isinstance(row, dict) else row for row in exits
         ]
-        if layers != list(header.exit_layers):
+        # 2.0 and true equal an integer, and are none
+        whole = all(
+            isinstance(row, dict) and type(layer) is int
+            for row, layer in zip(exits, layers, strict=True)
+        )
+        if not whole or layers != list(header.exit_layers):
             self.fail(
                 "exits",
                 f"layers {layers}, but the header's exit_layers are "
@@ -182,6 +210,8 @@ class Line:
         duration_s = self.row.get("duration_s")
         if duration_s is not None:
             duration_s = self.number_of(duration_s, "duration_s")
+            if duration_s < 0:
+                self.fail("duration_s", f"{duration_s} is negative")
         return UtteranceRecord(
             self.text("id"),
             self.text("set"),
@@ -197,8 +227,8 @@ class Line:
         hyp, errors, macs = row.get("hyp"), row.get("errors"), row.get("macs")
         if hyp is None and errors is None:
             self.fail(f"{where}hyp", "neither hyp nor errors is there")
-        if hyp is not None and not isinstance(hyp, str):
-            self.fail(f"{where}hyp", f"a text was expected, got {hyp!r}")
+        if hyp is not None:
+            self.text_of(hyp, f"{where}hyp")
         if errors is not None:
             self.count(errors, f"{where}errors")
         if macs is not None:
@@ -211,3 +241,53 @@ class Line:
             for name, value in evidence.items()
         }
         return ExitRecord(row["layer"], hyp, errors, checked, macs)
+
+
+class SameEvidence:
+    """Checks that all utterances have the same evidence at the same exits.
+
+    Exits may differ (the first ones lack what compares with earlier exits),
+    utterances may not: half a column is a mistake of whoever wrote it.
+
+    Arguments
+    ---------
+    path : Path
+        The file, for messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first: tuple[int, UtteranceRecord] | None = None
+
+    def check(self, number: int, record: UtteranceRecord) -> None:
+        """Compare an utterance with the first one.
+
+        Arguments
+        ---------
+        number : int
+            Its line.
+        record : UtteranceRecord
+            The utterance.
+
+        Raises
+        ------
+        InputError
+            Naming the first line that lacks evidence, and the field.
+        """
+        if self.first is None:
+            self.first = number, record
+        top, model = self.first
+        for known, new in zip(model.exits, record.exits, strict=True):
+            if known.evidence.keys() == new.evidence.keys():
+                continue
+            if lost := known.evidence.keys() - new.evidence.keys():
+                self._fail(number, top, new.layer, min(lost))
+            lost = new.evidence.keys() - known.evidence.keys()
+            self._fail(top, number, new.layer, min(lost))
+
+    def _fail(self, number: int, other: int, layer: int, name: str) -> NoReturn:
+        raise InputError(
+            f"{self.path}, line {number}, field exits[layer {layer}]."
+            f"evidence.{name}: missing, but line {other} has it. Give it for "
+            f"every utterance, or leave it out of the whole trace."
+        )

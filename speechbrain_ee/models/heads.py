@@ -27,12 +27,15 @@ class ExitOutput:
         Encoder layer that the exit follows.
     blank_index : int
         Index of CTC's blank token.
+    hidden_BTD : torch.Tensor, optional
+        Hidden states that the exit read, shape (B, T, D).
     """
 
     log_probs_BTV: Tensor
     lengths_B: Tensor
     layer: int
     blank_index: int = 0
+    hidden_BTD: Tensor | None = None
 
 
 class CTCHeads(nn.Module):
@@ -123,6 +126,7 @@ class CTCHeads(nn.Module):
             lengths_B=state.lengths_B,
             layer=state.depth,
             blank_index=self.blank_index,
+            hidden_BTD=state.hidden_BTD,
         )
 
     def truncated(self, exits: int) -> "CTCHeads":

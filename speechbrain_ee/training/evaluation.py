@@ -5,14 +5,22 @@ Authors
 """
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.recorder import TraceRecorder
+from speechbrain_ee.exits.exit_policy import ExitPolicy
+from speechbrain_ee.exits.policy_file import write_policy
+from speechbrain_ee.exits.selection import Selection
+from speechbrain_ee.exits.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
     MACS_REFERENCE_S,
     Trace,
@@ -22,11 +30,16 @@ from speechbrain_ee.exits.trace_io import write_trace
 
 logger = logging.getLogger(__name__)
 
+SELECTOR_FILE = "exit_selector.json.gz"
+
 
 class ExitEvaluation:
     """The part of a Brain that tests; mixed into
     :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
     """
+
+    selection: Selection | None = None
+    policies: tuple[ExitPolicy, ...] = ()
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
@@ -50,6 +63,60 @@ class ExitEvaluation:
         except RuntimeError as error:
             self._explain_mismatch(error)
 
+    def learn_selection(
+        self,
+        name: str,
+        dev_set: Any,
+        loader_options: dict[str, Any],
+        texts: Sequence[str],
+    ) -> None:
+        """Learn from a development set when an utterance may stop.
+
+        Writes ``traces/<name>.jsonl.gz``, and into ``save_folder``
+        ``exit_selector.json.gz`` and a policy for ``exit_budget`` by each of
+        two methods, ``exit_policy.<method>.yaml``. From then on
+        :meth:`evaluate_exits` records the learned scores, too.
+
+        Arguments
+        ---------
+        name : str
+            Name of the development set.
+        dev_set : DynamicItemDataset
+            Data that the model was not trained on.
+        loader_options : dict
+            Arguments of its loader.
+        texts : sequence of str
+            Training transcripts.
+        """
+        if len(self.exit_layers) < 2:
+            return
+        trace = self._decode_set(name, dev_set, loader_options)
+        try:
+            self.selection, trace = Selection.fit(
+                trace, texts, self.hparams.seed
+            )
+        except InputError as error:
+            logger.warning("No learned exit selection: %s", error)
+        self._write_set(name, trace)
+        if self.selection is None:
+            return
+        folder = Path(self.hparams.save_folder)
+        if self.hparams.exit_budget is not None:
+            self.policies = tuple(
+                replace(
+                    calibrate_trace(
+                        trace, "learned", self.hparams.exit_budget, method
+                    ),
+                    selector=SELECTOR_FILE,
+                )
+                for method in ("ltt", "naive")
+            )
+        if if_main_process():
+            write_selector(folder / SELECTOR_FILE, self.selection.selector)
+            for policy in self.policies:
+                path = folder / f"exit_policy.{policy.method}.yaml"
+                write_policy(path, policy)
+
     def evaluate_exits(
         self, name: str, test_set: Any, loader_options: dict[str, Any]
     ) -> Trace:
@@ -72,6 +139,15 @@ class ExitEvaluation:
         Trace
             One record per utterance and exit.
         """
+        trace = self._decode_set(name, test_set, loader_options)
+        if self.selection is not None:
+            trace = self.selection.annotate(trace)
+        self._write_set(name, trace)
+        return trace
+
+    def _decode_set(
+        self, name: str, test_set: Any, loader_options: dict[str, Any]
+    ) -> Trace:
         model = self._unwrapped_model()
         cost = CostModel(model)
         self.recorder = TraceRecorder(
@@ -90,13 +166,18 @@ class ExitEvaluation:
             vocab_size=model.heads.vocab_size,
             frames_per_s=cost.frames(reference_samples) / MACS_REFERENCE_S,
         )
-        folder = Path(self.hparams.output_folder)
-        path = folder / "traces" / f"{name}.jsonl.gz"
+        source = str(self._trace_path(name))
+        return Trace(header, tuple(self.recorder.records), source)
+
+    def _write_set(self, name: str, trace: Trace) -> None:
         if if_main_process():
-            path.parent.mkdir(exist_ok=True)
-            write_trace(path, header, self.recorder.records)
+            write_trace(self._trace_path(name), trace.header, trace.records)
+            folder = Path(self.hparams.output_folder)
             self._write_alignments(folder / f"wer_{name}.txt")
-        return Trace(header, tuple(self.recorder.records), source=str(path))
+
+    def _trace_path(self, name: str) -> Path:
+        folder = Path(self.hparams.output_folder)
+        return folder / "traces" / f"{name}.jsonl.gz"
 
     def _write_alignments(self, path: Path) -> None:
         stats = sb.utils.metric_stats.ErrorRateStats()

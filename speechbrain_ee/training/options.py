@@ -33,7 +33,7 @@ READ_KEYS = frozenset(
     test_dataloader_opts epoch_counter modules opt_class lr_annealing
     checkpointer train_logger wav_augment exit_weights
     checkpoint_rule keep_checkpoints average_checkpoints
-    blank_collapse_epochs
+    blank_collapse_epochs exit_budget
     """.split()
 )
 # Options that SpeechBrain's Brain takes from the YAML.

@@ -11,18 +11,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import (
     MAX_THRESHOLDS,
     Curve,
+    exit_choices,
     fixed_exits,
     mixture,
     oracle_curve,
     sweep,
     thresholds_for,
 )
-from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.operating_point import (
+    OperatingPoint,
+    criterion_macs,
+    measure,
+)
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,
@@ -30,36 +36,10 @@ from speechbrain_ee.exits import (
     UtteranceRecord,
     read_trace,
 )
+from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import earliest_best, earliest_no_worse
-
-
-def made_up(rows, seed, exits=4):
-    """A trace of errors that mostly fall with depth."""
-    generator = np.random.default_rng(seed)
-    layers = tuple(range(2, 2 * exits + 1, 2))
-    records = tuple(
-        UtteranceRecord(
-            f"u{i}",
-            "test",
-            "w " * 10,
-            tuple(
-                ExitRecord(
-                    layer,
-                    None,
-                    int(generator.integers(0, 9 - layer)),
-                    {"entropy": round(float(generator.random()), 2)},
-                )
-                for layer in layers
-            ),
-            float(generator.uniform(1, 20)),
-        )
-        for i in range(rows)
-    )
-    macs = tuple(100 * layer + 50 for layer in layers)
-    return Trace(TraceHeader("m", "d", layers, macs), records)
-
-
-TRACES = st.builds(made_up, st.integers(1, 30), st.integers(0, 10_000))
+from speechbrain_ee.exits.policy import first_exit
+from tests.evaluation.made_up import TRACES, made_up
 
 
 def cost_at(curve, wer, axis="avg_layer"):
@@ -85,6 +65,39 @@ def test_sweep_is_the_loop_over_utterances(trace):
         assert point.wer == pytest.approx(100 * errors / words)
         assert point.avg_layer == pytest.approx(layers / len(trace))
         assert point.avg_macs == pytest.approx(macs / len(trace))
+
+
+SCORES = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 12), st.integers(1, 5)),
+    elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 1.0]),
+)
+
+
+@given(SCORES)
+def test_choices_for_all_thresholds_are_those_for_each(scores_NE):
+    # ties between scores and thresholds, and scores that are not there yet
+    limits_T = np.array([-1.0, 0.0, 0.25, 0.3, 1.0, 2.0])
+    choice_NT = exit_choices(scores_NE, limits_T)
+    for place, limit in enumerate(limits_T):
+        expected_N = first_exit(scores_NE, limit)
+        assert choice_NT[:, place].tolist() == expected_N.tolist()
+
+
+@settings(max_examples=25)
+@given(TRACES)
+def test_sweep_is_one_measurement_per_threshold(trace):
+    told = replace(trace.header, vocab_size=30, frames_per_s=25.0)
+    told = Trace(told, trace.records)
+    scores_NE = -told.evidence_NE("entropy")
+    cost_NE = criterion_macs(told, get_criterion("entropy"))
+    points = sweep(told, "entropy", scores_NE).points
+    assert len(points) == len(thresholds_for(scores_NE))
+    for point in points:
+        choice_N = first_exit(scores_NE, point.threshold)
+        single = measure(told, choice_N, point.threshold, cost_NE)
+        assert point.avg_macs == pytest.approx(single.avg_macs)
+        assert replace(point, avg_macs=None) == replace(single, avg_macs=None)
 
 
 @settings(max_examples=25)
@@ -141,10 +154,12 @@ def test_no_curve_beats_the_oracle(trace):
                 costs = trace.macs_NE
             assert costs.size
             price = tangent.threshold / scale
-            bound = tangent.wer / 10 + price * getattr(tangent, axis)
+            # errors per utterance, from percent of all words
+            rate = trace.words_N.mean() / 100
+            bound = rate * tangent.wer + price * getattr(tangent, axis)
             for curve in curves:
                 for point in curve.points:
-                    value = point.wer / 10 + price * getattr(point, axis)
+                    value = rate * point.wer + price * getattr(point, axis)
                     assert bound <= value + 1e-9
                     assert best.wer <= point.wer
 
@@ -193,6 +208,33 @@ def test_thresholds(count, seed):
     assert (np.diff(limits) > 0).all() and np.isfinite(limits).all()
     assert limits[0] == scores_NE[:, :-1].min()
     assert limits[-1] > scores_NE[:, :-1].max()
+
+
+def test_thresholds_are_quantiles_of_many_scores():
+    scores_NE = np.random.default_rng(0).normal(size=(5000, 4))
+    limits = thresholds_for(scores_NE)
+    assert len(limits) == MAX_THRESHOLDS
+    early = scores_NE[:, :-1]
+    below = [(early < limit).mean() for limit in limits[:-1]]
+    assert np.abs(below - np.linspace(0, 1, len(below))).max() < 1e-3
+
+
+def test_thresholds_are_not_wasted_on_one_value():
+    generator = np.random.default_rng(0)
+    scores_NE = generator.normal(size=(5000, 3))
+    scores_NE[generator.random(scores_NE.shape) < 0.9] = 0.0
+    limits = thresholds_for(scores_NE)
+    # plain quantiles would find about 20
+    assert len(limits) > 0.9 * MAX_THRESHOLDS
+    assert 0.0 in limits
+
+
+def test_scores_that_are_not_there_yet():
+    scores_NE = np.array([[-np.inf, -np.inf, 0.1], [-np.inf, 0.5, 0.1]])
+    limits = thresholds_for(scores_NE)
+    assert limits[0] == 0.5 and np.isfinite(limits).all()
+    nothing = thresholds_for(np.full((3, 3), -np.inf))
+    assert nothing.tolist() == [0.0]
 
 
 def test_one_exit_only():

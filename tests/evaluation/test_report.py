@@ -15,8 +15,9 @@ import jiwer
 import pytest
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.report import report_command, write_report
-from speechbrain_ee.evaluation.tables import console_tables, overview_table
+from speechbrain_ee.evaluation.tables import overview_table
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,
@@ -25,6 +26,7 @@ from speechbrain_ee.exits import (
     read_trace,
     write_trace,
 )
+from tests.evaluation.made_up import HYPS, REF, small_trace
 
 FILES = {
     "report.json",
@@ -34,49 +36,6 @@ FILES = {
     "curves.png",
     "curves.pdf",
 }
-REF = "one two three four five six"
-HYPS = {
-    "easy": (REF, REF, REF),
-    "hard": ("one too free", "one two free four five", REF),
-    "over": ("one six", REF, "one two <three> & five six"),
-}
-EVIDENCE = {
-    "easy": (0.1, 0.05, 0.01),
-    "hard": (0.9, 0.6, 0.2),
-    "over": (0.8, 0.1, 0.05),
-}
-
-
-def small_trace(evidence=True, macs=True):
-    records = tuple(
-        UtteranceRecord(
-            f"{name}-{part}",
-            part,
-            REF,
-            tuple(
-                ExitRecord(
-                    layer,
-                    HYPS[name][k],
-                    None,
-                    {"entropy": EVIDENCE[name][k], "homemade": 1.0}
-                    if evidence
-                    else {},
-                )
-                for k, layer in enumerate((2, 4, 6))
-            ),
-            4.0,
-        )
-        for part in ("clean", "other")
-        for name in HYPS
-    )
-    header = TraceHeader(
-        "small <model>",
-        "greedy",
-        (2, 4, 6),
-        (10**9, 2 * 10**9, 3 * 10**9) if macs else None,
-        (10, 20, 30),
-    )
-    return Trace(header, records)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +78,8 @@ def test_json_says_what_the_trace_says(report):
 
 def test_criterion_at_equal_wer(report):
     found = report.data["sets"]["clean"]["criteria"]
-    assert list(found) == ["entropy"]
+    assert list(found)[0] == "entropy" and "agreement" in found
+    assert not {"fixed", "random", "homemade"} & set(found)
     # entropy <= 0.6 stops easy at 2, hard (2 errors) and over (none) at 4:
     # as many errors as the last exit, which makes both of its own in over
     equal = found["entropy"]["equal_wer"]
@@ -136,8 +96,19 @@ def test_csv_tables(report):
         (s, layer) for s in ("clean", "other") for layer in "246"
     ]
     with open(report.folder / "criteria.csv", newline="") as stream:
-        names = [row["criterion"] for row in csv.DictReader(stream)]
-    assert names == ["fixed", "mixture", "entropy", "oracle"] * 2
+        rows = list(csv.DictReader(stream))
+    half = rows[: len(rows) // 2]
+    names = [row["criterion"] for row in half]
+    assert names[:2] == ["fixed", "mixture"] and names[-1] == "oracle"
+    entropy = half[names.index("entropy")]
+    data = report.data["sets"]["clean"]["criteria"]["entropy"]
+    for level in ("equal_wer", "plus_1", "plus_5", "plus_10"):
+        assert float(entropy[f"{level}_layers"]) == data[level]["avg_layer"]
+        assert [
+            float(entropy[f"{level}_layers_{end}"]) for end in ("low", "high")
+        ] == data["layer_intervals"][level]
+        share = float(entropy[f"{level}_gap_share"])
+        assert share == data["gap_shares"][level]
 
 
 class Checker(HTMLParser):
@@ -203,8 +174,14 @@ def test_overview(report):
 
 def test_headings_are_grouped(report):
     text = (report.folder / "report.html").read_text()
-    assert '<th class="group" colspan=3>equal WER</th>' in text
-    assert "equal WER: " not in text
+    # one group above several columns, its name not repeated in each
+    assert re.search(r'<th class="?group"? colspan=3>last exit</th>', text)
+    assert "last exit: " not in text
+    lines = console_tables(report).splitlines()
+    above = next(line for line in lines if "layers at WER" in line)
+    below = lines[lines.index(above) + 1]
+    places = [below.index(name) for name in ("equal", "+10 %")]
+    assert places[0] - 6 < above.index("layers at WER") < places[1]
 
 
 def test_same_trace_same_bytes(report, tmp_path):
@@ -215,20 +192,36 @@ def test_same_trace_same_bytes(report, tmp_path):
         ).read_bytes(), name
 
 
-def test_console(report):
-    text = console_tables(report)
-    assert max(map(len, text.splitlines())) <= 100
-    for word in ("clean", "other", "entropy", "oracle", "GMAC", "ins %"):
-        assert word in text
-    assert "kept at 3.33 of 6 layers, 0.67 of 1.20 GMAC" in text
+def test_json_of_a_criterion(report):
+    sets = json.loads((report.folder / "report.json").read_text())["sets"]
+    found = sets["clean"]["criteria"]["entropy"]
+    curve = found["curve"]
+    assert len({len(column) for column in curve.values()}) == 1
+    for low, wer, high in zip(
+        curve["wer_low"], curve["wer"], curve["wer_high"]
+    ):
+        assert low <= wer + 1e-4 and wer <= high + 1e-4
+    mixture, oracle = sets["clean"]["mixture"], sets["clean"]["oracle"]
+    blind, best = (d["equal_wer"]["avg_layer"] for d in (mixture, oracle))
+    share = (blind - found["equal_wer"]["avg_layer"]) / (blind - best)
+    assert found["gap_shares"]["equal_wer"] == pytest.approx(share)
+    groups = found["difficulty"]
+    assert groups["names"] == ["easy", "medium", "hard"]
+    # easy is right everywhere and stops first
+    assert groups["shares"][0] == [1.0, 0.0, 0.0]
+    (example, *_) = sets["clean"]["examples"]
+    assert example["kind"] == "overthinking" and example["errors"] == [4, 0, 2]
+    assert example["ref"] == REF and example["hyps"] == list(HYPS["over"])
 
 
-def test_small_models_have_more_decimals(tmp_path):
-    trace = small_trace()
-    header = replace(trace.header, macs=(10**8, 2 * 10**8, 3 * 10**8))
-    small = write_report(Trace(header, trace.records), tmp_path, "small")
-    assert "0.067 of 0.120 GMAC" in console_tables(small)
-    assert ">0.067</text>" in (tmp_path / "report.html").read_text()
+def test_json_of_the_transfer(report):
+    found = report.data["transfer"]["entropy"]
+    assert set(found) == set(found["clean"]) == {"clean", "other"}
+    # both sets hold the same utterances
+    assert found["clean"]["other"] == found["other"]["other"]
+    equal = report.data["sets"]["clean"]["criteria"]["entropy"]["plus_5"]
+    assert found["clean"]["other"]["avg_layer"] == equal["avg_layer"]
+    assert found["clean"]["other"]["excess"] == pytest.approx(0)
 
 
 def test_unknown_evidence_is_logged_and_left_out(tmp_path, caplog):
@@ -256,6 +249,7 @@ def test_without_evidence_hypotheses_or_macs(tmp_path):
     report = write_report(bare, tmp_path, "bare")
     clean = report.data["sets"]["clean"]
     assert clean["criteria"] == {} and clean["examples"] == []
+    assert report.data["transfer"] == {}
     assert clean["oracle_best"]["avg_layer"] == 4.0
     assert "GMAC" not in console_tables(report)
     assert {path.name for path in tmp_path.iterdir()} == FILES

@@ -85,6 +85,39 @@ def test_thresholds_are_not_rounded_to_single_precision():
     assert policy.stop(2, score).item()
 
 
+UNUSUAL = SHAPES.flatmap(
+    lambda shape: hnp.arrays(
+        float, shape, elements=st.sampled_from([-np.inf, 0.0, np.inf, np.nan])
+    )
+)
+
+
+@given(UNUSUAL, st.booleans())
+def test_infinite_thresholds_are_always_first_and_always_last(
+    scores_NE, per_exit
+):
+    exits = scores_NE.shape[1]
+    for limit, expected in ((-np.inf, 0), (np.inf, exits - 1)):
+        threshold = (limit,) * (exits - 1) if per_exit else limit
+        policy = ThresholdPolicy("c", threshold, exits)
+        assert (policy.choose(scores_NE) == expected).all()
+        if exits > 1:
+            for score_B in (scores_NE[:, 0], torch.tensor(scores_NE[:, 0])):
+                stopped = np.asarray(policy.stop(1, score_B))
+                assert (stopped == (expected == 0)).all()
+            assert np.asarray(policy.stop(exits, scores_NE[:, -1])).all()
+
+
+@given(SCORES, st.lists(LIMITS, min_size=5, max_size=5), st.integers(0, 4))
+def test_one_stricter_exit_is_never_earlier(scores_NE, limits, place):
+    limits = limits[: scores_NE.shape[1]]
+    stricter = list(limits)
+    place %= len(limits)
+    stricter[place] += 1
+    before, after = (first_exit(scores_NE, t) for t in (limits, stricter))
+    assert (before <= after).all()
+
+
 def test_fixed_exit():
     policy = FixedExit(2)
     scores_NE = np.random.default_rng(0).random((4, 3))

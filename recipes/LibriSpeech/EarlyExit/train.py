@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Train and evaluate a multi-exit (early-exit) speech recogniser.
 
-One encoder with a CTC head after every few layers is trained jointly; then
-every exit and every exit-selection criterion is measured on the test sets.
+One encoder with a CTC head after every few layers is trained jointly. The
+development set then teaches when an utterance may stop, and every exit, every
+exit-selection criterion and the learned policies are measured on the test
+sets.
 
 > python train.py hparams/conformer_ctc.yaml --data_folder=/path/LibriSpeech
 
@@ -14,6 +16,7 @@ Authors
 """
 
 import sys
+from pathlib import Path
 
 import speechbrain as sb
 from librispeech_prepare import prepare_librispeech
@@ -72,6 +75,12 @@ def main() -> None:
         valid_loader_kwargs=hparams["valid_dataloader_opts"],
     )
 
+    brain.learn_selection(
+        Path(hparams["valid_csv"]).stem,
+        datasets.valid,
+        loader_options=hparams["test_dataloader_opts"],
+        texts=[row["wrd"] for row in datasets.train.data.values()],
+    )
     traces = [
         brain.evaluate_exits(
             name, dataset, loader_options=hparams["test_dataloader_opts"]
@@ -80,7 +89,10 @@ def main() -> None:
     ]
     if if_main_process():
         report = write_report(
-            traces, hparams["report_folder"], title=hparams["system_name"]
+            traces,
+            hparams["report_folder"],
+            title=hparams["system_name"],
+            policies=brain.policies,
         )
         sys.stdout.write(console_tables(report) + "\n")
 

@@ -1,0 +1,252 @@
+"""Calibration from a trace: the command ``calibrate``.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.operating_point import (
+    criterion_macs,
+    reference_words,
+)
+from speechbrain_ee.exits.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration import (
+    FEW_UTTERANCES,
+    Calibration,
+    calibrate,
+)
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criterion import Criterion
+from speechbrain_ee.exits.policy_file import (
+    CalibrationSummary,
+    ExitPolicy,
+    write_policy,
+)
+from speechbrain_ee.exits.risk import guarantee
+from speechbrain_ee.exits.shift import distributions, shift_warnings
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+
+logger = logging.getLogger(__name__)
+
+
+def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
+    """What the exits do, the criterion's own cost included.
+
+    Arguments
+    ---------
+    trace : Trace
+        The calibration data.
+    criterion : Criterion
+        Charged at every exit where it is evaluated.
+
+    Returns
+    -------
+    Outcomes
+    """
+    macs_NE = trace.macs_NE
+    if macs_NE is not None:
+        macs_NE = macs_NE + criterion_macs(trace, criterion)
+    return Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
+
+
+def calibrate_trace(
+    trace: Trace,
+    criterion: str,
+    budget: str,
+    method: str = "ltt",
+    delta: float = 0.1,
+    per_exit: bool = False,
+    target: float | None = None,
+) -> ExitPolicy:
+    """Calibrate a policy on all utterances of a trace.
+
+    Arguments
+    ---------
+    trace : Trace
+        The calibration data.
+    criterion : str
+        Name of the criterion.
+    budget : str
+        What to hold, see :meth:`Budget.parse
+        <speechbrain_ee.exits.budget.Budget.parse>`.
+    method : str
+        ``naive``, ``crc`` or ``ltt``.
+    delta : float
+        Accepted probability of breaking the budget (``ltt``).
+    per_exit : bool
+        A threshold per exit instead of one for all.
+    target : float, optional
+        Utterances of the target set, see
+        :func:`~speechbrain_ee.exits.calibration.calibrate`.
+
+    Returns
+    -------
+    ExitPolicy
+
+    Raises
+    ------
+    InputError
+        If an argument is not valid, the trace lacks what the criterion or
+        the budget needs, or a compute budget is below the first exit.
+    """
+    parsed = Budget.parse(budget)
+    found = get_criterion(criterion)
+    reference_words(trace)
+    if len(trace.layers_E) < 2:
+        raise InputError(
+            f"{trace.source}: one exit only, so there is nothing to choose."
+        )
+    scores_NE = found.scores(trace.evidence)
+    outcomes = outcomes_of(trace, found)
+    result = calibrate(
+        criterion, scores_NE, outcomes, parsed, method, delta, per_exit, target
+    )
+    promise = guarantee(method, delta, result.target, parsed.words)
+    if not result.satisfied:
+        promise = _unsatisfied(parsed, method)
+    finite = np.isfinite(result.target)
+    return ExitPolicy(
+        criterion=criterion,
+        exit_layers=tuple(trace.layers_E.tolist()),
+        threshold=result.policy.threshold,
+        budget=str(parsed),
+        method=method,
+        delta=float(delta),
+        satisfied=result.satisfied,
+        guarantee=promise,
+        target_utterances=int(result.target) if finite else None,
+        calibration=_summary(trace, outcomes, result),
+        distributions=distributions(scores_NE),
+    )
+
+
+def calibrate_command(
+    trace: str | Path,
+    criterion: str,
+    budget: str,
+    method: str = "ltt",
+    delta: float = 0.1,
+    per_exit: bool = False,
+    out: str | Path = "exit-policy.yaml",
+    set_name: str | None = None,
+    target: str | Path | None = None,
+) -> str:
+    """What ``python -m speechbrain_ee calibrate`` does.
+
+    Arguments
+    ---------
+    trace : str or Path
+        Trace of the calibration data.
+    criterion : str
+        Name of the criterion.
+    budget : str
+        What to hold, for example ``wer=+5%``.
+    method : str
+        ``naive``, ``crc`` or ``ltt``.
+    delta : float
+        Accepted probability of breaking the budget (``ltt``).
+    per_exit : bool
+        A threshold per exit instead of one for all.
+    out : str or Path
+        The policy file to write.
+    set_name : str, optional
+        Use this set of the trace only; by default all of it.
+    target : str or Path, optional
+        Trace of the data that the policy is meant for: the promise is then
+        about as many utterances, and a warning tells if they look different.
+
+    Returns
+    -------
+    str
+        The text to show.
+
+    Raises
+    ------
+    InputError
+        If an argument or a trace is not valid, or the file cannot be
+        written.
+    """
+    data = read_trace(trace)
+    if set_name is not None:
+        data = data.subset(set_name)
+    aim = None if target is None else read_trace(target)
+    policy = calibrate_trace(
+        data,
+        criterion,
+        budget,
+        method,
+        delta,
+        per_exit,
+        None if aim is None else len(aim),
+    )
+    warnings = [] if aim is None else shift_warnings(policy, aim.evidence)
+    if len(data) < FEW_UTTERANCES:
+        warnings.append(
+            f"{len(data)} utterances are few: promises rest on averages of "
+            f"at least {FEW_UTTERANCES}."
+        )
+    write_policy(out, policy)
+    logger.info("Policy written to %s", out)
+    return _text(policy, warnings, Path(out))
+
+
+def _unsatisfied(budget: Budget, method: str) -> str:
+    if budget.on_compute:
+        return (
+            f"No threshold satisfies {budget} by {method}: the policy always "
+            f"stops at the first exit, and even so there are too few data to "
+            f"promise the budget."
+        )
+    return (
+        f"No threshold satisfies {budget} by {method}: the policy always "
+        f"goes to the last exit, which holds the budget and saves nothing. "
+        f"Allow more errors, use more data, or another criterion."
+    )
+
+
+def _summary(
+    trace: Trace, outcomes: Outcomes, result: Calibration
+) -> CalibrationSummary:
+    return CalibrationSummary(
+        model=trace.header.name,
+        decoding=trace.header.decoding,
+        sets=trace.sets,
+        utterances=len(outcomes),
+        words=int(outcomes.words_N.sum()),
+        wer_last=round(result.wer_last, 4),
+        wer=round(result.wer, 4),
+        avg_layer=round(result.avg_layer, 4),
+        avg_macs=result.avg_macs,
+    )
+
+
+def _text(policy: ExitPolicy, warnings: list[str], out: Path) -> str:
+    known = policy.calibration
+    assert known is not None  # calibrate_trace always gives it
+    if isinstance(policy.threshold, tuple):
+        limits = ", ".join(
+            f"layer {layer}: {limit:.6g}"
+            for layer, limit in zip(policy.exit_layers, policy.threshold)
+        )
+    else:
+        limits = f"{policy.threshold:.6g} at every exit"
+    lines = [
+        f"Criterion    {policy.criterion}",
+        f"Thresholds   {limits}",
+        f"Budget       {policy.budget}, method {policy.method}"
+        + (f", delta {policy.delta:g}" if policy.method == "ltt" else ""),
+        f"Calibration  {known.model}, {', '.join(known.sets)}: "
+        f"{known.utterances} utterances, {known.words} words",
+        f"Reached      {known.wer:.2f} % WER (last exit {known.wer_last:.2f} "
+        f"%) at {known.avg_layer:.2f} of {policy.exit_layers[-1]} layers",
+        f"Guarantee    {policy.guarantee}",
+        *(f"Warning      {warning}" for warning in warnings),
+        f"Policy file  {out}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,141 @@
+"""A report as plain text, for the console.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.examples import Example
+from speechbrain_ee.evaluation.tables import (
+    criterion_table,
+    exit_table,
+    policy_table,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from speechbrain_ee.evaluation.report import Report
+
+WIDTH = 100  # columns of a console
+_EXAMPLES = 2  # of overthinking, per set
+
+
+def console_tables(report: "Report") -> str:
+    """All tables as aligned plain text.
+
+    Arguments
+    ---------
+    report : Report
+        What :func:`~speechbrain_ee.evaluation.report.write_report` returns.
+
+    Returns
+    -------
+    str
+        At most 100 columns wide.
+    """
+    blocks = []
+    for analysis in report.sets.values():
+        blocks += [
+            f"{analysis.key}: {len(analysis.trace)} utterances, "
+            f"{analysis.words} words",
+            aligned(exit_table(analysis)),
+            aligned(criterion_table(analysis)),
+        ]
+        if analysis.policies:
+            blocks += [aligned(policy_table(analysis)), *_warnings(analysis)]
+        blocks.append("\n".join(_filled(s) for s in summary(analysis)))
+        chosen = [e for e in analysis.examples if e.kind == "overthinking"]
+        blocks += [_example(example) for example in chosen[:_EXAMPLES]]
+    return "\n\n".join(blocks)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """A table as text: first column to the left, the others to the right.
+
+    Arguments
+    ---------
+    table : sequence of sequence of str
+        The first row is the heading; of "a: b", "c" in it, "a" is put above
+        "b" and "c".
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(aligned([["exit", "WER: clean", "other"], ["1", "2.50", "7"]]))
+           WER
+    exit  clean  other
+    ----  -----  -----
+    1      2.50      7
+    """
+    names = [cell.rpartition(": ")[2] for cell in table[0]]
+    rows = [names, *table[1:]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    above = _groups(table[0], widths)
+    rule = ["-" * width for width in widths]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (names, rule, *rows[1:])
+    ]
+    return "\n".join(above + lines)
+
+
+def _groups(heading: Sequence[str], widths: list[int]) -> list[str]:
+    """The line above the headings, if any; makes room for it in widths."""
+    starts = [
+        place
+        for place, cell in enumerate(heading)
+        if ": " in cell or place == 0
+    ]
+    names = [heading[place].rpartition(": ")[0] for place in starts]
+    if not any(names):
+        return []
+    parts = []
+    for name, start, end in zip(
+        names, starts, [*starts[1:], len(heading)], strict=True
+    ):
+        span = sum(widths[start:end]) + 2 * (end - start - 1)
+        widths[start] += max(len(name) - span, 0)
+        parts.append(name.center(max(span, len(name))))
+    return ["  ".join(parts).rstrip()]
+
+
+def _warnings(analysis: SetAnalysis) -> list[str]:
+    return [
+        _filled(f"Policy {policy.name}: {warning}")
+        for policy in analysis.policies
+        for warning in policy.warnings
+    ]
+
+
+def _example(example: Example) -> str:
+    """An utterance at every exit."""
+    record = example.record
+    lines = [f"Overthinking in {record.id}:"]
+    rows = [("reference", record.ref)]
+    for exit_, errors in zip(record.exits, example.errors, strict=True):
+        plural = "" if errors == 1 else "s"
+        rows.append(
+            (f"layer {exit_.layer}, {errors} error{plural}", exit_.hyp or "")
+        )
+    margin = 2 + max(len(head) for head, _ in rows)
+    for head, text in rows:
+        lines.append(_filled(text, head.ljust(margin), " " * margin))
+    return "\n".join(lines)
+
+
+def _filled(text: str, first: str = "", later: str = "") -> str:
+    """A paragraph; the heads of its lines are kept if there is no text."""
+    filled = textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=later
+    )
+    return filled or first.rstrip()

@@ -1,0 +1,75 @@
+"""Which criteria figures and pages put in front.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Mapping, Sequence
+
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.theme import FAMILIES, family
+
+Leaders = Mapping[str, tuple[str, ...]]
+
+
+def depth_needed(analysis: SetAnalysis, name: str) -> float:
+    """Share of the layers that a criterion needs, averaged over the levels.
+
+    One number to order criteria by: the cheapest point within 0, 1, 5 and
+    10 % of the last exit's word error rate, all layers where there is none.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+    name : str
+        One of its criteria.
+
+    Returns
+    -------
+    float
+        Above 0, at most 1.
+    """
+    depth = analysis.trace.header.exit_layers[-1]
+    points = analysis.criteria[name].points.values()
+    needed = [depth if p is None else p.avg_layer for p in points]
+    return sum(needed) / (depth * len(needed))
+
+
+def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:
+    """The criterion of every family that needs the fewest layers.
+
+    It is chosen over all test sets that have it, so that figures of two sets
+    show the same criteria as far as both have them. The criterion that keeps
+    the last exit's word error rate of a set cheapest, which tables and
+    summaries name, is always among them.
+
+    Arguments
+    ---------
+    analyses : sequence of SetAnalysis
+        The test sets.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        By key of the test set: criteria in the order of the families.
+    """
+    names = dict.fromkeys(n for a in analyses for n in a.criteria)
+    overall = {}
+    for name in names:
+        needed = [depth_needed(a, name) for a in analyses if name in a.criteria]
+        overall[name] = sum(needed) / len(needed)
+    chosen = {}
+    for analysis in analyses:
+        winners: dict[str, str] = {}
+        for name in sorted(analysis.criteria, key=overall.__getitem__):
+            winners.setdefault(family(name), name)
+        cheapest = analysis.best_criterion()
+        front = {*winners.values(), *([cheapest.name] if cheapest else [])}
+        chosen[analysis.key] = tuple(
+            name
+            for group in FAMILIES
+            for name in analysis.criteria
+            if name in front and family(name) == group
+        )
+    return chosen

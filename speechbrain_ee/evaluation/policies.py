@@ -1,0 +1,107 @@
+"""Given policies, measured on a test set that they were not calibrated on.
+
+Axes: N utterances, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.operating_point import (
+    criterion_macs,
+    measure,
+)
+from speechbrain_ee.evaluation.policy_result import PolicyResult
+from speechbrain_ee.evaluation.result import exit_shares
+from speechbrain_ee.exits.budget import Budget, Outcomes
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.exit_policy import ExitPolicy
+from speechbrain_ee.exits.shift import shift_warnings
+from speechbrain_ee.exits.trace import Trace
+
+# Sums in another order may differ in the last digits.
+_TOLERANCE = 1e-9
+
+
+def with_policies(
+    analysis: SetAnalysis, policies: Sequence[ExitPolicy]
+) -> SetAnalysis:
+    """The analysis with policies measured on its set.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+    policies : sequence of ExitPolicy
+        Policies for the same exits.
+
+    Returns
+    -------
+    SetAnalysis
+
+    Raises
+    ------
+    InputError
+        If a policy was made for other exits, or its evidence is not there.
+    """
+    results = tuple(_measured(analysis, policy) for policy in policies)
+    return analysis.extended(policies=results)
+
+
+def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
+    trace = analysis.trace
+    layers = tuple(trace.header.exit_layers)
+    if tuple(policy.exit_layers) != layers:
+        raise InputError(
+            f"policy {policy.name}: made for exits after layers "
+            f"{list(policy.exit_layers)}, but {trace.source} has exits after "
+            f"layers {list(layers)}; calibrate a policy on a trace of this "
+            f"model."
+        )
+    criterion = get_criterion(policy.criterion)
+    cost_NE = criterion_macs(trace, criterion)
+    choice_N = policy.choose(criterion.scores(trace.evidence))
+    point = measure(trace, choice_N, None, cost_NE)
+    return PolicyResult(
+        name=policy.name,
+        criterion=policy.criterion,
+        point=point,
+        excess=analysis.excess(point.wer),
+        exit_shares=exit_shares(choice_N, len(layers)),
+        budget=policy.budget,
+        holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
+        warnings=_warnings(policy, trace),
+    )
+
+
+def _warnings(policy: ExitPolicy, trace: Trace) -> tuple[str, ...]:
+    found = shift_warnings(policy, trace.evidence)
+    if not policy.satisfied:
+        found.insert(
+            0,
+            "No threshold satisfied the budget on its calibration data, so "
+            "it does not depend on the utterance.",
+        )
+    return tuple(found)
+
+
+def _holds(
+    trace: Trace,
+    budget: Budget,
+    choice_N: NDArray[np.integer],
+    cost_NE: NDArray[np.floating] | float,
+) -> bool | None:
+    """Whether the budget holds on this set; None if it cannot be told."""
+    macs_NE = None if trace.macs_NE is None else trace.macs_NE + cost_NE
+    if budget.kind == "macs" and macs_NE is None:
+        return None
+    outcomes = Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
+    losses_NE = budget.losses_NE(outcomes)
+    losses_N = losses_NE[np.arange(len(choice_N)), choice_N]
+    return bool(losses_N.mean() <= _TOLERANCE * np.abs(losses_NE).max())

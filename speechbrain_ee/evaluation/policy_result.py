@@ -1,0 +1,44 @@
+"""A given policy, measured on a test set.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from dataclasses import dataclass
+
+from speechbrain_ee.evaluation.operating_point import OperatingPoint
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What a policy, calibrated elsewhere, gives on a test set.
+
+    Arguments
+    ---------
+    name : str
+        Name of the policy.
+    criterion : str
+        What it looks at.
+    point : OperatingPoint
+        Word error rate and cost, the criterion's own included.
+    excess : float, optional
+        How much the word error rate is above the last exit's, in percent of
+        the latter; None if the last exit makes no error.
+    exit_shares : tuple of float
+        Share of utterances that stop at each exit.
+    budget : str, optional
+        What it was calibrated for, as given.
+    holds : bool, optional
+        Whether the budget holds on this set; None without a budget.
+    warnings : tuple of str
+        Ways in which this set differs from the calibration data.
+    """
+
+    name: str
+    criterion: str
+    point: OperatingPoint
+    excess: float | None
+    exit_shares: tuple[float, ...]
+    budget: str | None = None
+    holds: bool | None = None
+    warnings: tuple[str, ...] = ()

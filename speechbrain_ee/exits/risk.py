@@ -1,0 +1,205 @@
+"""Which candidate policies hold a budget: three answers of rising strength.
+
+Every candidate has one loss per utterance, scaled so that the budget holds
+if the mean loss is at most 0. Candidates come in a fixed order, from the one
+that is safest to the boldest, chosen without looking at these losses.
+
+``naive``
+    The mean on the calibration set is at most 0. Nothing is guaranteed: on
+    new data about half of such choices break the budget.
+``crc``
+    Conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814, eq.
+    (4)): go on while ``n/(n+1) mean + B/(n+1) <= 0``, B a bound on the loss.
+    The *expected* loss over calibration sets and new utterances is at most
+    0; a single calibration may well break the budget.
+``ltt``
+    Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052), with
+    fixed-sequence testing: go on while the p-value of "the budget is
+    broken" is at most the level. With probability 1 - delta over
+    the calibration *and the target set* the budget holds on the target set.
+
+The p-value of ``ltt``. A person who uses a policy sees the word error rate
+of the next m utterances, not its expectation, so the tested statement is
+"the mean loss of m new utterances is positive". If both sets are drawn from
+the same population, the difference of the two means has variance
+``s^2 (1/n + 1/m)``, so the statistic is ``t = mean / (s sqrt(1/n + 1/m))``
+against Student's t with n - 1 degrees of freedom (the prediction interval
+for a mean). For a random split of one set this variance holds exactly, by
+sampling without replacement. With m infinite it is the t-test of the
+expected loss. The t-distribution is asymptotic: the loss of an utterance
+has no bound that is known beforehand. A betting martingale (Waudby-Smith &
+Ramdas 2020, arXiv 2010.09686) with the largest loss seen as the bound, valid
+for every n if that bound is right, was measured to cost 0.2 to 2 layers more
+on 1,300 utterances, or to find no threshold at all. Tests are therefore made
+with t, at 0.7 delta to leave room for the approximation;
+``benchmarks/calibration_splits.py`` shows what is held.
+
+Axes: N utterances, T candidates.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from speechbrain_ee.errors import InputError
+
+METHODS = ("naive", "crc", "ltt")
+# share of delta that tests use; the rest is for the t approximation
+TEST_SHARE = 0.7
+# rounding of a sum of losses that are 0 on paper
+_ROUNDING = 1e-9
+
+
+def check_method(method: str, delta: float) -> None:
+    """Refuse what cannot be calculated with.
+
+    Arguments
+    ---------
+    method : str
+        One of ``METHODS``.
+    delta : float
+        Between 0 and 1, both excluded.
+
+    Raises
+    ------
+    InputError
+        If it is none of them, or delta is out of range.
+    """
+    if method not in METHODS:
+        raise InputError(
+            f"method {method!r} is not known; valid methods: "
+            f"{', '.join(METHODS)}."
+        )
+    if not 0 < delta < 1:
+        raise InputError(
+            f"delta={delta}: the probability of breaking the budget must lie "
+            f"between 0 and 1, for example 0.1."
+        )
+
+
+def p_values(
+    losses_NT: NDArray[np.floating], target: float
+) -> NDArray[np.float64]:
+    """p-values of "the mean loss of the target set is positive".
+
+    Arguments
+    ---------
+    losses_NT : array of shape (N, T)
+        Losses on the calibration set.
+    target : float
+        Utterances of the target set; infinite for the expected loss.
+
+    Returns
+    -------
+    array of shape (T,)
+        1 where a single utterance tells nothing of the spread.
+
+    Example
+    -------
+    >>> losses = np.array([[-1.0, 1.0], [-2.0, -1.0], [-1.0, 0.0]])
+    >>> p_values(losses, np.inf).round(3).tolist()
+    [0.029, 0.5]
+    """
+    utterances = len(losses_NT)
+    if utterances < 2:
+        return np.ones(losses_NT.shape[1])
+    mean_T = losses_NT.mean(axis=0)
+    spread_T = losses_NT.std(axis=0, ddof=1)
+    spread_T *= np.sqrt(1 / utterances + 1 / target)
+    certain_T = spread_T <= _ROUNDING
+    t_T = mean_T / np.where(certain_T, 1, spread_T)
+    p_T = stdtr(utterances - 1, t_T)
+    # losses that are all 0 so far do not show that they stay 0
+    return np.where(certain_T, mean_T >= -_ROUNDING, p_T)
+
+
+def passing(
+    losses_NT: NDArray[np.floating],
+    method: str,
+    delta: float,
+    largest: float,
+    target: float,
+    first_is_safe: bool,
+) -> NDArray[np.bool_]:
+    """Which candidates hold the budget.
+
+    Arguments
+    ---------
+    losses_NT : array of shape (N, T)
+        Losses, candidates from the safest to the boldest.
+    method : str
+        One of ``METHODS``.
+    delta : float
+        Accepted probability of breaking the budget (``ltt``).
+    largest : float
+        Bound B on the loss of an utterance (``crc``).
+    target : float
+        Utterances of the target set (``ltt``).
+    first_is_safe : bool
+        The first candidate holds the budget whatever the data.
+
+    Returns
+    -------
+    bool array of shape (T,)
+
+    Example
+    -------
+    >>> losses = np.tile([-1.0, 0.1, -0.5], (50, 1))
+    >>> passing(losses, "naive", 0.1, 1, 50, True).tolist()
+    [True, False, True]
+    >>> passing(losses, "ltt", 0.1, 1, 50, True).tolist()
+    [True, False, False]
+    """
+    mean_T = losses_NT.mean(axis=0)
+    if method == "naive":
+        passed_T = mean_T <= _ROUNDING
+        passed_T[0] |= first_is_safe
+        return passed_T
+    if method == "crc":
+        n = len(losses_NT)
+        bound_T = n / (n + 1) * mean_T + max(largest, 0) / (n + 1)
+        passed_T = bound_T <= _ROUNDING
+    else:
+        passed_T = p_values(losses_NT, target) <= TEST_SHARE * delta
+    passed_T[0] |= first_is_safe
+    return np.logical_and.accumulate(passed_T)
+
+
+def guarantee(
+    method: str, delta: float, target: float, budget_words: str
+) -> str:
+    """What a method promises, in words.
+
+    Arguments
+    ---------
+    method : str
+        One of ``METHODS``.
+    delta : float
+        Accepted probability of breaking the budget.
+    target : float
+        Utterances of the target set.
+    budget_words : str
+        The budget as a clause.
+
+    Returns
+    -------
+    str
+    """
+    if method == "naive":
+        return (
+            f"None: {budget_words} was measured on the calibration set. On "
+            f"new data of the same kind it is broken about every second time."
+        )
+    if method == "crc":
+        return (
+            f"In expectation over calibration and new utterances of the same "
+            f"kind: {budget_words}. A single target set may break it."
+        )
+    return (
+        f"With probability {1 - delta:g} (Student's t, asymptotic) over "
+        f"calibration and target data of the same kind: {budget_words}, "
+        f"on a target set of {target:g} or more utterances."
+    )

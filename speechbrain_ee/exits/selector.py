@@ -1,0 +1,300 @@
+"""A learned selector: what is going on worth, in errors per layer?
+
+At exit k the selector predicts from all evidence of exits 1 to k how many
+word errors each later exit would take away. The score is
+
+    -max_(q > k) E[errors_k - errors_q] / (layers_q - layers_k),
+
+so a threshold of -0.05 stops an utterance as soon as no later exit is
+expected to take away more than 0.05 errors per layer. One model serves all
+thresholds.
+
+Two steps predict the errors: a network values the words
+(:mod:`~speechbrain_ee.exits.word_value`), ridge regressions combine the sums
+over words with all other evidence (:mod:`~speechbrain_ee.exits.ridge`).
+
+Axes: N utterances, E exits, P features.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criterion import free
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.ngram import CharNgram
+from speechbrain_ee.exits.registry import criterion
+from speechbrain_ee.exits.ridge import Ridge
+from speechbrain_ee.exits.selector_features import FAMILIES, exit_features
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.valued_words import ValuedWords
+from speechbrain_ee.exits.word_value import WordValue
+from speechbrain_ee.exits.words import WordReader, WordTable
+
+logger = logging.getLogger(__name__)
+
+_FEWEST = 20  # utterances to learn from
+
+
+@dataclass(frozen=True)
+class LearnedSelector:
+    """Scores exits by what going on is worth.
+
+    Arguments
+    ---------
+    exit_layers : tuple of int
+        Layers of the exits.
+    evidence_names : tuple of str
+        Measurements that it reads.
+    ridges : tuple of Ridge
+        For every exit but the last, from its features to the errors that
+        each later exit takes away.
+    word_value : WordValue, optional
+        Values words; None where there were no transcripts.
+    language_model : CharNgram, optional
+        How words are spelt.
+
+    Example
+    -------
+    >>> from speechbrain_ee.exits.records import (
+    ...     ExitRecord, TraceHeader, UtteranceRecord,
+    ... )
+    >>> rng = np.random.default_rng(0)
+    >>> def utterance(i):
+    ...     hard = rng.random()
+    ...     exits = [
+    ...         ExitRecord(2, errors=int(4 * hard), evidence={"entropy": hard}),
+    ...         ExitRecord(4, errors=0, evidence={"entropy": hard / 2}),
+    ...     ]
+    ...     return UtteranceRecord(f"s{i % 9}-{i}", "dev", "a b c d", tuple(exits))
+    >>> trace = Trace(
+    ...     TraceHeader("tiny", "greedy", (2, 4)),
+    ...     tuple(utterance(i) for i in range(60)),
+    ... )
+    >>> selector = LearnedSelector.fit(trace)
+    >>> scores = selector.scores(trace.evidence)[:, 0]
+    >>> entropy = trace.evidence_NE("entropy")[:, 0]
+    >>> bool(np.corrcoef(scores, entropy)[0, 1] < -0.9)
+    True
+    """
+
+    exit_layers: tuple[int, ...]
+    evidence_names: tuple[str, ...]
+    ridges: tuple[Ridge, ...]
+    word_value: WordValue | None = None
+    language_model: CharNgram | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        trace: Trace,
+        texts: Sequence[str] = (),
+        references: bool | None = None,
+        seed: int = 0,
+    ) -> "LearnedSelector":
+        """Learn from a development trace.
+
+        Arguments
+        ---------
+        trace : Trace
+            Utterances that no model was trained on.
+        texts : sequence of str
+            Training transcripts, for the spelling of words.
+        references : bool, optional
+            Learn spelling from the references of the trace, too, so that
+            each utterance is read with what other speakers said; by default
+            where there are no texts.
+        seed : int
+            Of the networks' initial weights.
+
+        Returns
+        -------
+        LearnedSelector
+
+        Raises
+        ------
+        InputError
+            If the trace is too small, or has neither evidence nor
+            transcripts.
+        """
+        return cls.fit_left_out(trace, texts, references, seed)[0]
+
+    @classmethod
+    def fit_left_out(
+        cls,
+        trace: Trace,
+        texts: Sequence[str] = (),
+        references: bool | None = None,
+        seed: int = 0,
+    ) -> "tuple[LearnedSelector, NDArray[np.float64]]":
+        """As :meth:`fit`, with scores of the trace to calibrate a policy on.
+
+        Arguments
+        ---------
+        trace, texts, references, seed
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        selector : LearnedSelector
+            The selector.
+        scores_NE : array of shape (N, E)
+            Scores of the trace's own utterances, each from regressions
+            without it and networks that saw other speakers.
+        """
+        names = usable_evidence(trace)
+        has_words = trace.evidence.hyps is not None
+        if len(trace) < _FEWEST or not (names or has_words):
+            raise InputError(
+                f"{trace.source}: {len(trace)} utterances with the evidence "
+                f"{', '.join(names) or 'none'}; a learned selector needs at "
+                f"least {_FEWEST} utterances with evidence or transcripts."
+            )
+        words = None
+        if has_words:
+            learn = not texts if references is None else references
+            words = ValuedWords.fit(trace, texts, learn, seed)
+        gains = words.gains_NEE if words else None
+        table = words.table if words else None
+        errors_NE = trace.errors_NE.astype(float)
+        layers_E = trace.layers_E.astype(float)
+        ridges, scores_NE = [], np.zeros(errors_NE.shape)
+        for exit_ in range(len(layers_E) - 1):
+            features = exit_features(trace.evidence, names, exit_, table, gains)
+            later_NQ = errors_NE[:, [exit_]] - errors_NE[:, exit_ + 1 :]
+            ridge, left_out_NQ = Ridge.fit_left_out(
+                features.names, features.values_NP, later_NQ
+            )
+            ridges.append(ridge)
+            scores_NE[:, exit_] = _index(left_out_NQ, layers_E, exit_)
+        selector = cls(
+            trace.header.exit_layers,
+            names,
+            tuple(ridges),
+            words.value if words else None,
+            words.model if words else None,
+        )
+        return selector, scores_NE
+
+    def scores(
+        self, evidence: Evidence, reader: WordReader | None = None
+    ) -> NDArray[np.float64]:
+        """Scores at every exit passed, higher = more ready to stop.
+
+        Arguments
+        ---------
+        evidence : Evidence
+            Of exits 1 to k of this model.
+        reader : WordReader, optional
+            Kept from exit to exit, so that no text is read twice.
+
+        Returns
+        -------
+        array of shape (N, k)
+            Minus the errors per layer that going on is expected to take
+            away; 0 at the last exit.
+
+        Raises
+        ------
+        InputError
+            If the exits are others, or evidence is missing.
+        """
+        layers = tuple(evidence.layers_E.tolist())
+        if layers != self.exit_layers[: len(layers)]:
+            raise InputError(
+                f"{evidence.source}: exits after layers {list(layers)}, but "
+                f"the learned selector was trained for "
+                f"{list(self.exit_layers)}; train one for this model."
+            )
+        table, gains_NEE = self._read(evidence, reader)
+        scores_NE = np.zeros(evidence.shape)
+        layers_E = np.array(self.exit_layers, dtype=float)
+        for exit_, ridge in enumerate(self.ridges[: evidence.shape[1]]):
+            features = exit_features(
+                evidence, self.evidence_names, exit_, table, gains_NEE
+            )
+            gains_NQ = ridge.predict(features.values_NP)
+            scores_NE[:, exit_] = _index(gains_NQ, layers_E, exit_)
+        return scores_NE
+
+    def explain(self) -> dict[str, float]:
+        """How much of the predictions each family of evidence makes.
+
+        Returns
+        -------
+        dict of str to float
+            Share of the variance of the predicted gains that goes with the
+            family's part of the sum, averaged over exits; largest first.
+            The shares sum to 1; one below 0 works against the others.
+        """
+        shares = dict.fromkeys(FAMILIES, 0.0)
+        for ridge in self.ridges:
+            for name, share in ridge.shares().items():
+                family = next(f for f in FAMILIES if name.startswith(f))
+                shares[family] += share / len(self.ridges)
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def _read(
+        self, evidence: Evidence, reader: WordReader | None
+    ) -> tuple[WordTable | None, NDArray[np.float64] | None]:
+        if self.word_value is None or self.language_model is None:
+            return None, None
+        table = (reader or WordReader(self.language_model)).table(evidence)
+        return table, self.word_value.totals(table, evidence.shape)
+
+
+def _index(
+    gains_NQ: NDArray[np.float64], layers_E: NDArray[np.float64], exit_: int
+) -> NDArray[np.float64]:
+    """Minus the best gain per layer among the later exits."""
+    steps_Q = layers_E[exit_ + 1 :] - layers_E[exit_]
+    return -(gains_NQ / steps_Q).max(axis=1)
+
+
+def usable_evidence(trace: Trace) -> tuple[str, ...]:
+    """Evidence that a selector may learn from: measured, not learned itself.
+
+    Arguments
+    ---------
+    trace : Trace
+        A development trace.
+
+    Returns
+    -------
+    tuple of str
+    """
+    return tuple(n for n in trace.evidence_names if n not in DERIVED)
+
+
+# Evidence that was fitted to data teaches no other fit; what is measured on
+# transcripts the selector reads by itself.
+DERIVED = ("learned", "combination", "plausibility", "unseen_words")
+
+
+@criterion(
+    "learned",
+    needs=("learned",),
+    formula="-max_(q>k) E[errors_k - errors_q] / (layers_q - layers_k)",
+    source="this project; value of going on, after Weitzman 1979",
+    cost=free,
+)
+def learned(evidence: Evidence) -> NDArray[np.floating]:
+    """Scores that a learned selector gave a trace.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        With ``learned``.
+
+    Returns
+    -------
+    array of shape (N, E)
+    """
+    return evidence.column("learned")

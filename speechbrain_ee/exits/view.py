@@ -1,0 +1,198 @@
+"""What a measure may look at when a batch stands at an exit.
+
+Several measures need the same quantities (probabilities, entropies, the
+greedy path); a view computes each of them once.
+
+Axes: B utterances, T frames, V vocabulary entries, D model width.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import ctc_loss
+
+if TYPE_CHECKING:
+    from speechbrain_ee.models.heads import ExitOutput
+
+
+class ExitView:
+    """A batch at an exit: what it put out, and the views of earlier exits.
+
+    Arguments
+    ---------
+    output : ExitOutput
+        log_probs_BTV, lengths_B, layer, blank_index; hidden_BTD if the
+        hidden states were kept.
+    earlier : sequence of ExitView
+        Exits 1 to k - 1 of the same utterances, in order.
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> output = SimpleNamespace(
+    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
+    ...     lengths_B=torch.tensor([2]),
+    ...     blank_index=0,
+    ... )
+    >>> view = ExitView(output)
+    >>> view.probs_BTV.amax(-1).tolist(), view.emitting_BT.tolist()
+    ([[0.5, 1.0]], [[False, True]])
+    """
+
+    def __init__(
+        self, output: "ExitOutput", earlier: "Sequence[ExitView]" = ()
+    ):
+        self.output = output
+        self.earlier = tuple(earlier)
+
+    @property
+    def vocab(self) -> int:
+        """Vocabulary entries V."""
+        return self.output.log_probs_BTV.shape[-1]
+
+    @property
+    def blank(self) -> int:
+        """Index of CTC's blank."""
+        return getattr(self.output, "blank_index", 0)
+
+    @cached_property
+    def log_probs_BTV(self) -> Tensor:
+        """Log-probabilities in fp32: half precision rounds small ones away."""
+        return self.output.log_probs_BTV.float()
+
+    @cached_property
+    def probs_BTV(self) -> Tensor:
+        """Probabilities."""
+        return self.log_probs_BTV.exp()
+
+    @cached_property
+    def best_BT(self) -> Tensor:
+        """Most probable token of every frame."""
+        return self.log_probs_BTV.argmax(-1)
+
+    @cached_property
+    def frames_BT(self) -> Tensor:
+        """True where a frame is speech, False where it is padding."""
+        frames = self.output.log_probs_BTV.shape[1]
+        steps_T = torch.arange(frames, device=self.output.log_probs_BTV.device)
+        return steps_T < self.output.lengths_B.to(steps_T.device).unsqueeze(1)
+
+    @cached_property
+    def emitting_BT(self) -> Tensor:
+        """True where the greedy path emits something other than blank."""
+        return self.frames_BT & (self.best_BT != self.blank)
+
+    @cached_property
+    def spoken_BT(self) -> Tensor:
+        """Frames of the utterances of which the exit emits something.
+
+        Early exits that have learnt nothing yet put out blanks alone, and
+        are sure of each of them. That is no readiness: for an utterance of
+        which nothing is emitted no frame counts, whatever is averaged.
+        """
+        return self.frames_BT & self.emitting_BT.any(1, keepdim=True)
+
+    @cached_property
+    def starts_BT(self) -> Tensor:
+        """True at the first frame of every token of the greedy hypothesis."""
+        starts_BT = self.emitting_BT.clone()
+        starts_BT[:, 1:] &= self.best_BT[:, 1:] != self.best_BT[:, :-1]
+        return starts_BT
+
+    @cached_property
+    def entropy_BT(self) -> Tensor:
+        """Entropy of each frame in nats; probability 0 contributes 0."""
+        return torch.special.entr(self.probs_BTV).sum(-1)
+
+    @cached_property
+    def top2_BT2(self) -> Tensor:
+        """The two largest probabilities of each frame."""
+        return self.probs_BTV.topk(min(2, self.vocab), dim=-1).values
+
+    @cached_property
+    def hypothesis_log_prob_B(self) -> Tensor:
+        """CTC's log-probability of the greedy hypothesis, all alignments."""
+        # padding may hold NaN; not every ctc_loss stops before it
+        log_probs_BTV = torch.where(
+            self.frames_BT.unsqueeze(-1), self.log_probs_BTV.detach(), 0.0
+        )
+        rows = self.frames_BT.any(1).nonzero().squeeze(1)
+        log_prob_B = log_probs_BTV.new_zeros(len(log_probs_BTV))
+        if not len(rows):
+            return log_prob_B
+        starts_BT = self.starts_BT[rows]
+        # the hypothesis has an alignment: the greedy path itself
+        log_prob_B[rows] = -ctc_loss(
+            log_probs_BTV[rows].transpose(0, 1),
+            self.best_BT[rows][starts_BT],
+            self.frames_BT[rows].sum(1),
+            starts_BT.sum(1),
+            blank=self.blank,
+            reduction="none",
+        )
+        return log_prob_B
+
+    def mean(
+        self, value_BT: Tensor, count_BT: Tensor, without: float
+    ) -> Tensor:
+        """Mean over some frames.
+
+        Arguments
+        ---------
+        value_BT : tensor of shape (B, T)
+            What is averaged.
+        count_BT : bool tensor of shape (B, T)
+            The frames that count.
+        without : float
+            Value for an utterance of which no frame counts.
+
+        Returns
+        -------
+        tensor of shape (B,)
+        """
+        # where, not a product: padding may hold NaN or infinities
+        total_B = torch.where(count_BT, value_BT, 0.0).sum(1)
+        frames_B = count_BT.sum(1)
+        mean_B = total_B / frames_B.clamp(min=1)
+        return torch.where(frames_B > 0, mean_B, without)
+
+    def quantile(
+        self, value_BT: Tensor, count_BT: Tensor, share: float, without: float
+    ) -> Tensor:
+        """Quantile over some frames, linear between neighbours.
+
+        Arguments
+        ---------
+        value_BT : tensor of shape (B, T)
+            What is ordered.
+        count_BT : bool tensor of shape (B, T)
+            The frames that count.
+        share : float
+            Share of the frames below the quantile, 0 to 1.
+        without : float
+            Value for an utterance of which no frame counts.
+
+        Returns
+        -------
+        tensor of shape (B,)
+        """
+        frames_B = count_BT.sum(1)
+        if not value_BT.shape[1]:
+            return torch.full_like(frames_B, without, dtype=torch.float32)
+        # frames that do not count come last, beyond every position looked at
+        sorted_BT = torch.where(count_BT, value_BT, torch.inf).sort(1).values
+        place_B = share * (frames_B - 1).clamp(min=0).double()
+        low_B = place_B.floor().long()
+        high_B = torch.minimum(low_B + 1, (frames_B - 1).clamp(min=0))
+        below_B = sorted_BT.gather(1, low_B.unsqueeze(1)).squeeze(1)
+        above_B = sorted_BT.gather(1, high_B.unsqueeze(1)).squeeze(1)
+        weight_B = (place_B - low_B).to(below_B.dtype)
+        return torch.where(
+            frames_B > 0, torch.lerp(below_B, above_B, weight_B), without
+        )

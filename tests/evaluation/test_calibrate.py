@@ -1,0 +1,166 @@
+"""The command ``calibrate``, end to end on a small synthetic trace.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import calibrate_command
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.policy_file import read_policy
+from speechbrain_ee.exits.trace import ExitRecord, TraceHeader, UtteranceRecord
+from speechbrain_ee.exits.trace_io import read_trace, write_trace
+
+LAYERS = (2, 4, 6)
+REF = "one two three four five six seven eight nine ten"
+
+
+def records(name, seed, utterances, harder=0.0, ref=REF):
+    """Utterances whose entropy tells how many errors there are."""
+    rng = np.random.default_rng(seed)
+    for number in range(utterances):
+        errors = rng.poisson((3, 1, 0.5)) if ref else [0, 0, 0]
+        exits = tuple(
+            ExitRecord(
+                layer,
+                errors=int(count),
+                evidence={
+                    "entropy": float(harder + 0.1 * count + 0.01 * rng.random())
+                },
+                macs=layer * (1000 + number),
+            )
+            for layer, count in zip(LAYERS, errors)
+        )
+        yield UtteranceRecord(f"{name}-{number}", name, ref, exits)
+
+
+@pytest.fixture(scope="module")
+def trace_path(tmp_path_factory):
+    """Two sets, the second one harder."""
+    path = tmp_path_factory.mktemp("traces") / "dev.jsonl.gz"
+    rows = [*records("easy", 1, 300), *records("hard", 2, 250, harder=0.2)]
+    write_trace(path, TraceHeader("tiny", "greedy", LAYERS), rows)
+    return path
+
+
+@pytest.mark.parametrize("budget", ["wer=+5", "wer=+50%", "layers=5"])
+@pytest.mark.parametrize("method", ["naive", "crc", "ltt"])
+@pytest.mark.parametrize("per_exit", [False, True])
+def test_end_to_end(trace_path, tmp_path, budget, method, per_exit):
+    out = tmp_path / "new" / "policy.yaml"
+    text = calibrate_command(
+        trace_path, "entropy", budget, method, 0.1, per_exit, out, "easy"
+    )
+    policy = read_policy(out)
+    assert policy.satisfied
+    assert (policy.criterion, policy.method) == ("entropy", method)
+    assert policy.exit_layers == LAYERS
+    assert isinstance(policy.threshold, tuple) == per_exit
+    # what the file says is what the policy does on that set
+    part = read_trace(trace_path).subset("easy")
+    scores_NE = get_criterion("entropy").scores(part.evidence)
+    choice_N = policy.choose(scores_NE)
+    known = policy.calibration
+    errors = part.errors_NE[np.arange(300), choice_N].sum()
+    assert known.wer == pytest.approx(100 * errors / 3000, abs=1e-3)
+    layers = part.layers_E[choice_N].mean()
+    assert known.avg_layer == pytest.approx(layers, abs=1e-3)
+    assert (known.sets, known.utterances, known.words) == (("easy",), 300, 3000)
+    assert f"{known.wer:.2f} % WER" in text
+    assert policy.guarantee in text
+    assert str(out) in text
+    if budget == "layers=5":
+        assert known.avg_layer <= 5
+    else:
+        assert known.avg_layer < 6
+
+
+def test_macs_budget_and_all_sets(trace_path, tmp_path):
+    out = tmp_path / "policy.yaml"
+    calibrate_command(trace_path, "entropy", "macs=5k", out=out)
+    known = read_policy(out).calibration
+    assert known.sets == ("easy", "hard")
+    assert known.avg_macs <= 5000
+
+
+def test_target_that_looks_different_is_warned_about(trace_path, tmp_path):
+    target = tmp_path / "hard.jsonl"
+    header = TraceHeader("tiny", "greedy", LAYERS)
+    write_trace(target, header, records("new", 3, 120, harder=0.2))
+    arguments = {"set_name": "easy", "out": tmp_path / "policy.yaml"}
+    text = calibrate_command(
+        trace_path, "entropy", "wer=+5", target=target, **arguments
+    )
+    assert "Warning" in text
+    assert "look different" in text
+    assert read_policy(tmp_path / "policy.yaml").target_utterances == 120
+    write_trace(target, header, records("new", 3, 120))
+    text = calibrate_command(
+        trace_path, "entropy", "wer=+5", target=target, **arguments
+    )
+    assert "Warning" not in text
+
+
+def test_says_plainly_when_no_threshold_holds(trace_path, tmp_path):
+    out = tmp_path / "policy.yaml"
+    text = calibrate_command(
+        trace_path, "random", "wer=+0", out=out, set_name="hard"
+    )
+    policy = read_policy(out)
+    assert not policy.satisfied
+    assert policy.thresholds == (np.inf, np.inf)
+    assert "No threshold satisfies wer=+0" in text
+    assert "always goes to the last exit" in text
+
+
+def test_few_utterances_are_pointed_out(tmp_path):
+    path = tmp_path / "few.jsonl"
+    header = TraceHeader("tiny", "greedy", LAYERS)
+    write_trace(path, header, records("few", 1, 40))
+    text = calibrate_command(
+        path, "entropy", "wer=+20", out=tmp_path / "policy.yaml"
+    )
+    assert "40 utterances are few" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"criterion": "entropi"}, "entropy"),
+        ({"criterion": "agreement"}, "transcripts"),
+        ({"criterion": "max_prob"}, "max_prob"),
+        ({"budget": "wer=5"}, "wer=\\+5%"),
+        ({"budget": "layers=1"}, "layers=2"),
+        ({"budget": "macs=1k"}, "smallest possible value is macs=2"),
+        ({"method": "lttt"}, "naive, crc, ltt"),
+        ({"delta": 0.0}, "delta"),
+        ({"set_name": "dev"}, "easy, hard"),
+        ({"trace": "nowhere.jsonl"}, "nowhere.jsonl"),
+    ],
+)
+def test_bad_input_leaves_no_file(trace_path, tmp_path, change, said):
+    out = tmp_path / "policy.yaml"
+    arguments = {
+        "trace": trace_path,
+        "criterion": "entropy",
+        "budget": "wer=+5%",
+        "out": out,
+    }
+    with pytest.raises(InputError, match=said):
+        calibrate_command(**{**arguments, **change})
+    assert not out.exists()
+
+
+def test_trace_without_words_or_without_a_choice(tmp_path):
+    path = tmp_path / "odd.jsonl"
+    header = TraceHeader("tiny", "greedy", LAYERS)
+    write_trace(path, header, records("odd", 1, 5, ref=""))
+    with pytest.raises(InputError, match="references are"):
+        calibrate_command(path, "entropy", "wer=+5%", out=tmp_path / "p")
+    row = UtteranceRecord("u", "s", REF, (ExitRecord(2, errors=1),))
+    write_trace(path, TraceHeader("tiny", "greedy", (2,)), [row])
+    with pytest.raises(InputError, match="one exit only"):
+        calibrate_command(path, "random", "wer=+5%", out=tmp_path / "p")

@@ -1,0 +1,132 @@
+"""Given policies on a test set: measured, judged, warned about.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.console import console_tables
+from speechbrain_ee.evaluation.policies import with_policies
+from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.exits import write_trace
+from speechbrain_ee.exits.exit_policy import CalibrationSummary, ExitPolicy
+from speechbrain_ee.exits.policy_file import write_policy
+from speechbrain_ee.exits.shift import distributions
+from tests.evaluation.made_up import made_up
+
+LAYERS = (2, 4, 6, 8)
+
+
+def given(budget="layers=5", threshold=-0.4, **fields):
+    return ExitPolicy("entropy", LAYERS, threshold, budget, "ltt", **fields)
+
+
+def on(trace, policy):
+    (result,) = with_policies(analyse(trace), [policy]).policies
+    return result
+
+
+@pytest.mark.parametrize("threshold", [-0.4, (-0.1, -0.6, -0.3)])
+def test_a_policy_is_measured_as_by_hand(threshold):
+    trace = made_up(200, 1)
+    told = replace(trace.header, vocab_size=30, frames_per_s=25.0)
+    trace = type(trace)(told, trace.records)
+    result = on(trace, given(threshold=threshold))
+    limits = threshold if isinstance(threshold, tuple) else (threshold,) * 3
+    errors = layers = macs = 0
+    stops = np.zeros(4)
+    for record in trace.records:
+        for k, exit_ in enumerate(record.exits):
+            # deciding takes one operation per frame and vocabulary entry
+            if k < 3:
+                macs += np.ceil(25.0 * record.duration_s) * 30
+            if k == 3 or -exit_.evidence["entropy"] >= limits[k]:
+                break
+        errors += exit_.errors
+        layers += exit_.layer
+        macs += trace.header.macs[k] * record.duration_s / 10
+        stops[k] += 1
+    assert result.point.wer == pytest.approx(100 * errors / trace.words_N.sum())
+    assert result.point.avg_layer == pytest.approx(layers / 200)
+    assert result.point.avg_macs == pytest.approx(macs / 200)
+    assert result.exit_shares == pytest.approx(stops / 200)
+    last = trace.errors_NE[:, -1].sum()
+    assert result.excess == pytest.approx(100 * (errors / last - 1))
+
+
+def test_budgets_are_judged_on_this_set():
+    trace = made_up(200, 1)
+    point = on(trace, given()).point
+    last = 100 * trace.errors_NE[:, -1].sum() / trace.words_N.sum()
+    reached = {
+        "layers={}": point.avg_layer,
+        "macs={}": point.avg_macs,
+        "wer=+{}": point.wer - last,
+        "wer=+{}%": 100 * (point.wer / last - 1),
+    }
+    for form, value in reached.items():
+        assert on(trace, given(form.format(value * 1.01))).holds is True
+        assert on(trace, given(form.format(value * 0.99))).holds is False
+    bare = type(trace)(replace(trace.header, macs=None), trace.records)
+    assert on(bare, given("macs=100")).holds is None
+
+
+def test_other_exits_are_refused():
+    policy = replace(given(), exit_layers=(3, 6))
+    with pytest.raises(InputError, match=r"\[3, 6\].*\[2, 4, 6, 8\]"):
+        on(made_up(9, 1), policy)
+
+
+def test_missing_evidence_is_refused():
+    with pytest.raises(InputError, match="max_prob"):
+        on(made_up(9, 1), replace(given(), criterion="max_prob"))
+
+
+def test_warnings():
+    trace = made_up(400, 1)
+    scores_NE = -trace.evidence_NE("entropy")
+    summary = CalibrationSummary("m", "d", ("dev",), 400, 4000, 4, 4.1, 5)
+    same, other = (
+        given(calibration=summary, distributions=distributions(scores))
+        for scores in (scores_NE, scores_NE - 0.5)
+    )
+    assert on(trace, same).warnings == ()
+    (warning,) = on(trace, other).warnings
+    assert "different from the calibration data" in warning
+    (warning,) = on(trace, replace(same, satisfied=False)).warnings
+    assert "No threshold satisfied" in warning
+
+
+def test_in_the_report(tmp_path):
+    trace = made_up(200, 1)
+    write_trace(tmp_path / "t.jsonl", trace.header, trace.records)
+    # no threshold reaches an infinite one: JSON must do without the number
+    policies = {"a": given(), "b": given("wer=+5%", np.inf, satisfied=False)}
+    paths = [tmp_path / f"{name}.yaml" for name in policies]
+    for path, policy in zip(paths, policies.values(), strict=True):
+        write_policy(path, policy)
+    text = report_command(
+        [tmp_path / "t.jsonl"], tmp_path / "out", policies=paths
+    )
+    assert "entropy, layers=5 (ltt)" in text
+    assert max(map(len, text.splitlines()[:-1])) <= 100
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    first, second = data["sets"]["test"]["policies"]
+    assert first["name"] == "entropy, layers=5 (ltt)"
+    assert second["point"]["avg_layer"] == 8 and second["holds"] is True
+    assert second["excess"] == 0 and second["exit_shares"] == [0, 0, 0, 1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "entropy, layers=5 (ltt)" in page
+
+
+def test_without_policies_there_is_no_table(tmp_path):
+    report = write_report(made_up(20, 1), tmp_path, "t")
+    assert report.data["sets"]["test"]["policies"] == []
+    assert "budget holds" not in console_tables(report)

@@ -1,0 +1,249 @@
+"""N-best posterior: exact on small problems, batches, searchers, options.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import itertools
+import logging
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits import beam as beam_module
+from speechbrain_ee.exits.beam import beam_search
+from speechbrain_ee.exits.criteria import (
+    get_criterion,
+    get_measure,
+    measure_all,
+)
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.nbest import NBestPosterior, nbest_posterior
+from speechbrain_ee.exits.view import ExitView
+from speechbrain_ee.models.heads import ExitOutput
+
+WIDE = 512  # more than all prefixes and endings of four frames of four
+
+
+@pytest.fixture(params=["flashlight", "speechbrain"])
+def searcher(request):
+    if request.param == "flashlight":
+        pytest.importorskip("flashlight.lib.text.decoder")
+    return request.param
+
+
+@pytest.fixture
+def without_flashlight(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
+    beam_module._flashlight.cache_clear()
+    beam_module._which.cache_clear()
+    yield
+    monkeypatch.undo()
+    beam_module._flashlight.cache_clear()
+    beam_module._which.cache_clear()
+
+
+def random_frames(seed, frames, vocab, sharpness=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(frames, vocab, generator=generator)
+    return (sharpness * logits).log_softmax(-1)
+
+
+def view_of(rows, blank=0, filler=float("nan"), extra=3):
+    longest = max(len(row) for row in rows) + extra
+    batch_BTV = torch.full((len(rows), longest, rows[0].shape[1]), filler)
+    for place, row in enumerate(rows):
+        batch_BTV[place, : len(row)] = row
+    lengths_B = torch.tensor([len(row) for row in rows])
+    return ExitView(ExitOutput(batch_BTV, lengths_B, 2, blank_index=blank))
+
+
+def all_sequences(log_probs_TV, blank):
+    """Exact probability of every token sequence, path by path."""
+    frames, vocab = log_probs_TV.shape
+    rows = log_probs_TV.double().exp().tolist()
+    totals = {}
+    for path in itertools.product(range(vocab), repeat=frames):
+        merged = [token for token, _ in itertools.groupby(path)]
+        tokens = tuple(token for token in merged if token != blank)
+        p = math.prod(rows[t][token] for t, token in enumerate(path))
+        totals[tokens] = totals.get(tokens, 0.0) + p
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 4), st.data())
+@pytest.mark.parametrize("name", ["flashlight", "speechbrain"])
+def test_wide_beam_is_exact(name, seed, frames, vocab, data):
+    if name == "flashlight":
+        pytest.importorskip("flashlight.lib.text.decoder")
+    blank = data.draw(st.integers(0, vocab - 1))
+    size = data.draw(st.integers(2, 12))
+    log_probs_TV = random_frames(seed, frames, vocab)
+    exact = all_sequences(log_probs_TV, blank)
+    assert sum(exact.values()) == pytest.approx(1.0)
+    posterior = NBestPosterior(size, WIDE, name)
+    found = posterior.search(log_probs_TV, blank)
+    assert len(found) == min(size, len(exact))
+    for one, p in zip(found, exact.values()):
+        assert math.exp(one.log_prob) == pytest.approx(p, rel=1e-5)
+        assert math.exp(one.log_prob) == pytest.approx(
+            exact[one.tokens], rel=1e-5
+        )
+    best = list(exact.values())[:size]
+    expected = best[0] / sum(best) if found[0].tokens else 0.0
+    measured = posterior.measure(view_of([log_probs_TV], blank))
+    assert measured.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_alignments_are_summed_not_maximised(searcher):
+    # (1,) has three alignments of .16, .24 and .24; the best path, () with
+    # .36, is only one.
+    log_probs_TV = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
+    best = beam_search(log_probs_TV, 0, 9, searcher)[0]
+    assert best.tokens == (1,)
+    assert math.exp(best.log_prob) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("filler", [float("nan"), float("-inf"), 50.0, 0.0])
+def test_batch_and_padding_change_nothing(searcher, filler):
+    rows = [random_frames(n, n, 12) for n in (30, 1, 7, 18)]
+    posterior = NBestPosterior(5, 8, searcher)
+    alone = [posterior.measure(view_of([row], extra=0)) for row in rows]
+    together = posterior.measure(view_of(rows, filler=filler))
+    assert together.shape == (4,)
+    assert torch.equal(torch.cat(alone), together)
+    backwards = posterior.measure(view_of(rows[::-1], filler=filler))
+    assert torch.equal(backwards.flip(0), together)
+
+
+def test_searchers_agree_when_the_beam_prunes():
+    pytest.importorskip("flashlight.lib.text.decoder")
+    for seed, vocab in enumerate([5, 32, 64]):
+        log_probs_TV = random_frames(seed, 60, vocab, sharpness=3.0)
+        first, second = (
+            beam_search(log_probs_TV, 2, 10, name)
+            for name in ("flashlight", "speechbrain")
+        )
+        assert [one.tokens for one in first] == [one.tokens for one in second]
+        assert [one.log_prob for one in first] == pytest.approx(
+            [one.log_prob for one in second], rel=1e-9
+        )
+
+
+def test_certain_and_undecided(searcher):
+    posterior = NBestPosterior(4, 6, searcher)
+    certain = torch.eye(3)[[1, 0, 2, 2]].log()  # zeros become -inf
+    assert posterior.search(certain)[0].tokens == (1, 2)
+    undecided = torch.full((4, 3), 1 / 3).log()
+    sure, unsure = posterior.measure(view_of([certain, undecided])).tolist()
+    assert sure == 1.0
+    assert 0.25 <= unsure < 0.5
+
+
+def test_long_utterance_does_not_underflow(searcher):
+    # exp(-3000) is 0 in any precision: only differences may be exponentiated
+    log_probs_TV = random_frames(3, 1500, 12, sharpness=0.5)
+    posterior = NBestPosterior(3, 3, searcher)
+    assert posterior.search(log_probs_TV)[0].log_prob < -1500
+    assert 1 / 3 <= posterior.measure(view_of([log_probs_TV])).item() < 1
+
+
+def test_nothing_recognised_is_the_least_ready(searcher):
+    blanks = torch.tensor([[0.98, 0.01, 0.01]] * 6).log()
+    rows = [blanks, blanks[:0], random_frames(0, 6, 3)]
+    values = NBestPosterior(3, 9, searcher).measure(view_of(rows))
+    assert values[:2].tolist() == [0.0, 0.0]
+    assert values[2] > 0
+
+
+def test_not_a_number_stays_one(searcher):
+    broken = random_frames(0, 6, 4)
+    broken[2, 1] = float("nan")
+    rows = [broken, random_frames(1, 4, 4)]
+    values = NBestPosterior(3, 5, searcher).measure(view_of(rows))
+    assert values.isnan().tolist() == [True, False]
+
+
+def test_half_precision_and_gradients(searcher):
+    log_probs_TV = random_frames(4, 20, 8)
+    posterior = NBestPosterior(5, 20, searcher)
+    full = posterior.measure(view_of([log_probs_TV]))
+    leaf = log_probs_TV.clone().requires_grad_()
+    assert torch.equal(posterior.measure(view_of([leaf])), full)
+    half = ExitView(
+        ExitOutput(log_probs_TV.half()[None], torch.tensor([20]), 2)
+    )
+    assert posterior.measure(half).item() == pytest.approx(
+        full.item(), abs=0.01
+    )
+
+
+def test_first_token_of_any_index(searcher):
+    for token in (1, 2, 3):
+        frames = torch.full((3, 4), 0.01)
+        frames[:, token] = 0.97
+        best = beam_search(frames.log(), 0, 8, searcher)[0]
+        assert best.tokens == (token,)
+
+
+@pytest.mark.parametrize("size", [1, 0, -3])
+def test_one_hypothesis_says_nothing(size):
+    with pytest.raises(InputError, match=f"size={size} .* is always 1"):
+        NBestPosterior(size=size)
+
+
+def test_impossible_options():
+    with pytest.raises(InputError, match="beam=5 .* at least 8"):
+        NBestPosterior(size=8, beam=5)
+    with pytest.raises(InputError, match="auto, flashlight, speechbrain"):
+        NBestPosterior(searcher="torch")
+    with pytest.raises(InputError, match="auto, flashlight, speechbrain"):
+        beam_search(random_frames(0, 2, 3), 0, 4, "torch")
+
+
+def test_absent_package_is_named(without_flashlight):
+    posterior = NBestPosterior(searcher="flashlight")
+    with pytest.raises(InputError, match="flashlight-text .* `beam`"):
+        posterior.measure(view_of([random_frames(0, 4, 5)]))
+
+
+def test_absent_package_is_replaced(without_flashlight, caplog):
+    view = view_of([random_frames(0, 9, 5)])
+    expected = NBestPosterior(4, 6, "speechbrain").measure(view)
+    with caplog.at_level(logging.WARNING, beam_module.__name__):
+        for _ in range(2):
+            assert torch.equal(NBestPosterior(4, 6).measure(view), expected)
+    said = [r for r in caplog.records if r.name == beam_module.__name__]
+    assert len(said) == 1
+    assert "flashlight-text" in said[0].getMessage()
+
+
+def test_measure_and_its_parameters():
+    view = view_of([random_frames(n, 9, 6) for n in range(3)])
+    assert "nbest_posterior" not in measure_all(view)
+    name = "nbest_posterior:size=3,beam=7"
+    measured = measure_all(view, [name])[name]
+    assert torch.equal(measured, NBestPosterior(3, 7).measure(view))
+    assert torch.equal(nbest_posterior(view), NBestPosterior().measure(view))
+    with pytest.raises(InputError, match="always 1"):
+        get_measure("nbest_posterior:size=1").function(view)
+    with pytest.raises(InputError, match="size, beam"):
+        get_measure("nbest_posterior:width=1")
+
+
+def test_criterion_reads_recorded_evidence():
+    chosen = get_criterion("nbest_posterior")
+    values_NE = np.array([[0.2, 0.9], [0.5, 0.4]])
+    evidence = Evidence(
+        np.array([2, 4]), ["a", "b"], {"nbest_posterior": values_NE}
+    )
+    assert chosen.scores(evidence).tolist() == values_NE.tolist()
+    assert chosen.macs(250, 32) == 250 * (32 + 10 * 10)
+    assert chosen.macs(250, 5) == 250 * (5 + 10 * 5)
