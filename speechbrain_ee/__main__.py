@@ -51,8 +51,15 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             arguments.out,
             arguments.set,
             arguments.target,
+            arguments.selector,
         )
     )
+
+
+def _learn(arguments: argparse.Namespace) -> None:
+    from speechbrain_ee.evaluation.learn import learn_command
+
+    print(learn_command(arguments.trace, arguments.out, arguments.texts))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +110,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=_report)
     _add_calibrate(commands)
+    learn = commands.add_parser(
+        "learn", help="learn from a trace what going on is worth"
+    )
+    learn.add_argument(
+        "--trace", required=True, metavar="FILE", help="development data"
+    )
+    learn.add_argument(
+        "--texts", metavar="FILE", help="training transcripts, one per line"
+    )
+    learn.add_argument(
+        "--out", required=True, help="folder for the selector and the trace"
+    )
+    learn.set_defaults(run=_learn)
     return parser
 
 
@@ -144,6 +164,11 @@ def _add_calibrate(commands: Any) -> None:
         "--target",
         metavar="FILE",
         help="trace of the data that the policy is meant for",
+    )
+    calibrate.add_argument(
+        "--selector",
+        metavar="FILE",
+        help="selector that gave the scores of --criterion learned",
     )
     calibrate.add_argument(
         "--out", required=True, help="policy file (.yaml) to write"

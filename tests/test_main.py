@@ -7,16 +7,20 @@ Authors
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from speechbrain_ee import __version__
 from speechbrain_ee.__main__ import main
+from speechbrain_ee.exits.policy_file import read_policy
+from speechbrain_ee.exits.selector_file import read_selector
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     TraceHeader,
     UtteranceRecord,
 )
 from speechbrain_ee.exits.trace_io import write_trace
+from tests.spoken import spoken, texts
 
 
 @pytest.fixture
@@ -72,9 +76,103 @@ def test_version(capsys):
     assert __version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["report"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["no-such-command"], ["report"], ["learn"], ["calibrate"]],
+)
 def test_usage_errors(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with traces and training transcripts."""
+    traces = {
+        "dev": spoken(),
+        "test": spoken(40, 9, name="test"),
+        "other": spoken(40, 9, layers=(3, 5, 7)),
+        "few": spoken(4),
+    }
+    for name, trace in traces.items():
+        path = tmp_path / f"{name}.jsonl"
+        write_trace(path, trace.header, trace.records)
+    dev = traces["dev"]
+    scored = dev.with_evidence("learned", -dev.evidence_NE("entropy"))
+    write_trace(tmp_path / "scored.jsonl", dev.header, scored.records)
+    (tmp_path / "train.txt").write_text("\n".join(texts()), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+LEARN = "learn --trace dev.jsonl --texts train.txt --out made"
+CALIBRATE = (
+    "calibrate --trace made/dev.jsonl --criterion learned "
+    "--selector made/exit_selector.json.gz --budget wer=+10% --method naive "
+    "--out p.yaml"
+)
+SCORED = CALIBRATE.replace("made/dev.jsonl", "scored.jsonl")
+REPORT = "report --trace test.jsonl --policy p.yaml --out report --json"
+
+
+def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The paragraph that a wrong command line is answered with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error
+    return error
+
+
+def test_learn_calibrate_report(folder, capsys):
+    """From a development trace to decisions on a test trace."""
+    main(LEARN.split())
+    assert "made/exit_selector.json.gz" in capsys.readouterr().out
+    main(CALIBRATE.split())
+    assert "p.yaml" in capsys.readouterr().out
+    main(REPORT.split())
+    data = json.loads(capsys.readouterr().out)
+    (measured,) = data["sets"]["test"]["policies"]
+    assert measured["name"] == "learned, wer=+10% (naive)"
+    # the same by hand, from the files
+    policy = read_policy("p.yaml")
+    assert policy.selector == "made/exit_selector.json.gz"
+    test = spoken(40, 9, name="test")
+    scores_NE = read_selector(policy.selector).scores(test.evidence)
+    shares = np.bincount(policy.choose(scores_NE), minlength=3) / 40
+    assert measured["exit_shares"] == pytest.approx(shares, abs=1e-3)
+    assert 0 < shares[-1] < 1
+    # a model with other exits needs a policy of its own
+    error = refused(REPORT.replace("test.jsonl", "other.jsonl"), capsys)
+    assert "[2, 4, 6]" in error and "[3, 5, 7]" in error
+    (folder / "made" / "exit_selector.json.gz").unlink()
+    assert "exit_selector.json.gz" in refused(REPORT, capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "said"),
+    [
+        (SCORED, ("learned", "leaned"), "valid criteria: "),
+        (SCORED, ("wer=+10%", "wer=10%"), "wer=+5%"),
+        (SCORED, ("naive", "native"), "naive, crc, ltt"),
+        (SCORED, ("scored", "none"), "none.jsonl"),
+        # not through `learn`, so without its scores
+        (SCORED, ("scored", "dev"), "learned"),
+        (LEARN, ("dev.jsonl", "none.jsonl"), "none.jsonl"),
+        (LEARN, ("train.txt", "none.txt"), "none.txt"),
+        (LEARN, ("--out made", "--out ."), "choose another folder"),
+        (LEARN, ("dev.jsonl", "few.jsonl"), "few.jsonl: 4 utterances"),
+        (REPORT, ("p.yaml", "none.yaml"), "none.yaml"),
+    ],
+)
+def test_wrong_values_are_refused(folder, capsys, line, change, said):
+    """With what is valid, or the file that is meant; nothing is written."""
+    before = sorted(folder.rglob("*"))
+    wrong = line.replace(*change)
+    assert wrong != line
+    assert said in refused(wrong, capsys)
+    assert sorted(folder.rglob("*")) == before

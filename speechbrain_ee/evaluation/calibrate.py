@@ -5,6 +5,8 @@ Authors
 """
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,7 @@ def calibrate_command(
     out: str | Path = "exit-policy.yaml",
     set_name: str | None = None,
     target: str | Path | None = None,
+    selector: str | Path | None = None,
 ) -> str:
     """What ``python -m speechbrain_ee calibrate`` does.
 
@@ -160,6 +163,9 @@ def calibrate_command(
     target : str or Path, optional
         Trace of the data that the policy is meant for: the promise is then
         about as many utterances, and a warning tells if they look different.
+    selector : str or Path, optional
+        File of the learned selector that gave the scores; the policy file
+        refers to it.
 
     Returns
     -------
@@ -185,6 +191,9 @@ def calibrate_command(
         per_exit,
         None if aim is None else len(aim),
     )
+    if selector is not None:
+        place = os.path.relpath(selector, Path(out).parent)
+        policy = replace(policy, selector=place)
     warnings = [] if aim is None else shift_warnings(policy, aim.evidence)
     if len(data) < FEW_UTTERANCES:
         warnings.append(

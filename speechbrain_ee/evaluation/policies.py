@@ -7,6 +7,7 @@ Authors
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from speechbrain_ee.evaluation.result import exit_shares
 from speechbrain_ee.exits.budget import Budget, Outcomes
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.exit_policy import ExitPolicy
+from speechbrain_ee.exits.selector_file import read_selector
 from speechbrain_ee.exits.shift import shift_warnings
 from speechbrain_ee.exits.trace import Trace
 
@@ -52,6 +54,46 @@ def with_policies(
     """
     results = tuple(_measured(analysis, policy) for policy in policies)
     return analysis.extended(policies=results)
+
+
+def scored_for(
+    traces: Sequence[Trace], path: Path, policy: ExitPolicy
+) -> list[Trace]:
+    """Traces with the scores that a policy of a learned selector needs.
+
+    Arguments
+    ---------
+    traces : sequence of Trace
+        The traces.
+    path : Path
+        The policy file: its selector lies relative to it.
+    policy : ExitPolicy
+        The policy.
+
+    Returns
+    -------
+    list of Trace
+        Scored by the policy's selector where the scores are not there yet;
+        those of other exits as they are.
+
+    Raises
+    ------
+    InputError
+        If the selector cannot be read.
+    """
+    if policy.selector is None:
+        return list(traces)
+    selector = None
+    scored = []
+    for trace in traces:
+        same = trace.header.exit_layers == policy.exit_layers
+        if same and policy.criterion not in trace.evidence.names:
+            if selector is None:
+                selector = read_selector(path.parent / policy.selector)
+            scores_NE = selector.scores(trace.evidence)
+            trace = trace.with_evidence(policy.criterion, scores_NE)
+        scored.append(trace)
+    return scored
 
 
 def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:

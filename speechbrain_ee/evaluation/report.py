@@ -20,6 +20,7 @@ from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
 from speechbrain_ee.evaluation.html import page
+from speechbrain_ee.evaluation.policies import scored_for
 from speechbrain_ee.evaluation.report_data import report_data
 from speechbrain_ee.evaluation.rows import criterion_rows, exit_rows, to_csv
 from speechbrain_ee.evaluation.transfer import (
@@ -146,6 +147,8 @@ def report_command(
     read = [read_trace(path) for path in traces]
     title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
     given = [read_policy(path) for path in policies]
+    for path, policy in zip(policies, given, strict=True):
+        read = scored_for(read, Path(path), policy)
     report = write_report(read, out, title, policies=given)
     if as_json:
         return json.dumps(report.data, indent=1)

@@ -98,6 +98,16 @@ def beam_search(
     return sorted(found, key=lambda one: -one.log_prob)
 
 
+def has_flashlight() -> bool:
+    """Whether the package flashlight-text (the extra ``beam``) is there.
+
+    Returns
+    -------
+    bool
+    """
+    return _flashlight() is not None
+
+
 @functools.cache
 def _flashlight() -> ModuleType | None:
     try:
@@ -116,7 +126,7 @@ def _which(searcher: str) -> str:
         )
     if searcher == "speechbrain":
         return searcher
-    if _flashlight() is not None:
+    if has_flashlight():
         return "flashlight"
     missing = "the package flashlight-text (the extra `beam`) is not installed"
     if searcher == "flashlight":

@@ -28,14 +28,16 @@ def speakers(ids: Sequence[str]) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        What stands before the first hyphen.
+        What stands before the first hyphen; the whole name if that is the
+        same for all, so that utterances can still be told apart.
 
     Example
     -------
     >>> speakers(["6930-75918-0000", "utt7"])
     ('6930', 'utt7')
     """
-    return tuple(id.partition("-")[0] for id in ids)
+    names = tuple(id.partition("-")[0] for id in ids)
+    return names if len(set(names)) > 1 else tuple(ids)
 
 
 def folds_by_group(groups: Sequence[str], folds: int) -> NDArray[np.int64]:

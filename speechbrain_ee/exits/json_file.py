@@ -84,7 +84,8 @@ def read_json(
 def _load(path: Path, remedy: str) -> dict[str, Any]:
     try:
         with gzip.open(path, "rb") as stream:
-            content = json.loads(stream.read())
+            text = stream.read().decode()
+        content = json.loads(text, parse_constant=_not_a_number)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; {remedy}.") from None
     except (OSError, EOFError, zlib.error, ValueError) as error:
@@ -97,3 +98,7 @@ def _load(path: Path, remedy: str) -> dict[str, Any]:
             f"{remedy}."
         )
     return content
+
+
+def _not_a_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number")

@@ -176,6 +176,8 @@ class Ridge:
         """
         keys = ("mean", "scale", "weights", "bias", "shares")
         arrays = [np.array(data[key], dtype=np.float64) for key in keys]
+        if not data["names"]:  # lists of no rows have forgotten the columns
+            arrays[2] = np.zeros((0, len(arrays[3])))
         return cls(tuple(data["names"]), *arrays)
 
 
@@ -184,7 +186,8 @@ def _standardised(
     mean_P: NDArray[np.float64],
     scale_P: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    return np.clip((values_NP - mean_P) / scale_P, -_LIMIT, _LIMIT)
+    inputs_NP = (values_NP - mean_P) / scale_P
+    return np.minimum(np.maximum(inputs_NP, -_LIMIT), _LIMIT)
 
 
 def _solve(

@@ -19,7 +19,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,13 +31,17 @@ from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.ngram import CharNgram
 from speechbrain_ee.exits.registry import criterion
 from speechbrain_ee.exits.ridge import Ridge
-from speechbrain_ee.exits.selector_features import FAMILIES, exit_features
+from speechbrain_ee.exits.selector_features import (
+    FAMILIES,
+    TranscriptTotals,
+    exit_features,
+    known_in_training,
+    usable_evidence,
+)
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.valued_words import ValuedWords
 from speechbrain_ee.exits.word_value import WordValue
-from speechbrain_ee.exits.words import WordReader, WordTable
-
-logger = logging.getLogger(__name__)
+from speechbrain_ee.exits.words import WordReader
 
 _FEWEST = 20  # utterances to learn from
 
@@ -138,8 +141,7 @@ class LearnedSelector:
 
         Arguments
         ---------
-        trace, texts, references, seed
-            As for :meth:`fit`.
+        trace, texts, references, seed : as for :meth:`fit`
 
         Returns
         -------
@@ -157,17 +159,16 @@ class LearnedSelector:
                 f"{', '.join(names) or 'none'}; a learned selector needs at "
                 f"least {_FEWEST} utterances with evidence or transcripts."
             )
-        words = None
+        words = totals = None
         if has_words:
             learn = not texts if references is None else references
             words = ValuedWords.fit(trace, texts, learn, seed)
-        gains = words.gains_NEE if words else None
-        table = words.table if words else None
+            totals = TranscriptTotals.of(words.table, words.gains_NEE)
         errors_NE = trace.errors_NE.astype(float)
         layers_E = trace.layers_E.astype(float)
         ridges, scores_NE = [], np.zeros(errors_NE.shape)
         for exit_ in range(len(layers_E) - 1):
-            features = exit_features(trace.evidence, names, exit_, table, gains)
+            features = exit_features(trace.evidence, names, exit_, totals)
             later_NQ = errors_NE[:, [exit_]] - errors_NE[:, exit_ + 1 :]
             ridge, left_out_NQ = Ridge.fit_left_out(
                 features.names, features.values_NP, later_NQ
@@ -206,23 +207,67 @@ class LearnedSelector:
         InputError
             If the exits are others, or evidence is missing.
         """
-        layers = tuple(evidence.layers_E.tolist())
-        if layers != self.exit_layers[: len(layers)]:
-            raise InputError(
-                f"{evidence.source}: exits after layers {list(layers)}, but "
-                f"the learned selector was trained for "
-                f"{list(self.exit_layers)}; train one for this model."
-            )
-        table, gains_NEE = self._read(evidence, reader)
-        scores_NE = np.zeros(evidence.shape)
-        layers_E = np.array(self.exit_layers, dtype=float)
-        for exit_, ridge in enumerate(self.ridges[: evidence.shape[1]]):
-            features = exit_features(
-                evidence, self.evidence_names, exit_, table, gains_NEE
-            )
-            gains_NQ = ridge.predict(features.values_NP)
-            scores_NE[:, exit_] = _index(gains_NQ, layers_E, exit_)
-        return scores_NE
+        columns = range(evidence.shape[1])
+        evidence, totals = self._read(evidence, reader, columns)
+        scores = [self._score_N(evidence, exit_, totals) for exit_ in columns]
+        return np.stack(scores, axis=1)
+
+    def score_at(
+        self, evidence: Evidence, exit: int, reader: WordReader | None = None
+    ) -> NDArray[np.float64]:
+        """Scores at one exit: what live inference needs, and no more.
+
+        Arguments
+        ---------
+        evidence : Evidence
+            At least up to that exit.
+        exit : int
+            The exit, counted from 1.
+        reader : WordReader, optional
+            Kept from exit to exit, so that no text is read twice.
+
+        Returns
+        -------
+        array of shape (N,)
+            Column ``exit - 1`` of :meth:`scores`.
+
+        Raises
+        ------
+        InputError
+            As :meth:`scores`.
+        """
+        if not 1 <= exit <= evidence.shape[1]:
+            raise ValueError(f"exit {exit}: evidence of {evidence.shape[1]}")
+        columns = range(max(exit - 2, 0), exit)
+        evidence, totals = self._read(evidence, reader, columns)
+        return self._score_N(evidence, exit - 1, totals)
+
+    def _score_N(
+        self, evidence: Evidence, exit_: int, totals: TranscriptTotals | None
+    ) -> NDArray[np.float64]:
+        if exit_ == len(self.ridges):
+            return np.zeros(len(evidence))
+        ridge = self.ridges[exit_]
+        features = exit_features(evidence, self.evidence_names, exit_, totals)
+        features.check(ridge.names, evidence.source)
+        gains_NQ = ridge.predict(features.values_NP)
+        return _index(gains_NQ, np.array(self.exit_layers, float), exit_)
+
+    def _read(
+        self,
+        evidence: Evidence,
+        reader: WordReader | None,
+        columns: Sequence[int],
+    ) -> tuple[Evidence, TranscriptTotals | None]:
+        evidence = known_in_training(
+            evidence, self.exit_layers, self.evidence_names
+        )
+        if self.word_value is None or self.language_model is None:
+            return evidence, None
+        reader = reader or WordReader(self.language_model)
+        table = reader.table(evidence, columns)
+        gains_NEE = self.word_value.totals(table, evidence.shape)
+        return evidence, TranscriptTotals.of(table, gains_NEE)
 
     def explain(self) -> dict[str, float]:
         """How much of the predictions each family of evidence makes.
@@ -238,16 +283,10 @@ class LearnedSelector:
         for ridge in self.ridges:
             for name, share in ridge.shares().items():
                 family = next(f for f in FAMILIES if name.startswith(f))
-                shares[family] += share / len(self.ridges)
+                shares[family] += share
+        total = sum(shares.values()) or 1.0  # 0: nothing was learned
+        shares = {name: share / total for name, share in shares.items()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-    def _read(
-        self, evidence: Evidence, reader: WordReader | None
-    ) -> tuple[WordTable | None, NDArray[np.float64] | None]:
-        if self.word_value is None or self.language_model is None:
-            return None, None
-        table = (reader or WordReader(self.language_model)).table(evidence)
-        return table, self.word_value.totals(table, evidence.shape)
 
 
 def _index(
@@ -256,26 +295,6 @@ def _index(
     """Minus the best gain per layer among the later exits."""
     steps_Q = layers_E[exit_ + 1 :] - layers_E[exit_]
     return -(gains_NQ / steps_Q).max(axis=1)
-
-
-def usable_evidence(trace: Trace) -> tuple[str, ...]:
-    """Evidence that a selector may learn from: measured, not learned itself.
-
-    Arguments
-    ---------
-    trace : Trace
-        A development trace.
-
-    Returns
-    -------
-    tuple of str
-    """
-    return tuple(n for n in trace.evidence_names if n not in DERIVED)
-
-
-# Evidence that was fitted to data teaches no other fit; what is measured on
-# transcripts the selector reads by itself.
-DERIVED = ("learned", "combination", "plausibility", "unseen_words")
 
 
 @criterion(

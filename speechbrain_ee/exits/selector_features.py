@@ -7,16 +7,31 @@ Authors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.words import WordTable
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.word_table import WORD_FEATURES, WordTable
 
 # A feature's name starts with its family.
 FAMILIES = ("words", "spelling", "agreement", "length", "frames")
+# Evidence that was fitted to data teaches no other fit; what is measured on
+# transcripts the selector reads by itself.
+DERIVED = ("learned", "combination", "plausibility", "unseen_words")
+_SUMMED = [
+    WORD_FEATURES.index(name)
+    for name in (
+        "letters",
+        "unseen",
+        "spelling_total",
+        "is_stable",
+        "worst_spelling",
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -35,13 +50,71 @@ class ExitFeatures:
     names: tuple[str, ...]
     values_NP: NDArray[np.float64]
 
+    def check(self, names: Sequence[str], source: str) -> None:
+        """Raise an InputError if these are not the features of training.
+
+        Arguments
+        ---------
+        names : sequence of str
+            Features of training.
+        source : str
+            Where the evidence comes from, for the message.
+        """
+        if self.names != tuple(names):
+            differ = sorted({*self.names} ^ {*names})
+            raise InputError(
+                f"{source}: {', '.join(differ) or 'the order of features'} "
+                f"is not as when the learned selector was trained; train one "
+                f"for this model and its evidence."
+            )
+
+
+@dataclass(frozen=True)
+class TranscriptTotals:
+    """Sums over the words of every transcript.
+
+    Arguments
+    ---------
+    words_NEQ : array of shape (N, E, Q)
+        Words, letters, unseen words, spelling, stable words, worst spelling.
+    gains_NEE : array of shape (N, E, all exits)
+        Errors that later exits are expected to take away.
+    """
+
+    words_NEQ: NDArray[np.float64]
+    gains_NEE: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        table: WordTable,
+        gains_NEE: NDArray[np.float64],
+    ) -> "TranscriptTotals":
+        """Sum up.
+
+        Arguments
+        ---------
+        table : WordTable
+            The words.
+        gains_NEE : array of shape (N, E, all exits)
+            Expected gains, summed.
+
+        Returns
+        -------
+        TranscriptTotals
+        """
+        features_MQ = table.features_MF[:, _SUMMED]
+        words_MQ = np.concatenate(
+            [np.ones((len(features_MQ), 1), np.float32), features_MQ], axis=1
+        )
+        return cls(table.totals(words_MQ, gains_NEE.shape[:2]), gains_NEE)
+
 
 def exit_features(
     evidence: Evidence,
     measures: Sequence[str],
     exit_: int,
-    table: WordTable | None,
-    gains_NEE: NDArray[np.float64] | None,
+    totals: TranscriptTotals | None,
 ) -> ExitFeatures:
     """Features at an exit, from what is known there.
 
@@ -53,10 +126,8 @@ def exit_features(
         Measurements to use.
     exit_ : int
         The exit's column, counted from 0.
-    table : WordTable, optional
-        The words.
-    gains_NEE : array of shape (N, E, E), optional
-        Expected gains summed over words, from exit to exit.
+    totals : TranscriptTotals, optional
+        Of the words, at that exit and the one before.
 
     Returns
     -------
@@ -64,8 +135,8 @@ def exit_features(
     """
     columns: dict[str, NDArray[np.floating]] = {}
     words_N = np.ones(len(evidence))
-    if table is not None and gains_NEE is not None:
-        _add_transcripts(columns, evidence, exit_, table, gains_NEE)
+    if totals is not None:
+        _add_transcripts(columns, evidence, exit_, totals)
         words_N = columns["length words 0"]
     for name in measures:
         values_NE = evidence.column(name)
@@ -78,43 +149,95 @@ def exit_features(
         if exit_ and not np.isnan(before_N).any():
             columns[f"frames {name} -1"] = before_N
             columns[f"frames {name} before by words"] = before_N * words_N
-    return ExitFeatures(tuple(columns), np.stack([*columns.values()], axis=1))
+    values_NP = np.empty((len(evidence), len(columns)))
+    for place, values_N in enumerate(columns.values()):
+        values_NP[:, place] = values_N
+    return ExitFeatures(tuple(columns), values_NP)
 
 
 def _add_transcripts(
     columns: dict[str, NDArray[np.floating]],
     evidence: Evidence,
     exit_: int,
-    table: WordTable,
-    gains_NEE: NDArray[np.float64],
+    totals: TranscriptTotals,
 ) -> None:
-    shape = evidence.shape
-    exits = gains_NEE.shape[2]
-    ones_M = np.ones(len(table.exit_M))
-    totals = {
-        "length words": table.total(ones_M, shape),
-        "length letters": table.total(table.feature("letters"), shape),
-        "spelling unseen": table.total(table.feature("unseen"), shape),
-        "spelling total": table.total(table.feature("spelling_total"), shape),
-        "agreement new": table.total(1 - table.feature("is_stable"), shape),
-    }
-    letters_NE = totals["length letters"] + totals["length words"]
-    spelling_NE = totals["spelling total"] / np.maximum(letters_NE, 1)
-    totals["spelling mean"] = spelling_NE
-    worst_NE = table.total(table.feature("worst_spelling"), shape)
-    totals["spelling worst"] = worst_NE / np.maximum(totals["length words"], 1)
-    if exit_:
-        change_NE = evidence.change_NE(1)
-        totals["agreement change"] = np.nan_to_num(change_NE)
-        totals["agreement edits"] = totals["agreement change"] * letters_NE
+    exits = totals.gains_NEE.shape[2]
     for back in range(min(exit_, 1) + 1):
         place = exit_ - back
-        for name, values_NE in totals.items():
-            if place == 0 and name.startswith("agreement"):
-                continue  # nothing to agree with
-            columns[f"{name} {-back}"] = values_NE[:, place]
+        words_N, letters_N, unseen_N, spelling_N, stable_N, worst_N = (
+            totals.words_NEQ[:, place].T
+        )
+        letters_N = letters_N + words_N  # with the spaces
+        found = {
+            "length words": words_N,
+            "length letters": letters_N - words_N,
+            "spelling unseen": unseen_N,
+            "spelling total": spelling_N,
+        }
+        if place:  # the first exit has nothing to agree with
+            found["agreement new"] = words_N - stable_N
+        found["spelling mean"] = spelling_N / np.maximum(letters_N, 1)
+        found["spelling worst"] = worst_N / np.maximum(words_N, 1)
+        if place:
+            change_N = evidence.change_NE(1)[:, place]
+            found["agreement change"] = change_N
+            found["agreement edits"] = change_N * letters_N
+        gains_NE = totals.gains_NEE[:, place]
         for later in sorted({place + 1, min(place + 2, exits - 1), exits - 1}):
-            name = f"words gain {later - place} further {-back}"
+            name = f"words gain {later - place} further"
             if later == exits - 1:
-                name = f"words gain at last {-back}"
-            columns[name] = gains_NEE[:, place, later]
+                name = "words gain at last"
+            found[name] = gains_NE[:, later]
+        for name, values_N in found.items():
+            columns[f"{name} {-back}"] = values_N
+
+
+def known_in_training(
+    evidence: Evidence, exit_layers: Sequence[int], names: Sequence[str]
+) -> Evidence:
+    """Evidence of the same exits, without what was not there in training.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        Of exits 1 to k.
+    exit_layers : sequence of int
+        Layers of all exits in training.
+    names : sequence of str
+        Measurements in training.
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    InputError
+        If the exits are others.
+    """
+    layers = evidence.layers_E.tolist()
+    if layers != list(exit_layers[: len(layers)]):
+        raise InputError(
+            f"{evidence.source}: exits after layers {layers}, but the "
+            f"learned selector was trained for {list(exit_layers)}; train "
+            f"one for this model."
+        )
+    if "entropy" in names or "entropy" not in evidence.values:
+        return evidence
+    # words are read with the entropy, if there is one
+    return replace(evidence, values={n: evidence.column(n) for n in names})
+
+
+def usable_evidence(trace: Trace) -> tuple[str, ...]:
+    """Evidence that a selector may learn from: measured, not learned itself.
+
+    Arguments
+    ---------
+    trace : Trace
+        A development trace.
+
+    Returns
+    -------
+    tuple of str
+    """
+    return tuple(n for n in trace.evidence_names if n not in DERIVED)

@@ -9,14 +9,20 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.json_file import read_json, write_json
 from speechbrain_ee.exits.ngram_file import ngram_content, parse_ngram
 from speechbrain_ee.exits.ridge import Ridge
 from speechbrain_ee.exits.selector import LearnedSelector
+from speechbrain_ee.exits.selector_features import FAMILIES
+from speechbrain_ee.exits.word_table import WORD_FEATURES
 from speechbrain_ee.exits.word_value import WordValue
 
 SCHEMA = "exit-selector/1"
@@ -80,22 +86,84 @@ def read_selector(path: str | Path) -> LearnedSelector:
     content = read_json(path, SCHEMA, _KEYS, _REMEDY)
     model, value = content["language_model"], content["word_value"]
     try:
-        selector = LearnedSelector(
-            tuple(int(layer) for layer in content["exit_layers"]),
-            tuple(str(name) for name in content["evidence"]),
-            tuple(Ridge.from_dict(row) for row in content["ridges"]),
-            None if value is None else WordValue.from_dict(value),
+        layers = _exit_layers(content["exit_layers"])
+        names = _strings(content["evidence"], "evidence")
+        ridges = [_ridge(row) for row in content["ridges"]]
+        _check_ridges(ridges, len(layers))
+        if (value is None) != (model is None):
+            raise ValueError("word_value and language_model go together")
+        value = None if value is None else _word_value(value, len(layers))
+        return LearnedSelector(
+            layers,
+            names,
+            tuple(ridges),
+            value,
             None if model is None else parse_ngram(path, model),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: the weights are not whole ({error}); {_REMEDY}."
-        ) from None
-    if len(selector.ridges) != len(selector.exit_layers) - 1:
-        raise InputError(
-            f"{path}: ridges holds {len(selector.ridges)} regressions for "
-            f"{len(selector.exit_layers)} exits; {_REMEDY}."
-        )
-    return selector
+    except InputError:
+        raise
+    except KeyError as error:
+        problem = f"{error} is missing"
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        problem = str(error)
+    raise InputError(
+        f"{path}: the weights are not whole ({problem}); {_REMEDY}."
+    )
+
+
+def _exit_layers(found: Any) -> tuple[int, ...]:
+    numbers = isinstance(found, list) and all(type(n) is int for n in found)
+    if not numbers or not found or found != sorted({*found}) or found[0] < 1:
+        raise ValueError(f"exit_layers is {found!r}, not increasing numbers")
+    return tuple(found)
+
+
+def _strings(found: Any, key: str) -> tuple[str, ...]:
+    if not isinstance(found, list) or {*map(type, found)} - {str}:
+        raise ValueError(f"{key} is {found!r}, not a list of names")
+    return tuple(found)
+
+
+def _ridge(row: dict[str, Any]) -> Ridge:
+    names = _strings(row["names"], "names")
+    for name in names:
+        if not name.startswith(FAMILIES):
+            raise ValueError(f"no feature is called {name!r}")
+    return Ridge.from_dict(row)
+
+
+def _check_ridges(ridges: list[Ridge], exits: int) -> None:
+    if len(ridges) != exits - 1:
+        raise ValueError(f"ridges holds {len(ridges)} for {exits} exits")
+    for exit_, ridge in enumerate(ridges):
+        size, later = len(ridge.names), exits - 1 - exit_
+        _check_array("mean", ridge.mean_P, (size,))
+        _check_array("scale", ridge.scale_P, (size,), positive=True)
+        _check_array("weights", ridge.weights_PQ, (size, later))
+        _check_array("bias", ridge.bias_Q, (later,))
+        _check_array("shares", ridge.shares_P, (size,))
+
+
+def _word_value(row: dict[str, Any], exits: int) -> WordValue:
+    if row["exits"] != exits:
+        raise ValueError(f"word_value is for {row['exits']!r} exits")
+    value = WordValue.from_dict(row)
+    shape = (len(WORD_FEATURES),)
+    _check_array("mean", value.mean_F, shape)
+    _check_array("scale", value.scale_F, shape, positive=True)
+    for member in value.members:
+        for name, weight in member.state_dict().items():
+            _check_array(name, weight.numpy(), weight.shape)
+    return value
+
+
+def _check_array(
+    key: str,
+    found: NDArray[np.floating],
+    shape: Sequence[int],
+    positive: bool = False,
+) -> None:
+    if found.shape != tuple(shape):
+        raise ValueError(f"{key} has the shape {found.shape}, not {shape}")
+    if not np.isfinite(found).all() or (positive and not (found > 0).all()):
+        raise ValueError(f"{key} holds a number that is not possible")

@@ -31,7 +31,8 @@ class Changes:
 
     ``equal`` holds its place there, or -1 where it did not stand there;
     ``edits`` the edits from the word it replaces by that word's letters;
-    ``spelling`` and ``log_count`` are those of the earlier word.
+    ``spelling`` and ``log_count`` are those of the word it replaces, or its
+    own where it replaces none.
     """
 
     def __init__(self, here: Transcript, earlier: Transcript):
@@ -54,16 +55,9 @@ class Changes:
                     self.spelling[place] = earlier.spelling[source]
                     self.log_count[place] = earlier.log_count[source]
 
+    def stability(self, before: Sequence[int]) -> list[int]:
+        """Exits before this one at which each word stood unchanged.
 
-def stability(texts: Sequence[Transcript]) -> list[list[int]]:
-    """At how many exits before this one each word stood unchanged."""
-    stable = [[0] * len(texts[0].words)]
-    for earlier, here in zip(texts, texts[1:], strict=False):
-        before = stable[-1]
-        stable.append(
-            [
-                before[place] + 1 if place >= 0 else 0
-                for place in here.changes(earlier).equal
-            ]
-        )
-    return stable
+        ``before`` is the same for the words of the earlier transcript.
+        """
+        return [before[place] + 1 if place >= 0 else 0 for place in self.equal]

@@ -12,6 +12,7 @@ Authors
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.words import WordTable
+from speechbrain_ee.exits.word_table import WordTable
 
 _WIDTH = 48
 _EPOCHS = 6
@@ -29,6 +30,8 @@ _BATCH = 2048
 _LEARNING_RATE = 3e-3
 _MEMBERS = 3  # networks that are averaged
 _LIMIT = 6.0  # standard deviations beyond which a feature is cut
+_FLAT, _NEVER = 1e-6, 1e9
+_CHUNK = 4096  # words at a time: what a cache holds
 
 
 class WordValue:
@@ -81,12 +84,19 @@ class WordValue:
         Returns
         -------
         WordValue
+            Without any word it expects no gain anywhere.
         """
         features_MF, exits = table.features_MF, gains_ME.shape[1]
-        mean_F = features_MF.mean(0)
-        scale_F = features_MF.std(0) + np.float32(1e-6)
+        if not len(features_MF):
+            none_F = np.zeros(features_MF.shape[1], dtype=np.float32)
+            return cls(exits, none_F, none_F + 1, ())
+        mean_F = features_MF.mean(0, dtype=float).astype(np.float32)
+        scale_F = features_MF.std(0, dtype=float)
+        # of a feature that never varied nothing is learned
+        scale_F = np.where(scale_F > _FLAT, scale_F + _FLAT, _NEVER)
+        scale_F = scale_F.astype(np.float32)
         value = cls(exits, mean_F, scale_F, ())
-        inputs = value._inputs(table)
+        inputs = torch.from_numpy(value._inputs(table))
         targets = torch.from_numpy(gains_ME.astype(np.float32))
         exit_M1 = torch.from_numpy(table.exit_M).unsqueeze(1)
         # an exit is asked about later exits only
@@ -113,10 +123,50 @@ class WordValue:
             Errors that each exit takes away; columns up to a word's own
             exit hold no meaning.
         """
-        inputs = self._inputs(table)
-        with torch.inference_mode():
-            total = sum(member(inputs) for member in self.members)
-        return (total / max(len(self.members), 1)).numpy()
+        inputs_MI = self._inputs(table)
+        gains_ME = np.zeros((len(inputs_MI), self.exits), dtype=np.float32)
+        if not self.members:
+            return gains_ME
+        for start in range(0, len(inputs_MI), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            gains_ME[rows] = self._forward(inputs_MI[rows])
+        return gains_ME
+
+    def _forward(self, inputs_MI: NDArray[np.float32]) -> NDArray[np.float32]:
+        """All members at once, in numpy: for the few words of a transcript
+        torch would take longer to start its operations than to do them."""
+        (first, bias1), (second, bias2), (third, bias3) = self._layers
+        hidden = _silu(inputs_MI @ first + bias1)
+        hidden = hidden.reshape(len(hidden), -1, _WIDTH).transpose(1, 0, 2)
+        hidden = _silu(hidden @ second + bias2)
+        hidden = hidden.transpose(1, 0, 2).reshape(len(inputs_MI), -1)
+        return hidden @ third + bias3
+
+    @cached_property
+    def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Weights and biases of the members side by side, the last a mean."""
+        pairs = [
+            [
+                (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
+                for layer in (member[0], member[2], member[4])
+            ]
+            for member in self.members
+        ]
+        first, second, third = zip(*pairs, strict=True)
+        return [
+            (
+                np.concatenate([weight for weight, _ in first], axis=1),
+                np.concatenate([bias for _, bias in first]),
+            ),
+            (
+                np.stack([weight for weight, _ in second]),
+                np.stack([bias for _, bias in second])[:, None],
+            ),
+            (
+                np.concatenate([weight for weight, _ in third]) / len(third),
+                np.mean([bias for _, bias in third], axis=0),
+            ),
+        ]
 
     def totals(
         self, table: WordTable, shape: tuple[int, int]
@@ -135,11 +185,7 @@ class WordValue:
         array of shape (N, E, E)
             From each exit (second axis) to each exit (third).
         """
-        gains_ME = self.predict(table)
-        return np.stack(
-            [table.total(gains_ME[:, q], shape) for q in range(self.exits)],
-            axis=2,
-        )
+        return table.totals(self.predict(table), shape)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as lists and numbers."""
@@ -177,11 +223,11 @@ class WordValue:
         scale_F = np.array(data["scale"], dtype=np.float32)
         return cls(data["exits"], mean_F, scale_F, members)
 
-    def _inputs(self, table: WordTable) -> Tensor:
+    def _inputs(self, table: WordTable) -> NDArray[np.float32]:
         scaled_MF = (table.features_MF - self.mean_F) / self.scale_F
-        scaled_MF = np.clip(scaled_MF, -_LIMIT, _LIMIT)
+        scaled_MF = np.minimum(np.maximum(scaled_MF, -_LIMIT), _LIMIT)
         exit_ME = np.eye(self.exits, dtype=np.float32)[table.exit_M]
-        return torch.from_numpy(np.concatenate([scaled_MF, exit_ME], axis=1))
+        return np.concatenate([scaled_MF, exit_ME], axis=1)
 
 
 def word_gains(
@@ -233,6 +279,11 @@ def _meant(said: list[str], heard: list[str]) -> list[tuple[int, bool]]:
             if tag in ("equal", "replace"):
                 found[to + step] = (start + step, tag == "equal")
     return found
+
+
+def _silu(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    half = 0.5 * values
+    return half + half * np.tanh(half)  # no overflow, as x / (1 + e^-x) has
 
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:

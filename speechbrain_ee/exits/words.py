@@ -11,133 +11,29 @@ Authors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.word_changes import Transcript, stability
+from speechbrain_ee.exits.word_changes import Transcript
+from speechbrain_ee.exits.word_table import WORD_FEATURES, WordTable
 
-WORD_FEATURES = (
-    "letters",
-    "spelling",
-    "spelling_total",
-    "log_count",
-    "unseen",
-    "stable_exits",
-    "is_stable",
-    "change",
-    "spelling_gain",
-    "log_count_gain",
-    "spelling_before",
-    "log_count_before",
-    "spelling_after",
-    "log_count_after",
-    "place",
-    "log_words",
-    "log_entropy",
-    "log_entropy_earlier",
-    "unstable_share",
-    "unseen_share",
-    "mean_spelling",
-    "worst_spelling",
-)
 # What stands for the neighbour of the first and the last word.
 _EDGE_SPELLING, _EDGE_LOG_COUNT = 0.0, 8.0
+# What is read off the texts; the rest follows.
+_READ = (
+    "letters",
+    "spelling",
+    "log_count",
+    "stable_exits",
+    "change",
+    "old_spelling",
+    "old_log_count",
+)
 _SMALL = 1e-9  # an entropy of 0 has no logarithm
 _REMEMBERED = 50_000  # texts
-
-
-@dataclass(frozen=True)
-class WordTable:
-    """Words of a set of utterances.
-
-    Arguments
-    ---------
-    features_MF : array of shape (M, F)
-        In the order of :data:`WORD_FEATURES`.
-    utterance_M : array of shape (M,)
-        Row of the utterance in its evidence.
-    exit_M : array of shape (M,)
-        Column of the exit, counted from 0.
-    """
-
-    features_MF: NDArray[np.float32]
-    utterance_M: NDArray[np.int64]
-    exit_M: NDArray[np.int64]
-
-    def total(
-        self, values_M: NDArray[np.floating], shape: tuple[int, int]
-    ) -> NDArray[np.float64]:
-        """Sum over the words of an utterance at an exit.
-
-        Arguments
-        ---------
-        values_M : array of shape (M,)
-            One value per word.
-        shape : tuple of int
-            Utterances and exits.
-
-        Returns
-        -------
-        array of shape (N, E)
-        """
-        places_M = self.utterance_M * shape[1] + self.exit_M
-        sums = np.bincount(places_M, values_M, shape[0] * shape[1])
-        return sums.reshape(shape)
-
-    def feature(self, name: str) -> NDArray[np.float32]:
-        """One feature of all words, shape (M,)."""
-        return self.features_MF[:, WORD_FEATURES.index(name)]
-
-    def select(self, keep_M: NDArray[np.bool_]) -> "WordTable":
-        """Some of the words.
-
-        Arguments
-        ---------
-        keep_M : bool array of shape (M,)
-            Which.
-
-        Returns
-        -------
-        WordTable
-        """
-        return WordTable(
-            self.features_MF[keep_M],
-            self.utterance_M[keep_M],
-            self.exit_M[keep_M],
-        )
-
-    @classmethod
-    def joined(
-        cls,
-        parts: Sequence["WordTable"],
-        rows: Sequence[NDArray[np.integer]],
-    ) -> "WordTable":
-        """One table of tables over different utterances.
-
-        Arguments
-        ---------
-        parts : sequence of WordTable
-            The tables.
-        rows : sequence of array
-            For each table, the place of its utterances in the whole.
-
-        Returns
-        -------
-        WordTable
-            In the order of utterances, exits, words.
-        """
-        utterance_M = np.concatenate(
-            [r[p.utterance_M] for p, r in zip(parts, rows, strict=True)]
-        )
-        exit_M = np.concatenate([part.exit_M for part in parts])
-        features_MF = np.concatenate([part.features_MF for part in parts])
-        # lexsort is stable: the words of a transcript keep their order
-        order_M = np.lexsort((exit_M, utterance_M))
-        return cls(features_MF[order_M], utterance_M[order_M], exit_M[order_M])
 
 
 class WordReader:
@@ -162,6 +58,7 @@ class WordReader:
     def __init__(self, model: CharNgram):
         self.model = model
         self._texts: dict[str, Transcript] = {}
+        self._stable: dict[tuple[str, ...], list[int]] = {}
 
     def table(
         self, evidence: Evidence, exits: Sequence[int] | None = None
@@ -182,20 +79,33 @@ class WordReader:
         columns = range(evidence.shape[1]) if exits is None else exits
         rows = _Rows()
         for utterance, texts in enumerate(evidence.transcripts()):
-            described = [self._describe(text) for text in texts]
-            stable = stability(described)
             for column in columns:
-                earlier = described[column - 1] if column else None
                 rows.append(
                     utterance,
                     column,
-                    described[column],
-                    earlier,
-                    stable[column],
+                    self._describe(texts[column]),
+                    self._describe(texts[column - 1]) if column else None,
+                    self._stability(tuple(texts[: column + 1])),
                 )
         if len(self._texts) > _REMEMBERED:
             self._texts.clear()
+            self._stable.clear()
         return rows.table(evidence)
+
+    def _stability(self, texts: tuple[str, ...]) -> list[int]:
+        """At how many exits before the last each word stood unchanged."""
+        found = self._stable.get(texts)
+        if found is None:
+            here = self._describe(texts[-1])
+            if len(texts) == 1:
+                found = [0] * len(here.words)
+            else:
+                earlier = self._describe(texts[-2])
+                found = here.changes(earlier).stability(
+                    self._stability(texts[:-1])
+                )
+            self._stable[texts] = found
+        return found
 
     def _describe(self, text: str) -> Transcript:
         found = self._texts.get(text)
@@ -210,18 +120,7 @@ class _Rows:
     def __init__(self) -> None:
         self.counts: list[int] = []
         self.places: list[tuple[int, int]] = []
-        self.columns: dict[str, list] = {
-            name: []
-            for name in (
-                "letters",
-                "spelling",
-                "log_count",
-                "stable_exits",
-                "change",
-                "old_spelling",
-                "old_log_count",
-            )
-        }
+        self.lists: list[list[float]] = [[] for _ in _READ]
 
     def append(
         self,
@@ -236,20 +135,21 @@ class _Rows:
             return
         self.counts.append(len(here.words))
         self.places.append((utterance, column))
-        lists = self.columns
-        lists["letters"] += map(len, here.words)
-        lists["spelling"] += here.spelling
-        lists["log_count"] += here.log_count
-        lists["stable_exits"] += stable
+        letters, spelling, log_count, stables, *of_changes = self.lists
+        letters += map(len, here.words)
+        spelling += here.spelling
+        log_count += here.log_count
+        stables += stable
+        edits, old_spelling, old_log_count = of_changes
         if earlier is None:
-            lists["change"] += [0.0] * len(here.words)
-            lists["old_spelling"] += here.spelling
-            lists["old_log_count"] += here.log_count
+            edits += [0.0] * len(here.words)
+            old_spelling += here.spelling
+            old_log_count += here.log_count
         else:
             changes = here.changes(earlier)
-            lists["change"] += changes.edits
-            lists["old_spelling"] += changes.spelling
-            lists["old_log_count"] += changes.log_count
+            edits += changes.edits
+            old_spelling += changes.spelling
+            old_log_count += changes.log_count
 
     def table(self, evidence: Evidence) -> WordTable:
         """The features, all words at once."""
@@ -259,22 +159,22 @@ class _Rows:
             return WordTable(features, none, none)
         counts = np.array(self.counts)
         utterance_M, exit_M = np.repeat(self.places, counts, axis=0).T
-        columns = {n: np.array(v, float) for n, v in self.columns.items()}
+        columns = dict(zip(_READ, np.array(self.lists)))
+        _add_words(columns, counts)
         _add_context(columns, counts)
         _add_entropy(columns, evidence, utterance_M, exit_M)
-        stacked = np.stack([columns[name] for name in WORD_FEATURES], axis=1)
-        return WordTable(stacked.astype(np.float32), utterance_M, exit_M)
+        stacked = np.array([columns[name] for name in WORD_FEATURES])
+        features_MF = np.ascontiguousarray(stacked.T, dtype=np.float32)
+        return WordTable(features_MF, utterance_M, exit_M)
 
 
-def _add_context(
+def _add_words(
     columns: dict[str, NDArray[np.float64]], counts: NDArray[np.int64]
 ) -> None:
-    """Features that follow from a word's neighbours and transcript."""
+    """Features of a word and of the words beside it."""
     stops = np.cumsum(counts)
-    starts = stops - counts
     spelling, log_count = columns["spelling"], columns["log_count"]
-    with_space = columns["letters"] + 1
-    columns["spelling_total"] = spelling * with_space
+    columns["spelling_total"] = spelling * (columns["letters"] + 1)
     columns["unseen"] = (log_count == 0).astype(float)
     columns["is_stable"] = (columns["stable_exits"] > 0).astype(float)
     columns["spelling_gain"] = spelling - columns["old_spelling"]
@@ -283,25 +183,40 @@ def _add_context(
         ("spelling", spelling, _EDGE_SPELLING),
         ("log_count", log_count, _EDGE_LOG_COUNT),
     ):
-        before, after = np.roll(values, 1), np.roll(values, -1)
-        before[starts], after[stops - 1] = edge, edge
+        before, after = np.empty_like(values), np.empty_like(values)
+        before[1:], after[:-1] = values[:-1], values[1:]
+        before[stops - counts], after[stops - 1] = edge, edge
         columns[f"{name}_before"], columns[f"{name}_after"] = before, after
 
-    def of_transcript(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.repeat(values, counts)
 
-    total = np.add.reduceat
-    positions = np.arange(len(spelling)) - of_transcript(starts)
-    columns["place"] = positions / of_transcript(counts)
-    columns["log_words"] = of_transcript(np.log(counts))
-    unstable = total(1 - columns["is_stable"], starts) / counts
-    columns["unstable_share"] = of_transcript(unstable)
-    unseen = total(columns["unseen"], starts) / counts
-    columns["unseen_share"] = of_transcript(unseen)
-    mean = total(columns["spelling_total"], starts) / total(with_space, starts)
-    columns["mean_spelling"] = of_transcript(mean)
-    worst = np.minimum.reduceat(spelling, starts)
-    columns["worst_spelling"] = of_transcript(worst)
+def _add_context(
+    columns: dict[str, NDArray[np.float64]], counts: NDArray[np.int64]
+) -> None:
+    """Features that all words of a transcript share, and their place."""
+    starts = np.cumsum(counts) - counts
+    spelling = columns["spelling"]
+    summed = np.array(
+        [
+            columns["is_stable"],
+            columns["unseen"],
+            columns["spelling_total"],
+            columns["letters"],
+        ]
+    )
+    stable, unseen, total, letters = np.add.reduceat(summed, starts, axis=1)
+    shared = {
+        "log_words": np.log(counts),
+        "unstable_share": 1 - stable / counts,
+        "unseen_share": unseen / counts,
+        "mean_spelling": total / (letters + counts),
+        "worst_spelling": np.minimum.reduceat(spelling, starts),
+        "start": starts,
+        "words": counts,
+    }
+    repeated = np.repeat(np.array(list(shared.values())), counts, axis=1)
+    columns.update(zip(shared, repeated))
+    positions = np.arange(len(spelling)) - columns["start"]
+    columns["place"] = positions / columns["words"]
 
 
 def _add_entropy(

@@ -36,6 +36,7 @@ class ZScores:
 
     Example
     -------
+    >>> import speechbrain_ee.exits.criteria  # all of them
     >>> evidence = Evidence(
     ...     np.array([2, 4]), ["u1"], {"max_prob": np.array([[0.8, 0.9]])}
     ... )

@@ -34,6 +34,7 @@ from speechbrain_ee.training.monitor import (
     ExitLosses,
     selection_wer,
 )
+from speechbrain_ee.training.options import check_exit_budget
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
     following hyper-parameters are used: ``seed``, ``epoch_counter``,
     ``lr_annealing``, ``wav_augment`` (or null), ``exit_weights``,
     ``checkpoint_rule``, ``keep_checkpoints``, ``average_checkpoints``,
-    ``blank_collapse_epochs``, ``train_logger``, ``sample_rate``.
+    ``blank_collapse_epochs``, ``train_logger``, ``sample_rate``; for learned
+    exit selection also ``save_folder`` and ``exit_budget`` (or null).
 
     Arguments
     ---------
@@ -66,8 +68,12 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         self.collapse_monitor = BlankCollapseMonitor(
             self.hparams.blank_collapse_epochs
         )
-        # A wrong rule must not wait for the end of the first epoch.
+        # A wrong rule must not wait for the end of the first epoch, nor a
+        # wrong budget for the end of training.
         selection_wer([0.0], self.hparams.checkpoint_rule)
+        check_exit_budget(
+            getattr(self.hparams, "exit_budget", None), self.exit_layers
+        )
         if self.max_grad_norm <= 0:
             raise InputError(
                 f"max_grad_norm: {self.max_grad_norm} must be positive: "

@@ -16,6 +16,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy_file import write_policy
@@ -29,8 +30,6 @@ from speechbrain_ee.exits.trace import (
 from speechbrain_ee.exits.trace_io import write_trace
 
 logger = logging.getLogger(__name__)
-
-SELECTOR_FILE = "exit_selector.json.gz"
 
 
 class ExitEvaluation:

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.budget import Budget
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,9 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
             )
     _set_seed(path, text, given)
     try:
-        return load_hyperpyyaml(text, overrides)
+        options = load_hyperpyyaml(text, overrides)
+        options["exit_budget"] = _with_equals(options["exit_budget"])
+        return options
     except InputError:
         raise
     except OSError as error:  # the checkpointer makes its folder
@@ -117,6 +121,46 @@ def make_output_folder(folder: str) -> None:
         ) from error
 
 
+def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
+    """Refuse a budget that no policy of this model could be made for.
+
+    Arguments
+    ---------
+    budget : str or None
+        ``exit_budget`` of the YAML; None: no policy.
+    exit_layers : sequence of int
+        Layers of the exits; with one exit there is no policy to make.
+
+    Raises
+    ------
+    InputError
+        If the budget is not understood, or below the first exit.
+
+    Example
+    -------
+    >>> check_exit_budget("wer=5", [2, 4])
+    Traceback (most recent call last):
+    ...
+    speechbrain_ee.errors.InputError: exit_budget: budget 'wer=5' is not ...
+    """
+    if budget is None:
+        return
+    try:
+        parsed = Budget.parse(budget)
+    except InputError as error:
+        raise InputError(
+            f"exit_budget: {str(error).rstrip('.')}, or null (no policy)."
+        ) from None
+    first = exit_layers[0]
+    if parsed.kind == "layers" and len(exit_layers) > 1:
+        if parsed.value < first:
+            raise InputError(
+                f"exit_budget: {parsed} is less than the first exit takes, "
+                f"which is after layer {first}; the smallest possible value "
+                f"is layers={first}."
+            )
+
+
 def _read(path: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -151,6 +195,13 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
             "--name=value."
         )
     return given or {}
+
+
+def _with_equals(budget: Any) -> Any:
+    """``wer=+5%`` of a command line, where SpeechBrain makes it ``wer +5%``."""
+    if isinstance(budget, str) and "=" not in budget:
+        return "=".join(budget.split(maxsplit=1))
+    return budget
 
 
 def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:

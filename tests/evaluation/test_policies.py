@@ -5,21 +5,28 @@ Authors
 """
 
 import json
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.calibrate import calibrate_command
 from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.policies import with_policies
+from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
+from speechbrain_ee.evaluation.policies import scored_for, with_policies
 from speechbrain_ee.evaluation.report import report_command, write_report
-from speechbrain_ee.exits import write_trace
+from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.exit_policy import CalibrationSummary, ExitPolicy
-from speechbrain_ee.exits.policy_file import write_policy
+from speechbrain_ee.exits.policy_file import read_policy, write_policy
+from speechbrain_ee.exits.selector_file import read_selector
 from speechbrain_ee.exits.shift import distributions
 from tests.evaluation.made_up import made_up
+from tests.spoken import spoken
 
 LAYERS = (2, 4, 6, 8)
 
@@ -130,3 +137,85 @@ def test_without_policies_there_is_no_table(tmp_path):
     report = write_report(made_up(20, 1), tmp_path, "t")
     assert report.data["sets"]["test"]["policies"] == []
     assert "budget holds" not in console_tables(report)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Selector in one folder, its policy in another, both named relatively."""
+    root = tmp_path_factory.mktemp("learned")
+    dev = spoken()
+    write_trace(root / "dev.jsonl", dev.header, dev.records)
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        learn_command("dev.jsonl", "model")
+        calibrate_command(
+            "model/dev.jsonl",
+            "learned",
+            "wer=+20%",
+            "naive",
+            out="policies/mine/p.yaml",
+            selector=f"model/{SELECTOR_FILE}",
+        )
+    finally:
+        os.chdir(before)
+    return root
+
+
+def test_selector_lies_relative_to_the_policy(learned, tmp_path):
+    """Also after both were moved, and seen from any folder."""
+    place = learned / "policies" / "mine" / "p.yaml"
+    policy = read_policy(place)
+    assert policy.criterion == "learned" and policy.satisfied
+    assert Path(policy.selector) == Path("../../model") / SELECTOR_FILE
+    test = spoken(40, 9, name="test")
+    (scored,) = scored_for([test], place, policy)
+    selector = read_selector(learned / "model" / SELECTOR_FILE)
+    scores_NE = selector.scores(test.evidence)
+    assert np.array_equal(scored.evidence_NE("learned"), scores_NE)
+    shutil.copytree(learned / "policies", tmp_path / "policies")
+    moved = tmp_path / place.relative_to(learned)
+    with pytest.raises(InputError, match=SELECTOR_FILE):
+        scored_for([test], moved, policy)
+    shutil.copytree(learned / "model", tmp_path / "model")
+    (again,) = scored_for([test], moved, policy)
+    assert np.array_equal(again.evidence_NE("learned"), scores_NE)
+
+
+def test_scores_that_are_there_are_kept(learned):
+    """As those of the calibration set, which are not in-sample."""
+    place = learned / "policies" / "mine" / "p.yaml"
+    policy = read_policy(place)
+    dev = read_trace(learned / "model" / "dev.jsonl")
+    bare, others = spoken(40, 9), spoken(40, 9, layers=(3, 5, 7))
+    found = scored_for([dev, bare, others], place, policy)
+    assert found[0] is dev and found[2] is others
+    assert "learned" in found[1].evidence_names
+    # without a selector to read there is nothing to do, and no file to miss
+    plain = given()
+    assert scored_for([bare], Path("nowhere/p.yaml"), plain) == [bare]
+
+
+def test_report_scores_a_trace_by_the_policys_selector(learned, tmp_path):
+    """The same decisions as on a trace that was scored before."""
+    place = learned / "policies" / "mine" / "p.yaml"
+    policy = read_policy(place)
+    test = spoken(40, 9, name="test")
+    selector = read_selector(learned / "model" / SELECTOR_FILE)
+    scores_NE = selector.scores(test.evidence)
+    scored = test.with_evidence("learned", scores_NE)
+    found = []
+    for name, trace in (("bare", test), ("scored", scored)):
+        path = tmp_path / f"{name}.jsonl.gz"
+        write_trace(path, trace.header, trace.records)
+        text = report_command([path], tmp_path / name, True, [place])
+        (measured,) = json.loads(text)["sets"]["test"]["policies"]
+        found.append(measured)
+    assert found[0] == found[1]
+    choice_N = policy.choose(scores_NE)
+    shares = np.bincount(choice_N, minlength=3) / 40
+    assert found[0]["exit_shares"] == pytest.approx(shares, abs=1e-3)
+    assert (shares[:2] > 0).all()
+    errors = test.errors_NE[np.arange(40), choice_N].sum()
+    wer = 100 * errors / test.words_N.sum()
+    assert found[0]["point"]["wer"] == pytest.approx(wer, abs=1e-2)

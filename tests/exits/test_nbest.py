@@ -227,7 +227,8 @@ def test_absent_package_is_replaced(without_flashlight, caplog):
 
 def test_measure_and_its_parameters():
     view = view_of([random_frames(n, 9, 6) for n in range(3)])
-    assert "nbest_posterior" not in measure_all(view)
+    taken = "nbest_posterior" in measure_all(view)
+    assert taken == beam_module.has_flashlight()
     name = "nbest_posterior:size=3,beam=7"
     measured = measure_all(view, [name])[name]
     assert torch.equal(measured, NBestPosterior(3, 7).measure(view))

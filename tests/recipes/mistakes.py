@@ -160,6 +160,16 @@ MISTAKES = {
         "one per entry of exit_layers",
         (CORPUS, "--exit_weights=[1,1]"),
     ),
+    "budget without its plus": Mistake(
+        "exit_budget: budget 'wer=5' is not understood",
+        "wer=+5%",
+        (CORPUS, "--exit_budget=wer=5"),
+    ),
+    "budget below the first exit": Mistake(
+        "exit_budget: layers=0.5 is less than the first exit takes",
+        "layers=1",
+        (CORPUS, "--exit_budget=layers=0.5"),
+    ),
     "dynamic batching misspelt": Mistake(
         "dynamic_batching: ",
         "max_batch_length",

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""How many layers does each way of choosing exits need?
+
+Reads exit traces and prints, for every test set and criterion, the average
+layers at the last exit's word error rate and at 1, 5 and 10 % more. What is
+fitted to data (the character n-gram model, means of z-scores, thresholds per
+exit, the learned selector) is cross-fitted: no speaker is scored by a model
+that saw the same speaker. A single threshold is read off the curve of the
+test set itself, as in the literature; the last columns show what the learned
+selector does when its threshold, too, comes from other speakers.
+
+> python benchmarks/selection.py --trace FILE --label NAME [--texts FILE]
+
+``--texts`` adds training transcripts, one per line, and ``--words`` a list
+of words, one per line with an optional count, to what is known of spelling.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import describe, store
+from exit_thresholds import LEVELS, per_exit, threshold
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from speechbrain_ee.evaluation.analyses import analyse, available_criteria
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.console import aligned
+from speechbrain_ee.evaluation.operating_point import measure
+from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.exits.crossfit import (
+    cross_fitted,
+    folds_by_group,
+    speakers,
+)
+from speechbrain_ee.exits.ngram import CharNgram
+from speechbrain_ee.exits.plausibility import measure_texts
+from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.selection import COMBINED
+from speechbrain_ee.exits.selector import LearnedSelector
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.zscores import ZScores
+
+Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
+
+
+def with_texts(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> Trace:
+    """Add plausibility, unseen words and the combination, cross-fitted.
+
+    Arguments
+    ---------
+    trace : Trace
+        With transcripts.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    Trace
+    """
+
+    def reader(name: str) -> Fit:
+        def fit(part: Trace) -> Callable[..., NDArray[np.float64]]:
+            refs = [record.ref for record in part.records]
+            model = CharNgram.train([*texts, *(refs if references else ())])
+
+            def scores(evidence: Any) -> NDArray[np.float64]:
+                flat = [text for row in evidence.hyps for text in row]
+                values = measure_texts(flat, model)[name]
+                return values.reshape(evidence.shape)
+
+            return scores
+
+        return fit
+
+    for name in ("plausibility", "unseen_words"):
+        values_NE = cross_fitted(trace, reader(name), folds)
+        trace = trace.with_evidence(name, values_NE)
+    combined_NE = cross_fitted(
+        trace, lambda part: ZScores.fit(part, COMBINED).scores, folds
+    )
+    return trace.with_evidence("combination", combined_NE)
+
+
+def learned(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
+    """Cross-fitted scores, and decisions with cross-fitted thresholds.
+
+    Arguments
+    ---------
+    trace : Trace
+        All sets together.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    scores : dict of str to array
+        ``scores`` of shape (N, E), and for each level the exits chosen,
+        shape (N,), at the threshold that other speakers' scores give.
+    explanation : dict of str to float
+        Share of each family of evidence, averaged over folds.
+    """
+    fold_N = folds_by_group(speakers(trace.ids), folds)
+    found = {"scores": np.zeros(trace.evidence.shape)}
+    found |= {n: np.zeros(len(trace), dtype=np.int64) for n in LEVELS}
+    shares: dict[str, float] = {}
+    for fold in tqdm(np.unique(fold_N), desc="learned", leave=False):
+        rows = np.flatnonzero(fold_N == fold)
+        part = trace.select(np.flatnonzero(fold_N != fold).tolist())
+        selector, own_NE = LearnedSelector.fit_left_out(part, texts, references)
+        for name, share in selector.explain().items():
+            shares[name] = shares.get(name, 0.0) + share / (fold_N.max() + 1)
+        scores_NE = selector.scores(trace.evidence.select(rows))
+        found["scores"][rows] = scores_NE
+        sets_N = np.array([record.set for record in trace.records])[rows]
+        for set_name in part.sets:
+            of_set = part.subset(set_name)
+            kept = [r.set == set_name for r in part.records]
+            for level, factor in LEVELS.items():
+                limit = threshold(of_set, own_NE[kept], factor)
+                chosen_N = first_exit(scores_NE, limit)
+                here = sets_N == set_name
+                found[level][rows[here]] = chosen_N[here]
+    return found, shares
+
+
+def row(result: Result) -> dict[str, Any]:
+    """Layers and gap shares of a result at every level."""
+    return {
+        level: None if point is None else round(point.avg_layer, 3)
+        for level, point in result.points.items()
+    } | {
+        "interval_95": {
+            level: [round(v, 2) for v in ends]
+            for level, ends in result.layer_intervals.items()
+        },
+        "gap_closed": {
+            level: None if share is None else round(share, 3)
+            for level, share in result.gap_shares.items()
+        },
+    }
+
+
+def of_set(
+    analysis: SetAnalysis, folds: int, choices: dict[str, NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Everything about one set."""
+    trace = analysis.trace
+    rows = {"mixture": row(analysis.mixture)}
+    rows |= {name: row(r) for name, r in analysis.criteria.items()}
+    for found in available_criteria(trace):
+        if found.name != "learned":
+            scores_NE = found.scores(trace.evidence)
+            rows[found.name]["per_exit"] = {
+                level: round(layers, 3)
+                for level, layers in per_exit(trace, scores_NE, folds).items()
+            }
+    rows["oracle"] = row(analysis.oracle)
+    calibrated = {}
+    for level, choice_N in choices.items():
+        point = measure(trace, choice_N)
+        calibrated[level] = {
+            "layers": round(point.avg_layer, 3),
+            "above_last_percent": round(analysis.excess(point.wer) or 0.0, 2),
+        }
+    return {
+        "utterances": len(trace),
+        "speakers": len(set(speakers(trace.ids))),
+        "wer": [round(value, 3) for value in analysis.wer],
+        "rows": rows,
+        "learned_thresholds_of_other_speakers": calibrated,
+    }
+
+
+def table(name: str, result: dict[str, Any]) -> str:
+    """A set's rows as text, best at +5 % first."""
+    head = [name, "equal", "+1 %", "+5 %", "+10 %", "gap % at equal"]
+    lines = [[*head, "per exit", "+1 %", "+5 %"]]
+    order = sorted(
+        result["rows"].items(), key=lambda item: item[1]["plus_5"] or np.inf
+    )
+    for label, cells in order:
+        share = cells["gap_closed"].get("equal_wer")
+        own = cells.get("per_exit", {})
+        numbers = [cells[level] for level in LEVELS]
+        numbers += [None if share is None else 100 * share]
+        numbers += [own.get(n) for n in ("equal_wer", "plus_1", "plus_5")]
+        lines.append(
+            [label, *("" if n is None else f"{n:.2f}" for n in numbers)]
+        )
+    return aligned(lines)
+
+
+def spelling(arguments: argparse.Namespace) -> list[str]:
+    """Texts to learn spelling from: transcripts, and words by their count."""
+    texts = []
+    for path in arguments.texts:
+        texts += path.read_text(encoding="utf-8").splitlines()
+    for path in arguments.words:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            word, _, count = line.partition("\t")
+            texts += [word] * int(count or 1)
+    return texts
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trace", type=Path, required=True)
+    parser.add_argument("--label", required=True, help="name of the result")
+    parser.add_argument("--texts", type=Path, nargs="*", default=[])
+    parser.add_argument("--words", type=Path, nargs="*", default=[])
+    parser.add_argument(
+        "--no-references",
+        action="store_true",
+        help="learn no spelling from the references of other speakers",
+    )
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument(
+        "--report", type=Path, help="also write a report into this folder"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    texts = spelling(arguments)
+    references = not arguments.no_references
+    started = time.perf_counter()
+    output: dict[str, Any] = {"sets": {}}
+    trace = read_trace(arguments.trace)
+    trace.score()
+    if trace.evidence.hyps is not None:
+        trace = with_texts(trace, texts, references, arguments.folds)
+    found, shares = learned(trace, texts, references, arguments.folds)
+    trace = trace.with_evidence("learned", found.pop("scores"))
+    output["explanation"] = {n: round(s, 3) for n, s in shares.items()}
+    for name in trace.sets:
+        rows = [r.set == name for r in trace.records]
+        result = of_set(
+            analyse(trace.subset(name)),
+            arguments.folds,
+            {level: c[rows] for level, c in found.items()},
+        )
+        output["sets"][name] = result
+        print(table(name, result), "\n")
+        print(result["learned_thresholds_of_other_speakers"], "\n")
+    if arguments.report:
+        write_report(trace, arguments.report, trace.header.name)
+    output |= {
+        "folds": arguments.folds,
+        "texts": len(texts),
+        "references": references,
+        "seconds": round(time.perf_counter() - started, 1),
+        "environment": describe(),
+    }
+    path = (
+        Path(__file__).parent / "results" / f"selection.{arguments.label}.json"
+    )
+    store(path, output)
+    print(f"stored: {path.name}")
+
+
+if __name__ == "__main__":
+    main()

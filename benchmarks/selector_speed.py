@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""What does a learned selector's score cost beside an encoder layer?
+
+Trains a selector on one test set of an exit trace, walks utterances of
+another one from exit to exit as live inference does, and runs a YAML's model
+in between, so that a change of the machine's speed hits both and the score
+finds the caches as the encoder leaves them. Utterances have 22 to 28 words,
+which is about 10 s. Training texts are the references of the first set.
+
+> python benchmarks/selector_speed.py wav2vec2-ee.greedy.jsonl.gz
+
+Axes: B utterances, E exits, R repeats.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import describe, store
+
+from speechbrain_ee.exits.selector import LearnedSelector
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.words import WordReader
+from speechbrain_ee.training.options import load_options
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 10
+WORDS = (22, 28)
+
+
+def walk(
+    selector: LearnedSelector,
+    model: Any,
+    trace: Trace,
+    batch: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """Score every exit but the last after the encoder's segment before it.
+
+    Arguments
+    ---------
+    selector : LearnedSelector
+        Gives the scores.
+    model : EarlyExitModel
+        Gives the layers.
+    trace : Trace
+        Utterances of about the same length.
+    batch : int
+        Utterances at a time.
+    repeats : int
+        Batches.
+
+    Returns
+    -------
+    dict
+        Medians, and the share of a layer's time by exit.
+    """
+    wavs = torch.randn(batch, SECONDS * 16000)
+    exits = len(selector.exit_layers) - 1
+    layer_RE, score_RE = np.zeros((2, repeats, exits))
+    reader = WordReader(selector.language_model)
+    for repeat in range(repeats):
+        rows = np.arange(repeat * batch, (repeat + 1) * batch) % len(trace)
+        evidence = trace.evidence.select(rows)
+        state = model.encoder.start(wavs, torch.ones(batch))
+        for exit in range(1, exits + 1):
+            start = time.perf_counter()
+            after = model.encoder.advance(state)
+            layers = after.depth - state.depth
+            layer_RE[repeat, exit - 1] = (time.perf_counter() - start) / layers
+            state, part = after, evidence.upto(exit)
+            start = time.perf_counter()
+            selector.score_at(part, exit, reader)
+            score_RE[repeat, exit - 1] = time.perf_counter() - start
+    share_E = np.median(score_RE / layer_RE, axis=0)
+    return {
+        "layer_ms": round(1e3 * float(np.median(layer_RE)), 3),
+        "score_us": round(1e6 * float(np.median(score_RE)), 1),
+        "score_us_by_exit": (1e6 * np.median(score_RE, axis=0))
+        .round(1)
+        .tolist(),
+        "share_of_a_layer": round(float(np.median(score_RE / layer_RE)), 4),
+        "share_by_exit": share_E.round(4).tolist(),
+        "repeats": repeats,
+    }
+
+
+def main() -> None:
+    """Train, measure, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trace", type=Path, help="with two sets or more")
+    parser.add_argument("--system", default="conformer_ctc")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "benchmarks" / "results"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    trace = read_trace(arguments.trace)
+    learned_on, measured_on, *_ = trace.sets
+    dev, test = trace.subset(learned_on), trace.subset(measured_on)
+    selector = LearnedSelector.fit(dev)
+    long = (test.words_N >= WORDS[0]) & (test.words_N <= WORDS[1])
+    test = test.select(np.flatnonzero(long).tolist())
+    path = ROOT / "hparams" / f"{arguments.system}.yaml"
+    model = load_options(str(path), "data_folder: none")["model"].eval()
+    with torch.inference_mode():
+        walk(selector, model, test, 1, 2)  # the first calls allocate
+        found = {
+            str(batch): walk(
+                selector,
+                model,
+                test,
+                batch,
+                max(10, arguments.repeats // batch),
+            )
+            for batch in arguments.batches
+        }
+    result = {
+        "system": arguments.system,
+        "trace": trace.header.name,
+        "learned_on": learned_on,
+        "measured_on": measured_on,
+        "seconds_per_utterance": SECONDS,
+        "batches": found,
+        "environment": describe(),
+    }
+    store(arguments.results / "selector_speed.json", result)
+    for batch, row in found.items():
+        print(
+            f"batch {batch}: {row['score_us']} us per exit, "
+            f"{100 * row['share_of_a_layer']:.2f} % of a layer's "
+            f"{row['layer_ms']} ms; by exit {row['score_us_by_exit']}"
+        )
+
+
+if __name__ == "__main__":
+    main()

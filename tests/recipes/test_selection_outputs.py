@@ -1,0 +1,115 @@
+"""What a run of the recipe leaves of exit selection.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ee.__main__ import main
+from speechbrain_ee.exits import read_trace
+from speechbrain_ee.exits.policy_file import read_policy
+from speechbrain_ee.exits.selector_file import read_selector
+from tests.recipes.conftest import write_split
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+GIVEN = {"plausibility", "unseen_words", "learned", "combination"}
+SELECTOR = "exit_selector.json.gz"
+TESTS = ("test-clean", "test-other")
+METHODS = ("ltt", "naive")
+
+
+@pytest.fixture(scope="module")
+def finished(
+    recipe_folder: Path,
+    shrink: tuple[str, ...],
+    run_python: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, str]:
+    """Output folder and standard output of a debug run.
+
+    Five speakers of eight utterances to learn from: enough for a selection,
+    where the corpus of the other tests is too small for one.
+    """
+    root = tmp_path_factory.mktemp("selection")
+    for place, split in enumerate(("train-clean", "dev-clean", *TESTS), 1):
+        for number in range(5 if split == "dev-clean" else 1):
+            write_split(root / "corpus" / split, 100 * place + number, 8)
+    small = [flag for flag in shrink if "test_dataloader" not in flag]
+    done = run_python(
+        "train.py",
+        "hparams/demo.yaml",
+        "--debug",
+        f"--data_folder={root / 'corpus'}",
+        f"--output_folder={root / 'out'}",
+        "--test_dataloader_opts={num_workers: 0, batch_size: 20}",
+        "--exit_layers=[1,3,6]",
+        "--exit_budget=wer=+10%",
+        *small,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return root / "out", done.stdout
+
+
+def test_files(finished):
+    """Selector and policies beside the checkpoints, scores in the traces."""
+    folder, _ = finished
+    selector = read_selector(folder / "save" / SELECTOR)
+    assert selector.exit_layers == (1, 3, 6)
+    for method in METHODS:
+        policy = read_policy(folder / "save" / f"exit_policy.{method}.yaml")
+        assert (policy.criterion, policy.method) == ("learned", method)
+        assert policy.budget == "wer=+10%"
+        assert policy.exit_layers == (1, 3, 6)
+        assert policy.selector == SELECTOR
+        assert policy.calibration.sets == ("dev-clean",)
+        assert policy.calibration.utterances == 40
+    for name, utterances in {
+        "dev-clean": 40,
+        **dict.fromkeys(TESTS, 8),
+    }.items():
+        trace = read_trace(folder / "traces" / f"{name}.jsonl.gz")
+        assert len(trace) == utterances
+        assert GIVEN < set(trace.evidence_names)
+        assert (folder / f"wer_{name}.txt").is_file()
+
+
+def test_report_has_the_policies(finished):
+    """In its file, in its tables, and not of the development set."""
+    folder, shown = finished
+    report = json.loads((folder / "report/report.json").read_text("utf-8"))
+    assert set(report["sets"]) == set(TESTS)
+    names = [f"learned, wer=+10% ({method})" for method in METHODS]
+    for result in report["sets"].values():
+        assert [policy["name"] for policy in result["policies"]] == names
+        compared = set(result["criteria"])
+        assert {"learned", "combination", "plausibility"} <= compared
+    for name in names:
+        assert name in shown
+
+
+def test_command_line_goes_on_from_there(finished, tmp_path, capsys):
+    """Another budget on the run's development trace, and its report."""
+    folder, _ = finished
+    save, traces = folder / "save", folder / "traces"
+    out = tmp_path / "p.yaml"
+    main(
+        f"calibrate --trace {traces}/dev-clean.jsonl.gz --criterion learned "
+        f"--budget layers=4 --method naive --selector {save / SELECTOR} "
+        f"--out {out}".split()
+    )
+    main(
+        f"report --trace {traces}/test-clean.jsonl.gz --policy {out} "
+        f"{save}/exit_policy.ltt.yaml --out {tmp_path}/report".split()
+    )
+    shown = capsys.readouterr().out
+    assert "learned, layers=4 (naive)" in shown
+    assert "learned, wer=+10% (ltt)" in shown
+    assert (out.parent / read_policy(out).selector).resolve() == (
+        (save / SELECTOR).resolve()
+    )
