@@ -22,6 +22,7 @@ import argparse
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,62 @@ def learned(
     return found, shares
 
 
+def ablations(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> dict[str, NDArray[np.float64]]:
+    """Scores of selectors that see less.
+
+    Arguments
+    ---------
+    trace : Trace
+        With transcripts and evidence.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    dict of str to array of shape (N, E)
+    """
+    views = {
+        "learned, frames alone": (
+            seen_as(trace, hyps=False),
+            texts,
+            references,
+        ),
+        "learned, transcripts alone": (
+            seen_as(trace, evidence=False),
+            texts,
+            references,
+        ),
+        "learned, no spelling": (trace, ["a"], False),
+    }
+    return {
+        name: learned(view, own, refs, folds)[0]["scores"]
+        for name, (view, own, refs) in views.items()
+    }
+
+
+def seen_as(trace: Trace, hyps: bool = True, evidence: bool = True) -> Trace:
+    """The trace without its transcripts or without its evidence."""
+    records = []
+    for record, errors in zip(trace.records, trace.errors_NE.tolist()):
+        exits = tuple(
+            replace(
+                exit_,
+                hyp=exit_.hyp if hyps else None,
+                evidence=exit_.evidence if evidence else {},
+                errors=wrong,
+            )
+            for exit_, wrong in zip(record.exits, errors)
+        )
+        records.append(replace(record, exits=exits))
+    return Trace(trace.header, tuple(records), trace.source)
+
+
 def row(result: Result) -> dict[str, Any]:
     """Layers and gap shares of a result at every level."""
     return {
@@ -164,7 +221,10 @@ def row(result: Result) -> dict[str, Any]:
 
 
 def of_set(
-    analysis: SetAnalysis, folds: int, choices: dict[str, NDArray[np.int64]]
+    analysis: SetAnalysis,
+    folds: int,
+    choices: dict[str, NDArray[np.int64]],
+    others: dict[str, NDArray[np.float64]],
 ) -> dict[str, Any]:
     """Everything about one set."""
     trace = analysis.trace
@@ -177,6 +237,9 @@ def of_set(
                 level: round(layers, 3)
                 for level, layers in per_exit(trace, scores_NE, folds).items()
             }
+    for name, scores_NE in others.items():
+        view = analyse(trace.with_evidence("learned", scores_NE))
+        rows[name] = row(view.criteria["learned"])
     rows["oracle"] = row(analysis.oracle)
     calibrated = {}
     for level, choice_N in choices.items():
@@ -239,6 +302,11 @@ def main() -> None:
     )
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument(
+        "--ablations",
+        action="store_true",
+        help="also selectors that see less (three times as long)",
+    )
+    parser.add_argument(
         "--report", type=Path, help="also write a report into this folder"
     )
     arguments = parser.parse_args()
@@ -252,6 +320,9 @@ def main() -> None:
     if trace.evidence.hyps is not None:
         trace = with_texts(trace, texts, references, arguments.folds)
     found, shares = learned(trace, texts, references, arguments.folds)
+    less = {}
+    if arguments.ablations:
+        less = ablations(trace, texts, references, arguments.folds)
     trace = trace.with_evidence("learned", found.pop("scores"))
     output["explanation"] = {n: round(s, 3) for n, s in shares.items()}
     for name in trace.sets:
@@ -260,6 +331,7 @@ def main() -> None:
             analyse(trace.subset(name)),
             arguments.folds,
             {level: c[rows] for level, c in found.items()},
+            {label: scores[rows] for label, scores in less.items()},
         )
         output["sets"][name] = result
         print(table(name, result), "\n")

@@ -30,6 +30,7 @@ from speechbrain_ee.exits.policy_file import (
     write_policy,
 )
 from speechbrain_ee.exits.risk import guarantee
+from speechbrain_ee.exits.selector_file import read_selector
 from speechbrain_ee.exits.shift import distributions, shift_warnings
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
@@ -192,8 +193,10 @@ def calibrate_command(
         None if aim is None else len(aim),
     )
     if selector is not None:
-        place = os.path.relpath(selector, Path(out).parent)
-        policy = replace(policy, selector=place)
+        _check_selector(Path(selector), criterion, data)
+        policy = replace(
+            policy, selector=os.path.relpath(selector, Path(out).parent)
+        )
     warnings = [] if aim is None else shift_warnings(policy, aim.evidence)
     if len(data) < FEW_UTTERANCES:
         warnings.append(
@@ -203,6 +206,21 @@ def calibrate_command(
     write_policy(out, policy)
     logger.info("Policy written to %s", out)
     return _text(policy, warnings, Path(out))
+
+
+def _check_selector(path: Path, criterion: str, trace: Trace) -> None:
+    if criterion != "learned":
+        raise InputError(
+            f"--selector {path}: gives the scores of --criterion learned, "
+            f"not of {criterion}; leave it out."
+        )
+    layers = read_selector(path).exit_layers
+    if layers != trace.header.exit_layers:
+        raise InputError(
+            f"--selector {path}: made for exits after layers {list(layers)}, "
+            f"but {trace.source} has {list(trace.header.exit_layers)}; learn "
+            f"one from a trace of this model."
+        )
 
 
 def _unsatisfied(budget: Budget, method: str) -> str:

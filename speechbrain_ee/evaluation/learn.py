@@ -47,15 +47,15 @@ def learn_command(
         If a file cannot be read or written, or the trace is too small.
     """
     data, folder = read_trace(trace), Path(out)
-    lines = [] if texts is None else _lines(Path(texts))
-    selector, scores_NE = LearnedSelector.fit_left_out(data, lines)
-    scored = data.with_evidence("learned", scores_NE)
     target = folder / Path(trace).name
     if target.resolve() == Path(trace).resolve():
         raise InputError(
             f"--out {folder}: the trace itself lies there; choose another "
             f"folder."
         )
+    lines = [] if texts is None else _lines(Path(texts))
+    selector, scores_NE = LearnedSelector.fit_left_out(data, lines)
+    scored = data.with_evidence("learned", scores_NE)
     write_selector(folder / SELECTOR_FILE, selector)
     write_trace(target, scored.header, scored.records)
     shares = [["what the predictions rest on", "share %"]]

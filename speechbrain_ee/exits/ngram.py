@@ -31,6 +31,7 @@ from speechbrain_ee.errors import InputError
 EDGE = "\n"  # begin and end: no normalised transcript holds one
 MAX_ORDER = 10
 _MEMO = 200_000  # unseen sequences remembered: about 25 MB
+_WORDS = 50_000  # words remembered: about 15 MB
 
 
 class CharNgram:
@@ -66,6 +67,7 @@ class CharNgram:
         self.words = dict(words)
         self._log_p, self._log_rest, self._log_unknown = _smooth(self.grams)
         self._memo: dict[str, float] = {}
+        self._scores: dict[str, tuple[str, float, float]] = {}
 
     @classmethod
     def train(cls, texts: Iterable[str], order: int = 5) -> "CharNgram":
@@ -196,15 +198,30 @@ class CharNgram:
             The word; the mean log-probability of its characters and of the
             space or end after it; ln(1 + its count in training).
         """
-        normal = _normal(text)
-        log_probs = self._log_probs(normal)
-        scores, start = [], 0
-        for word in normal.split():
+        words = text.lower().split()
+        line = EDGE + " ".join(words) + EDGE
+        remembered, reach = self._scores, self.order - 1
+        if len(remembered) >= _WORDS:
+            remembered.clear()
+        scores, start = [], 1
+        for word in words:
             stop = start + len(word) + 1
-            mean = sum(log_probs[start:stop]) / (len(word) + 1)
-            scores.append((word, mean, math.log1p(self.words.get(word, 0))))
+            # a word's characters depend on themselves and on a few before
+            part = line[max(start - reach, 0) : stop]
+            score = remembered.get(part)
+            if score is None:
+                score = remembered[part] = self._word_score(word, part)
+            scores.append(score)
             start = stop
         return scores
+
+    def _word_score(self, word: str, part: str) -> tuple[str, float, float]:
+        """Of a word with what stands before it and one character after."""
+        letters = len(word) + 1
+        total = 0.0
+        for stop in range(len(part) - letters + 1, len(part) + 1):
+            total += self._backed_off(part[max(stop - self.order, 0) : stop])
+        return word, total / letters, math.log1p(self.words.get(word, 0))
 
     def _log_probs(self, normal: str) -> list[float]:
         log_p, backed_off = self._log_p, self._backed_off

@@ -3,15 +3,13 @@
 Most criteria read one measure and only say which way it points; others
 compare transcripts or combine evidence.
 
-Import the look-ups from :mod:`speechbrain_ee.exits.criteria`, which fills
-the registries; this module alone knows no criterion.
-
 Axes: B utterances of a batch.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -187,6 +185,7 @@ def criterion_names() -> tuple[str, ...]:
     >>> "entropy" in criterion_names()
     True
     """
+    _fill()
     return tuple(_CRITERIA)
 
 
@@ -197,6 +196,7 @@ def measure_names() -> tuple[str, ...]:
     -------
     tuple of str
     """
+    _fill()
     return tuple(_MEASURES)
 
 
@@ -269,7 +269,13 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
     return total
 
 
+def _fill() -> None:
+    """Whoever asks finds everything, whatever was imported before."""
+    importlib.import_module("speechbrain_ee.exits.criteria")
+
+
 def _get(registry: dict[str, _Entry], kind: str, kinds: str, name: str) -> Any:
+    _fill()
     stem = name.partition(":")[0]
     if stem not in registry:
         raise InputError(

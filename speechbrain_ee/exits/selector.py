@@ -21,18 +21,19 @@ Authors
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criterion import free
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.ngram import CharNgram
 from speechbrain_ee.exits.registry import criterion
 from speechbrain_ee.exits.ridge import Ridge
 from speechbrain_ee.exits.selector_features import (
     FAMILIES,
+    LIGHT,
     TranscriptTotals,
     exit_features,
     known_in_training,
@@ -44,6 +45,8 @@ from speechbrain_ee.exits.word_value import WordValue
 from speechbrain_ee.exits.words import WordReader
 
 _FEWEST = 20  # utterances to learn from
+# Three networks at a word, three words a second, 25 frames a second.
+_MACS_PER_FRAME = 1500
 
 
 @dataclass(frozen=True)
@@ -297,12 +300,17 @@ def _index(
     return -(gains_NQ / steps_Q).max(axis=1)
 
 
+def _cost(frames: Any, vocab: int) -> Any:
+    """Its measures, and the networks at three words a second."""
+    return len(LIGHT) * frames * vocab + _MACS_PER_FRAME * frames
+
+
 @criterion(
     "learned",
     needs=("learned",),
     formula="-max_(q>k) E[errors_k - errors_q] / (layers_q - layers_k)",
     source="this project; value of going on, after Weitzman 1979",
-    cost=free,
+    cost=_cost,
 )
 def learned(evidence: Evidence) -> NDArray[np.floating]:
     """Scores that a learned selector gave a trace.

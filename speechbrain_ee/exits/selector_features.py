@@ -22,6 +22,15 @@ FAMILIES = ("words", "spelling", "agreement", "length", "frames")
 # Evidence that was fitted to data teaches no other fit; what is measured on
 # transcripts the selector reads by itself.
 DERIVED = ("learned", "combination", "plausibility", "unseen_words")
+# Measures that share one pass over the probabilities. The others cost several
+# times as much and were not measured to add to these.
+LIGHT = (
+    "entropy",
+    "entropy_nonblank",
+    "max_prob_nonblank",
+    "margin_nonblank",
+)
+GREEDY = "greedy"
 _SUMMED = [
     WORD_FEATURES.index(name)
     for name in (
@@ -229,7 +238,7 @@ def known_in_training(
 
 
 def usable_evidence(trace: Trace) -> tuple[str, ...]:
-    """Evidence that a selector may learn from: measured, not learned itself.
+    """Evidence that a selector learns from: what costs next to nothing.
 
     Arguments
     ---------
@@ -239,5 +248,14 @@ def usable_evidence(trace: Trace) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
+        Of the measures of this package those in :data:`LIGHT` (and what a
+        beam search gives, if one was made to decode); all other evidence
+        that was not learned itself.
     """
-    return tuple(n for n in trace.evidence_names if n not in DERIVED)
+    # here, because that module imports the selector to register it
+    from speechbrain_ee.exits.criteria import measure_names
+
+    known = {*measure_names(), *DERIVED} - {*LIGHT}
+    if trace.header.decoding != GREEDY:
+        known -= {"nbest_posterior"}
+    return tuple(n for n in trace.evidence_names if n not in known)

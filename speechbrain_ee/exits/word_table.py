@@ -13,22 +13,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WORD_FEATURES = (
+# What depends on a transcript alone, on what became of its words, and on the
+# transcript as a whole.
+OF_TEXT = (
     "letters",
     "spelling",
     "spelling_total",
     "log_count",
     "unseen",
-    "stable_exits",
-    "is_stable",
-    "change",
-    "spelling_gain",
-    "log_count_gain",
     "spelling_before",
     "log_count_before",
     "spelling_after",
     "log_count_after",
     "place",
+)
+OF_CHANGE = (
+    "stable_exits",
+    "is_stable",
+    "change",
+    "spelling_gain",
+    "log_count_gain",
+)
+OF_TRANSCRIPT = (
     "log_words",
     "log_entropy",
     "log_entropy_earlier",
@@ -37,6 +43,8 @@ WORD_FEATURES = (
     "mean_spelling",
     "worst_spelling",
 )
+# The order that networks are trained in: changes after the word itself.
+WORD_FEATURES = (*OF_TEXT[:5], *OF_CHANGE, *OF_TEXT[5:], *OF_TRANSCRIPT)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class WordValue:
     ):
         self.exits = exits
         self.mean_F, self.scale_F = mean_F, scale_F
+        self._mean_F1, self._scale_F1 = mean_F[:, None], scale_F[:, None]
         self.members = tuple(members)
 
     @classmethod
@@ -96,7 +97,7 @@ class WordValue:
         scale_F = np.where(scale_F > _FLAT, scale_F + _FLAT, _NEVER)
         scale_F = scale_F.astype(np.float32)
         value = cls(exits, mean_F, scale_F, ())
-        inputs = torch.from_numpy(value._inputs(table))
+        inputs = torch.from_numpy(value._inputs(table).T.copy())
         targets = torch.from_numpy(gains_ME.astype(np.float32))
         exit_M1 = torch.from_numpy(table.exit_M).unsqueeze(1)
         # an exit is asked about later exits only
@@ -123,49 +124,42 @@ class WordValue:
             Errors that each exit takes away; columns up to a word's own
             exit hold no meaning.
         """
-        inputs_MI = self._inputs(table)
-        gains_ME = np.zeros((len(inputs_MI), self.exits), dtype=np.float32)
+        inputs_IM = self._inputs(table)
+        gains_ME = np.zeros((inputs_IM.shape[1], self.exits), dtype=np.float32)
         if not self.members:
             return gains_ME
-        for start in range(0, len(inputs_MI), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            gains_ME[rows] = self._forward(inputs_MI[rows])
+        for start in range(0, len(gains_ME), _CHUNK):
+            words = slice(start, start + _CHUNK)
+            gains_ME[words] = self._forward(inputs_IM[:, words]).T
         return gains_ME
 
-    def _forward(self, inputs_MI: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _forward(self, inputs_IM: NDArray[np.float32]) -> NDArray[np.float32]:
         """All members at once, in numpy: for the few words of a transcript
         torch would take longer to start its operations than to do them."""
         (first, bias1), (second, bias2), (third, bias3) = self._layers
-        hidden = _silu(inputs_MI @ first + bias1)
-        hidden = hidden.reshape(len(hidden), -1, _WIDTH).transpose(1, 0, 2)
-        hidden = _silu(hidden @ second + bias2)
-        hidden = hidden.transpose(1, 0, 2).reshape(len(inputs_MI), -1)
-        return hidden @ third + bias3
+        hidden = _silu_of_twice(first @ inputs_IM + bias1)
+        hidden = hidden.reshape(len(self.members), _WIDTH, -1)
+        hidden = _silu_of_twice(second @ hidden + bias2)
+        return third @ hidden.reshape(len(third[0]), -1) + bias3
 
     @cached_property
     def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Weights and biases of the members side by side, the last a mean."""
-        pairs = [
-            [
-                (layer.weight.detach().numpy().T, layer.bias.detach().numpy())
-                for layer in (member[0], member[2], member[4])
-            ]
-            for member in self.members
+        """Weights and biases of the members one below the other.
+
+        Those before a SiLU are halved, which it would do otherwise; the last
+        layer takes the mean of the members.
+        """
+        (first, bias1), (second, bias2), (third, bias3) = [
+            (
+                np.stack([m[place].weight.detach().numpy() for m in members]),
+                np.stack([m[place].bias.detach().numpy() for m in members]),
+            )
+            for place, members in ((p, self.members) for p in (0, 2, 4))
         ]
-        first, second, third = zip(*pairs, strict=True)
         return [
-            (
-                np.concatenate([weight for weight, _ in first], axis=1),
-                np.concatenate([bias for _, bias in first]),
-            ),
-            (
-                np.stack([weight for weight, _ in second]),
-                np.stack([bias for _, bias in second])[:, None],
-            ),
-            (
-                np.concatenate([weight for weight, _ in third]) / len(third),
-                np.mean([bias for _, bias in third], axis=0),
-            ),
+            (np.concatenate(first) / 2, bias1.reshape(-1, 1) / 2),
+            (second / 2, bias2[:, :, None] / 2),
+            (np.concatenate(third, axis=1) / len(third), bias3.mean(0)[:, None]),
         ]
 
     def totals(
@@ -224,10 +218,16 @@ class WordValue:
         return cls(data["exits"], mean_F, scale_F, members)
 
     def _inputs(self, table: WordTable) -> NDArray[np.float32]:
-        scaled_MF = (table.features_MF - self.mean_F) / self.scale_F
-        scaled_MF = np.minimum(np.maximum(scaled_MF, -_LIMIT), _LIMIT)
-        exit_ME = np.eye(self.exits, dtype=np.float32)[table.exit_M]
-        return np.concatenate([scaled_MF, exit_ME], axis=1)
+        """Standardised features and the exit, shape (F + E, M)."""
+        words, features = table.features_MF.shape
+        inputs_IM = np.zeros((features + self.exits, words), np.float32)
+        scaled_FM = inputs_IM[:features]
+        np.subtract(table.features_MF.T, self._mean_F1, out=scaled_FM)
+        np.divide(scaled_FM, self._scale_F1, out=scaled_FM)
+        np.maximum(scaled_FM, -_LIMIT, out=scaled_FM)
+        np.minimum(scaled_FM, _LIMIT, out=scaled_FM)
+        inputs_IM[features + table.exit_M, np.arange(words)] = 1
+        return inputs_IM
 
 
 def word_gains(
@@ -281,9 +281,9 @@ def _meant(said: list[str], heard: list[str]) -> list[tuple[int, bool]]:
     return found
 
 
-def _silu(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    half = 0.5 * values
-    return half + half * np.tanh(half)  # no overflow, as x / (1 + e^-x) has
+def _silu_of_twice(half: NDArray[np.float32]) -> NDArray[np.float32]:
+    # no overflow, as x / (1 + e^-x) has
+    return half + half * np.tanh(half)
 
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:

@@ -10,7 +10,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +20,15 @@ from numpy.typing import NDArray
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.ngram import CharNgram
 from speechbrain_ee.exits.word_changes import Transcript
-from speechbrain_ee.exits.word_table import WORD_FEATURES, WordTable
-
-# What stands for the neighbour of the first and the last word.
-_EDGE_SPELLING, _EDGE_LOG_COUNT = 0.0, 8.0
-# What is read off the texts; the rest follows.
-_READ = (
-    "letters",
-    "spelling",
-    "log_count",
-    "stable_exits",
-    "change",
-    "old_spelling",
-    "old_log_count",
+from speechbrain_ee.exits.word_table import (
+    OF_TRANSCRIPT,
+    WORD_FEATURES,
+    WordTable,
 )
+
+_OF_WORD = WORD_FEATURES[: -len(OF_TRANSCRIPT)]
 _SMALL = 1e-9  # an entropy of 0 has no logarithm
-_REMEMBERED = 50_000  # texts
+_REMEMBERED = 10_000  # texts: about 50 MB
 
 
 class WordReader:
@@ -59,9 +54,14 @@ class WordReader:
         self.model = model
         self._texts: dict[str, Transcript] = {}
         self._stable: dict[tuple[str, ...], list[int]] = {}
+        self._owner: object = None
+        self._memory: dict[Hashable, Any] = {}
 
     def table(
-        self, evidence: Evidence, exits: Sequence[int] | None = None
+        self,
+        evidence: Evidence,
+        exits: Sequence[int] | None = None,
+        utterances: Sequence[int] | None = None,
     ) -> WordTable:
         """Describe the words of every transcript.
 
@@ -71,26 +71,54 @@ class WordReader:
             With transcripts; entropies are used if they are there.
         exits : sequence of int, optional
             Columns to describe; by default all.
+        utterances : sequence of int, optional
+            Rows to describe; by default all.
 
         Returns
         -------
         WordTable
         """
         columns = range(evidence.shape[1]) if exits is None else exits
+        chosen = range(len(evidence)) if utterances is None else utterances
+        hyps, entropies = evidence.transcripts(), evidence.values.get("entropy")
         rows = _Rows()
-        for utterance, texts in enumerate(evidence.transcripts()):
+        for utterance in chosen:
+            texts = hyps[utterance]
             for column in columns:
-                rows.append(
-                    utterance,
-                    column,
-                    self._describe(texts[column]),
-                    self._describe(texts[column - 1]) if column else None,
-                    self._stability(tuple(texts[: column + 1])),
+                here = self._describe(texts[column])
+                earlier = self._describe(texts[column - 1]) if column else here
+                stable = self._stability(tuple(texts[: column + 1]))
+                rows.append(utterance, column, here, earlier, stable)
+                rows.shared.append(
+                    _shared(
+                        here,
+                        stable,
+                        _log_entropy(entropies, utterance, column),
+                        _log_entropy(entropies, utterance, max(column - 1, 0)),
+                    )
                 )
-        if len(self._texts) > _REMEMBERED:
-            self._texts.clear()
-            self._stable.clear()
-        return rows.table(evidence)
+            if len(self._texts) > _REMEMBERED:
+                self._texts.clear()
+                self._stable.clear()
+        return rows.table()
+
+    def memory(self, owner: object) -> dict[Hashable, Any]:
+        """What somebody computed from texts, kept for the next exit.
+
+        Arguments
+        ---------
+        owner : object
+            On what it depends beside the texts and this reader. There is one
+            owner at a time; the memory of the one before is lost.
+
+        Returns
+        -------
+        dict
+            Not too large, and the owner's to fill.
+        """
+        if owner is not self._owner or len(self._memory) > _REMEMBERED:
+            self._owner, self._memory = owner, {}
+        return self._memory
 
     def _stability(self, texts: tuple[str, ...]) -> list[int]:
         """At how many exits before the last each word stood unchanged."""
@@ -119,117 +147,74 @@ class _Rows:
 
     def __init__(self) -> None:
         self.counts: list[int] = []
-        self.places: list[tuple[int, int]] = []
-        self.lists: list[list[float]] = [[] for _ in _READ]
+        self.utterances: list[int] = []
+        self.exits: list[int] = []
+        self.shared: list[tuple[float, ...]] = []
+        self.lists: list[list[float]] = [[] for _ in _OF_WORD]
 
     def append(
         self,
         utterance: int,
         column: int,
         here: Transcript,
-        earlier: Transcript | None,
+        earlier: Transcript,
         stable: list[int],
     ) -> None:
         """Add the words of a transcript."""
-        if not here.words:
-            return
         self.counts.append(len(here.words))
-        self.places.append((utterance, column))
-        letters, spelling, log_count, stables, *of_changes = self.lists
-        letters += map(len, here.words)
-        spelling += here.spelling
-        log_count += here.log_count
-        stables += stable
-        edits, old_spelling, old_log_count = of_changes
-        if earlier is None:
-            edits += [0.0] * len(here.words)
-            old_spelling += here.spelling
-            old_log_count += here.log_count
-        else:
-            changes = here.changes(earlier)
-            edits += changes.edits
-            old_spelling += changes.spelling
-            old_log_count += changes.log_count
+        self.utterances.append(utterance)
+        self.exits.append(column)
+        changes = here.changes(earlier)
+        own, beside = here.columns[:5], here.columns[5:]
+        of_change = (
+            stable,
+            [exits > 0 for exits in stable],
+            changes.edits,
+            changes.spelling_gain,
+            changes.log_count_gain,
+        )
+        for column_, values in zip(self.lists, (*own, *of_change, *beside)):
+            column_ += values
 
-    def table(self, evidence: Evidence) -> WordTable:
+    def table(self) -> WordTable:
         """The features, all words at once."""
-        if not self.counts:
-            none = np.zeros(0, dtype=np.int64)
-            features = np.zeros((0, len(WORD_FEATURES)), dtype=np.float32)
-            return WordTable(features, none, none)
-        counts = np.array(self.counts)
-        utterance_M, exit_M = np.repeat(self.places, counts, axis=0).T
-        columns = dict(zip(_READ, np.array(self.lists)))
-        _add_words(columns, counts)
-        _add_context(columns, counts)
-        _add_entropy(columns, evidence, utterance_M, exit_M)
-        stacked = np.array([columns[name] for name in WORD_FEATURES])
-        features_MF = np.ascontiguousarray(stacked.T, dtype=np.float32)
-        return WordTable(features_MF, utterance_M, exit_M)
+        of_words = len(_OF_WORD)
+        counts = np.array(self.counts, dtype=np.int64)
+        # feature by feature in memory, as the networks read them
+        features_FM = np.empty(
+            (len(WORD_FEATURES), sum(self.counts)), np.float32
+        )
+        features_FM[:of_words] = self.lists
+        if self.counts:
+            shared_FC = np.array(self.shared, np.float32).T
+            features_FM[of_words:] = np.repeat(shared_FC, counts, axis=1)
+        utterance_M = np.repeat(np.array(self.utterances, np.int64), counts)
+        exit_M = np.repeat(np.array(self.exits, np.int64), counts)
+        return WordTable(features_FM.T, utterance_M, exit_M)
 
 
-def _add_words(
-    columns: dict[str, NDArray[np.float64]], counts: NDArray[np.int64]
-) -> None:
-    """Features of a word and of the words beside it."""
-    stops = np.cumsum(counts)
-    spelling, log_count = columns["spelling"], columns["log_count"]
-    columns["spelling_total"] = spelling * (columns["letters"] + 1)
-    columns["unseen"] = (log_count == 0).astype(float)
-    columns["is_stable"] = (columns["stable_exits"] > 0).astype(float)
-    columns["spelling_gain"] = spelling - columns["old_spelling"]
-    columns["log_count_gain"] = log_count - columns["old_log_count"]
-    for name, values, edge in (
-        ("spelling", spelling, _EDGE_SPELLING),
-        ("log_count", log_count, _EDGE_LOG_COUNT),
-    ):
-        before, after = np.empty_like(values), np.empty_like(values)
-        before[1:], after[:-1] = values[:-1], values[1:]
-        before[stops - counts], after[stops - 1] = edge, edge
-        columns[f"{name}_before"], columns[f"{name}_after"] = before, after
-
-
-def _add_context(
-    columns: dict[str, NDArray[np.float64]], counts: NDArray[np.int64]
-) -> None:
-    """Features that all words of a transcript share, and their place."""
-    starts = np.cumsum(counts) - counts
-    spelling = columns["spelling"]
-    summed = np.array(
-        [
-            columns["is_stable"],
-            columns["unseen"],
-            columns["spelling_total"],
-            columns["letters"],
-        ]
+def _shared(
+    here: Transcript, stable: list[int], log_entropy: float, earlier: float
+) -> tuple[float, ...]:
+    """What all words of a transcript share, as ``OF_TRANSCRIPT``."""
+    count = len(here.words)
+    if not count:
+        return (0.0,) * len(OF_TRANSCRIPT)
+    return (
+        math.log(count),
+        log_entropy,
+        earlier,
+        stable.count(0) / count,
+        here.unseen / count,
+        here.spelling_total / (here.letters + count),
+        here.worst_spelling,
     )
-    stable, unseen, total, letters = np.add.reduceat(summed, starts, axis=1)
-    shared = {
-        "log_words": np.log(counts),
-        "unstable_share": 1 - stable / counts,
-        "unseen_share": unseen / counts,
-        "mean_spelling": total / (letters + counts),
-        "worst_spelling": np.minimum.reduceat(spelling, starts),
-        "start": starts,
-        "words": counts,
-    }
-    repeated = np.repeat(np.array(list(shared.values())), counts, axis=1)
-    columns.update(zip(shared, repeated))
-    positions = np.arange(len(spelling)) - columns["start"]
-    columns["place"] = positions / columns["words"]
 
 
-def _add_entropy(
-    columns: dict[str, NDArray[np.float64]],
-    evidence: Evidence,
-    utterance_M: NDArray[np.int64],
-    exit_M: NDArray[np.int64],
-) -> None:
-    """Entropies here and at the exit before; 0 where there are none."""
-    if "entropy" in evidence.values:
-        log_NE = np.log(np.maximum(evidence.column("entropy"), 0) + _SMALL)
-    else:
-        log_NE = np.zeros(evidence.shape)
-    columns["log_entropy"] = log_NE[utterance_M, exit_M]
-    earlier_M = np.maximum(exit_M - 1, 0)
-    columns["log_entropy_earlier"] = log_NE[utterance_M, earlier_M]
+def _log_entropy(
+    entropy_NE: NDArray[np.floating] | None, row: int, column: int
+) -> float:
+    """0 where there are none."""
+    if entropy_NE is None:
+        return 0.0
+    return math.log(max(float(entropy_NE[row, column]), 0.0) + _SMALL)

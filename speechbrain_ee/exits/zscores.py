@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criterion import per_entry
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.registry import criterion, get_criterion
 from speechbrain_ee.exits.trace import Trace
@@ -115,6 +116,7 @@ class ZScores:
     needs=("combination",),
     formula="sum_c w_c (score_c - mean_c) / deviation_c",
     source="weighted z-scores; Kittler et al. 1998, IEEE TPAMI 20(3), sum rule",
+    cost=per_entry(1),  # of the entropy in it
 )
 def combination(evidence: Evidence) -> NDArray[np.floating]:
     """Scores that a combination gave a trace.

@@ -94,27 +94,29 @@ class ExitEvaluation:
             self.selection, trace = Selection.fit(
                 trace, texts, self.hparams.seed
             )
+            self.policies = self._calibrated(trace)
         except InputError as error:
-            logger.warning("No learned exit selection: %s", error)
+            # the test sets are worth their tables without it
+            logger.warning("Exit selection was not learned: %s", error)
         self._write_set(name, trace)
-        if self.selection is None:
-            return
-        folder = Path(self.hparams.save_folder)
-        if self.hparams.exit_budget is not None:
-            self.policies = tuple(
-                replace(
-                    calibrate_trace(
-                        trace, "learned", self.hparams.exit_budget, method
-                    ),
-                    selector=SELECTOR_FILE,
-                )
-                for method in ("ltt", "naive")
-            )
-        if if_main_process():
+        if self.selection is not None and if_main_process():
+            folder = Path(self.hparams.save_folder)
             write_selector(folder / SELECTOR_FILE, self.selection.selector)
             for policy in self.policies:
                 path = folder / f"exit_policy.{policy.method}.yaml"
                 write_policy(path, policy)
+
+    def _calibrated(self, trace: Trace) -> tuple[ExitPolicy, ...]:
+        budget = self.hparams.exit_budget
+        if budget is None:
+            return ()
+        return tuple(
+            replace(
+                calibrate_trace(trace, "learned", budget, method),
+                selector=SELECTOR_FILE,
+            )
+            for method in ("ltt", "naive")
+        )
 
     def evaluate_exits(
         self, name: str, test_set: Any, loader_options: dict[str, Any]
