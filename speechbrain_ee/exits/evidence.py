@@ -148,7 +148,7 @@ class Evidence:
             change_NE = np.full(self.shape, np.nan)
             for row, texts in enumerate(self.transcripts()):
                 for place in range(lag, len(texts)):
-                    change_NE[row, place] = _change(
+                    change_NE[row, place] = text_change(
                         texts[place - lag], texts[place]
                     )
             change_NE.setflags(write=False)  # callers share it
@@ -229,7 +229,21 @@ class Evidence:
         return {}
 
 
-def _change(before: str, after: str) -> float:
+def text_change(before: str, after: str) -> float:
+    """Edits between two transcripts by the characters of the earlier one.
+
+    Arguments
+    ---------
+    before : str
+        What an exit wrote.
+    after : str
+        What the next one wrote.
+
+    Returns
+    -------
+    float
+        0 where they are equal, 1 from and to an empty transcript.
+    """
     if not before or not after:
         return 1.0
     if before == after:

@@ -217,10 +217,12 @@ class CharNgram:
 
     def _word_score(self, word: str, part: str) -> tuple[str, float, float]:
         """Of a word with what stands before it and one character after."""
-        letters = len(word) + 1
+        log_p, order, letters = self._log_p, self.order, len(word) + 1
         total = 0.0
         for stop in range(len(part) - letters + 1, len(part) + 1):
-            total += self._backed_off(part[max(stop - self.order, 0) : stop])
+            gram = part[stop - order if stop > order else 0 : stop]
+            value = log_p.get(gram)
+            total += self._backed_off(gram) if value is None else value
         return word, total / letters, math.log1p(self.words.get(word, 0))
 
     def _log_probs(self, normal: str) -> list[float]:

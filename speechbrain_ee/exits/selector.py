@@ -21,7 +21,7 @@ Authors
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,24 +29,25 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.registry import criterion
 from speechbrain_ee.exits.ridge import Ridge
 from speechbrain_ee.exits.selector_features import (
-    FAMILIES,
-    LIGHT,
-    TranscriptTotals,
     exit_features,
+    family_shares,
     known_in_training,
     usable_evidence,
 )
+from speechbrain_ee.exits.steps import Steps, fit_steps, with_steps
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.transcript_features import (
+    Transcripts,
+    read_transcripts,
+    valued_transcripts,
+)
 from speechbrain_ee.exits.valued_words import ValuedWords
 from speechbrain_ee.exits.word_value import WordValue
 from speechbrain_ee.exits.words import WordReader
 
 _FEWEST = 20  # utterances to learn from
-# Three networks at a word, three words a second, 25 frames a second.
-_MACS_PER_FRAME = 1500
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class LearnedSelector:
         Values words; None where there were no transcripts.
     language_model : CharNgram, optional
         How words are spelt.
+    steps : tuple of mapping
+        For every exit but the last, see :mod:`~speechbrain_ee.exits.steps`;
+        empty where there are words, which say more.
 
     Example
     -------
@@ -96,6 +100,7 @@ class LearnedSelector:
     ridges: tuple[Ridge, ...]
     word_value: WordValue | None = None
     language_model: CharNgram | None = None
+    steps: tuple[Steps, ...] = ()
 
     @classmethod
     def fit(
@@ -145,7 +150,6 @@ class LearnedSelector:
         Arguments
         ---------
         trace, texts, references, seed : as for :meth:`fit`
-
         Returns
         -------
         selector : LearnedSelector
@@ -162,16 +166,26 @@ class LearnedSelector:
                 f"{', '.join(names) or 'none'}; a learned selector needs at "
                 f"least {_FEWEST} utterances with evidence or transcripts."
             )
-        words = totals = None
+        words, transcripts = None, {}
         if has_words:
             learn = not texts if references is None else references
             words = ValuedWords.fit(trace, texts, learn, seed)
-            totals = TranscriptTotals.of(words.table, words.gains_NEE)
+            transcripts = valued_transcripts(
+                trace.evidence, words.table, words.gains_NEE
+            )
         errors_NE = trace.errors_NE.astype(float)
         layers_E = trace.layers_E.astype(float)
+        exits = range(len(layers_E) - 1)
+        steps: tuple[Steps, ...] = ()
+        if not has_words:
+            steps = tuple(fit_steps(trace.evidence, names, e) for e in exits)
         ridges, scores_NE = [], np.zeros(errors_NE.shape)
-        for exit_ in range(len(layers_E) - 1):
-            features = exit_features(trace.evidence, names, exit_, totals)
+        for exit_ in exits:
+            features = exit_features(trace.evidence, names, exit_, transcripts)
+            if steps:
+                features = with_steps(
+                    features, trace.evidence, steps[exit_], exit_
+                )
             later_NQ = errors_NE[:, [exit_]] - errors_NE[:, exit_ + 1 :]
             ridge, left_out_NQ = Ridge.fit_left_out(
                 features.names, features.values_NP, later_NQ
@@ -184,6 +198,7 @@ class LearnedSelector:
             tuple(ridges),
             words.value if words else None,
             words.model if words else None,
+            steps,
         )
         return selector, scores_NE
 
@@ -211,8 +226,8 @@ class LearnedSelector:
             If the exits are others, or evidence is missing.
         """
         columns = range(evidence.shape[1])
-        evidence, totals = self._read(evidence, reader, columns)
-        scores = [self._score_N(evidence, exit_, totals) for exit_ in columns]
+        evidence, transcripts = self._read(evidence, reader, columns)
+        scores = [self._score_N(evidence, e, transcripts) for e in columns]
         return np.stack(scores, axis=1)
 
     def score_at(
@@ -242,35 +257,46 @@ class LearnedSelector:
         if not 1 <= exit <= evidence.shape[1]:
             raise ValueError(f"exit {exit}: evidence of {evidence.shape[1]}")
         columns = range(max(exit - 2, 0), exit)
-        evidence, totals = self._read(evidence, reader, columns)
-        return self._score_N(evidence, exit - 1, totals)
+        evidence, transcripts = self._read(evidence, reader, columns)
+        return self._score_N(evidence, exit - 1, transcripts)
 
     def _score_N(
-        self, evidence: Evidence, exit_: int, totals: TranscriptTotals | None
+        self, evidence: Evidence, exit_: int, transcripts: Transcripts
     ) -> NDArray[np.float64]:
         if exit_ == len(self.ridges):
             return np.zeros(len(evidence))
         ridge = self.ridges[exit_]
-        features = exit_features(evidence, self.evidence_names, exit_, totals)
+        features = exit_features(
+            evidence, self.evidence_names, exit_, transcripts
+        )
+        if self.steps:
+            features = with_steps(features, evidence, self.steps[exit_], exit_)
         features.check(ridge.names, evidence.source)
-        gains_NQ = ridge.predict(features.values_NP)
-        return _index(gains_NQ, np.array(self.exit_layers, float), exit_)
+        return _index(ridge.predict(features.values_NP), self._layers_E, exit_)
+
+    @cached_property
+    def _layers_E(self) -> NDArray[np.float64]:
+        return np.array(self.exit_layers, dtype=float)
 
     def _read(
         self,
         evidence: Evidence,
         reader: WordReader | None,
         columns: Sequence[int],
-    ) -> tuple[Evidence, TranscriptTotals | None]:
+    ) -> tuple[Evidence, Transcripts]:
         evidence = known_in_training(
             evidence, self.exit_layers, self.evidence_names
         )
         if self.word_value is None or self.language_model is None:
-            return evidence, None
+            return evidence, {}
         reader = reader or WordReader(self.language_model)
-        table = reader.table(evidence, columns)
-        gains_NEE = self.word_value.totals(table, evidence.shape)
-        return evidence, TranscriptTotals.of(table, gains_NEE)
+        if reader.model is not self.language_model:
+            raise ValueError("the reader is for another language model")
+        # nothing is asked at the last exit
+        columns = [column for column in columns if column < len(self.ridges)]
+        return evidence, read_transcripts(
+            evidence, columns, reader, self.word_value
+        )
 
     def explain(self) -> dict[str, float]:
         """How much of the predictions each family of evidence makes.
@@ -282,14 +308,7 @@ class LearnedSelector:
             family's part of the sum, averaged over exits; largest first.
             The shares sum to 1; one below 0 works against the others.
         """
-        shares = dict.fromkeys(FAMILIES, 0.0)
-        for ridge in self.ridges:
-            for name, share in ridge.shares().items():
-                family = next(f for f in FAMILIES if name.startswith(f))
-                shares[family] += share
-        total = sum(shares.values()) or 1.0  # 0: nothing was learned
-        shares = {name: share / total for name, share in shares.items()}
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+        return family_shares([ridge.shares() for ridge in self.ridges])
 
 
 def _index(
@@ -298,30 +317,3 @@ def _index(
     """Minus the best gain per layer among the later exits."""
     steps_Q = layers_E[exit_ + 1 :] - layers_E[exit_]
     return -(gains_NQ / steps_Q).max(axis=1)
-
-
-def _cost(frames: Any, vocab: int) -> Any:
-    """Its measures, and the networks at three words a second."""
-    return len(LIGHT) * frames * vocab + _MACS_PER_FRAME * frames
-
-
-@criterion(
-    "learned",
-    needs=("learned",),
-    formula="-max_(q>k) E[errors_k - errors_q] / (layers_q - layers_k)",
-    source="this project; value of going on, after Weitzman 1979",
-    cost=_cost,
-)
-def learned(evidence: Evidence) -> NDArray[np.floating]:
-    """Scores that a learned selector gave a trace.
-
-    Arguments
-    ---------
-    evidence : Evidence
-        With ``learned``.
-
-    Returns
-    -------
-    array of shape (N, E)
-    """
-    return evidence.column("learned")

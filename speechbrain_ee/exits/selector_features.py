@@ -6,16 +6,20 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.registry import criterion
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.word_table import WORD_FEATURES, WordTable
+from speechbrain_ee.exits.transcript_features import Transcripts
 
 # A feature's name starts with its family.
 FAMILIES = ("words", "spelling", "agreement", "length", "frames")
@@ -31,16 +35,8 @@ LIGHT = (
     "margin_nonblank",
 )
 GREEDY = "greedy"
-_SUMMED = [
-    WORD_FEATURES.index(name)
-    for name in (
-        "letters",
-        "unseen",
-        "spelling_total",
-        "is_stable",
-        "worst_spelling",
-    )
-]
+# Three networks at a word, three words a second, 25 frames a second.
+_MACS_PER_FRAME = 1500
 
 
 @dataclass(frozen=True)
@@ -78,52 +74,11 @@ class ExitFeatures:
             )
 
 
-@dataclass(frozen=True)
-class TranscriptTotals:
-    """Sums over the words of every transcript.
-
-    Arguments
-    ---------
-    words_NEQ : array of shape (N, E, Q)
-        Words, letters, unseen words, spelling, stable words, worst spelling.
-    gains_NEE : array of shape (N, E, all exits)
-        Errors that later exits are expected to take away.
-    """
-
-    words_NEQ: NDArray[np.float64]
-    gains_NEE: NDArray[np.float64]
-
-    @classmethod
-    def of(
-        cls,
-        table: WordTable,
-        gains_NEE: NDArray[np.float64],
-    ) -> "TranscriptTotals":
-        """Sum up.
-
-        Arguments
-        ---------
-        table : WordTable
-            The words.
-        gains_NEE : array of shape (N, E, all exits)
-            Expected gains, summed.
-
-        Returns
-        -------
-        TranscriptTotals
-        """
-        features_MQ = table.features_MF[:, _SUMMED]
-        words_MQ = np.concatenate(
-            [np.ones((len(features_MQ), 1), np.float32), features_MQ], axis=1
-        )
-        return cls(table.totals(words_MQ, gains_NEE.shape[:2]), gains_NEE)
-
-
 def exit_features(
     evidence: Evidence,
     measures: Sequence[str],
     exit_: int,
-    totals: TranscriptTotals | None,
+    transcripts: Transcripts,
 ) -> ExitFeatures:
     """Features at an exit, from what is known there.
 
@@ -135,70 +90,54 @@ def exit_features(
         Measurements to use.
     exit_ : int
         The exit's column, counted from 0.
-    totals : TranscriptTotals, optional
-        Of the words, at that exit and the one before.
+    transcripts : mapping of int to TranscriptFeatures
+        By column: of that exit and the one before; empty without words.
 
     Returns
     -------
     ExitFeatures
     """
-    columns: dict[str, NDArray[np.floating]] = {}
-    words_N = np.ones(len(evidence))
-    if totals is not None:
-        _add_transcripts(columns, evidence, exit_, totals)
-        words_N = columns["length words 0"]
+    # in plain lists, since live there is one utterance at a time
+    rows: list[list[float]] = [[] for _ in range(len(evidence))]
+    columns = range(exit_, max(exit_ - 2, -1), -1)  # here and before
+    shown: list[tuple[str, ...]] = []
+    words_N = [1.0] * len(rows)
+    if transcripts:
+        words_N = [values[0] for values in transcripts[exit_].rows]
+        shown = [transcripts[column].names for column in columns]
+        for column in columns:
+            for row, values in zip(rows, transcripts[column].rows):
+                row += values
+    measured = []
     for name in measures:
         values_NE = evidence.column(name)
-        here_N = values_NE[:, exit_]
-        if np.isnan(here_N).any():
-            continue  # compares with an exit that is not there
-        columns[f"frames {name} 0"] = here_N
-        columns[f"frames {name} by words"] = here_N * words_N
-        before_N = values_NE[:, exit_ - 1] if exit_ else here_N
-        if exit_ and not np.isnan(before_N).any():
-            columns[f"frames {name} -1"] = before_N
-            columns[f"frames {name} before by words"] = before_N * words_N
-    values_NP = np.empty((len(evidence), len(columns)))
-    for place, values_N in enumerate(columns.values()):
-        values_NP[:, place] = values_N
-    return ExitFeatures(tuple(columns), values_NP)
+        known = 0
+        for column in columns:
+            values_N = values_NE[:, column].tolist()
+            if any(map(math.isnan, values_N)):
+                break  # compares with an exit that is not there
+            known += 1
+            for row, value, words in zip(rows, values_N, words_N):
+                row += (value, value * words)
+        measured.append((name, known))
+    values_NP = np.array(rows, dtype=float).reshape(len(rows), -1)
+    return ExitFeatures(_names(tuple(shown), tuple(measured)), values_NP)
 
 
-def _add_transcripts(
-    columns: dict[str, NDArray[np.floating]],
-    evidence: Evidence,
-    exit_: int,
-    totals: TranscriptTotals,
-) -> None:
-    exits = totals.gains_NEE.shape[2]
-    for back in range(min(exit_, 1) + 1):
-        place = exit_ - back
-        words_N, letters_N, unseen_N, spelling_N, stable_N, worst_N = (
-            totals.words_NEQ[:, place].T
-        )
-        letters_N = letters_N + words_N  # with the spaces
-        found = {
-            "length words": words_N,
-            "length letters": letters_N - words_N,
-            "spelling unseen": unseen_N,
-            "spelling total": spelling_N,
-        }
-        if place:  # the first exit has nothing to agree with
-            found["agreement new"] = words_N - stable_N
-        found["spelling mean"] = spelling_N / np.maximum(letters_N, 1)
-        found["spelling worst"] = worst_N / np.maximum(words_N, 1)
-        if place:
-            change_N = evidence.change_NE(1)[:, place]
-            found["agreement change"] = change_N
-            found["agreement edits"] = change_N * letters_N
-        gains_NE = totals.gains_NEE[:, place]
-        for later in sorted({place + 1, min(place + 2, exits - 1), exits - 1}):
-            name = f"words gain {later - place} further"
-            if later == exits - 1:
-                name = "words gain at last"
-            found[name] = gains_NE[:, later]
-        for name, values_N in found.items():
-            columns[f"{name} {-back}"] = values_N
+@lru_cache(maxsize=64)
+def _names(
+    shown: tuple[tuple[str, ...], ...], measured: tuple[tuple[str, int], ...]
+) -> tuple[str, ...]:
+    """Names of the features, in their order."""
+    kinds = ("0", "by words", "-1", "before by words")
+    return (
+        *(f"{name} {-back}" for back, own in enumerate(shown) for name in own),
+        *(
+            f"frames {name} {kind}"
+            for name, known in measured
+            for kind in kinds[: 2 * known]
+        ),
+    )
 
 
 def known_in_training(
@@ -237,6 +176,29 @@ def known_in_training(
     return replace(evidence, values={n: evidence.column(n) for n in names})
 
 
+def family_shares(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Shares of features summed by family.
+
+    Arguments
+    ---------
+    shares : sequence of mapping of str to float
+        By exit: share of the predictions that goes with each feature.
+
+    Returns
+    -------
+    dict of str to float
+        By family, averaged over the exits; largest first, sum 1.
+    """
+    sums = dict.fromkeys(FAMILIES, 0.0)
+    for of_exit in shares:
+        for name, share in of_exit.items():
+            family = next(f for f in FAMILIES if name.startswith(f))
+            sums[family] += share
+    total = sum(sums.values()) or 1.0  # 0: nothing was learned
+    ordered = sorted(sums.items(), key=lambda item: -item[1])
+    return {name: share / total for name, share in ordered}
+
+
 def usable_evidence(trace: Trace) -> tuple[str, ...]:
     """Evidence that a selector learns from: what costs next to nothing.
 
@@ -259,3 +221,30 @@ def usable_evidence(trace: Trace) -> tuple[str, ...]:
     if trace.header.decoding != GREEDY:
         known -= {"nbest_posterior"}
     return tuple(n for n in trace.evidence_names if n not in known)
+
+
+def _cost(frames: Any, vocab: int) -> Any:
+    """Its measures, and the networks at three words a second."""
+    return len(LIGHT) * frames * vocab + _MACS_PER_FRAME * frames
+
+
+@criterion(
+    "learned",
+    needs=("learned",),
+    formula="-max_(q>k) E[errors_k - errors_q] / (layers_q - layers_k)",
+    source="this project; value of going on, after Weitzman 1979",
+    cost=_cost,
+)
+def learned(evidence: Evidence) -> NDArray[np.floating]:
+    """Scores that a learned selector gave a trace.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        With ``learned``.
+
+    Returns
+    -------
+    array of shape (N, E)
+    """
+    return evidence.column("learned")

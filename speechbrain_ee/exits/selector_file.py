@@ -22,6 +22,7 @@ from speechbrain_ee.exits.ngram_file import ngram_content, parse_ngram
 from speechbrain_ee.exits.ridge import Ridge
 from speechbrain_ee.exits.selector import LearnedSelector
 from speechbrain_ee.exits.selector_features import FAMILIES
+from speechbrain_ee.exits.steps import Steps
 from speechbrain_ee.exits.word_table import WORD_FEATURES
 from speechbrain_ee.exits.word_value import WordValue
 
@@ -33,6 +34,7 @@ _KEYS = (
     "ridges",
     "word_value",
     "language_model",
+    "steps",
 )
 _REMEDY = "train the selector again from a development trace"
 
@@ -61,6 +63,7 @@ def write_selector(path: str | Path, selector: LearnedSelector) -> None:
         "ridges": [ridge.to_dict() for ridge in selector.ridges],
         "word_value": None if value is None else value.to_dict(),
         "language_model": None if model is None else ngram_content(model),
+        "steps": [dict(places) for places in selector.steps],
     }
     write_json(path, content)
 
@@ -99,6 +102,7 @@ def read_selector(path: str | Path) -> LearnedSelector:
             tuple(ridges),
             value,
             None if model is None else parse_ngram(path, model),
+            _steps(content["steps"], names, len(ridges)),
         )
     except InputError:
         raise
@@ -130,6 +134,20 @@ def _ridge(row: dict[str, Any]) -> Ridge:
         if not name.startswith(FAMILIES):
             raise ValueError(f"no feature is called {name!r}")
     return Ridge.from_dict(row)
+
+
+def _steps(found: Any, names: Sequence[str], exits: int) -> tuple[Steps, ...]:
+    if not isinstance(found, list) or len(found) not in (0, exits):
+        raise ValueError(f"steps is not a list of {exits} objects")
+    for places in found:
+        for name, values in places.items():
+            if name not in names or values != sorted({*values}):
+                raise ValueError(f"steps of {name!r} do not increase")
+            _check_array("steps", np.array(values, float), (len(values),))
+    return tuple(
+        {name: tuple(values) for name, values in places.items()}
+        for places in found
+    )
 
 
 def _check_ridges(ridges: list[Ridge], exits: int) -> None:

@@ -8,7 +8,7 @@ Authors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,31 @@ class WordTable:
     utterance_M: NDArray[np.int64]
     exit_M: NDArray[np.int64]
 
+    def sums(
+        self, values_MQ: NDArray[np.floating], utterances: int
+    ) -> NDArray[np.float64]:
+        """Sum over the words of an utterance, at whatever exits they stand.
+
+        Arguments
+        ---------
+        values_MQ : array of shape (M, Q)
+            Q values per word.
+        utterances : int
+            How many utterances N there are.
+
+        Returns
+        -------
+        array of shape (N, Q)
+        """
+        if utterances == 1:
+            return values_MQ.sum(axis=0, dtype=float, keepdims=True)
+        kinds = values_MQ.shape[1]
+        cells_MQ = (self.utterance_M * kinds)[:, None] + np.arange(kinds)
+        sums = np.bincount(
+            cells_MQ.ravel(), values_MQ.ravel(), utterances * kinds
+        )
+        return sums.reshape(utterances, kinds)
+
     def totals(
         self, values_MQ: NDArray[np.floating], shape: tuple[int, int]
     ) -> NDArray[np.float64]:
@@ -81,13 +106,10 @@ class WordTable:
         -------
         array of shape (N, E, Q)
         """
-        kinds = values_MQ.shape[1]
-        first_M = (self.utterance_M * shape[1] + self.exit_M) * kinds
-        cells_MQ = first_M[:, None] + np.arange(kinds)
-        sums = np.bincount(
-            cells_MQ.ravel(), values_MQ.ravel(), shape[0] * shape[1] * kinds
-        )
-        return sums.reshape(*shape, kinds)
+        cells_M = self.utterance_M * shape[1] + self.exit_M
+        cells = replace(self, utterance_M=cells_M)
+        sums = cells.sums(values_MQ, shape[0] * shape[1])
+        return sums.reshape(*shape, values_MQ.shape[1])
 
     def feature(self, name: str) -> NDArray[np.float32]:
         """One feature of all words, shape (M,)."""

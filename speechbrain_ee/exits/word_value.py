@@ -58,7 +58,6 @@ class WordValue:
     ):
         self.exits = exits
         self.mean_F, self.scale_F = mean_F, scale_F
-        self._mean_F1, self._scale_F1 = mean_F[:, None], scale_F[:, None]
         self.members = tuple(members)
 
     @classmethod
@@ -149,17 +148,17 @@ class WordValue:
         Those before a SiLU are halved, which it would do otherwise; the last
         layer takes the mean of the members.
         """
-        (first, bias1), (second, bias2), (third, bias3) = [
-            (
-                np.stack([m[place].weight.detach().numpy() for m in members]),
-                np.stack([m[place].bias.detach().numpy() for m in members]),
-            )
-            for place, members in ((p, self.members) for p in (0, 2, 4))
-        ]
+        members = (
+            [weight.detach().numpy() for weight in member.parameters()]
+            for member in self.members
+        )
+        stacked = map(np.stack, zip(*members, strict=True))
+        first, bias1, second, bias2, third, bias3 = stacked
+        third, bias3 = np.concatenate(third, axis=1), bias3.mean(0)
         return [
             (np.concatenate(first) / 2, bias1.reshape(-1, 1) / 2),
             (second / 2, bias2[:, :, None] / 2),
-            (np.concatenate(third, axis=1) / len(third), bias3.mean(0)[:, None]),
+            (third / len(self.members), bias3[:, None]),
         ]
 
     def totals(
@@ -220,13 +219,14 @@ class WordValue:
     def _inputs(self, table: WordTable) -> NDArray[np.float32]:
         """Standardised features and the exit, shape (F + E, M)."""
         words, features = table.features_MF.shape
-        inputs_IM = np.zeros((features + self.exits, words), np.float32)
+        inputs_IM = np.empty((features + self.exits, words), np.float32)
         scaled_FM = inputs_IM[:features]
-        np.subtract(table.features_MF.T, self._mean_F1, out=scaled_FM)
-        np.divide(scaled_FM, self._scale_F1, out=scaled_FM)
+        np.subtract(table.features_MF.T, self.mean_F[:, None], out=scaled_FM)
+        np.divide(scaled_FM, self.scale_F[:, None], out=scaled_FM)
         np.maximum(scaled_FM, -_LIMIT, out=scaled_FM)
         np.minimum(scaled_FM, _LIMIT, out=scaled_FM)
-        inputs_IM[features + table.exit_M, np.arange(words)] = 1
+        exits_E1 = np.arange(self.exits)[:, None]
+        np.equal(exits_E1, table.exit_M, out=inputs_IM[features:])
         return inputs_IM
 
 
@@ -282,8 +282,7 @@ def _meant(said: list[str], heard: list[str]) -> list[tuple[int, bool]]:
 
 
 def _silu_of_twice(half: NDArray[np.float32]) -> NDArray[np.float32]:
-    # no overflow, as x / (1 + e^-x) has
-    return half + half * np.tanh(half)
+    return half + half * np.tanh(half)  # no overflow, as x / (1 + e^-x) has
 
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:

@@ -102,6 +102,32 @@ class WordReader:
                 self._stable.clear()
         return rows.table()
 
+    def sums(self, texts: Sequence[str]) -> tuple[float, ...]:
+        """Sums over the words of an utterance's transcript.
+
+        Arguments
+        ---------
+        texts : sequence of str
+            Transcripts of all exits passed; the last one is summed up.
+
+        Returns
+        -------
+        tuple of float
+            Words, letters, unseen words, spelling, stable words, worst
+            spelling times words.
+        """
+        here = self._describe(texts[-1])
+        stable = self._stability(tuple(texts))
+        count = len(here.words)
+        return (
+            float(count),
+            float(here.letters),
+            float(here.unseen),
+            here.spelling_total,
+            float(count - stable.count(0)),
+            here.worst_spelling * count,
+        )
+
     def memory(self, owner: object) -> dict[Hashable, Any]:
         """What somebody computed from texts, kept for the next exit.
 
@@ -147,8 +173,7 @@ class _Rows:
 
     def __init__(self) -> None:
         self.counts: list[int] = []
-        self.utterances: list[int] = []
-        self.exits: list[int] = []
+        self.places: list[tuple[int, int]] = []
         self.shared: list[tuple[float, ...]] = []
         self.lists: list[list[float]] = [[] for _ in _OF_WORD]
 
@@ -162,8 +187,7 @@ class _Rows:
     ) -> None:
         """Add the words of a transcript."""
         self.counts.append(len(here.words))
-        self.utterances.append(utterance)
-        self.exits.append(column)
+        self.places.append((utterance, column))
         changes = here.changes(earlier)
         own, beside = here.columns[:5], here.columns[5:]
         of_change = (
@@ -188,8 +212,8 @@ class _Rows:
         if self.counts:
             shared_FC = np.array(self.shared, np.float32).T
             features_FM[of_words:] = np.repeat(shared_FC, counts, axis=1)
-        utterance_M = np.repeat(np.array(self.utterances, np.int64), counts)
-        exit_M = np.repeat(np.array(self.exits, np.int64), counts)
+        places_C2 = np.array(self.places, np.int64).reshape(-1, 2)
+        utterance_M, exit_M = np.repeat(places_C2.T, counts, axis=1)
         return WordTable(features_FM.T, utterance_M, exit_M)
 
 

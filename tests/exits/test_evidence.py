@@ -100,9 +100,9 @@ def test_parts_are_the_evidence_of_the_parts(hyps, data):
 
 def test_parts_do_not_compare_again(monkeypatch):
     calls = []
-    change = module._change
+    change = module.text_change
     monkeypatch.setattr(
-        module, "_change", lambda *texts: (calls.append(1), change(*texts))[1]
+        module, "text_change", lambda *texts: (calls.append(1), change(*texts))[1]
     )
     evidence = evidence_of([["a", "b", "c"]] * 4)
     whole_NE = evidence.change_NE(1)

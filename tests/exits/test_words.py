@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.evidence import Evidence, text_change
 from speechbrain_ee.exits.ngram import CharNgram
 from speechbrain_ee.exits.word_changes import Transcript
 from speechbrain_ee.exits.words import WORD_FEATURES, WordReader, WordTable
@@ -209,3 +209,54 @@ def test_memory_is_bounded(monkeypatch):
     assert not reader._texts and not reader._stable
     again = reader.table(evidence_of(hyps))
     assert again.features_MF.tolist() == first.features_MF.tolist()
+
+
+def test_memory_has_one_owner_and_is_bounded(monkeypatch):
+    reader, first, second = WordReader(MODEL), object(), object()
+    reader.memory(first)["the cat"] = 1
+    assert reader.memory(first) == {"the cat": 1}
+    assert reader.memory(second) == {}
+    assert reader.memory(first) == {}
+    monkeypatch.setattr("speechbrain_ee.exits.words._REMEMBERED", 3)
+    reader.memory(first).update(zip("abcd", "abcd"))
+    assert reader.memory(first) == {}
+
+
+@given(hyps=TEXTS)
+@settings(max_examples=30, deadline=None)
+def test_sums_and_chosen_utterances(hyps):
+    evidence, reader = evidence_of(hyps), WordReader(MODEL)
+    whole = reader.table(evidence)
+    chosen = [row for row in range(len(hyps)) if row % 2 == 0]
+    part = reader.table(evidence, [1], chosen)
+    own = whole.select((whole.exit_M == 1) & (whole.utterance_M % 2 == 0))
+    assert part.features_MF.tolist() == own.features_MF.tolist()
+    assert part.utterance_M.tolist() == own.utterance_M.tolist()
+    names = ("letters", "unseen", "spelling_total", "is_stable")
+    for row in chosen:
+        rows = own.utterance_M == row
+        expected = [own.feature(name)[rows].sum() for name in names]
+        worst = own.feature("worst_spelling")[rows].sum()
+        found = reader.sums(hyps[row][:2])
+        assert found == pytest.approx((rows.sum(), *expected, worst), abs=1e-4)
+
+
+def test_a_word_s_score_is_that_of_its_place(monkeypatch):
+    monkeypatch.setattr("speechbrain_ee.exits.ngram._WORDS", 3)
+    for order in (1, 2, 5, 10):
+        model = CharNgram.train(["the cat sat on the mat", "a cat"], order)
+        for text in ("cat the cat", "A  cat", "xcat cat", "cat", "", "t cat"):
+            log_probs, start = model.log_probs(text), 0
+            for word, spelling, log_count in model.word_scores(text):
+                stop = start + len(word) + 1
+                assert spelling == pytest.approx(log_probs[start:stop].mean())
+                assert log_count == math.log1p(model.words.get(word, 0))
+                start = stop
+        assert len(model._scores) <= 6
+
+
+@given(before=TEXT, after=TEXT)
+@settings(max_examples=50, deadline=None)
+def test_text_change_as_evidence_has_it(before, after):
+    change_NE = evidence_of([[before, after]]).change_NE(1)
+    assert text_change(before, after) == change_NE[0, 1]

@@ -186,7 +186,9 @@ def test_few_utterances_are_said_aloud(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
         learn(brain, 4)
     said = [r.getMessage() for r in caplog.records]
-    (line,) = [text for text in said if "Exit selection was not learned" in text]
+    (line,) = [
+        text for text in said if "Exit selection was not learned" in text
+    ]
     assert "4 utterances" in line and "at least 20" in line
     assert brain.selection is None and brain.policies == ()
     assert made(tmp_path) == []

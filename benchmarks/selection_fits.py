@@ -1,0 +1,179 @@
+"""Scores of learned selectors from models that never heard the speaker.
+
+Axes: N utterances, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from exit_thresholds import LEVELS, threshold
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from speechbrain_ee.exits.crossfit import (
+    cross_fitted,
+    folds_by_group,
+    speakers,
+)
+from speechbrain_ee.exits.ngram import CharNgram
+from speechbrain_ee.exits.plausibility import measure_texts
+from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.selection import COMBINED
+from speechbrain_ee.exits.selector import LearnedSelector
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.zscores import ZScores
+
+Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
+
+
+def with_texts(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> Trace:
+    """Add plausibility, unseen words and the combination, cross-fitted.
+
+    Arguments
+    ---------
+    trace : Trace
+        With transcripts.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    Trace
+    """
+
+    def reader(name: str) -> Fit:
+        def fit(part: Trace) -> Callable[..., NDArray[np.float64]]:
+            refs = [record.ref for record in part.records]
+            model = CharNgram.train([*texts, *(refs if references else ())])
+
+            def scores(evidence: Any) -> NDArray[np.float64]:
+                flat = [text for row in evidence.hyps for text in row]
+                values = measure_texts(flat, model)[name]
+                return values.reshape(evidence.shape)
+
+            return scores
+
+        return fit
+
+    for name in ("plausibility", "unseen_words"):
+        values_NE = cross_fitted(trace, reader(name), folds)
+        trace = trace.with_evidence(name, values_NE)
+    combined_NE = cross_fitted(
+        trace, lambda part: ZScores.fit(part, COMBINED).scores, folds
+    )
+    return trace.with_evidence("combination", combined_NE)
+
+
+def learned(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
+    """Cross-fitted scores, and decisions with cross-fitted thresholds.
+
+    Arguments
+    ---------
+    trace : Trace
+        All sets together.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    scores : dict of str to array
+        ``scores`` of shape (N, E), and for each level the exits chosen,
+        shape (N,), at the threshold that other speakers' scores give.
+    explanation : dict of str to float
+        Share of each family of evidence, averaged over folds.
+    """
+    fold_N = folds_by_group(speakers(trace.ids), folds)
+    found = {"scores": np.zeros(trace.evidence.shape)}
+    found |= {n: np.zeros(len(trace), dtype=np.int64) for n in LEVELS}
+    shares: dict[str, float] = {}
+    for fold in tqdm(np.unique(fold_N), desc="learned", leave=False):
+        rows = np.flatnonzero(fold_N == fold)
+        part = trace.select(np.flatnonzero(fold_N != fold).tolist())
+        selector, own_NE = LearnedSelector.fit_left_out(part, texts, references)
+        for name, share in selector.explain().items():
+            shares[name] = shares.get(name, 0.0) + share / (fold_N.max() + 1)
+        scores_NE = selector.scores(trace.evidence.select(rows))
+        found["scores"][rows] = scores_NE
+        sets_N = np.array([record.set for record in trace.records])[rows]
+        for set_name in part.sets:
+            of_set = part.subset(set_name)
+            kept = [r.set == set_name for r in part.records]
+            for level, factor in LEVELS.items():
+                limit = threshold(of_set, own_NE[kept], factor)
+                chosen_N = first_exit(scores_NE, limit)
+                here = sets_N == set_name
+                found[level][rows[here]] = chosen_N[here]
+    return found, shares
+
+
+def ablations(
+    trace: Trace, texts: Sequence[str], references: bool, folds: int
+) -> dict[str, NDArray[np.float64]]:
+    """Scores of selectors that see less.
+
+    Arguments
+    ---------
+    trace : Trace
+        With transcripts and evidence.
+    texts : sequence of str
+        Training transcripts.
+    references : bool
+        Learn spelling from other speakers' references, too.
+    folds : int
+        Parts that the speakers are dealt to.
+
+    Returns
+    -------
+    dict of str to array of shape (N, E)
+    """
+    views = {
+        "learned, frames alone": (
+            seen_as(trace, hyps=False),
+            texts,
+            references,
+        ),
+        "learned, transcripts alone": (
+            seen_as(trace, evidence=False),
+            texts,
+            references,
+        ),
+        "learned, no spelling": (trace, ["a"], False),
+    }
+    return {
+        name: learned(view, own, refs, folds)[0]["scores"]
+        for name, (view, own, refs) in views.items()
+    }
+
+
+def seen_as(trace: Trace, hyps: bool = True, evidence: bool = True) -> Trace:
+    """The trace without its transcripts or without its evidence."""
+    records = []
+    for record, errors in zip(trace.records, trace.errors_NE.tolist()):
+        exits = tuple(
+            replace(
+                exit_,
+                hyp=exit_.hyp if hyps else None,
+                evidence=exit_.evidence if evidence else {},
+                errors=wrong,
+            )
+            for exit_, wrong in zip(record.exits, errors)
+        )
+        records.append(replace(record, exits=exits))
+    return Trace(trace.header, tuple(records), trace.source)
