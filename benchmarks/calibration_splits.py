@@ -24,12 +24,12 @@ from environment import describe, store
 from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.calibrate import outcomes_of
-from speechbrain_ee.exits.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration import calibrate
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.calibrate import calibrate
+from speechbrain_ee.exits.calibration.ladder import at_choice_NT
+from speechbrain_ee.exits.calibration.risk import METHODS
+from speechbrain_ee.exits.calibration.shift import distributions, score_warnings
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.ladder import at_choice_NT
-from speechbrain_ee.exits.risk import METHODS
-from speechbrain_ee.exits.shift import distributions, score_warnings
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 

@@ -20,8 +20,8 @@ from speechbrain_ee.data.dataio import make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.decoding import greedy_tokens
-from speechbrain_ee.exits.ensemble import ExitCombination
-from speechbrain_ee.exits.ensemble_fit import Batch
+from speechbrain_ee.exits.ensemble.ensemble import ExitCombination
+from speechbrain_ee.exits.ensemble.ensemble_fit import Batch
 from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.training.brain import CTCEarlyExitBrain
 

@@ -9,8 +9,12 @@ Authors
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.exits.crossfit import folds_by_group, speakers
-from speechbrain_ee.exits.ladder import Search, at_choice_NT, choices_NT
+from speechbrain_ee.exits.calibration.ladder import (
+    Search,
+    at_choice_NT,
+    choices_NT,
+)
+from speechbrain_ee.exits.selector.crossfit import folds_by_group, speakers
 from speechbrain_ee.exits.trace import Trace
 
 # Word errors that are allowed, in those of the last exit.

@@ -36,7 +36,7 @@ from speechbrain_ee.evaluation.console import aligned
 from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.report import write_report
 from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.exits.crossfit import speakers
+from speechbrain_ee.exits.selector.crossfit import speakers
 from speechbrain_ee.exits.trace_io import read_trace
 
 

@@ -15,18 +15,18 @@ from exit_thresholds import LEVELS, threshold
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from speechbrain_ee.exits.crossfit import (
+from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.plausibility import measure_texts
+from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.selector.crossfit import (
     cross_fitted,
     folds_by_group,
     speakers,
 )
-from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.plausibility import measure_texts
-from speechbrain_ee.exits.policy import first_exit
-from speechbrain_ee.exits.selection import COMBINED
-from speechbrain_ee.exits.selector import LearnedSelector
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.zscores import ZScores
 
 Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
 

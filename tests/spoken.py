@@ -8,12 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speechbrain_ee.exits import (
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
+from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 WORDS = (
     "river stone garden winter letter morning travel silver answer window "

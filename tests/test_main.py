@@ -12,8 +12,8 @@ import pytest
 
 from speechbrain_ee import __version__
 from speechbrain_ee.__main__ import main
-from speechbrain_ee.exits.policy_file import read_policy
-from speechbrain_ee.exits.selector_file import read_selector
+from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     TraceHeader,

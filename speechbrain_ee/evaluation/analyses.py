@@ -11,13 +11,13 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.curves import sweep
 from speechbrain_ee.evaluation.policies import with_policies
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import (
     Criterion,
     criterion_names,
     get_criterion,
     measure_names,
 )
-from speechbrain_ee.exits.exit_policy import ExitPolicy
 from speechbrain_ee.exits.trace import Trace
 
 logger = logging.getLogger(__name__)

@@ -16,22 +16,22 @@ from speechbrain_ee.evaluation.operating_point import (
     criterion_macs,
     reference_words,
 )
-from speechbrain_ee.exits.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration import (
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.calibrate import (
     FEW_UTTERANCES,
     Calibration,
     calibrate,
 )
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criterion import Criterion
-from speechbrain_ee.exits.policy_file import (
+from speechbrain_ee.exits.calibration.policy_file import (
     CalibrationSummary,
     ExitPolicy,
     write_policy,
 )
-from speechbrain_ee.exits.risk import guarantee
-from speechbrain_ee.exits.selector_file import read_selector
-from speechbrain_ee.exits.shift import distributions, shift_warnings
+from speechbrain_ee.exits.calibration.risk import guarantee
+from speechbrain_ee.exits.calibration.shift import distributions, shift_warnings
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.criterion import Criterion
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 
@@ -77,7 +77,7 @@ def calibrate_trace(
         Name of the criterion.
     budget : str
         What to hold, see :meth:`Budget.parse
-        <speechbrain_ee.exits.budget.Budget.parse>`.
+        <speechbrain_ee.exits.calibration.budget.Budget.parse>`.
     method : str
         ``naive``, ``crc`` or ``ltt``.
     delta : float
@@ -86,7 +86,7 @@ def calibrate_trace(
         A threshold per exit instead of one for all.
     target : float, optional
         Utterances of the target set, see
-        :func:`~speechbrain_ee.exits.calibration.calibrate`.
+        :func:`~speechbrain_ee.exits.calibration.calibrate.calibrate`.
 
     Returns
     -------

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.console import aligned
-from speechbrain_ee.exits.selector import LearnedSelector
-from speechbrain_ee.exits.selector_file import write_selector
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
 
 logger = logging.getLogger(__name__)

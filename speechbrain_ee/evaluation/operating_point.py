@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criterion import Criterion
+from speechbrain_ee.exits.criteria.criterion import Criterion
 from speechbrain_ee.exits.trace import Trace
 
 # What reports ask for: at most so many times the last exit's error rate.

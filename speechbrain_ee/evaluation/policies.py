@@ -20,11 +20,11 @@ from speechbrain_ee.evaluation.operating_point import (
 )
 from speechbrain_ee.evaluation.policy_result import PolicyResult
 from speechbrain_ee.evaluation.result import exit_shares
-from speechbrain_ee.exits.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.shift import shift_warnings
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.exit_policy import ExitPolicy
-from speechbrain_ee.exits.selector_file import read_selector
-from speechbrain_ee.exits.shift import shift_warnings
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 
 # Sums in another order may differ in the last digits.

@@ -7,10 +7,10 @@ Authors
 from collections.abc import Callable, Sequence
 
 from speechbrain_ee.exits.criteria import measure_all
+from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.scoring import word_errors
 from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
-from speechbrain_ee.exits.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
 

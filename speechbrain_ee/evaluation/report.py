@@ -27,8 +27,8 @@ from speechbrain_ee.evaluation.transfer import (
     TransferMatrix,
     transfer_matrices,
 )
-from speechbrain_ee.exits.exit_policy import ExitPolicy
-from speechbrain_ee.exits.policy_file import read_policy
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, whole_file
 

@@ -1,15 +1,21 @@
 """When to stop: traces, criteria, policies and the oracle.
 
-=============  ==========================================================
-module         what it holds
-=============  ==========================================================
-``trace``      the table of a test set: utterance x exit, and its columns
-``trace_io``   ``read_trace``, ``write_trace``: that table as a file
-``scoring``    word and character errors
-``criteria``   the registry of criteria: evidence of readiness per exit
-``policy``     criterion + threshold: where an utterance stops
-``oracle``     where it should have stopped
-=============  ==========================================================
+===============  ========================================================
+module           what it holds
+===============  ========================================================
+``trace``        the table of a test set: utterance x exit, its columns
+``records``      the records that it is made of
+``trace_io``     ``read_trace``, ``write_trace``: that table as a file
+``evidence``     what a score may be computed from
+``scoring``      word and character errors
+``decoding``     greedy CTC decoding
+``oracle``       where an utterance should have stopped
+``policy``       criterion + thresholds: where it stops
+``criteria/``    the registry of criteria, and what they measure
+``calibration/`` thresholds that keep a budget; policy files
+``selector/``    the learned selector
+``ensemble/``    averages of the exits passed
+===============  ========================================================
 
 Authors
  * The speechbrain-ee contributors 2026

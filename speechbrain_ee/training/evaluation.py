@@ -18,10 +18,10 @@ from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import TraceRecorder
-from speechbrain_ee.exits.exit_policy import ExitPolicy
-from speechbrain_ee.exits.policy_file import write_policy
-from speechbrain_ee.exits.selection import Selection
-from speechbrain_ee.exits.selector_file import write_selector
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
     MACS_REFERENCE_S,
     Trace,

@@ -19,7 +19,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.budget import Budget
+from speechbrain_ee.exits.calibration.budget import Budget
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,7 @@ import numpy as np
 from speechbrain_ee.evaluation.analyses import analyse_all
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.policy_result import PolicyResult
-from speechbrain_ee.exits import (
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
+from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 LAYERS = (2, 4, 6, 8)
 # Chance of a wrong word by exit, on easy and on hard utterances.

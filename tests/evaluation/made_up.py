@@ -7,12 +7,7 @@ Authors
 import numpy as np
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits import (
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
+from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 
 def made_up(rows: int, seed: int, exits: int = 4) -> Trace:

@@ -9,8 +9,8 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_command
+from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.policy_file import read_policy
 from speechbrain_ee.exits.trace import ExitRecord, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
 

@@ -13,8 +13,8 @@ import pytest
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
 from speechbrain_ee.exits import read_trace, write_trace
-from speechbrain_ee.exits.selector import LearnedSelector
-from speechbrain_ee.exits.selector_file import read_selector
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from tests.spoken import spoken, texts
 
 

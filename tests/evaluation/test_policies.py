@@ -21,10 +21,16 @@ from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
 from speechbrain_ee.evaluation.policies import scored_for, with_policies
 from speechbrain_ee.evaluation.report import report_command, write_report
 from speechbrain_ee.exits import read_trace, write_trace
-from speechbrain_ee.exits.exit_policy import CalibrationSummary, ExitPolicy
-from speechbrain_ee.exits.policy_file import read_policy, write_policy
-from speechbrain_ee.exits.selector_file import read_selector
-from speechbrain_ee.exits.shift import distributions
+from speechbrain_ee.exits.calibration.exit_policy import (
+    CalibrationSummary,
+    ExitPolicy,
+)
+from speechbrain_ee.exits.calibration.policy_file import (
+    read_policy,
+    write_policy,
+)
+from speechbrain_ee.exits.calibration.shift import distributions
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from tests.evaluation.made_up import made_up
 from tests.spoken import spoken
 

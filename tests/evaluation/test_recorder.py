@@ -14,6 +14,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.criteria import measure_all
+from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.trace import (
     ExitRecord,
@@ -22,7 +23,6 @@ from speechbrain_ee.exits.trace import (
     UtteranceRecord,
 )
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
-from speechbrain_ee.exits.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
 LETTERS = "_ABC "  # token 0 is the blank, token 4 a space

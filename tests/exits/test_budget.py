@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 
 OUTCOMES = Outcomes(
     errors_NE=np.array([[4, 2, 1], [3, 0, 1]]),

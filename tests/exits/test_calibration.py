@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration import calibrate
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.ladder import (
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.calibrate import calibrate
+from speechbrain_ee.exits.calibration.ladder import (
     CANDIDATES,
     Search,
     at_choice_NT,
@@ -21,6 +20,7 @@ from speechbrain_ee.exits.ladder import (
     per_exit_ladder,
     single_ladder,
 )
+from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.trace_io import read_trace
 

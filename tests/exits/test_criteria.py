@@ -18,7 +18,7 @@ from speechbrain_ee.exits.criteria import (
     measure_all,
     measure_names,
 )
-from speechbrain_ee.exits.view import ExitView
+from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
 # three frames of three entries; the middle one is a blank (index 0)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits.crossfit import (
+from speechbrain_ee.exits.selector.crossfit import (
     cross_fitted,
     folds_by_group,
     speakers,

@@ -15,7 +15,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.ensemble import ExitCombination
+from speechbrain_ee.exits.ensemble.ensemble import ExitCombination
 from speechbrain_ee.models.heads import ExitOutput
 
 LAYERS = (2, 4, 6)
@@ -205,7 +205,7 @@ def test_file_gives_the_same_weights_and_the_same_bytes(tmp_path: Path):
 
 def test_yaml_takes_plain_lists():
     text = (
-        "combination: !new:speechbrain_ee.exits.ensemble.ExitCombination\n"
+        "combination: !new:speechbrain_ee.exits.ensemble.ensemble.ExitCombination\n"
         "  weights: [[1], [0.25, 0.75], [0.5, 0.2, 0.3]]\n"
     )
     assert load_hyperpyyaml(text)["combination"] == ExitCombination(WEIGHTS)

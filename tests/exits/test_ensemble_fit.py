@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding import greedy_tokens
-from speechbrain_ee.exits.ensemble_fit import ctc_loss, fit_combination
+from speechbrain_ee.exits.ensemble.ensemble_fit import ctc_loss, fit_combination
 from speechbrain_ee.models.heads import ExitOutput
 
 LAYERS = (2, 4, 6)

@@ -102,7 +102,9 @@ def test_parts_do_not_compare_again(monkeypatch):
     calls = []
     change = module.text_change
     monkeypatch.setattr(
-        module, "text_change", lambda *texts: (calls.append(1), change(*texts))[1]
+        module,
+        "text_change",
+        lambda *texts: (calls.append(1), change(*texts))[1],
     )
     evidence = evidence_of([["a", "b", "c"]] * 4)
     whole_NE = evidence.change_NE(1)

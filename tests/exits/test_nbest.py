@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits import beam as beam_module
-from speechbrain_ee.exits.beam import beam_search
+from speechbrain_ee.exits.criteria import beam as beam_module
 from speechbrain_ee.exits.criteria import (
     get_criterion,
     get_measure,
     measure_all,
 )
+from speechbrain_ee.exits.criteria.beam import beam_search
+from speechbrain_ee.exits.criteria.nbest import NBestPosterior, nbest_posterior
+from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.nbest import NBestPosterior, nbest_posterior
-from speechbrain_ee.exits.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
 WIDE = 512  # more than all prefixes and endings of four frames of four

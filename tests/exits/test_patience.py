@@ -16,8 +16,8 @@ from rapidfuzz.distance import Levenshtein
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.patience import window_scores
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.patience import window_scores
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.trace_io import read_trace
 

@@ -11,8 +11,8 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.ngram import EDGE, CharNgram
-from speechbrain_ee.exits.plausibility import (
+from speechbrain_ee.exits.criteria.ngram import EDGE, CharNgram
+from speechbrain_ee.exits.criteria.plausibility import (
     FLOOR,
     add_plausibility,
     measure_texts,

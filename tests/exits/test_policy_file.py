@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.policy_file import (
+from speechbrain_ee.exits.calibration.policy_file import (
     CalibrationSummary,
     ExitPolicy,
     read_policy,
     write_policy,
 )
-from speechbrain_ee.exits.shift import distributions
+from speechbrain_ee.exits.calibration.shift import distributions
 
 NUMBERS = st.floats(allow_nan=False)
 SCORES_NE = np.random.default_rng(0).normal(size=(60, 3)).round(3)

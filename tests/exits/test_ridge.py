@@ -9,8 +9,8 @@ Authors
 import numpy as np
 import pytest
 
-from speechbrain_ee.exits import ridge as module
-from speechbrain_ee.exits.ridge import Ridge
+from speechbrain_ee.exits.selector import ridge as module
+from speechbrain_ee.exits.selector.ridge import Ridge
 
 
 def data(count=40, features=5, targets=3, seed=0):

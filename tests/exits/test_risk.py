@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.risk import (
+from speechbrain_ee.exits.calibration.risk import (
     TEST_SHARE,
     check_method,
     guarantee,

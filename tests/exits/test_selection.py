@@ -16,9 +16,9 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.plausibility import measure_texts
-from speechbrain_ee.exits.selection import Selection
+from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.plausibility import measure_texts
+from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.trace import Trace
 from tests.spoken import spoken, texts
 
@@ -166,8 +166,8 @@ def test_other_exits_are_refused(fitted):
 def test_it_can_be_imported_alone():
     """The criteria that it combines are known without another import."""
     code = (
-        "from speechbrain_ee.exits.selection import COMBINED\n"
-        "from speechbrain_ee.exits.registry import criterion_names\n"
+        "from speechbrain_ee.exits.selector.selection import COMBINED\n"
+        "from speechbrain_ee.exits.criteria.registry import criterion_names\n"
         "assert {*COMBINED} <= {*criterion_names()}, criterion_names()\n"
     )
     done = subprocess.run(

@@ -14,9 +14,11 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.crossfit import cross_fitted
-from speechbrain_ee.exits.selector import LearnedSelector
-from speechbrain_ee.exits.selector_file import write_selector
+from speechbrain_ee.exits.selector.crossfit import cross_fitted
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import write_selector
+from speechbrain_ee.exits.selector.valued_words import ValuedWords
+from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     Trace,
@@ -24,8 +26,6 @@ from speechbrain_ee.exits.trace import (
     UtteranceRecord,
 )
 from speechbrain_ee.exits.trace_io import read_trace
-from speechbrain_ee.exits.valued_words import ValuedWords
-from speechbrain_ee.exits.words import WordReader
 from tests.exits.selector_trace import synthetic_trace, true_scores
 
 

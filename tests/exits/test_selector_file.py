@@ -11,8 +11,11 @@ import json
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.selector import LearnedSelector
-from speechbrain_ee.exits.selector_file import read_selector, write_selector
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import (
+    read_selector,
+    write_selector,
+)
 from tests.exits.selector_trace import synthetic_trace
 
 

@@ -14,8 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits.decoding import greedy_tokens
-from speechbrain_ee.exits.sequences import (
+from speechbrain_ee.exits.criteria.sequences import (
     LAGS,
     LEAST_LOG,
     LEAST_LOG_PROB,
@@ -24,7 +23,8 @@ from speechbrain_ee.exits.sequences import (
     ctc_forward_per_frame,
     hidden_cosine,
 )
-from speechbrain_ee.exits.view import ExitView
+from speechbrain_ee.exits.criteria.view import ExitView
+from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
 
 

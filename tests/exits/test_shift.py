@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.exit_policy import CalibrationSummary, ExitPolicy
-from speechbrain_ee.exits.shift import (
+from speechbrain_ee.exits.calibration.exit_policy import (
+    CalibrationSummary,
+    ExitPolicy,
+)
+from speechbrain_ee.exits.calibration.shift import (
     KNOTS,
     ScoreDistribution,
     distributions,
     score_warnings,
     shift_warnings,
 )
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.trace_io import read_trace
 
 LAYERS = (2, 4, 6)

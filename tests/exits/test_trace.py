@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits import (
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
+from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.records import evidence_columns, first_gap
 from tests.exits.tiny_trace import HEADER, RECORDS
 

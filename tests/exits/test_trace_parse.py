@@ -11,10 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits import (
-    read_trace,
-    write_trace,
-)
+from speechbrain_ee.exits import read_trace, write_trace
 
 HEAD = '{"schema":"exit-trace/1","name":"m","decoding":"d","exit_layers":[2,4]}'
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from speechbrain_ee.exits.selector import LearnedSelector
-from speechbrain_ee.exits.words import WordReader
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.words import WordReader
 from tests.exits.selector_trace import synthetic_trace
 
 

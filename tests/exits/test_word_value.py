@@ -13,10 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.word_value import WordValue, word_gains
-from speechbrain_ee.exits.words import WORD_FEATURES, WordReader, WordTable
+from speechbrain_ee.exits.selector.word_value import WordValue, word_gains
+from speechbrain_ee.exits.selector.words import (
+    WORD_FEATURES,
+    WordReader,
+    WordTable,
+)
 
 MODEL = CharNgram.train(["the cat sat on the mat"])
 

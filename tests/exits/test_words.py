@@ -14,10 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.evidence import Evidence, text_change
-from speechbrain_ee.exits.ngram import CharNgram
-from speechbrain_ee.exits.word_changes import Transcript
-from speechbrain_ee.exits.words import WORD_FEATURES, WordReader, WordTable
+from speechbrain_ee.exits.selector.word_changes import Transcript
+from speechbrain_ee.exits.selector.words import (
+    WORD_FEATURES,
+    WordReader,
+    WordTable,
+)
 
 MODEL = CharNgram.train(["the cat sat on the mat", "a hat for the cat"])
 WORD = st.sampled_from(["the", "cat", "hat", "ca", "xq", "a"])
@@ -202,7 +206,7 @@ def test_without_words_or_entropy():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("speechbrain_ee.exits.words._REMEMBERED", 3)
+    monkeypatch.setattr("speechbrain_ee.exits.selector.words._REMEMBERED", 3)
     reader = WordReader(MODEL)
     hyps = [["a", "a cat", "the cat"], ["hat", "a hat", "the hat"]]
     first = reader.table(evidence_of(hyps))
@@ -217,7 +221,7 @@ def test_memory_has_one_owner_and_is_bounded(monkeypatch):
     assert reader.memory(first) == {"the cat": 1}
     assert reader.memory(second) == {}
     assert reader.memory(first) == {}
-    monkeypatch.setattr("speechbrain_ee.exits.words._REMEMBERED", 3)
+    monkeypatch.setattr("speechbrain_ee.exits.selector.words._REMEMBERED", 3)
     reader.memory(first).update(zip("abcd", "abcd"))
     assert reader.memory(first) == {}
 
@@ -242,7 +246,7 @@ def test_sums_and_chosen_utterances(hyps):
 
 
 def test_a_word_s_score_is_that_of_its_place(monkeypatch):
-    monkeypatch.setattr("speechbrain_ee.exits.ngram._WORDS", 3)
+    monkeypatch.setattr("speechbrain_ee.exits.criteria.ngram._WORDS", 3)
     for order in (1, 2, 5, 10):
         model = CharNgram.train(["the cat sat on the mat", "a cat"], order)
         for text in ("cat the cat", "A  cat", "xcat cat", "cat", "", "t cat"):

@@ -9,6 +9,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.trace import (
     ExitRecord,
@@ -16,7 +17,6 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.zscores import ZScores
 
 NAMES = ("entropy", "max_prob")
 

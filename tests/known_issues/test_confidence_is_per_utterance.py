@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from speechbrain_ee.exits.criteria import measure_all
-from speechbrain_ee.exits.view import ExitView
+from speechbrain_ee.exits.criteria.view import ExitView
 
 LENGTHS = (9, 4, 6)
 EXITS = 3

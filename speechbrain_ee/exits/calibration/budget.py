@@ -1,0 +1,264 @@
+"""Budgets: what a calibrated policy must hold.
+
+A budget turns a choice of exits into one *loss* per utterance, scaled so
+that the budget holds exactly if the mean loss is at most 0. All methods of
+:mod:`speechbrain_ee.exits.calibration.risk` work on such losses.
+
+Axes: N utterances, E exits, T candidate policies.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+
+FORMS = (
+    "layers=8.5 (encoder layers per utterance, on average), "
+    "macs=4.2e9 or macs=4.2G (multiply-accumulates per utterance, on "
+    "average), wer=+0.5 (word error rate at most 0.5 points above the last "
+    "exit's), wer=+5% (at most 5 % above it, relative)"
+)
+_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
+_PATTERNS = {
+    "layers": rf"layers={_NUMBER}()",
+    "macs": rf"macs={_NUMBER}([kMGT]?)",
+    "wer_points": rf"wer=\+{_NUMBER}()",
+    "wer_percent": rf"wer=\+{_NUMBER}()\s*%",
+}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What every exit does to every utterance of a calibration set.
+
+    Arguments
+    ---------
+    errors_NE : array of shape (N, E)
+        Word errors.
+    words_N : array of shape (N,)
+        Words of each reference.
+    layers_E : array of shape (E,)
+        Encoder layer of each exit.
+    macs_NE : array of shape (N, E), optional
+        Multiply-accumulates up to each exit, the criterion included.
+    """
+
+    errors_NE: NDArray[np.integer]
+    words_N: NDArray[np.integer]
+    layers_E: NDArray[np.integer]
+    macs_NE: NDArray[np.floating] | None = None
+
+    def __len__(self) -> int:
+        return len(self.words_N)
+
+    @property
+    def layers_NE(self) -> NDArray[np.float64]:
+        """Layers up to each exit, for every utterance."""
+        return np.broadcast_to(
+            self.layers_E.astype(np.float64), self.errors_NE.shape
+        )
+
+    def select(self, rows: NDArray[np.integer]) -> "Outcomes":
+        """Some of the utterances.
+
+        Arguments
+        ---------
+        rows : array of int
+            Their positions.
+
+        Returns
+        -------
+        Outcomes
+        """
+        return Outcomes(
+            self.errors_NE[rows],
+            self.words_N[rows],
+            self.layers_E,
+            None if self.macs_NE is None else self.macs_NE[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An upper bound on compute or on the excess word error rate.
+
+    Arguments
+    ---------
+    kind : str
+        ``layers`` or ``macs`` (averages per utterance), ``wer_points``
+        (absolute) or ``wer_percent`` (relative excess over the last exit).
+    value : float
+        The bound.
+
+    Example
+    -------
+    >>> Budget.parse("wer=+5%")
+    Budget(kind='wer_percent', value=5.0)
+    >>> str(Budget.parse("macs=4.2G"))
+    'macs=4.2G'
+    """
+
+    kind: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read a budget as a user writes it.
+
+        Arguments
+        ---------
+        text : str
+            One of the forms that the error message lists.
+
+        Returns
+        -------
+        Budget
+
+        Raises
+        ------
+        InputError
+            If it is none of them.
+        """
+        for kind, pattern in _PATTERNS.items():
+            found = re.fullmatch(pattern, str(text).strip())
+            if found is None:
+                continue
+            value = float(found[1]) * _PREFIXES[found[2]]
+            if math.isfinite(value) and (value > 0 or kind.startswith("wer")):
+                return cls(kind, value)
+        raise InputError(
+            f"budget {str(text)!r} is not understood; valid forms: {FORMS}."
+        )
+
+    def __str__(self) -> str:
+        if self.kind == "layers":
+            return f"layers={self.value:.12g}"
+        if self.kind == "macs":
+            for prefix in ("T", "G", "M", "k"):
+                if self.value >= _PREFIXES[prefix]:
+                    scaled = self.value / _PREFIXES[prefix]
+                    return f"macs={scaled:.12g}{prefix}"
+            return f"macs={self.value:.12g}"
+        percent = "%" if self.kind == "wer_percent" else ""
+        return f"wer=+{self.value:.12g}{percent}"
+
+    @property
+    def on_compute(self) -> bool:
+        """Whether it bounds compute; else it bounds errors."""
+        return self.kind in ("layers", "macs")
+
+    @property
+    def words(self) -> str:
+        """The budget as a clause."""
+        number = f"{self.value:.6g}"
+        return {
+            "layers": f"at most {number} encoder layers per utterance",
+            "macs": f"at most {self.value:.4g} multiply-accumulates per "
+            f"utterance",
+            "wer_points": f"a word error rate at most {number} points above "
+            f"the last exit's",
+            "wer_percent": f"a word error rate at most {number} % (relative) "
+            f"above the last exit's",
+        }[self.kind]
+
+    def costs_NE(self, outcomes: Outcomes) -> NDArray[np.float64]:
+        """The compute that counts: MACs for a MAC budget, else layers.
+
+        Arguments
+        ---------
+        outcomes : Outcomes
+            Of the calibration set.
+
+        Returns
+        -------
+        array of shape (N, E)
+
+        Raises
+        ------
+        InputError
+            If the trace does not tell MACs and the budget needs them.
+        """
+        if self.kind != "macs":
+            return outcomes.layers_NE
+        if outcomes.macs_NE is None:
+            raise InputError(
+                f"budget {self}: the trace does not tell multiply-"
+                f"accumulates; give a budget in layers, for example "
+                f"layers={outcomes.layers_E.mean():.1f}."
+            )
+        return outcomes.macs_NE
+
+    def losses_NE(self, outcomes: Outcomes) -> NDArray[np.float64]:
+        """Loss of every exit: the budget holds if its mean is at most 0.
+
+        With e the word errors and w the words of an utterance, the loss at
+        exit k is ``e_k - e_E - w points/100`` or ``e_k - (1 + percent/100)
+        e_E`` for a word error budget, and ``cost_k - bound`` for a compute
+        budget. Sums, not ratios, so that the corpus-level word error rate
+        is what is bounded.
+
+        Arguments
+        ---------
+        outcomes : Outcomes
+            Of the calibration set.
+
+        Returns
+        -------
+        array of shape (N, E)
+
+        Example
+        -------
+        >>> outcomes = Outcomes(
+        ...     np.array([[3, 2]]), np.array([10]), np.array([4, 8])
+        ... )
+        >>> Budget("wer_points", 5).losses_NE(outcomes).tolist()
+        [[0.5, -0.5]]
+        >>> Budget("wer_percent", 25).losses_NE(outcomes).tolist()
+        [[0.5, -0.5]]
+        """
+        if self.on_compute:
+            return self.costs_NE(outcomes) - self.value
+        errors_NE = outcomes.errors_NE.astype(np.float64)
+        last_N1 = errors_NE[:, -1:]
+        if self.kind == "wer_points":
+            allowed_N1 = outcomes.words_N[:, None] * (self.value / 100)
+        else:
+            allowed_N1 = last_N1 * (self.value / 100)
+        return errors_NE - last_N1 - allowed_N1
+
+    def check(self, outcomes: Outcomes, source: str) -> None:
+        """Refuse a compute budget that no policy can hold.
+
+        Arguments
+        ---------
+        outcomes : Outcomes
+            Of the calibration set.
+        source : str
+            The trace, for the message.
+
+        Raises
+        ------
+        InputError
+            With the smallest possible value.
+        """
+        if not self.on_compute:
+            return
+        least = float(self.costs_NE(outcomes)[:, 0].mean())
+        # the same sum in another order may differ in the last digits
+        if self.value < least * (1 - 1e-12):
+            # rounded up, so that the value that is shown can be used
+            step = 10.0 ** (math.floor(math.log10(least)) - 5)
+            shown = math.ceil(least / step * (1 - 1e-12)) * step
+            raise InputError(
+                f"budget {self}: even the first exit takes more on "
+                f"{source}; the smallest possible value is "
+                f"{self.kind}={shown:.6g}."
+            )

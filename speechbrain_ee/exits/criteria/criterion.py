@@ -1,0 +1,149 @@
+"""What a measure and a criterion are.
+
+A *measure* turns what an exit put out into one number per utterance: raw
+evidence, recorded in a trace under the measure's name. A *criterion* turns
+evidence into scores, higher = more ready to stop.
+
+Axes: B utterances of a batch, N of a table, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from speechbrain_ee.exits.criteria.view import ExitView
+from speechbrain_ee.exits.evidence import Evidence
+
+Cost = Callable[[Any, int], Any]
+
+
+def per_entry(operations: int) -> Cost:
+    """Cost of so many operations per frame and vocabulary entry."""
+    return lambda frames, vocab: operations * frames * vocab
+
+
+def free(frames: Any, vocab: int) -> Any:
+    """Cost of table look-ups, not worth counting."""
+    return 0 * frames
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A registered measure.
+
+    Arguments
+    ---------
+    name : str
+        Key of its values in a trace, parameters included.
+    function : callable
+        From an :class:`~speechbrain_ee.exits.criteria.view.ExitView` to raw evidence
+        of shape (B,).
+    formula : str
+        The definition in one line.
+    source : str
+        Publication it comes from.
+    cost : callable
+        Frames and vocabulary entries to multiply-accumulates.
+    earlier : int
+        How many earlier exits it looks at: it has no value at the first
+        ``earlier`` exits.
+    hidden : bool
+        Whether it needs the hidden states.
+    always : bool
+        Whether it is cheap enough to be taken in every evaluation.
+    """
+
+    name: str
+    function: Callable[[ExitView], Tensor]
+    formula: str
+    source: str
+    cost: Cost
+    earlier: int = 0
+    hidden: bool = False
+    always: bool = True
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A registered criterion.
+
+    Arguments
+    ---------
+    name : str
+        Its name, parameters included.
+    function : callable
+        From :class:`~speechbrain_ee.exits.evidence.Evidence` to scores of
+        shape (N, E).
+    needs : tuple of str
+        Evidence it reads: measures, or ``transcripts``.
+    formula : str
+        The definition of what is thresholded, in one line.
+    source : str
+        Publication it comes from.
+    cost : callable
+        Frames and vocabulary entries to multiply-accumulates, those of the
+        measures it reads included.
+    baseline : bool
+        Whether it ignores the utterance (a fixed or a random exit).
+    same_as : str, optional
+        Criterion that orders utterances and exits the same way, so that one
+        threshold on either gives the same decisions.
+    """
+
+    name: str
+    function: Callable[[Evidence], NDArray[np.floating]] = field(repr=False)
+    needs: tuple[str, ...]
+    formula: str
+    source: str
+    cost: Cost = field(repr=False)
+    baseline: bool = False
+    same_as: str | None = None
+
+    def scores(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Scores at every exit, higher = more ready to stop.
+
+        Arguments
+        ---------
+        evidence : Evidence
+            With everything in ``needs``.
+
+        Returns
+        -------
+        array of shape (N, E)
+            Minus infinity where the criterion has nothing to go by yet.
+
+        Raises
+        ------
+        InputError
+            If evidence is missing.
+        """
+        scores_NE = np.asarray(self.function(evidence), dtype=np.float64)
+        return np.where(np.isnan(scores_NE), -np.inf, scores_NE)
+
+    def available(self, names: Iterable[str]) -> bool:
+        """Whether evidence of these names is enough for it."""
+        return set(self.needs) <= set(names)
+
+    def macs(self, frames: Any, vocab: int) -> Any:
+        """Declared cost at one exit for one utterance.
+
+        Arguments
+        ---------
+        frames : int or array
+            Encoder frames T.
+        vocab : int
+            Vocabulary entries V.
+
+        Returns
+        -------
+        int or array
+            Multiply-accumulates.
+        """
+        return self.cost(frames, vocab)

@@ -1,0 +1,55 @@
+"""Take all measures of a batch at an exit.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from speechbrain_ee.exits.criteria.registry import get_measure, measure_names
+from speechbrain_ee.exits.criteria.view import ExitView
+
+
+def measure_all(
+    view: ExitView, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Raw evidence for a batch at one exit.
+
+    Arguments
+    ---------
+    view : ExitView
+        The batch at the exit.
+    names : sequence of str, optional
+        The measures; by default all that are cheap enough to be always
+        taken. Those that need more than the view holds are left out.
+
+    Returns
+    -------
+    dict of str to tensor of shape (B,)
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> from speechbrain_ee.exits.criteria import measure_all
+    >>> output = SimpleNamespace(
+    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
+    ...     lengths_B=torch.tensor([2]),
+    ...     blank_index=0,
+    ... )
+    >>> round(measure_all(ExitView(output))["max_prob"].item(), 3)
+    0.75
+    """
+    measured = {}
+    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
+    for found in map(get_measure, measure_names() if names is None else names):
+        if names is None and not found.always:
+            continue
+        if found.earlier > len(view.earlier):
+            continue
+        if found.hidden and not has_hidden:
+            continue
+        measured[found.name] = found.function(view)
+    return measured

@@ -1,0 +1,149 @@
+"""How plausible a transcript reads: evidence from text alone.
+
+The measurements need a character n-gram model of the training transcripts
+and hypotheses, no model output: a finished trace can be given them, and a
+live system measures each exit's transcripts with the same function.
+
+Axes: B utterances of a batch, N of a table, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.registry import criterion
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.trace import Trace
+
+logger = logging.getLogger(__name__)
+
+# Nats per character of the least plausible transcript. A random string of
+# letters has about -5; nothing is counted below, and the empty transcript,
+# which says nothing, is put here.
+FLOOR = -20.0
+_FOREIGN = 0.9
+
+
+def measure_texts(
+    hyps: Sequence[str], model: CharNgram
+) -> dict[str, NDArray[np.float64]]:
+    """Measure some transcripts.
+
+    Arguments
+    ---------
+    hyps : sequence of B str
+        The transcripts.
+    model : CharNgram
+        Of the training transcripts.
+
+    Returns
+    -------
+    dict of str to array of shape (B,)
+        ``plausibility``, nats per character, at least :data:`FLOOR`;
+        ``unseen_words``, the share of words that are new.
+
+    Example
+    -------
+    >>> model = CharNgram.train(["the cat sat"])
+    >>> measured = measure_texts(["the cat", "txe ct", ""], model)
+    >>> measured["plausibility"].round(1).tolist(), measured["unseen_words"]
+    ([-0.5, -1.9, -20.0], array([0., 1., 1.]))
+    """
+    # Exits agree more often than not: each distinct text is read once.
+    known = {
+        text: (_plausibility(text, model), model.unseen_words(text))
+        for text in set(hyps)
+    }
+    table_B2 = np.array([known[text] for text in hyps]).reshape(-1, 2)
+    return {"plausibility": table_B2[:, 0], "unseen_words": table_B2[:, 1]}
+
+
+def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
+    """Give a trace the evidence ``plausibility`` and ``unseen_words``.
+
+    Arguments
+    ---------
+    trace : Trace
+        With transcripts at every exit.
+    model : CharNgram
+        Of the training transcripts.
+
+    Returns
+    -------
+    Trace
+        Evidence of these names that was there is replaced.
+
+    Raises
+    ------
+    InputError
+        If the trace has no transcripts.
+    """
+    texts = trace.evidence.transcripts()
+    flat = [text for row in texts for text in row]
+    measured = measure_texts(flat, model)
+    shape = trace.evidence.shape
+    unseen_NE = measured["unseen_words"].reshape(shape)
+    if len(unseen_NE) and unseen_NE[:, -1].mean() > _FOREIGN:
+        logger.warning(
+            "%s: %.0f %% of the words at the last exit are not in the "
+            "transcripts that the character n-gram model was built from; "
+            "plausibility says little here. Build it from transcripts of "
+            "the same language.",
+            trace.source,
+            100 * unseen_NE[:, -1].mean(),
+        )
+    for name, values in measured.items():
+        trace = trace.with_evidence(name, values.reshape(shape))
+    return trace
+
+
+@criterion(
+    "plausibility",
+    needs=("plausibility",),
+    formula="1/(C+1) sum_c ln p(c | characters before), end included",
+    source="character n-gram, Witten and Bell 1991, IEEE Trans. IT 37(4)",
+)
+def plausibility(evidence: Evidence) -> NDArray[np.floating]:
+    """Mean log-probability of the transcript's characters.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        With ``plausibility``.
+
+    Returns
+    -------
+    array of shape (N, E)
+    """
+    return evidence.column("plausibility")
+
+
+@criterion(
+    "unseen_words",
+    needs=("unseen_words",),
+    formula="words not in the training transcripts / words",
+    source="this project",
+)
+def unseen_words(evidence: Evidence) -> NDArray[np.floating]:
+    """Share of the transcript's words that training did not hold, negated.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        With ``unseen_words``.
+
+    Returns
+    -------
+    array of shape (N, E)
+    """
+    return -evidence.column("unseen_words")
+
+
+def _plausibility(text: str, model: CharNgram) -> float:
+    return max(model.per_char(text), FLOOR) if text.strip() else FLOOR

@@ -1,0 +1,286 @@
+"""The registries of measures and criteria: how to add one and find one.
+
+Most criteria read one measure and only say which way it points; others
+compare transcripts or combine evidence.
+
+Axes: B utterances of a batch.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criteria.criterion import (
+    Cost,
+    Criterion,
+    Measure,
+    free,
+    per_entry,
+)
+from speechbrain_ee.exits.criteria.parameters import Parameters, Range
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How to make a measure or criterion from its parameters."""
+
+    build: Callable[..., Any]
+    parameters: Parameters
+
+
+_MEASURES: dict[str, _Entry] = {}
+_CRITERIA: dict[str, _Entry] = {}
+
+
+def measure(
+    name: str,
+    *,
+    formula: str,
+    source: str,
+    higher_is_ready: bool | None = None,
+    cost: Cost | None = None,
+    earlier: int = 0,
+    hidden: bool = False,
+    always: bool = True,
+    same_as: str | None = None,
+    ranges: Mapping[str, Range] | None = None,
+) -> Callable[[Function], Function]:
+    """Register the decorated function as a measure.
+
+    Its keyword-only arguments are the parameters that a user may set, see
+    :func:`get_measure`.
+
+    Arguments
+    ---------
+    name : str
+        Key of its values in a trace.
+    formula : str
+        Definition in one line.
+    source : str
+        Publication.
+    higher_is_ready : bool, optional
+        Register the criterion of the same name, too: whether a larger value
+        speaks for stopping. Left out, the values only serve other criteria.
+    cost : callable, optional
+        Multiply-accumulates from frames and vocabulary; by default one per
+        frame and vocabulary entry.
+    earlier : int
+        How many earlier exits it looks at.
+    hidden : bool
+        Whether it needs the hidden states.
+    always : bool
+        Whether it is cheap enough to be taken in every evaluation.
+    same_as : str, optional
+        Of that criterion, see :class:`Criterion`.
+    ranges : mapping of str to pair of float, optional
+        Least and largest value of its parameters.
+
+    Returns
+    -------
+    callable
+        The decorator; it returns the function unchanged.
+    """
+    cost = cost or per_entry(1)
+
+    def register(function: Function) -> Function:
+        def build(full: str, **parameters: Any) -> Measure:
+            bound = partial(function, **parameters) if parameters else function
+            return Measure(
+                full, bound, formula, source, cost, earlier, hidden, always
+            )
+
+        def build_criterion(full: str, **parameters: Any) -> Criterion:
+            sign = 1.0 if higher_is_ready else -1.0
+            return Criterion(
+                full,
+                lambda evidence: sign * evidence.column(full),
+                (full,),
+                formula,
+                source,
+                cost,
+                same_as=same_as,
+            )
+
+        parameters = Parameters.of(function, ranges)
+        _add(_MEASURES, name, _Entry(build, parameters))
+        if higher_is_ready is not None:
+            _add(_CRITERIA, name, _Entry(build_criterion, parameters))
+        return function
+
+    return register
+
+
+def criterion(
+    name: str,
+    *,
+    needs: Sequence[str] | Callable[..., Sequence[str]] = (),
+    formula: str,
+    source: str,
+    cost: Cost = free,
+    baseline: bool = False,
+    ranges: Mapping[str, Range] | None = None,
+) -> Callable[[Function], Function]:
+    """Register the decorated function of evidence as a criterion.
+
+    Arguments
+    ---------
+    name : str
+        Its name.
+    needs : sequence of str, or callable
+        Evidence it reads: measures, or ``transcripts``. A callable gets the
+        parameters as keywords.
+    formula : str
+        Definition in one line.
+    source : str
+        Publication.
+    cost : callable
+        What scoring costs beyond the measures.
+    baseline : bool
+        Whether it ignores the utterance.
+    ranges : mapping of str to pair of float, optional
+        Least and largest value of its parameters.
+
+    Returns
+    -------
+    callable
+        The decorator; it returns the function unchanged.
+    """
+
+    def register(function: Function) -> Function:
+        known = Parameters.of(function, ranges)
+
+        def build(full: str, **parameters: Any) -> Criterion:
+            bound = partial(function, **parameters) if parameters else function
+            everything = {**known.defaults, **parameters}
+            read = tuple(needs(**everything) if callable(needs) else needs)
+            total = _with_measures(cost, read)
+            return Criterion(
+                full, bound, read, formula, source, total, baseline
+            )
+
+        _add(_CRITERIA, name, _Entry(build, known))
+        return function
+
+    return register
+
+
+def criterion_names() -> tuple[str, ...]:
+    """Names of all criteria, in order of registration.
+
+    Returns
+    -------
+    tuple of str
+
+    Example
+    -------
+    >>> from speechbrain_ee.exits.criteria import criterion_names
+    >>> "entropy" in criterion_names()
+    True
+    """
+    _fill()
+    return tuple(_CRITERIA)
+
+
+def measure_names() -> tuple[str, ...]:
+    """Names of all measures, in order of registration.
+
+    Returns
+    -------
+    tuple of str
+    """
+    _fill()
+    return tuple(_MEASURES)
+
+
+def get_criterion(name: str) -> Criterion:
+    """Look a criterion up.
+
+    Arguments
+    ---------
+    name : str
+        Its name, with parameters where the default is not wanted:
+        ``patience_transcript:patience=1``.
+
+    Returns
+    -------
+    Criterion
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or no such parameter.
+
+    Example
+    -------
+    >>> from speechbrain_ee.exits.criteria import get_criterion
+    >>> get_criterion("max_prob").needs
+    ('max_prob',)
+    """
+    return _get(_CRITERIA, "criterion", "criteria", name)
+
+
+def get_measure(name: str) -> Measure:
+    """Look a measure up.
+
+    Arguments
+    ---------
+    name : str
+        Its name, with parameters where the default is not wanted:
+        ``tsallis_min:alpha=0.5``.
+
+    Returns
+    -------
+    Measure
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or no such parameter.
+    """
+    return _get(_MEASURES, "measure", "measures", name)
+
+
+def _add(registry: dict[str, _Entry], name: str, entry: _Entry) -> None:
+    if name in registry:
+        raise ValueError(f"{name!r} is registered twice")
+    registry[name] = entry
+
+
+def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
+    """A criterion's own cost and that of the measures it reads.
+
+    Evidence that is no measure (transcripts, a language model's score) is
+    there anyway or charged by its criterion.
+    """
+
+    def total(frames: Any, vocab: int) -> Any:
+        measures = [n for n in needs if n.partition(":")[0] in _MEASURES]
+        costs = [cost, *(get_measure(name).cost for name in measures)]
+        return sum(each(frames, vocab) for each in costs)
+
+    return total
+
+
+def _fill() -> None:
+    """Whoever asks finds everything, whatever was imported before."""
+    importlib.import_module("speechbrain_ee.exits.criteria")
+
+
+def _get(registry: dict[str, _Entry], kind: str, kinds: str, name: str) -> Any:
+    _fill()
+    stem = name.partition(":")[0]
+    if stem not in registry:
+        raise InputError(
+            f"{kind} {stem!r} is not known; valid {kinds}: "
+            f"{', '.join(registry)}."
+        )
+    entry = registry[stem]
+    return entry.build(name, **entry.parameters.parse(kind, name))

@@ -1,0 +1,107 @@
+"""What a development set teaches about choosing exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.plausibility import add_plausibility
+from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.trace import Trace
+
+logger = logging.getLogger(__name__)
+
+# One criterion of each kind: frames, agreement of exits, spelling.
+COMBINED = ("entropy", "agreement", "plausibility")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A learned selector, a combination, and the n-gram model they read with.
+
+    Arguments
+    ---------
+    selector : LearnedSelector
+        Trained on the development set.
+    combination : ZScores
+        Of the criteria in :data:`COMBINED`, with its means.
+    language_model : CharNgram
+        Of the training transcripts.
+    """
+
+    selector: LearnedSelector
+    combination: ZScores
+    language_model: CharNgram
+
+    @classmethod
+    def fit(
+        cls, trace: Trace, texts: Sequence[str], seed: int = 0
+    ) -> "tuple[Selection, Trace]":
+        """Learn from a development trace.
+
+        Arguments
+        ---------
+        trace : Trace
+            Of data that the model was not trained on.
+        texts : sequence of str
+            Training transcripts.
+        seed : int
+            Of the selector's networks.
+
+        Returns
+        -------
+        selection : Selection
+            What was learned.
+        trace : Trace
+            The trace with the same evidence as :meth:`annotate` gives; its
+            ``learned`` scores are from fits without each utterance, so that
+            a policy can be calibrated on them.
+        """
+        model = CharNgram.train(texts)
+        selector, scores_NE = LearnedSelector.fit_left_out(
+            trace, texts, seed=seed
+        )
+        trace = add_plausibility(trace, model)
+        combination = ZScores.fit(
+            trace, [n for n in COMBINED if n in _known(trace)]
+        )
+        trace = trace.with_columns(
+            {
+                "learned": scores_NE,
+                "combination": combination.scores(trace.evidence),
+            }
+        )
+        return cls(selector, combination, model), trace
+
+    def annotate(self, trace: Trace) -> Trace:
+        """Give a trace the evidence that needs texts or was learned.
+
+        Arguments
+        ---------
+        trace : Trace
+            Of the same model.
+
+        Returns
+        -------
+        Trace
+            With ``plausibility``, ``unseen_words``, ``learned`` and
+            ``combination``.
+        """
+        trace = add_plausibility(trace, self.language_model)
+        return trace.with_columns(
+            {
+                "learned": self.selector.scores(trace.evidence),
+                "combination": self.combination.scores(trace.evidence),
+            }
+        )
+
+
+def _known(trace: Trace) -> set[str]:
+    """Criteria of which the trace has the evidence."""
+    names = {"agreement"} if trace.evidence.hyps is not None else set()
+    return names | set(trace.evidence_names)
