@@ -6,12 +6,14 @@ Authors
 
 import logging
 import os
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.console import WIDTH
 from speechbrain_ee.evaluation.operating_point import (
     criterion_macs,
     reference_words,
@@ -276,4 +278,14 @@ def _text(policy: ExitPolicy, warnings: list[str], out: Path) -> str:
         *(f"Warning      {warning}" for warning in warnings),
         f"Policy file  {out}",
     ]
-    return "\n".join(lines)
+    indent = " " * len("Guarantee    ")
+    return "\n".join(
+        textwrap.fill(
+            line,
+            WIDTH,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+    )

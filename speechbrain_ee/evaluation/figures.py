@@ -23,8 +23,8 @@ from matplotlib.lines import Line2D
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.aspect import Aspect, has_close_up
 from speechbrain_ee.evaluation.families import leaders
+from speechbrain_ee.evaluation.labels import label, policy_letter
 from speechbrain_ee.evaluation.panel import FIXED_LABEL, fill_panel
-from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import INK, PALE, family
 
 # A PDF embeds its fonts; how is of no interest beside a report.
@@ -206,8 +206,10 @@ def _legend(
     entries["WER of the last exit kept"] = Line2D(
         [], [], ls="", marker="D", color="white", mec=INK, mew=1.6, ms=6
     )
-    if any(a.policies for a in analyses):
-        entries["policy"] = Line2D(
+    # the same policies on every set that has any
+    policies = max((a.policies for a in analyses), key=len)
+    for number, policy in enumerate(policies):
+        entries[f"policy {policy_letter(number)}: {policy.name}"] = Line2D(
             [], [], ls="", marker="*", color="white", mec=INK, mew=0.8, ms=12
         )
     rows = math.ceil(len(entries) / (2 * panels.shape[1]))

@@ -11,6 +11,7 @@ from typing import Any
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.families import Leaders, leaders
 from speechbrain_ee.evaluation.figures import aspects, draw_panel, figure_bytes
+from speechbrain_ee.evaluation.labels import policy_letter
 from speechbrain_ee.evaluation.markup import DASH, named, soft, table
 from speechbrain_ee.evaluation.panel import FIXED_LABEL
 from speechbrain_ee.evaluation.sections import section
@@ -141,8 +142,10 @@ def _keys(analyses: Sequence[SetAnalysis], leading: Leaders) -> str:
         f'<path d="M15 .5 19.5 5 15 9.5 10.5 5z" fill="none" '
         f'stroke="{INK}" stroke-width="1.5"/>'
     )
-    if any(a.policies for a in analyses):
-        entries["policy"] = (
+    # the same policies on every set that has any
+    policies = max((a.policies for a in analyses), key=len)
+    for number, policy in enumerate(policies):
+        entries[f"policy {policy_letter(number)}: {policy.name}"] = (
             f'<path d="M15 0 16.5 3.6 20 3.8 17.3 6.2 18.2 10 15 8 11.8 10 '
             f'12.7 6.2 10 3.8 13.5 3.6z" fill="{INK}"/>'
         )

@@ -97,3 +97,23 @@ def number(value: Cell) -> str:
     ('5.00', '')
     """
     return "" if value is None else f"{float(value):.2f}"
+
+
+def policy_letter(number: int) -> str:
+    """The letter that marks a policy in figures.
+
+    Arguments
+    ---------
+    number : int
+        Its place among the given policies, counted from 0.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> policy_letter(1)
+    'B'
+    """
+    return chr(ord("A") + number % 26)

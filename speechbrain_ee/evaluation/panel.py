@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.aspect import Aspect, set_axes
 from speechbrain_ee.evaluation.curve import Curve
+from speechbrain_ee.evaluation.labels import label, policy_letter
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
-from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import INK, ORACLE, PALE, SOFT, look
 
 FIXED_LABEL = "fixed exit after layer L"
@@ -212,7 +212,7 @@ def _fixed(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
 
 
 def _policies(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
-    for policy in analysis.policies:
+    for number, policy in enumerate(analysis.policies):
         place = aspect.place(policy.point)
         colour, _ = look(policy.criterion)
         panel.plot(
@@ -225,15 +225,16 @@ def _policies(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
             zorder=9,
         )
         panel.annotate(
-            policy.name,
+            policy_letter(number),
             place,
-            (-7, -5),
+            (0, 7),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="center",
+            va="bottom",
             fontsize=8.5,
+            fontweight="bold",
             color=INK,
-            zorder=6.5,
+            zorder=9,
             annotation_clip=True,
             bbox=_BACKED,
         )

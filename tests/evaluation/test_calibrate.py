@@ -70,7 +70,7 @@ def test_end_to_end(trace_path, tmp_path, budget, method, per_exit):
     assert known.avg_layer == pytest.approx(layers, abs=1e-3)
     assert (known.sets, known.utterances, known.words) == (("easy",), 300, 3000)
     assert f"{known.wer:.2f} % WER" in text
-    assert policy.guarantee in text
+    assert policy.guarantee in " ".join(text.split())  # lines are wrapped
     assert str(out) in text
     if budget == "layers=5":
         assert known.avg_layer <= 5

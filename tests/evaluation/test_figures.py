@@ -218,19 +218,19 @@ def test_legend_names_what_stands_out_and_nothing_else(sets, leading):
             "fixed exit after layer L",
             "other criteria, colour by family",
             "WER of the last exit kept",
-            "policy",
+            "policy A: my <policy>",
         ]
     )
 
 
-def test_policies_are_stars_with_their_name(sets):
+def test_policies_are_stars_with_their_letter(sets):
     analysis = sets["other"]
     panel = panel_of(analysis, axis="avg_macs", close=True)
     [star] = [line for line in panel.lines if line.get_marker() == "*"]
     point = analysis.policies[0].point
     place = (star.get_xdata()[0], star.get_ydata()[0])
     assert place == pytest.approx((point.avg_macs * 1e-9, point.wer))
-    assert "my <policy>" in [text.get_text() for text in panel.texts]
+    assert "A" in [text.get_text() for text in panel.texts]
 
 
 def test_close_up_shows_the_way_from_the_oracle_to_the_last_exit(sets):

@@ -89,7 +89,7 @@ def test_bad_input_leaves_no_file(tmp_path, monkeypatch, change, said):
     trace = spoken()
     for name, rows in (("dev.jsonl", 60), ("few.jsonl", 12)):
         write_trace(tmp_path / name, trace.header, trace.records[:rows])
-    (tmp_path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    (tmp_path / "latin.txt").write_bytes("caxf\u00e9\n".encode("latin-1"))
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(InputError, match=said):
         learn_command(**{"trace": "dev.jsonl", "out": "out", **change})
