@@ -118,6 +118,22 @@ class ExitEvaluation:
             for method in ("ltt", "naive")
         )
 
+    def selection_facts(self) -> dict[str, str]:
+        """What a report should say about the learned selector.
+
+        Returns
+        -------
+        dict of str to str
+            Empty if none was learned.
+        """
+        if self.selection is None:
+            return {}
+        shares = self.selection.selector.explain().items()
+        text = ", ".join(f"{name} {100 * s:.0f} %" for name, s in shares)
+        return {
+            "Evidence that the learned selector's predictions rest on": text
+        }
+
     def evaluate_exits(
         self, name: str, test_set: Any, loader_options: dict[str, Any]
     ) -> Trace:

@@ -113,3 +113,14 @@ def test_command_line_goes_on_from_there(finished, tmp_path, capsys):
     assert (out.parent / read_policy(out).selector).resolve() == (
         (save / SELECTOR).resolve()
     )
+
+
+def test_report_says_what_the_selector_rests_on(finished):
+    """A family of evidence each, as percent."""
+    folder, _ = finished
+    report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
+    ((name, text),) = report["extra"].items()
+    assert "learned selector" in name
+    shares = [float(part.split()[1]) for part in text.split(", ")]
+    assert len(shares) == 5
+    assert sum(shares) == pytest.approx(100, abs=3)  # rounded

@@ -92,6 +92,7 @@ def main() -> None:
             traces,
             hparams["report_folder"],
             title=hparams["system_name"],
+            extra=brain.selection_facts(),
             policies=brain.policies,
         )
         sys.stdout.write(console_tables(report) + "\n")
