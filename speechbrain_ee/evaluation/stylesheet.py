@@ -23,7 +23,7 @@ STYLESHEET = (
   --pale: #78818e; --bad: #ff9a70; --oracle: #2cc79a; --c0: #4aa3df;
   --c1: #f0b73c; --c2: #f4661f; --c3: #e3a0c6; --c4: #a5d8f5;
   --c5: #f4f08a; --c6: #8c7355; } }
-body { margin: 0 auto; max-width: 66rem; padding: 2.5rem 1.5rem 4rem;
+body { margin: 0 auto; max-width: 74rem; padding: 2.5rem 1.5rem 4rem;
   background: var(--back); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
