@@ -98,9 +98,9 @@ def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
             trace.source,
             100 * unseen_NE[:, -1].mean(),
         )
-    for name, values in measured.items():
-        trace = trace.with_evidence(name, values.reshape(shape))
-    return trace
+    return trace.with_columns(
+        {name: values.reshape(shape) for name, values in measured.items()}
+    )
 
 
 @criterion(

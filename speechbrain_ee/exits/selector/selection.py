@@ -4,17 +4,13 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.plausibility import add_plausibility
 from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.trace import Trace
-
-logger = logging.getLogger(__name__)
 
 # One criterion of each kind: frames, agreement of exits, spelling.
 COMBINED = ("entropy", "agreement", "plausibility")
@@ -22,7 +18,9 @@ COMBINED = ("entropy", "agreement", "plausibility")
 
 @dataclass(frozen=True)
 class Selection:
-    """A learned selector, a combination, and the n-gram model they read with.
+    """A learned selector and a combination of criteria.
+
+    Both read with the selector's character n-gram model.
 
     Arguments
     ---------
@@ -30,13 +28,10 @@ class Selection:
         Trained on the development set.
     combination : ZScores
         Of the criteria in :data:`COMBINED`, with its means.
-    language_model : CharNgram
-        Of the training transcripts.
     """
 
     selector: LearnedSelector
     combination: ZScores
-    language_model: CharNgram
 
     @classmethod
     def fit(
@@ -62,11 +57,10 @@ class Selection:
             ``learned`` scores are from fits without each utterance, so that
             a policy can be calibrated on them.
         """
-        model = CharNgram.train(texts)
         selector, scores_NE = LearnedSelector.fit_left_out(
-            trace, texts, seed=seed
+            trace, texts, references=False, seed=seed
         )
-        trace = add_plausibility(trace, model)
+        trace = add_plausibility(trace, selector.language_model)
         combination = ZScores.fit(
             trace, [n for n in COMBINED if n in _known(trace)]
         )
@@ -76,7 +70,7 @@ class Selection:
                 "combination": combination.scores(trace.evidence),
             }
         )
-        return cls(selector, combination, model), trace
+        return cls(selector, combination), trace
 
     def annotate(self, trace: Trace) -> Trace:
         """Give a trace the evidence that needs texts or was learned.
@@ -92,7 +86,7 @@ class Selection:
             With ``plausibility``, ``unseen_words``, ``learned`` and
             ``combination``.
         """
-        trace = add_plausibility(trace, self.language_model)
+        trace = add_plausibility(trace, self.selector.language_model)
         return trace.with_columns(
             {
                 "learned": self.selector.scores(trace.evidence),
