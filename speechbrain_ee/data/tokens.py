@@ -23,7 +23,8 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
     ---------
     hparams : mapping
         Uses ``save_folder``, ``output_neurons``, ``token_type``,
-        ``train_csv``.
+        ``train_csv``; for attention decoders also ``bos_index`` and
+        ``eos_index``, the tokens for the beginning and the end.
 
     Returns
     -------
@@ -52,6 +53,8 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             annotation_read="wrd",
             model_type=kind,
             character_coverage=1.0,
+            bos_id=hparams.get("bos_index", -1),
+            eos_id=hparams.get("eos_index", -1),
         )
     except (RuntimeError, ValueError, OSError) as error:
         cause = " ".join(str(error).split())
@@ -67,8 +70,26 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"{hparams['save_folder']} has {pieces} tokens; set "
             f"output_neurons to {pieces}, or train in a new output_folder."
         )
+    _check_special(tokenizer, hparams)
     _check_coverage(tokenizer, hparams)
     return tokenizer
+
+
+def _check_special(
+    tokenizer: SentencePiece, hparams: Mapping[str, Any]
+) -> None:
+    """Raise InputError if beginning or end are pieces of transcripts."""
+    known = {
+        "bos_index": tokenizer.sp.bos_id(),
+        "eos_index": tokenizer.sp.eos_id(),
+    }
+    for key, index in known.items():
+        if hparams.get(key, -1) != index:
+            raise InputError(
+                f"{key}: {hparams.get(key)}, but the tokenizer in "
+                f"{hparams['save_folder']} was made with {index} (-1: "
+                "without). Train in a new output_folder."
+            )
 
 
 def _check_coverage(

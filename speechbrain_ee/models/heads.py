@@ -29,6 +29,9 @@ class ExitOutput:
         Index of CTC's blank token.
     hidden_BTD : torch.Tensor, optional
         Hidden states that the exit read, shape (B, T, D).
+    attention_BSV : torch.Tensor, optional
+        Log-probabilities of an attention decoder for every next token of
+        given transcripts, shape (B, S, V).
     """
 
     log_probs_BTV: Tensor
@@ -36,6 +39,7 @@ class ExitOutput:
     layer: int
     blank_index: int = 0
     hidden_BTD: Tensor | None = None
+    attention_BSV: Tensor | None = None
 
 
 class CTCHeads(nn.Module):

@@ -4,9 +4,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.state import EncoderState
@@ -21,18 +24,34 @@ class EarlyExitModel(nn.Module):
         The layer-wise encoder.
     heads : CTCHeads
         One head per exit.
+    attention : AttentionHeads, optional
+        Decoders beside the CTC heads. They never run in :meth:`step`: an
+        exit is chosen first, or decoding is asked for.
     """
 
-    def __init__(self, encoder: MultiExitEncoder, heads: CTCHeads):
+    def __init__(
+        self,
+        encoder: MultiExitEncoder,
+        heads: CTCHeads,
+        attention: AttentionHeads | None = None,
+    ):
         super().__init__()
-        if encoder.num_exits != heads.num_exits:
+        for each in (heads, attention):
+            if each is not None and encoder.num_exits != each.num_exits:
+                raise InputError(
+                    f"exit_layers: the encoder has {encoder.num_exits} exits "
+                    f"and there are {each.num_exits} heads; build both from "
+                    "the same `exit_layers`."
+                )
+        if attention is not None and attention.vocab_size != heads.vocab_size:
             raise InputError(
-                f"exit_layers: the encoder has {encoder.num_exits} exits and "
-                f"there are {heads.num_exits} heads; build both from the same "
-                "`exit_layers`."
+                f"output_neurons: the CTC heads have {heads.vocab_size} "
+                f"tokens and the attention heads {attention.vocab_size}; "
+                "build both from the same `output_neurons`."
             )
         self.encoder = encoder
         self.heads = heads
+        self.attention = attention
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
@@ -62,7 +81,12 @@ class EarlyExitModel(nn.Module):
         exit = self.exit_layers.index(state.depth) + 1
         return state, self.heads(exit, state)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[ExitOutput]:
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor,
+        tokens_BS: Tensor | None = None,
+    ) -> list[ExitOutput]:
         """All exits of a batch.
 
         Arguments
@@ -71,6 +95,9 @@ class EarlyExitModel(nn.Module):
             Waveforms, shape (B, samples).
         wav_lens : torch.Tensor
             Lengths relative to the longest, shape (B,).
+        tokens_BS : torch.Tensor, optional
+            Transcripts behind the token for their beginning, shape (B, S);
+            the attention heads predict their tokens.
 
         Returns
         -------
@@ -79,8 +106,11 @@ class EarlyExitModel(nn.Module):
         """
         state = self.start(wavs, wav_lens)
         outputs = []
-        for _ in self.exit_layers:
+        for exit, _ in enumerate(self.exit_layers, start=1):
             state, output = self.step(state)
+            if tokens_BS is not None and self.attention is not None:
+                predicted_BSV = self.attention(exit, output, tokens_BS)
+                output = replace(output, attention_BSV=predicted_BSV)
             outputs.append(output)
         return outputs
 
@@ -102,6 +132,11 @@ class EarlyExitModel(nn.Module):
                 f"exit: {exits} is not an exit of this model; it has the "
                 f"exits 1 to {len(self.exit_layers)}."
             )
+        attention = self.attention
+        if attention is not None:
+            attention = attention.truncated(exits)
         return EarlyExitModel(
-            self.encoder.truncated(exits), self.heads.truncated(exits)
+            self.encoder.truncated(exits),
+            self.heads.truncated(exits),
+            attention,
         ).train(self.training)

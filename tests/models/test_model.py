@@ -68,6 +68,25 @@ def test_no_layer_above_the_exit_runs(exit: int) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+@torch.no_grad()
+def test_decoders_run_only_where_asked(kind: str) -> None:
+    """Never on the way to an exit; with transcripts once at every exit."""
+    model = tiny_model(exit_layers=EXITS, attention=kind)
+    calls = []
+    for decoder in model.attention.decoders:
+        for layer in decoder.layers:
+            layer.register_forward_hook(lambda *_: calls.append(1))
+    batch = padded([noise(7000)])
+    state = model.start(*batch)
+    while state.depth < EXITS[-1]:
+        state, _ = model.step(state)
+    model(*batch)
+    assert not calls
+    model(*batch, torch.tensor([[1, 4, 3]]))
+    assert len(calls) == len(EXITS) * len(model.attention.decoders[0].layers)
+
+
 @torch.no_grad()
 def test_forward_runs_every_layer_once() -> None:
     """All exits in one pass: no layer runs twice for two exits."""
