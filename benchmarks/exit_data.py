@@ -23,7 +23,7 @@ from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.ensemble.ensemble import ExitCombination
 from speechbrain_ee.exits.ensemble.ensemble_fit import Batch
 from speechbrain_ee.exits.scoring import edit_counts
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
 
 
 @dataclass(frozen=True)

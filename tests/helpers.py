@@ -18,16 +18,20 @@ from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
 from speechbrain.processing.features import InputNormalization
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
-from torch import Tensor
+from torch import Tensor, nn
 
+from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.features import LogMel
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
 from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.schedules import WarmupCooldown
+from speechbrain_ee.training.systems import (
+    CTCAttentionEarlyExitBrain,
+    CTCEarlyExitBrain,
+)
 
 N_MELS = 16
 VOCAB = 7
@@ -78,13 +82,15 @@ def tiny_model(
     mask_padding: bool = True,
     layerdrop_prob: float = 0.0,
     tied: bool = False,
+    attention: str | None = None,
     seed: int = 0,
     **stack_options: Any,
 ) -> EarlyExitModel:
     """A whole model in evaluation mode, built from a copy of ``stack``.
 
     A copy, because the encoder rebuilds layers in place and tests compare
-    with the stack as SpeechBrain made it.
+    with the stack as SpeechBrain made it. ``attention`` is the kind of
+    decoders beside the CTC heads, ``shared`` or ``separate``.
     """
     torch.manual_seed(seed)
     stack = tiny_stack(**stack_options) if stack is None else stack
@@ -110,7 +116,39 @@ def tiny_model(
     )
     d_model = stack.encoder.norm.norm.normalized_shape[0]
     heads = CTCHeads(exit_layers, d_model, VOCAB, tied=tied)
-    return EarlyExitModel(encoder, heads).eval()
+    decoders = attention and tiny_attention(attention, exit_layers, d_model)
+    return EarlyExitModel(encoder, heads, decoders).eval()
+
+
+def tiny_attention(
+    decoders: str = "shared",
+    exit_layers: Sequence[int] = EXITS,
+    d_model: int = 16,
+    num_layers: int = 2,
+    **options: Any,
+) -> AttentionHeads:
+    """Attention heads in evaluation mode, without dropout."""
+    return AttentionHeads(
+        exit_layers,
+        d_model,
+        VOCAB,
+        decoders=decoders,
+        num_layers=num_layers,
+        nhead=2,
+        d_ffn=2 * d_model,
+        dropout=0.0,
+        **options,
+    ).eval()
+
+
+def shaken(module: nn.Module, seed: int = 0, by: float = 0.3) -> nn.Module:
+    """The same module, no parameter at its initial zero or one any more."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += by * noise
+    return module
 
 
 def noise(samples: int, seed: int = 0) -> Tensor:
@@ -153,12 +191,18 @@ def tone_utterance(tokens: Sequence[int], seed: int = 0) -> Tensor:
     return wav + 0.003 * torch.randn(len(wav), generator=generator)
 
 
-def tone_dataset(utterances: int = 8, seed: int = 0) -> DynamicItemDataset:
-    """Utterances of 4 to 6 tones; the transcript names the tones."""
+def tone_dataset(
+    utterances: int = 8, seed: int = 0, first: int = 1
+) -> DynamicItemDataset:
+    """Utterances of 4 to 6 tones; the transcript names the tones.
+
+    The tones are numbered from ``first``: 3 where 1 and 2 are the tokens for
+    beginning and end.
+    """
     generator = torch.Generator().manual_seed(seed)
     rows = {}
     for n in range(utterances):
-        tokens = torch.randint(1, VOCAB, (4 + n % 3,), generator=generator)
+        tokens = torch.randint(first, VOCAB, (4 + n % 3,), generator=generator)
         wav = tone_utterance(tokens.tolist(), seed=n)
         rows[f"utt{n}"] = {
             "sig": wav,
@@ -183,11 +227,20 @@ def tiny_brain(
     model: EarlyExitModel | None = None,
     epochs: int = 1,
     lr: float = 0.001,
-    brain_class: type[CTCEarlyExitBrain] = CTCEarlyExitBrain,
+    brain_class: type[CTCEarlyExitBrain] | None = None,
     **overrides: Any,
 ) -> CTCEarlyExitBrain:
-    """A real Brain that trains, logs and saves below ``folder``."""
+    """A real Brain that trains, logs and saves below ``folder``.
+
+    Without a ``brain_class`` it trains all heads that the model has.
+    """
     model = tiny_model() if model is None else model
+    if brain_class is None:
+        brain_class = (
+            CTCEarlyExitBrain
+            if model.attention is None
+            else CTCAttentionEarlyExitBrain
+        )
     counter = EpochCounter(limit=epochs)
     schedule = WarmupCooldown(lr, warmup_share=0.1, cooldown_share=0.5)
     hparams = {
@@ -197,6 +250,9 @@ def tiny_brain(
         "lr_annealing": schedule,
         "wav_augment": None,
         "exit_weights": None,
+        "attention_exit_weights": None,
+        "ctc_weight": 0.3,
+        "label_smoothing": 0.0,
         "checkpoint_rule": "last_exit",
         "keep_checkpoints": 1,
         "average_checkpoints": 1,

@@ -1,4 +1,4 @@
-"""Brain classes: how SpeechBrain trains and evaluates a multi-exit model.
+"""The Brain: how SpeechBrain trains and evaluates a multi-exit model.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,7 @@ from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.evaluation import ExitEvaluation
-from speechbrain_ee.training.losses import (
-    ctc_exit_losses,
-    exit_weights,
-    joint_loss,
-)
+from speechbrain_ee.training.losses import joint_loss
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
     ExitErrorRates,
@@ -62,15 +58,14 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         super().__init__(*args, **kwargs)
         self.tokenizer = tokenizer
         self.exit_layers = self.modules.model.exit_layers
-        self.exit_weights = exit_weights(
-            self.hparams.exit_weights, len(self.exit_layers)
-        )
+        self.loss_weights = self.weights_by_head()
         self.collapse_monitor = BlankCollapseMonitor(
             self.hparams.blank_collapse_epochs
         )
         # A wrong rule must not wait for the end of the first epoch, nor a
         # wrong budget for the end of training.
         selection_wer([0.0], self.hparams.checkpoint_rule)
+        self.check_evaluation()
         check_exit_budget(
             getattr(self.hparams, "exit_budget", None), self.exit_layers
         )
@@ -81,15 +76,28 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
                 "clipping out with a large number, for example 1.0e+9."
             )
         self.recorder: TraceRecorder | None = None
-        self.exit_loss_means = ExitLosses(self.exit_layers)
+        self.exit_loss_means = {
+            head: ExitLosses(self.exit_layers) for head in self.loss_weights
+        }
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable(
-                "exit_losses", self.exit_loss_means
-            )
+            for head, means in self.exit_loss_means.items():
+                self.checkpointer.add_recoverable(f"{head}_losses", means)
 
-    def exit_losses(self, outputs: Sequence[ExitOutput], batch: Any) -> Tensor:
-        """The loss of every exit, shape (E,); what subclasses define."""
+    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
+        """Weights of every exit's loss, for each kind of head."""
         raise NotImplementedError
+
+    def exit_losses(
+        self, outputs: Sequence[ExitOutput], batch: Any
+    ) -> Mapping[str, Tensor]:
+        """Losses of every exit, shape (E,), for each kind of head."""
+        raise NotImplementedError
+
+    def decoder_tokens(
+        self, batch: Any, stage: sb.Stage, rows: int
+    ) -> Tensor | None:
+        """What attention decoders read, shape (B, S); None without them."""
+        return None
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
         """All exits of a batch.
@@ -110,7 +118,8 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         wavs, wav_lens = batch.sig
         if stage == sb.Stage.TRAIN and self.hparams.wav_augment is not None:
             wavs, wav_lens = self.hparams.wav_augment(wavs, wav_lens)
-        return self.modules.model(wavs, wav_lens)
+        tokens_BS = self.decoder_tokens(batch, stage, len(wavs))
+        return self.modules.model(wavs, wav_lens, tokens_BS)
 
     def compute_objectives(
         self, outputs: Any, batch: Any, stage: sb.Stage
@@ -131,8 +140,9 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         torch.Tensor
             A scalar.
         """
-        losses_E = self.exit_losses(outputs, batch)
-        self.exit_loss_means.append(losses_E)
+        losses = self.exit_losses(outputs, batch)
+        for head, losses_E in losses.items():
+            self.exit_loss_means[head].append(losses_E)
         if stage == sb.Stage.VALID:
             hyps = [
                 [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -144,7 +154,33 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             self.recorder.append(
                 batch.id, batch.wrd, samples.int().tolist(), outputs
             )
-        return joint_loss(losses_E, self.exit_weights)
+        return torch.stack(
+            [joint_loss(losses[h], self.loss_weights[h]) for h in losses]
+        ).sum()
+
+    def targets(self, batch: Any, rows: int) -> tuple[Tensor, Tensor]:
+        """Tokens to learn, repeated as the augmentation has the audio.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            Holds ``tokens``.
+        rows : int
+            Utterances after augmentation.
+
+        Returns
+        -------
+        tokens_BS : torch.Tensor
+            Padded, shape (B, S).
+        counts_B : torch.Tensor
+            Tokens per utterance, shape (B,).
+        """
+        tokens, lengths = batch.tokens
+        counts = (lengths * tokens.shape[1]).round().long()
+        augment = self.hparams.wav_augment
+        if augment is not None and len(tokens) != rows:
+            tokens, counts = augment.replicate_multiple_labels(tokens, counts)
+        return tokens, counts
 
     def decode(self, tokens: list[int]) -> str:
         """Token indices to text."""
@@ -215,7 +251,8 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         """Empty the counters."""
         # A resumed epoch goes on with what its checkpoint has counted.
         if stage != sb.Stage.TRAIN or self.step == 0:
-            self.exit_loss_means.reset()
+            for means in self.exit_loss_means.values():
+                means.reset()
         self.error_rates = ExitErrorRates(self.exit_layers)
 
     def on_stage_end(
@@ -223,8 +260,9 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
     ) -> None:
         """Log the stage; after validation, save a checkpoint."""
         stats = {"loss": float(stage_loss)}
-        for layer, loss in zip(self.exit_layers, self.exit_loss_means.mean_E):
-            stats[f"loss L{layer}"] = loss
+        for head, means in self.exit_loss_means.items():
+            for layer, loss in zip(self.exit_layers, means.mean_E):
+                stats[f"{head} loss L{layer}"] = loss
         if stage == sb.Stage.TRAIN:
             self.train_stats = stats
         elif stage == sb.Stage.VALID:
@@ -232,8 +270,7 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
 
     def _end_of_epoch(self, stats: dict[str, float], epoch: int) -> None:
         rates = self.error_rates
-        for layer, wer in zip(self.exit_layers, rates.wer):
-            stats[f"WER L{layer}"] = wer
+        stats.update(self.valid_stats())
         self.collapse_monitor.check(epoch, rates)
         if if_main_process():
             logger.info("epoch %d: valid WER  %s", epoch, rates)
@@ -255,6 +292,11 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             num_to_keep=self.hparams.keep_checkpoints,
         )
 
+    def valid_stats(self) -> dict[str, float]:
+        """What validation has measured at every exit, for the log."""
+        rates = zip(self.exit_layers, self.error_rates.wer)
+        return {f"WER L{layer}": wer for layer, wer in rates}
+
     def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
         # Between optimiser steps only: no checkpoint holds gradients.
         decision = super()._should_save_intra_epoch_ckpt(*args)
@@ -274,29 +316,3 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             "in a new output_folder, or go back to those values. "
             f"({str(error).splitlines()[-1].strip()})"
         ) from error
-
-
-class CTCEarlyExitBrain(EarlyExitBrain):
-    """Multi-exit CTC: every exit learns the transcript by CTC."""
-
-    def exit_losses(self, outputs: Sequence[ExitOutput], batch: Any) -> Tensor:
-        """CTC losses, shape (E,).
-
-        Arguments
-        ---------
-        outputs : list of ExitOutput
-            All exits.
-        batch : PaddedBatch
-            Holds ``tokens``.
-
-        Returns
-        -------
-        torch.Tensor
-            One loss per exit.
-        """
-        tokens, lengths = batch.tokens
-        counts = (lengths * tokens.shape[1]).round().long()
-        augment = self.hparams.wav_augment
-        if augment is not None and len(tokens) != len(outputs[0].lengths_B):
-            tokens, counts = augment.replicate_multiple_labels(tokens, counts)
-        return ctc_exit_losses(outputs, tokens, counts)

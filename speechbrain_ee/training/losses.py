@@ -53,8 +53,118 @@ def ctc_exit_losses(
     return per_token.view(exits, -1).mean(dim=1)
 
 
+def attention_exit_losses(
+    outputs: Sequence[ExitOutput],
+    tokens_BS: Tensor,
+    token_counts_B: Tensor,
+    eos_index: int,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of every exit's attention head.
+
+    Arguments
+    ---------
+    outputs : sequence of ExitOutput
+        The exits of one batch, with the attention heads' predictions.
+    tokens_BS : torch.Tensor
+        Target tokens, padded, shape (B, S).
+    token_counts_B : torch.Tensor
+        Tokens per utterance, shape (B,).
+    eos_index : int
+        Token that ends a transcript; it is predicted, too.
+    label_smoothing : float
+        Share of the target's probability that goes to all tokens equally
+        (Szegedy et al. 2016, arXiv 1512.00567).
+
+    Returns
+    -------
+    torch.Tensor
+        Losses of shape (E,): every utterance's mean over its tokens, averaged
+        over the batch. Padding counts for nothing.
+    """
+    targets_BS, said_BS = _with_end(tokens_BS, token_counts_B, eos_index)
+    losses = []
+    for output in outputs:
+        log_probs_BSV = output.attention_BSV
+        target = log_probs_BSV.gather(-1, targets_BS.unsqueeze(-1)).squeeze(-1)
+        spread = log_probs_BSV.mean(-1)
+        gain_BS = (1 - label_smoothing) * target + label_smoothing * spread
+        summed_B = gain_BS.masked_fill(~said_BS, 0.0).sum(1)
+        losses.append(-(summed_B / (token_counts_B + 1)).mean())
+    return torch.stack(losses)
+
+
+def attention_hits(
+    outputs: Sequence[ExitOutput],
+    tokens_BS: Tensor,
+    token_counts_B: Tensor,
+    eos_index: int,
+) -> tuple[Tensor, int]:
+    """Tokens that the attention heads predict, given those before.
+
+    Arguments
+    ---------
+    outputs : sequence of ExitOutput
+        The exits of one batch, with the attention heads' predictions.
+    tokens_BS : torch.Tensor
+        Target tokens, padded, shape (B, S).
+    token_counts_B : torch.Tensor
+        Tokens per utterance, shape (B,).
+    eos_index : int
+        Token that ends a transcript; it counts, too.
+
+    Returns
+    -------
+    hits_E : torch.Tensor
+        Tokens predicted by each exit, shape (E,).
+    tokens : int
+        Tokens in all.
+    """
+    targets_BS, said_BS = _with_end(tokens_BS, token_counts_B, eos_index)
+    hits = [
+        ((output.attention_BSV.argmax(-1) == targets_BS) & said_BS).sum()
+        for output in outputs
+    ]
+    return torch.stack(hits), int(said_BS.sum())
+
+
+def after_start(tokens_BS: Tensor, bos_index: int) -> Tensor:
+    """What an attention decoder reads in training.
+
+    Arguments
+    ---------
+    tokens_BS : torch.Tensor
+        Target tokens, padded, shape (B, S).
+    bos_index : int
+        Token that begins a transcript.
+
+    Returns
+    -------
+    torch.Tensor
+        The same behind that token, shape (B, S + 1).
+
+    Example
+    -------
+    >>> after_start(torch.tensor([[5, 6], [7, 0]]), bos_index=1)
+    tensor([[1, 5, 6],
+            [1, 7, 0]])
+    """
+    return F.pad(tokens_BS, (1, 0), value=bos_index)
+
+
+def _with_end(
+    tokens_BS: Tensor, token_counts_B: Tensor, eos_index: int
+) -> tuple[Tensor, Tensor]:
+    """Targets with the end behind them, and where there are any."""
+    targets_BS = F.pad(tokens_BS, (0, 1), value=eos_index)
+    place_S = torch.arange(targets_BS.shape[1], device=tokens_BS.device)
+    ends_B1 = token_counts_B.unsqueeze(1)
+    targets_BS = targets_BS.masked_fill(place_S >= ends_B1, eos_index)
+    return targets_BS, place_S <= ends_B1
+
+
 def exit_weights(
-    weights: Sequence[float] | None, num_exits: int
+    weights: Sequence[float] | None, num_exits: int, key: str = "exit_weights"
 ) -> tuple[float, ...]:
     """The weight of every exit in the joint loss.
 
@@ -65,6 +175,8 @@ def exit_weights(
         in Wright et al. (2309.09546), ``L = sum_m L(y^m, y)``.
     num_exits : int
         Number of exits.
+    key : str
+        Their name in the YAML, for messages.
 
     Returns
     -------
@@ -86,7 +198,7 @@ def exit_weights(
     weights = tuple(float(weight) for weight in weights)
     if len(weights) != num_exits or min(weights) < 0 or not any(weights):
         raise InputError(
-            f"exit_weights: {list(weights)} must hold {num_exits} "
+            f"{key}: {list(weights)} must hold {num_exits} "
             "non-negative numbers, one per entry of exit_layers and not all "
             "zero; null means 1 for every exit."
         )

@@ -133,6 +133,46 @@ class ExitErrorRates:
         )
 
 
+class ExitTokenAccuracy:
+    """Share of the tokens that each exit's attention head predicts.
+
+    Arguments
+    ---------
+    exit_layers : sequence of int
+        Layers of the exits.
+
+    Example
+    -------
+    >>> accuracy = ExitTokenAccuracy([2, 4])
+    >>> accuracy.append(Tensor([1, 3]), tokens=4)
+    >>> accuracy.percent
+    (25.0, 75.0)
+    """
+
+    def __init__(self, exit_layers: Sequence[int]):
+        self.hits_E = np.zeros(len(exit_layers), dtype=np.int64)
+        self.tokens = 0
+
+    def append(self, hits_E: Tensor, tokens: int) -> None:
+        """Count a batch.
+
+        Arguments
+        ---------
+        hits_E : torch.Tensor
+            Tokens predicted by every exit, shape (E,).
+        tokens : int
+            Tokens in all.
+        """
+        self.hits_E += hits_E.cpu().numpy().astype(np.int64)
+        self.tokens += tokens
+
+    @property
+    def percent(self) -> tuple[float, ...]:
+        """Of every exit."""
+        shares = 100.0 * self.hits_E / max(self.tokens, 1)
+        return tuple(float(share) for share in shares)
+
+
 def selection_wer(wer: Sequence[float], rule: str) -> float:
     """The number by which the best checkpoint is chosen.
 

@@ -33,9 +33,16 @@ READ_KEYS = frozenset(
     output_neurons token_type sample_rate cache_audio
     dynamic_batching train_dataloader_opts valid_dataloader_opts
     test_dataloader_opts epoch_counter modules opt_class lr_annealing
-    checkpointer train_logger wav_augment exit_weights
+    brain_class checkpointer train_logger wav_augment exit_weights
     checkpoint_rule keep_checkpoints average_checkpoints
     blank_collapse_epochs exit_budget
+    """.split()
+)
+# Keys that some systems read and others do without.
+SYSTEM_KEYS = frozenset(
+    """
+    ctc_weight label_smoothing attention_exit_weights bos_index eos_index
+    decodings decoded_exits search
     """.split()
 )
 # Options that SpeechBrain's Brain takes from the YAML.
@@ -240,7 +247,7 @@ def _check_known(path: str, keys: list[str], text: str) -> None:
             "from a YAML that comes with the recipe, in hparams/."
         )
     referred = set(re.findall(r"<([A-Za-z_]\w*)", text))
-    known = READ_KEYS | BRAIN_KEYS
+    known = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS
     for key in keys:
         if key not in known | referred:
             raise InputError(

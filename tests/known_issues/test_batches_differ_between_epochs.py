@@ -15,7 +15,7 @@ import speechbrain as sb
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
 from speechbrain_ee.data.dataio import train_loader_options
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
 from tests.helpers import tiny_brain, tone_dataset
 
 BATCHING = {

@@ -31,7 +31,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_utterances(tmp_path: Path) -> None:
     def losses(chosen: list[dict]) -> torch.Tensor:
         batch = PaddedBatch(chosen)
         outputs = brain.compute_forward(batch, Stage.VALID)
-        return brain.exit_losses(outputs, batch)
+        return brain.exit_losses(outputs, batch)["CTC"]
 
     alone = torch.stack([losses([row]) for row in rows]).mean(dim=0)
     torch.testing.assert_close(losses(rows), alone, atol=1e-5, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_padded_lengths_would_be_noticed(tmp_path: Path) -> None:
     frames = torch.full((3,), len(log_probs))
     assert output.lengths_B.tolist() != frames.tolist()
     wrong = F.ctc_loss(log_probs, tokens, frames, counts)
-    right = float(brain.exit_losses([output], batch)[0])
+    right = float(brain.exit_losses([output], batch)["CTC"][0])
     assert abs(float(wrong) - right) > 0.05 * right
 
 
@@ -68,6 +68,6 @@ def test_targets_are_the_transcript_alone(tmp_path: Path) -> None:
         output.lengths_B[0],
         torch.tensor(len(row["wrd"].split())),
     )
-    assert float(brain.exit_losses([output], batch)[0]) == pytest.approx(
+    assert float(brain.exit_losses([output], batch)["CTC"][0]) == pytest.approx(
         float(expected), rel=1e-5
     )

@@ -26,7 +26,7 @@ DRIVER = '''
 import json, os, signal, sys
 import torch
 import train
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
 
 plan = json.loads(sys.argv.pop(1))
 torch.set_num_threads(1)

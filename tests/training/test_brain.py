@@ -18,7 +18,7 @@ import torch
 from speechbrain.augment.augmenter import Augmenter
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
 from tests.helpers import EXITS, VOCAB, tiny_brain, tiny_model, tone_dataset
 
 LOADER = {"batch_size": 4, "shuffle": True}
@@ -47,7 +47,7 @@ def test_overfits_eight_utterances_at_every_exit(tmp_path: Path) -> None:
     assert len(log) == 40
     for layer in EXITS:
         assert f"valid WER L{layer}: 0.00e+00" in log[-1]
-        assert f"train loss L{layer}: " in log[-1]
+        assert f"train CTC loss L{layer}: " in log[-1]
     assert "valid WER L2: 0.00e+00" not in log[0]
 
 
@@ -88,10 +88,11 @@ def test_blank_collapse_is_said_aloud(
 class NonFiniteOnce(CTCEarlyExitBrain):
     """The loss of the second batch of every epoch is not a number."""
 
-    def exit_losses(self, outputs, batch) -> torch.Tensor:
-        losses_E = super().exit_losses(outputs, batch)
+    def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
+        losses_E = super().exit_losses(outputs, batch)["CTC"]
         training = self.modules.model.training
-        return losses_E * (float("nan") if training and self.step == 2 else 1)
+        factor = float("nan") if training and self.step == 2 else 1
+        return {"CTC": losses_E * factor}
 
 
 def test_non_finite_loss_is_said_aloud_and_skipped(
@@ -113,8 +114,9 @@ def test_non_finite_loss_again_and_again_stops(tmp_path: Path) -> None:
     """Beyond the patience, training ends instead of running idle."""
 
     class Never(CTCEarlyExitBrain):
-        def exit_losses(self, outputs, batch) -> torch.Tensor:
-            return super().exit_losses(outputs, batch) * float("inf")
+        def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
+            losses_E = super().exit_losses(outputs, batch)["CTC"]
+            return {"CTC": losses_E * float("inf")}
 
     brain = tiny_brain(tmp_path, brain_class=Never, nonfinite_patience=1)
     with pytest.raises(ValueError, match="not finite"):

@@ -26,7 +26,6 @@ from speechbrain_ee.data.dataio import make_datasets, train_loader_options
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import exits_on_input_error
 from speechbrain_ee.evaluation.report import console_tables, write_report
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
 from speechbrain_ee.training.options import load_options, make_output_folder
 
 
@@ -59,7 +58,7 @@ def main() -> None:
     tokenizer = make_tokenizer(hparams)
     datasets = make_datasets(hparams, tokenizer)
 
-    brain = CTCEarlyExitBrain(
+    brain = hparams["brain_class"](
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -94,6 +93,7 @@ def main() -> None:
             title=hparams["system_name"],
             extra=brain.selection_facts(),
             policies=brain.policies,
+            decoded=brain.decoded,
         )
         sys.stdout.write(console_tables(report) + "\n")
 

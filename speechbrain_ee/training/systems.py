@@ -1,0 +1,177 @@
+"""What the exits of each system learn: CTC alone, or CTC and attention.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import speechbrain as sb
+from torch import Tensor
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.training.brain import EarlyExitBrain
+from speechbrain_ee.training.losses import (
+    after_start,
+    attention_exit_losses,
+    attention_hits,
+    ctc_exit_losses,
+    exit_weights,
+)
+from speechbrain_ee.training.monitor import ExitTokenAccuracy
+
+
+class CTCEarlyExitBrain(EarlyExitBrain):
+    """Multi-exit CTC: every exit learns the transcript by CTC."""
+
+    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
+        """The exits' weights."""
+        weights = self.hparams.exit_weights
+        return {"CTC": exit_weights(weights, len(self.exit_layers))}
+
+    def exit_losses(
+        self, outputs: Sequence[ExitOutput], batch: Any
+    ) -> Mapping[str, Tensor]:
+        """CTC losses, shape (E,).
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            All exits.
+        batch : PaddedBatch
+            Holds ``tokens``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            One loss per exit.
+        """
+        tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
+        return {"CTC": ctc_exit_losses(outputs, tokens, counts)}
+
+
+class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
+    """Every exit learns the transcript by CTC and by an attention decoder.
+
+    The loss is ``w sum_m CTC_m + (1 - w) sum_m CE_m`` with ``w`` the
+    hyper-parameter ``ctc_weight``, 0.3 in Wright et al. (arXiv 2309.09546);
+    ``exit_weights`` and ``attention_exit_weights`` weigh the exits of either
+    sum. ``label_smoothing`` is used, too.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As for :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        attention = self._unwrapped_model().attention
+        if attention is None:
+            raise InputError(
+                "model: this Brain trains attention decoders, and the model "
+                "has none; give it `attention:` in the YAML, or train with "
+                "speechbrain_ee.training.systems.CTCEarlyExitBrain."
+            )
+        self.bos_index = attention.bos_index
+        self.eos_index = attention.eos_index
+        smoothing = self.hparams.label_smoothing
+        if not _is_share(smoothing) or smoothing >= 1:
+            raise InputError(
+                f"label_smoothing: {smoothing} must be at least 0 and below "
+                "1, for example 0.1."
+            )
+
+    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
+        """The exits' weights, times the weight of the kind of head."""
+        for key in ("ctc_weight", "label_smoothing", "attention_exit_weights"):
+            if not hasattr(self.hparams, key):
+                raise InputError(
+                    f"{key}: this system needs it, and the YAML has none; "
+                    "take it over from hparams/demo_aed.yaml."
+                )
+        share = self.hparams.ctc_weight
+        if not _is_share(share) or share > 1:
+            raise InputError(
+                f"ctc_weight: {share} must be between 0 (attention alone) "
+                "and 1 (CTC alone), for example 0.3."
+            )
+        exits = len(self.exit_layers)
+        ctc = exit_weights(self.hparams.exit_weights, exits)
+        attention = exit_weights(
+            self.hparams.attention_exit_weights,
+            exits,
+            key="attention_exit_weights",
+        )
+        return {
+            "CTC": [share * weight for weight in ctc],
+            "attention": [(1 - share) * weight for weight in attention],
+        }
+
+    def decoder_tokens(
+        self, batch: Any, stage: sb.Stage, rows: int
+    ) -> Tensor | None:
+        """The transcripts behind the token for their beginning."""
+        if stage == sb.Stage.TEST:
+            return None  # transcripts are searched for, not given
+        tokens_BS, _ = self.targets(batch, rows)
+        return after_start(tokens_BS, self.bos_index)
+
+    def exit_losses(
+        self, outputs: Sequence[ExitOutput], batch: Any
+    ) -> Mapping[str, Tensor]:
+        """CTC losses and cross-entropies, each of shape (E,).
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            All exits.
+        batch : PaddedBatch
+            Holds ``tokens``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            One loss per exit and kind of head; CTC alone where nothing was
+            predicted by attention.
+        """
+        losses = dict(super().exit_losses(outputs, batch))
+        if outputs[0].attention_BSV is not None:
+            tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
+            losses["attention"] = attention_exit_losses(
+                outputs,
+                tokens,
+                counts,
+                self.eos_index,
+                self.hparams.label_smoothing,
+            )
+        return losses
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Empty the counters."""
+        super().on_stage_start(stage, epoch)
+        self.token_accuracy = ExitTokenAccuracy(self.exit_layers)
+
+    def compute_objectives(
+        self, outputs: Any, batch: Any, stage: sb.Stage
+    ) -> Tensor:
+        """As CTC's, and in validation the accuracy of the attention heads."""
+        loss = super().compute_objectives(outputs, batch, stage)
+        if stage == sb.Stage.VALID:
+            tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
+            self.token_accuracy.append(
+                *attention_hits(outputs, tokens, counts, self.eos_index)
+            )
+        return loss
+
+    def valid_stats(self) -> dict[str, float]:
+        """Word error rates (CTC, greedy) and token accuracies by exit."""
+        rates = zip(self.exit_layers, self.token_accuracy.percent)
+        accuracy = {f"accuracy L{layer}": share for layer, share in rates}
+        return super().valid_stats() | accuracy
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and value >= 0
