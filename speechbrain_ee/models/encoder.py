@@ -1,16 +1,10 @@
-"""The layer-wise encoder: one implementation for training and inference.
-
-``start`` turns waveforms into the state below the first layer, ``advance``
-runs the layers up to the next exit, ``EncoderState.select`` lets utterances
-leave in between. ``forward`` is the loop over all exits, and nothing else in
-the project runs an encoder layer.
+"""SpeechBrain's Conformer, Branchformer and Transformer, layer by layer.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 from speechbrain.lobes.models.transformer.TransformerASR import (
@@ -19,52 +13,12 @@ from speechbrain.lobes.models.transformer.TransformerASR import (
 )
 from torch import Tensor, nn
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import mask_padding_in
 from speechbrain_ee.models.state import EncoderState
 
 
-def check_exit_layers(
-    exit_layers: Sequence[int], num_layers: int
-) -> tuple[int, ...]:
-    """Validate the positions of the exits.
-
-    Arguments
-    ---------
-    exit_layers : sequence of int
-        Encoder layers that an exit follows, counted from 1.
-    num_layers : int
-        Layers that the encoder has.
-
-    Returns
-    -------
-    tuple of int
-        The same positions.
-
-    Raises
-    ------
-    InputError
-        If they are not strictly increasing within 1..num_layers.
-
-    Example
-    -------
-    >>> check_exit_layers([2, 4], 4)
-    (2, 4)
-    """
-    layers = tuple(exit_layers) if isinstance(exit_layers, Sequence) else ()
-    valid = all(isinstance(layer, int) for layer in layers) and (
-        list(layers) == sorted({*layers} & {*range(1, num_layers + 1)})
-    )
-    if not layers or not valid:
-        raise InputError(
-            f"exit_layers: {exit_layers!r} must be strictly increasing layer "
-            f"numbers between 1 and {num_layers} (num_encoder_layers), for "
-            "example [2, 4, 6]; a single-exit model is [12]."
-        )
-    return layers
-
-
-class MultiExitEncoder(nn.Module):
+class MultiExitEncoder(LayerwiseEncoder):
     """A SpeechBrain encoder stack that can be left after every exit layer.
 
     Arguments
@@ -104,27 +58,18 @@ class MultiExitEncoder(nn.Module):
         layerdrop_prob: float = 0.0,
         feature_augment: nn.Module | None = None,
     ):
-        super().__init__()
-        layers = stack.encoder.layers
-        self.exit_layers = check_exit_layers(exit_layers, len(layers))
-        layers = layers[: self.exit_layers[-1]]
+        layers = [
+            mask_padding_in(layer) if mask_padding else layer
+            for layer in stack.encoder.layers
+        ]
+        super().__init__(layers, exit_layers, layerdrop_prob)
         self.features = features
         self.front_end = front_end
         self.input_projection = stack.custom_src_module
         self.positional_encoding = getattr(stack, "positional_encoding", None)
-        self.layers = nn.ModuleList(
-            mask_padding_in(layer) if mask_padding else layer
-            for layer in layers
-        )
         self.feature_augment = feature_augment
-        self.layerdrop_prob = layerdrop_prob
         self.attention_type = stack.attention_type
         self.causal = stack.causal
-
-    @property
-    def num_exits(self) -> int:
-        """Number of exits."""
-        return len(self.exit_layers)
 
     def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
         """Features, front-end, input projection and positions.
@@ -163,83 +108,33 @@ class MultiExitEncoder(nn.Module):
         rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
         return EncoderState(hidden_BTD, lengths_B, rows_B, 0, positions)
 
-    def advance(self, state: EncoderState) -> EncoderState:
-        """Run one segment: the layers up to the next exit.
+    def layer_runner(
+        self, state: EncoderState
+    ) -> Callable[[nn.Module, Tensor], Tensor]:
+        """A layer with the masks and positions of a state.
 
         Arguments
         ---------
         state : EncoderState
-            A state below the last exit.
+            Where the batch stands.
 
         Returns
         -------
-        EncoderState
-            The state at the next exit.
+        callable
+            From layer and hidden states to hidden states.
         """
-        target = next(k for k in self.exit_layers if k > state.depth)
-        hidden_BTD = state.hidden_BTD
         mask_BT = state.padding_mask_BT
-        src_mask = make_transformer_src_mask(hidden_BTD, causal=self.causal)
-        for layer in self.layers[state.depth : target]:
-            if self._skips_layer():
-                continue
+        src_mask = make_transformer_src_mask(
+            state.hidden_BTD, causal=self.causal
+        )
+
+        def run(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
             hidden_BTD, _ = layer(
                 hidden_BTD,
                 src_mask=src_mask,
                 src_key_padding_mask=mask_BT,
                 pos_embs=state.positions,
             )
-        return replace(state, hidden_BTD=hidden_BTD, depth=target)
+            return hidden_BTD
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[EncoderState]:
-        """The states at all exits.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-
-        Returns
-        -------
-        list of EncoderState
-            One state per exit, from the first to the last.
-        """
-        states = [self.start(wavs, wav_lens)]
-        for _ in self.exit_layers:
-            states.append(self.advance(states[-1]))
-        return states[1:]
-
-    def truncated(self, exits: int) -> "MultiExitEncoder":
-        """The encoder up to an exit, sharing its parameters.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay.
-
-        Returns
-        -------
-        MultiExitEncoder
-            An encoder that ends at exit ``exits``.
-        """
-        encoder = MultiExitEncoder.__new__(MultiExitEncoder)
-        nn.Module.__init__(encoder)
-        encoder.exit_layers = self.exit_layers[:exits]
-        encoder.features = self.features
-        encoder.front_end = self.front_end
-        encoder.input_projection = self.input_projection
-        encoder.positional_encoding = self.positional_encoding
-        encoder.layers = self.layers[: encoder.exit_layers[-1]]
-        encoder.feature_augment = self.feature_augment
-        encoder.layerdrop_prob = self.layerdrop_prob
-        encoder.attention_type = self.attention_type
-        encoder.causal = self.causal
-        encoder.train(self.training)
-        return encoder
-
-    def _skips_layer(self) -> bool:
-        if not self.training or self.layerdrop_prob == 0.0:
-            return False
-        return bool(torch.rand(()) < self.layerdrop_prob)
+        return run

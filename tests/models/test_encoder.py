@@ -15,7 +15,8 @@ import torch
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.encoder import MultiExitEncoder, check_exit_layers
+from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.layerwise import check_exit_layers
 from tests.helpers import (
     EXITS,
     STACKS,

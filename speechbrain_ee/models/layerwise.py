@@ -1,0 +1,167 @@
+"""What every encoder that can be left early shares: the walk up its layers.
+
+``start`` makes the state below the first layer, ``advance`` runs the layers up
+to the next exit, ``EncoderState.select`` lets utterances leave in between.
+``forward`` is the loop over all exits, and nothing else in the project runs an
+encoder layer.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.state import EncoderState
+
+
+def check_exit_layers(
+    exit_layers: Sequence[int], num_layers: int
+) -> tuple[int, ...]:
+    """Validate the positions of the exits.
+
+    Arguments
+    ---------
+    exit_layers : sequence of int
+        Encoder layers that an exit follows, counted from 1.
+    num_layers : int
+        Layers that the encoder has.
+
+    Returns
+    -------
+    tuple of int
+        The same positions.
+
+    Raises
+    ------
+    InputError
+        If they are not strictly increasing within 1..num_layers.
+
+    Example
+    -------
+    >>> check_exit_layers([2, 4], 4)
+    (2, 4)
+    """
+    layers = tuple(exit_layers) if isinstance(exit_layers, Sequence) else ()
+    valid = all(isinstance(layer, int) for layer in layers) and (
+        list(layers) == sorted({*layers} & {*range(1, num_layers + 1)})
+    )
+    if not layers or not valid:
+        raise InputError(
+            f"exit_layers: {exit_layers!r} must be strictly increasing layer "
+            f"numbers between 1 and {num_layers} (num_encoder_layers), for "
+            "example [2, 4, 6]; a single-exit model is [12]."
+        )
+    return layers
+
+
+class LayerwiseEncoder(nn.Module):
+    """An encoder with exits; subclasses say how it starts and what a layer is.
+
+    Arguments
+    ---------
+    layers : sequence of torch.nn.Module
+        All its layers; those above the last exit are dropped.
+    exit_layers : list of int
+        Layers that an exit follows, counted from 1.
+    layerdrop_prob : float
+        Probability to skip a layer in training. A skipped layer keeps its
+        place, so that exit k always reads the same depth.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        exit_layers: Sequence[int],
+        layerdrop_prob: float = 0.0,
+    ):
+        super().__init__()
+        self.exit_layers = check_exit_layers(exit_layers, len(layers))
+        self.layers = nn.ModuleList(layers[: self.exit_layers[-1]])
+        self.layerdrop_prob = layerdrop_prob
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits."""
+        return len(self.exit_layers)
+
+    def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
+        """The state below the first layer; what subclasses define."""
+        raise NotImplementedError
+
+    def layer_runner(
+        self, state: EncoderState
+    ) -> Callable[[nn.Module, Tensor], Tensor]:
+        """How a layer is run on hidden states; what subclasses define."""
+        raise NotImplementedError
+
+    def advance(self, state: EncoderState) -> EncoderState:
+        """Run one segment: the layers up to the next exit.
+
+        Arguments
+        ---------
+        state : EncoderState
+            A state below the last exit.
+
+        Returns
+        -------
+        EncoderState
+            The state at the next exit.
+        """
+        target = next(k for k in self.exit_layers if k > state.depth)
+        run = self.layer_runner(state)
+        hidden_BTD = state.hidden_BTD
+        for layer in self.layers[state.depth : target]:
+            if not self._skips_layer():
+                hidden_BTD = run(layer, hidden_BTD)
+        return replace(state, hidden_BTD=hidden_BTD, depth=target)
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[EncoderState]:
+        """The states at all exits.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, shape (B, samples).
+        wav_lens : torch.Tensor
+            Lengths relative to the longest, shape (B,).
+
+        Returns
+        -------
+        list of EncoderState
+            One state per exit, from the first to the last.
+        """
+        states = [self.start(wavs, wav_lens)]
+        for _ in self.exit_layers:
+            states.append(self.advance(states[-1]))
+        return states[1:]
+
+    def truncated(self, exits: int) -> "LayerwiseEncoder":
+        """The encoder up to an exit, sharing its parameters.
+
+        Arguments
+        ---------
+        exits : int
+            How many exits stay.
+
+        Returns
+        -------
+        LayerwiseEncoder
+            An encoder that ends at exit ``exits``.
+        """
+        encoder = copy.copy(self)
+        # A copied module shares its table of children: give it its own.
+        encoder._modules = dict(self._modules)
+        encoder.exit_layers = self.exit_layers[:exits]
+        encoder.layers = self.layers[: encoder.exit_layers[-1]]
+        return encoder
+
+    def _skips_layer(self) -> bool:
+        if not self.training or self.layerdrop_prob == 0.0:
+            return False
+        return bool(torch.rand(()) < self.layerdrop_prob)
