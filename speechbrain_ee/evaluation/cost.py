@@ -10,6 +10,7 @@ Authors
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 from speechbrain.nnet.attention import (
@@ -35,11 +36,18 @@ class CostModel:
     model : EarlyExitModel
         The model; its attention must be ``regularMHA``, ``RelPosMHAXL`` or
         ``RoPEMHA``.
+    exits : sequence of int, optional
+        The exits in use, counted from 1; by default all. Heads of others are
+        not run.
     """
 
-    def __init__(self, model: EarlyExitModel):
+    def __init__(
+        self, model: EarlyExitModel, exits: Sequence[int] | None = None
+    ):
         self.model = model
         self.encoder = model.encoder
+        every = range(1, len(model.exit_layers) + 1)
+        self.exits = tuple(every if exits is None else exits)
         self._by_frames = lru_cache(_REMEMBERED)(self._exits)
 
     def macs(self, samples: int) -> tuple[int, ...]:
@@ -53,8 +61,9 @@ class CostModel:
         Returns
         -------
         tuple of int
-            Features, front-end, layers, and the heads of the exits passed on
-            the way: what a live early exit pays, its criterion aside.
+            Features, front-end, layers, and the CTC heads of the exits passed
+            on the way: what a live early exit pays, its criterion and an
+            attention decoder aside.
         """
         return self._by_frames(self.encoder.features.frames(samples))
 
@@ -64,17 +73,9 @@ class CostModel:
         Returns
         -------
         tuple of int
-            A truncated model has one head, that of its exit.
+            A truncated model has one head of each kind, those of its exit.
         """
-        heads = self.model.heads
-        return tuple(
-            _count(self.encoder.input_projection)
-            + _count(self.encoder.front_end)
-            + _count(self.encoder.layers[:layer])
-            + _count(heads.norms[exit])
-            + _count(heads.projection(exit + 1))
-            for exit, layer in enumerate(self.model.exit_layers)
-        )
+        return tuple(self._parameters(exit) for exit in self.exits)
 
     def frames(self, samples: int) -> int:
         """Encoder frames of an utterance of so many samples."""
@@ -155,12 +156,27 @@ class CostModel:
         macs, frames = self.front_end(feature_frames)
         macs += self.features(feature_frames)
         depth, exits = 0, []
-        for exit, layer in enumerate(self.model.exit_layers, start=1):
+        for exit in self.exits:
+            layer = self.model.exit_layers[exit - 1]
             macs += sum(self.layer(i, frames) for i in range(depth, layer))
             macs += self.head(exit, frames)
             exits.append(macs)
             depth = layer
         return tuple(exits)
+
+    def _parameters(self, exit: int) -> int:
+        heads, attention = self.model.heads, self.model.attention
+        parts = [
+            self.encoder.input_projection,
+            self.encoder.front_end,
+            self.encoder.layers[: self.model.exit_layers[exit - 1]],
+            heads.norms[exit - 1],
+            heads.projection(exit),
+        ]
+        if attention is not None:
+            parts += [attention.norms[exit - 1], attention.decoder(exit)]
+            parts += [attention.places[exit - 1 : exit]]
+        return sum(_count(part) for part in parts)
 
 
 def _attention(module: nn.Module, frames: int) -> int:

@@ -144,7 +144,8 @@ def criterion_macs(
     """What a live policy pays for its criterion.
 
     It is evaluated at every exit that an utterance comes to, except the last,
-    where there is nothing left to decide.
+    where there is nothing left to decide. One that looks at what a beam
+    search found pays for a search at all these exits.
 
     Arguments
     ---------
@@ -156,18 +157,23 @@ def criterion_macs(
     Returns
     -------
     array of shape (N, E)
-        MACs by utterance and exit taken; 0 where the trace does not tell
-        frames or vocabulary.
+        MACs by utterance and exit taken; without the part that depends on
+        frames and vocabulary where the trace does not tell these.
     """
+    searches_NE = 0.0
+    if criterion.decodes and trace.decoding_macs_NE is not None:
+        # at the exit taken, it is part of what that exit costs
+        total_NE = trace.decoding_macs_NE.cumsum(axis=1)
+        searches_NE = total_NE - trace.decoding_macs_NE
     header = trace.header
     durations = [record.duration_s for record in trace.records]
     if None in (header.vocab_size, header.frames_per_s, *durations):
-        return 0.0
+        return searches_NE
     frames_N = np.ceil(np.array(durations) * header.frames_per_s)
     once_N = criterion.macs(frames_N, header.vocab_size)
     exits = len(header.exit_layers)
     times_E = np.minimum(np.arange(1, exits + 1), exits - 1)
-    return once_N[:, None] * times_E
+    return searches_NE + once_N[:, None] * times_E
 
 
 def reference_words(trace: Trace) -> int:

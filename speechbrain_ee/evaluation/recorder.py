@@ -4,18 +4,42 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding import greedy_tokens
+from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.scoring import word_errors
 from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
 from speechbrain_ee.models.heads import ExitOutput
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a decoder beyond the greedy path makes of the exits.
+
+    Arguments
+    ---------
+    decode : callable
+        Exit (from 1) and its output to one NBest per utterance.
+    macs : callable
+        Exit, encoder frames and NBest to the MACs of finding it.
+    has_evidence : bool
+        Whether criteria may read what it found.
+    """
+
+    decode: Callable[[int, ExitOutput], Sequence[NBest]]
+    macs: Callable[[int, int, NBest], int]
+    has_evidence: bool = True
+
 
 class TraceRecorder:
-    """Collect one record per utterance, batch by batch.
+    """Collect one record per utterance and decoding, batch by batch.
 
     Arguments
     ---------
@@ -24,9 +48,15 @@ class TraceRecorder:
     decode : callable
         Token indices of one utterance to its text.
     macs : callable, optional
-        Samples of an utterance to its MACs up to and including every exit.
+        Samples of an utterance to its MACs up to and including every exit,
+        decoding aside.
     sample_rate : int
         Samples per second.
+    decoders : mapping of str to Recorded, optional
+        Further ways of decoding, by name; by default CTC's greedy path alone.
+        Under the name ``ctc_greedy``, that path is given by None.
+    exits : sequence of int, optional
+        The exits recorded, counted from 1; by default all.
     """
 
     def __init__(
@@ -35,12 +65,24 @@ class TraceRecorder:
         decode: Callable[[list[int]], str],
         macs: Callable[[int], Sequence[int]] | None = None,
         sample_rate: int = 16000,
+        decoders: Mapping[str, Recorded | None] | None = None,
+        exits: Sequence[int] | None = None,
     ):
         self.set_name = set_name
         self.decode = decode
         self.macs = macs
         self.sample_rate = sample_rate
-        self.records: list[UtteranceRecord] = []
+        self.decoders = dict(decoders or {"ctc_greedy": None})
+        self.exits = exits
+        self.by_decoding: dict[str, list[UtteranceRecord]] = {
+            name: [] for name in self.decoders
+        }
+        self.cut: dict[str, int] = dict.fromkeys(self.decoders, 0)
+
+    @property
+    def records(self) -> list[UtteranceRecord]:
+        """Those of the first decoding."""
+        return next(iter(self.by_decoding.values()))
 
     def append(
         self,
@@ -62,28 +104,91 @@ class TraceRecorder:
         outputs : sequence of ExitOutput
             All exits of the batch, in fp32.
         """
-        hyps = [
-            [self.decode(tokens) for tokens in greedy_tokens(output)]
-            for output in outputs
-        ]
-        evidence, views = [], []
-        for output in outputs:
-            views.append(ExitView(output, views))
-            measured = measure_all(views[-1])
-            evidence.append({n: raw.tolist() for n, raw in measured.items()})
-        for row, (id, ref, length) in enumerate(zip(ids, refs, samples)):
-            macs = self.macs(length) if self.macs else [None] * len(outputs)
-            exits = tuple(
-                ExitRecord(
-                    layer=output.layer,
-                    hyp=hyps[k][row],
-                    errors=word_errors(ref, hyps[k][row]).total,
-                    evidence={n: v[row] for n, v in evidence[k].items()},
-                    macs=macs[k],
+        exits = self.exits or range(1, len(outputs) + 1)
+        batch = _Batch(ids, refs, samples)
+        views: list[ExitView] = []
+        for exit in exits:
+            output = outputs[exit - 1]
+            view = ExitView(output, views)
+            measured = measure_all(view)
+            greedy = [self.decode(tokens) for tokens in greedy_tokens(output)]
+            views.append(view)
+            for name, decoder in self.decoders.items():
+                cells = _cells(output.layer, greedy, _rows(measured))
+                if decoder is not None:
+                    self._decode(name, decoder, exit, view, cells)
+                batch.cells.setdefault(name, []).append(cells)
+        for name, records in self.by_decoding.items():
+            records += self._records(batch, name)
+
+    def _decode(
+        self,
+        name: str,
+        decoder: Recorded,
+        exit: int,
+        view: ExitView,
+        cells: Sequence[dict[str, Any]],
+    ) -> None:
+        """Put what a decoder found in place of the greedy path."""
+        found = decoder.decode(exit, view.output)
+        if decoder.has_evidence:
+            measured = measure_all(
+                ExitView(view.output, view.earlier, found), decoded=True
+            )
+            for cell, values in zip(cells, _rows(measured)):
+                cell["evidence"] = {**cell["evidence"], **values}
+        frames = view.output.lengths_B.tolist()
+        for cell, nbest, count in zip(cells, found, frames):
+            cell["greedy"] = cell["hyp"]
+            cell["hyp"] = self.decode(list(nbest.tokens))
+            cell["decoding_macs"] = decoder.macs(exit, count, nbest)
+            self.cut[name] += not nbest.best.complete
+
+    def _records(self, batch: "_Batch", name: str) -> list[UtteranceRecord]:
+        records = []
+        for row, (id, ref, samples) in enumerate(batch.rows):
+            cells = [exit_[row] for exit_ in batch.cells[name]]
+            spent = self.macs(samples) if self.macs else [None] * len(cells)
+            exits = []
+            for cell, macs in zip(cells, spent, strict=True):
+                if macs is not None:
+                    macs += cell.get("decoding_macs", 0)
+                else:
+                    cell.pop("decoding_macs", None)
+                errors = word_errors(ref, cell["hyp"]).total
+                exits.append(ExitRecord(**cell, errors=errors, macs=macs))
+            duration_s = samples / self.sample_rate
+            records.append(
+                UtteranceRecord(
+                    id, self.set_name, ref, tuple(exits), duration_s
                 )
-                for k, output in enumerate(outputs)
             )
-            duration_s = length / self.sample_rate
-            self.records.append(
-                UtteranceRecord(id, self.set_name, ref, exits, duration_s)
-            )
+        return records
+
+
+@dataclass
+class _Batch:
+    ids: Sequence[str]
+    refs: Sequence[str]
+    samples: Sequence[int]
+    # by decoding, exit and row: what an ExitRecord is made of
+    cells: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[tuple[str, str, int]]:
+        return list(zip(self.ids, self.refs, self.samples, strict=True))
+
+
+def _rows(measured: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Evidence of a batch by row."""
+    columns = {name: raw.tolist() for name, raw in measured.items()}
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+
+def _cells(
+    layer: int, greedy: Sequence[str], evidence: Sequence[dict[str, float]]
+) -> list[dict[str, Any]]:
+    return [
+        {"layer": layer, "hyp": hyp, "evidence": values}
+        for hyp, values in zip(greedy, evidence, strict=True)
+    ]

@@ -8,9 +8,9 @@ module           what it holds
 ``trace_io``     ``read_trace``, ``write_trace``: that table as a file
 ``evidence``     what a score may be computed from
 ``scoring``      word and character errors
-``decoding``     greedy CTC decoding
 ``oracle``       where an utterance should have stopped
 ``policy``       criterion + thresholds: where it stops
+``decoding/``    hypotheses, by CTC and by attention
 ``criteria/``    the registry of criteria, and what they measure
 ``calibration/`` thresholds that keep a budget; policy files
 ``selector/``    the learned selector

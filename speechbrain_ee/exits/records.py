@@ -38,7 +38,14 @@ class ExitRecord:
         Raw values by criterion (an entropy is an entropy).
     macs : int, optional
         Multiply-accumulates spent on this utterance up to this exit,
-        the exit included.
+        the exit and decoding there included.
+    greedy : str, optional
+        CTC's greedy transcript, where ``hyp`` comes from a costlier way of
+        decoding: the transcript that a policy can see before it decides.
+    decoding_macs : int, optional
+        The part of ``macs`` that decoding at this exit takes; an utterance
+        that goes on to a later exit pays it only if its policy looks at what
+        was decoded here.
     """
 
     layer: int
@@ -46,6 +53,13 @@ class ExitRecord:
     errors: int | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
     macs: int | None = None
+    greedy: str | None = None
+    decoding_macs: int | None = None
+
+    @property
+    def seen(self) -> str | None:
+        """The transcript that a policy can compare before it decides."""
+        return self.hyp if self.greedy is None else self.greedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,7 @@ class TraceHeader:
     name : str
         The model.
     decoding : str
-        How hypotheses were made, for example ``greedy``.
+        How hypotheses were made, for example ``greedy`` or ``joint``.
     exit_layers : tuple of int
         Encoder layer that each exit follows, increasing.
     macs : tuple of int, optional
@@ -284,4 +298,8 @@ def _exit_row(record: ExitRecord) -> dict[str, Any]:
         }
     if record.macs is not None:
         row["macs"] = int(record.macs)
+    if record.greedy is not None:
+        row["greedy"] = record.greedy
+    if record.decoding_macs is not None:
+        row["decoding_macs"] = int(record.decoding_macs)
     return row

@@ -44,7 +44,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 # Views with the utterance as first axis, which a subset can slice.
-_VIEWS_BY_UTTERANCE = ("words_N", "errors_NE", "edits_NE3", "macs_NE")
+_VIEWS_BY_UTTERANCE = tuple(
+    "words_N errors_NE edits_NE3 macs_NE decoding_macs_NE".split()
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Trace:
     @cached_property
     def evidence(self) -> Evidence:
         """Measurements and transcripts as columns, for criteria."""
-        texts = [[exit_.hyp for exit_ in row.exits] for row in self.records]
+        texts = [[exit_.seen for exit_ in row.exits] for row in self.records]
         has_all = all(hyp is not None for row in texts for hyp in row)
         return Evidence(
             self.layers_E,
@@ -164,6 +166,18 @@ class Trace:
         if None not in durations:
             scale_N = np.array(durations) / self.header.macs_reference_s
         return scale_N[:, None] * np.array(self.header.macs, dtype=float)
+
+    @cached_property
+    def decoding_macs_NE(self) -> NDArray[np.float64] | None:
+        """The part of :attr:`macs_NE` that decoding at each exit takes.
+
+        None where that is not recorded, as for greedy decoding, which costs
+        nothing.
+        """
+        rows = [[e.decoding_macs for e in row.exits] for row in self.records]
+        if any(value is None for row in rows for value in row):
+            return None
+        return np.array(rows, dtype=np.float64)
 
     def evidence_NE(self, name: str) -> NDArray[np.float64]:
         """Raw evidence of one kind.

@@ -35,7 +35,15 @@ HEADER_FIELDS = {
     "frames_per_s",
 }
 UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
-EXIT_FIELDS = {"layer", "hyp", "errors", "evidence", "macs"}
+EXIT_FIELDS = {
+    "layer",
+    "hyp",
+    "errors",
+    "evidence",
+    "macs",
+    "greedy",
+    "decoding_macs",
+}
 
 
 def _reject_constant(name: str) -> float:
@@ -227,12 +235,19 @@ class Line:
         hyp, errors, macs = row.get("hyp"), row.get("errors"), row.get("macs")
         if hyp is None and errors is None:
             self.fail(f"{where}hyp", "neither hyp nor errors is there")
-        if hyp is not None:
-            self.text_of(hyp, f"{where}hyp")
-        if errors is not None:
-            self.count(errors, f"{where}errors")
-        if macs is not None:
-            self.count(macs, f"{where}macs")
+        for name in ("hyp", "greedy"):
+            if row.get(name) is not None:
+                self.text_of(row[name], f"{where}{name}")
+        for name in ("errors", "macs", "decoding_macs"):
+            if row.get(name) is not None:
+                self.count(row[name], f"{where}{name}")
+        decoding_macs = row.get("decoding_macs")
+        if decoding_macs is not None and decoding_macs > (macs or 0):
+            self.fail(
+                f"{where}decoding_macs",
+                f"{decoding_macs} is more than macs, {macs}, of which it is "
+                "a part",
+            )
         evidence = row.get("evidence", {})
         if not isinstance(evidence, dict):
             self.fail(f"{where}evidence", "an object was expected")
@@ -240,7 +255,15 @@ class Line:
             name: self.number_of(value, f"{where}evidence.{name}")
             for name, value in evidence.items()
         }
-        return ExitRecord(row["layer"], hyp, errors, checked, macs)
+        return ExitRecord(
+            row["layer"],
+            hyp,
+            errors,
+            checked,
+            macs,
+            row.get("greedy"),
+            decoding_macs,
+        )
 
 
 class SameEvidence:

@@ -127,6 +127,7 @@ class TokenDecoder(nn.Module):
             normalize_before=True,
         )
         self.output = nn.Linear(d_model, vocab_size)
+        self.max_tokens = max_tokens
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -135,11 +136,6 @@ class TokenDecoder(nn.Module):
     def layers(self) -> nn.ModuleList:
         """The decoder layers."""
         return self.decoder.layers
-
-    @property
-    def max_tokens(self) -> int:
-        """Longest transcript in tokens."""
-        return self.positions.max_len
 
     def forward(
         self,

@@ -7,6 +7,7 @@ Authors
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
-from speechbrain_ee.evaluation.recorder import TraceRecorder
+from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.decoding.methods import (
+    GREEDY,
+    Decoding,
+    check_decodings,
+)
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
@@ -35,10 +43,56 @@ logger = logging.getLogger(__name__)
 class ExitEvaluation:
     """The part of a Brain that tests; mixed into
     :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
+
+    Three hyper-parameters may be given: ``decodings``, of which the first is
+    what exits are selected for (by default CTC's greedy path alone);
+    ``decoded_exits``, the exits that are looked at, counted from 1 (null:
+    all); ``search``, the
+    :class:`~speechbrain_ee.exits.decoding.search_options.SearchOptions`.
     """
 
     selection: Selection | None = None
     policies: tuple[ExitPolicy, ...] = ()
+
+    @property
+    def decodings(self) -> tuple[str, ...]:
+        """Ways of decoding the test sets, the one that counts first."""
+        return tuple(getattr(self.hparams, "decodings", (GREEDY,)))
+
+    @property
+    def decoded_exits(self) -> tuple[int, ...]:
+        """The exits that are evaluated, counted from 1."""
+        exits = getattr(self.hparams, "decoded_exits", None)
+        every = range(1, len(self.exit_layers) + 1)
+        return tuple(every if exits is None else exits)
+
+    @cached_property
+    def decoded(self) -> dict[str, tuple[Trace, ...]]:
+        """By test set, the traces of all decodings."""
+        return {}
+
+    def check_evaluation(self) -> None:
+        """Refuse wrong options before training, not behind it.
+
+        Raises
+        ------
+        InputError
+            If the model cannot be decoded as asked.
+        """
+        given = getattr(self.hparams, "decodings", (GREEDY,))
+        check_decodings(given, self._unwrapped_model())
+        exits = getattr(self.hparams, "decoded_exits", None)
+        every = range(1, len(self.exit_layers) + 1)
+        listed = list(exits) if isinstance(exits, list | tuple) else []
+        if exits is None or (
+            listed and listed == [k for k in every if k in listed]
+        ):
+            return
+        raise InputError(
+            f"decoded_exits: {exits!r} must be a list of increasing exits "
+            f"between 1 and {len(every)}, for example [{every[-1]}]; null "
+            "means all."
+        )
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
@@ -87,9 +141,10 @@ class ExitEvaluation:
         texts : sequence of str
             Training transcripts.
         """
-        if len(self.exit_layers) < 2:
+        if len(self.decoded_exits) < 2:
             return
-        trace = self._decode_set(name, dev_set, loader_options)
+        decodings = self.decodings[:1]
+        (trace,) = self._decode_set(name, dev_set, loader_options, decodings)
         try:
             self.selection, trace = Selection.fit(
                 trace, texts, self.hparams.seed
@@ -140,7 +195,8 @@ class ExitEvaluation:
         """Decode a test set once at full depth and write its exit trace.
 
         Writes ``traces/<name>.jsonl.gz`` and ``wer_<name>.txt`` (SpeechBrain's
-        alignment of the last exit) into ``output_folder``.
+        alignment of the last exit) into ``output_folder``, for the first
+        decoding; of every further one ``traces/<name>.<decoding>.jsonl.gz``.
 
         Arguments
         ---------
@@ -154,47 +210,94 @@ class ExitEvaluation:
         Returns
         -------
         Trace
-            One record per utterance and exit.
+            One record per utterance and exit, of the first decoding.
         """
-        trace = self._decode_set(name, test_set, loader_options)
+        main, *others = self._decode_set(name, test_set, loader_options)
         if self.selection is not None:
-            trace = self.selection.annotate(trace)
-        self._write_set(name, trace)
-        return trace
+            main = self.selection.annotate(main)
+        self.decoded[name] = (main, *others)
+        self._write_set(name, main)
+        if if_main_process():
+            for trace in others:
+                write_trace(trace.source, trace.header, trace.records)
+        return main
 
     def _decode_set(
-        self, name: str, test_set: Any, loader_options: dict[str, Any]
-    ) -> Trace:
-        model = self._unwrapped_model()
-        cost = CostModel(model)
+        self,
+        name: str,
+        test_set: Any,
+        loader_options: dict[str, Any],
+        decodings: Sequence[str] | None = None,
+    ) -> list[Trace]:
+        """A trace per decoding, from one pass over the set."""
+        decodings = decodings or self.decodings
+        cost = CostModel(self._unwrapped_model(), self.decoded_exits)
         self.recorder = TraceRecorder(
-            name, self.decode, cost.macs, self.hparams.sample_rate
+            name,
+            self.decode,
+            cost.macs,
+            self.hparams.sample_rate,
+            {each: self._decoder(each) for each in decodings},
+            self.decoded_exits,
         )
         self.evaluate(
             test_set, min_key="WER", test_loader_kwargs=dict(loader_options)
         )
-        reference_samples = round(MACS_REFERENCE_S * self.hparams.sample_rate)
-        header = TraceHeader(
-            name=self.hparams.system_name,
-            decoding="greedy",
-            exit_layers=self.exit_layers,
-            macs=cost.macs(reference_samples),
-            parameters=cost.parameters(),
-            vocab_size=model.heads.vocab_size,
-            frames_per_s=cost.frames(reference_samples) / MACS_REFERENCE_S,
+        traces = []
+        for decoding, records in self.recorder.by_decoding.items():
+            path = self._trace_path(name, decoding, decodings[0])
+            header = self._header(cost, decoding)
+            traces.append(Trace(header, tuple(records), str(path)))
+            self._warn_of_cuts(name, decoding)
+        return traces
+
+    def _decoder(self, name: str) -> Recorded | None:
+        if name == GREEDY:
+            return None
+        model = self._unwrapped_model()
+        options = getattr(self.hparams, "search", None) or SearchOptions()
+        decoding = Decoding(name, model, options)
+        costs = DecodingCost(model, options)
+        return Recorded(
+            decoding, partial(costs.macs, name), decoding.uses_attention
         )
-        source = str(self._trace_path(name))
-        return Trace(header, tuple(self.recorder.records), source)
+
+    def _header(self, cost: CostModel, decoding: str) -> TraceHeader:
+        samples = round(MACS_REFERENCE_S * self.hparams.sample_rate)
+        return TraceHeader(
+            name=self.hparams.system_name,
+            decoding="greedy" if decoding == GREEDY else decoding,
+            exit_layers=tuple(
+                self.exit_layers[k - 1] for k in self.decoded_exits
+            ),
+            macs=cost.macs(samples),
+            parameters=cost.parameters(),
+            vocab_size=self._unwrapped_model().heads.vocab_size,
+            frames_per_s=cost.frames(samples) / MACS_REFERENCE_S,
+        )
+
+    def _warn_of_cuts(self, name: str, decoding: str) -> None:
+        cut = self.recorder.cut[decoding]
+        if cut and if_main_process():
+            logger.warning(
+                "%s, %s: %d of %d hypotheses did not end and were cut at "
+                "`max_decode_ratio` tokens per frame.",
+                name,
+                decoding,
+                cut,
+                len(self.recorder.records) * len(self.decoded_exits),
+            )
 
     def _write_set(self, name: str, trace: Trace) -> None:
         if if_main_process():
-            write_trace(self._trace_path(name), trace.header, trace.records)
+            write_trace(trace.source, trace.header, trace.records)
             folder = Path(self.hparams.output_folder)
             self._write_alignments(folder / f"wer_{name}.txt")
 
-    def _trace_path(self, name: str) -> Path:
+    def _trace_path(self, name: str, decoding: str, main: str) -> Path:
         folder = Path(self.hparams.output_folder)
-        return folder / "traces" / f"{name}.jsonl.gz"
+        infix = "" if decoding == main else f".{decoding}"
+        return folder / "traces" / f"{name}{infix}.jsonl.gz"
 
     def _write_alignments(self, path: Path) -> None:
         stats = sb.utils.metric_stats.ErrorRateStats()

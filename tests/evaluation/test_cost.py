@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.features import LogMel
 from speechbrain_ee.models.heads import CTCHeads
@@ -92,3 +93,60 @@ def test_parameters_of_truncated_models():
         for parameter in module.parameters()
     )
     assert CostModel(model).parameters()[1] == total - other_head
+
+
+@pytest.mark.parametrize("exits", [(1,), (2,), (1, 2)])
+def test_heads_that_are_not_read_cost_nothing(exits):
+    model = build("conformer", "RelPosMHAXL")
+    cost, some = CostModel(model), CostModel(model, exits)
+    frames = cost.frames(8000)
+    skipped = 0 if 1 in exits else cost.head(1, frames)
+    whole = dict(enumerate(cost.macs(8000), start=1))
+    assert some.macs(8000) == tuple(
+        whole[exit] - (skipped if exit == 2 else 0) for exit in exits
+    )
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        state = model.start(torch.rand(1, 8000), torch.ones(1))
+        for exit in range(1, exits[-1] + 1):
+            state = model.encoder.advance(state)
+            if exit in exits:
+                model.heads(exit, state)
+    fourier = cost.features(51) - 51 * 201 * 40
+    counted = counter.get_total_flops() // 2
+    assert some.macs(8000)[-1] - fourier == counted
+    assert some.parameters() == tuple(
+        cost.parameters()[exit - 1] for exit in exits
+    )
+
+
+@pytest.mark.parametrize("decoders", ["shared", "separate"])
+def test_parameters_with_attention_heads(decoders):
+    """Of each kind of head one, that of the exit."""
+    model = build("conformer", "regularMHA")
+    model.attention = AttentionHeads(
+        [1, 4], 16, 11, decoders=decoders, num_layers=2, nhead=2, d_ffn=24
+    )
+    expected = []
+    for exit in (1, 2):
+        part = model.truncated(exit)
+        total = count(part)
+        for other in range(exit - 1):
+            total -= count(part.heads.norms[other])
+            total -= count(part.heads.projections[other])
+            total -= count(part.attention.norms[other])
+            if decoders == "separate":
+                total -= count(part.attention.decoders[other])
+            else:
+                total -= part.attention.places[other].numel()
+        expected.append(total)
+    assert CostModel(model).parameters() == tuple(expected)
+    # decoding is charged by itself
+    macs = CostModel(model).macs(8000)
+    model.attention = None
+    assert CostModel(model).macs(8000) == macs
+
+
+def count(module: torch.nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -5,6 +5,7 @@ Authors
 """
 
 import itertools
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -79,7 +80,17 @@ def collapse(output: ExitOutput, row: int) -> list[int]:
 
 def recorded(outputs: list[ExitOutput], batches: list[list[int]]):
     """Records made of the given batches of rows."""
-    recorder = TraceRecorder("set", decode, macs, RATE)
+    return recorder_of(outputs, batches).records
+
+
+def recorder_of(
+    outputs: list[ExitOutput],
+    batches: list[list[int]],
+    macs: Any = macs,
+    **options: Any,
+) -> TraceRecorder:
+    """What has recorded the given batches of rows."""
+    recorder = TraceRecorder("set", decode, macs, RATE, **options)
     for rows in batches:
         frames = max(FRAMES[row] for row in rows)
         recorder.append(
@@ -96,7 +107,7 @@ def recorded(outputs: list[ExitOutput], batches: list[list[int]]):
                 for output in outputs
             ],
         )
-    return recorder.records
+    return recorder
 
 
 @pytest.mark.parametrize("blank_index", [0, 3])

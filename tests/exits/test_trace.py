@@ -160,3 +160,69 @@ def test_parts_keep_what_is_known():
     )
     np.testing.assert_array_equal(part.evidence.change_NE(1), change_NE[[3, 1]])
     assert part.ids == ("u3", "u1") and part.evidence.ids == ["u3", "u1"]
+
+
+def decoded(name: str, spent: tuple[int, int]) -> UtteranceRecord:
+    """An utterance that a search transcribed, and CTC's greedy path."""
+    exits = (
+        ExitRecord(2, "a cat", 1, {}, 50, "a hat", spent[0]),
+        ExitRecord(4, "the cat", 0, {}, 90, "a cat", spent[1]),
+    )
+    return UtteranceRecord(name, f"set {name}", "the cat", exits)
+
+
+def test_policies_see_the_greedy_transcripts():
+    """And are judged by what the search found."""
+    trace = Trace(HEADER, (decoded("u1", (7, 9)),))
+    assert trace.errors_NE.tolist() == [[1, 0]]
+    assert trace.edits_NE3.sum(axis=2).tolist() == [[1, 0]]
+    assert trace.evidence.transcripts() == [["a hat", "a cat"]]
+    # one of the five letters of the earlier one was another
+    assert trace.evidence.change_NE(1)[0, 1] == pytest.approx(0.2)
+    # without any, what was recognised is what is seen
+    plain = replace(
+        trace.records[0],
+        exits=tuple(
+            replace(exit_, greedy=None) for exit_ in trace.records[0].exits
+        ),
+    )
+    plain = Trace(HEADER, (plain,))
+    assert plain.evidence.transcripts() == [["a cat", "the cat"]]
+
+
+def test_an_empty_greedy_transcript_is_one():
+    first, last = decoded("u1", (7, 9)).exits
+    silent = (replace(first, greedy=""), last)
+    record = replace(decoded("u1", (7, 9)), exits=silent)
+    seen = Trace(HEADER, (record,)).evidence.transcripts()
+    assert seen == [["", "a cat"]]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_cost_of_decoding(warm):
+    records = (decoded("u1", (7, 9)), decoded("u2", (0, 3)))
+    trace = Trace(HEADER, records)
+    if warm:
+        assert trace.decoding_macs_NE.tolist() == [[7.0, 9.0], [0.0, 3.0]]
+        trace.score()
+        assert trace.evidence.hyps
+    new_NE = np.array([[0.5, 0.25], [1.0, 2.0]])
+    for same in (trace, trace.with_evidence("e", new_NE)):
+        for part in (same.select([1]), same.subset("set u2")):
+            assert part.decoding_macs_NE.tolist() == [[0.0, 3.0]]
+            assert part.evidence.transcripts() == [["a hat", "a cat"]]
+            assert part.errors_NE.tolist() == [[1, 0]]
+            assert part.records[0].exits[1].decoding_macs == 3
+        # part of the cost of an exit, not on top of it
+        assert same.macs_NE.tolist() == [[50.0, 90.0]] * 2
+        assert same.decoding_macs_NE.tolist() == [[7.0, 9.0], [0.0, 3.0]]
+
+
+def test_cost_of_decoding_is_known_everywhere_or_nowhere():
+    assert Trace(HEADER, RECORDS).decoding_macs_NE is None
+    first, last = decoded("u2", (7, 9)).exits
+    part = (first, replace(last, decoding_macs=None))
+    some = replace(decoded("u2", (7, 9)), exits=part)
+    trace = Trace(HEADER, (decoded("u1", (7, 9)), some))
+    assert trace.decoding_macs_NE is None
+    assert trace.select([0]).decoding_macs_NE.tolist() == [[7.0, 9.0]]

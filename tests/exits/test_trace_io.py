@@ -56,6 +56,56 @@ def test_what_is_none_is_left_out(tmp_path):
     }
 
 
+DECODED = tuple(
+    replace(
+        record,
+        exits=tuple(
+            replace(exit_, macs=40 + k, greedy=greedy, decoding_macs=7 * k)
+            for k, (exit_, greedy) in enumerate(
+                zip(record.exits, ("", "naïve gréedy"))
+            )
+        ),
+    )
+    for record in RECORDS
+)
+
+
+def test_what_a_search_found_and_cost_is_kept(tmp_path):
+    one, two = tmp_path / "one.jsonl.gz", tmp_path / "two.jsonl.gz"
+    write_trace(one, HEADER, DECODED)
+    trace = read_trace(one)
+    assert trace.records == DECODED
+    assert trace.decoding_macs_NE.tolist() == [[0, 7], [0, 7]]
+    write_trace(two, trace.header, trace.records)
+    assert one.read_bytes() == two.read_bytes()
+    row = json.loads(gzip.decompress(one.read_bytes()).splitlines()[1])
+    assert row["exits"][1] == {
+        "layer": 4,
+        "hyp": "the cat sat",
+        "evidence": {"entropy": 0.1},
+        "macs": 41,
+        "greedy": "naïve gréedy",
+        "decoding_macs": 7,
+    }
+
+
+def test_traces_without_a_search_are_as_before(tmp_path):
+    path = tmp_path / "t.jsonl"
+    exits = '[{"layer":2,"hyp":"a","macs":5},{"layer":4,"hyp":"b","macs":8}]'
+    line = f'{{"id":"u","set":"s","ref":"b","exits":{exits}}}'
+    path.write_text(f"{HEAD}\n{line}\n")
+    trace = read_trace(path)
+    exits = (ExitRecord(2, "a", macs=5), ExitRecord(4, "b", macs=8))
+    assert trace.records == (UtteranceRecord("u", "s", "b", exits),)
+    assert trace.decoding_macs_NE is None
+    assert trace.evidence.transcripts() == [["a", "b"]]
+    before = path.read_bytes()
+    write_trace(path, trace.header, trace.records)
+    assert [json.loads(row) for row in path.read_bytes().splitlines()] == [
+        json.loads(row) for row in before.splitlines()
+    ]
+
+
 def second(**changes):
     """A record of which the second exit is changed."""
     first, last = RECORDS[0].exits
@@ -70,6 +120,9 @@ UNWRITABLE = {
     "id twice": (RECORDS[0], "id"),
     "nothing recognised": (second(hyp=None), "hyp"),
     "half a character": (second(hyp="\ud800"), "hyp"),
+    "half a greedy one": (second(greedy="\ud800"), "greedy"),
+    "dear decoding": (second(macs=4, decoding_macs=5), "decoding_macs"),
+    "part of no cost": (second(decoding_macs=5), "decoding_macs"),
 }
 
 

@@ -90,6 +90,38 @@ MALFORMED = {
     "evidence is a list": (with_exit(evidence=[0.5]), 2, "evidence"),
     "duration": (row(duration_s="long"), 2, "duration_s"),
     "negative duration": (row(duration_s=-1), 2, "duration_s"),
+    "greedy is a number": (with_exit(greedy=1), 2, "exits[layer 2].greedy"),
+    "greedy is a list": (with_exit(greedy=["a"]), 2, "exits[layer 2].greedy"),
+    "half a greedy character": (
+        with_exit(greedy="\ud800"),
+        2,
+        "exits[layer 2].greedy",
+    ),
+    "negative cost of decoding": (
+        with_exit(macs=9, decoding_macs=-1),
+        2,
+        "exits[layer 2].decoding_macs",
+    ),
+    "cost of decoding is no count": (
+        with_exit(macs=9, decoding_macs=1.5),
+        2,
+        "exits[layer 2].decoding_macs",
+    ),
+    "decoding costs more than all": (
+        with_exit(macs=9, decoding_macs=10),
+        2,
+        "exits[layer 2].decoding_macs",
+    ),
+    "decoding costs without a cost": (
+        with_exit(decoding_macs=10),
+        2,
+        "exits[layer 2].decoding_macs",
+    ),
+    "greedy alone is nothing": (
+        with_exit(hyp=None, greedy="a"),
+        2,
+        "exits[layer 2].hyp",
+    ),
     "two with one id": (json.dumps(row()) + "\n" + json.dumps(row()), 3, "id"),
 }
 
@@ -218,6 +250,8 @@ PLACES = [
     ["exits"],
     ["exits", 0],
     *(["exits", 1, name] for name in ("layer", "hyp", "errors", "macs")),
+    ["exits", 1, "greedy"],
+    ["exits", 1, "decoding_macs"],
     ["exits", 0, "evidence"],
     ["exits", 0, "evidence", "entropy"],
 ]

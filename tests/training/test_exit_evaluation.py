@@ -18,8 +18,8 @@ from speechbrain_ee.exits import Trace, read_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.selector.selector_file import read_selector
-from speechbrain_ee.training.brain import CTCEarlyExitBrain
 from speechbrain_ee.training.options import check_exit_budget
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
 from tests.helpers import EXITS, tiny_brain, tiny_model, tone_dataset
 
 LOADER = {"batch_size": 20}
@@ -163,7 +163,7 @@ def test_texts_and_seed_reach_the_selection(trained):
     """The same development trace and arguments give the same scores."""
     folder, brain, _ = trained
     dev = read_trace(folder / "traces" / "dev.jsonl.gz")
-    bare = brain._decode_set("dev", tone_dataset(48, seed=1), LOADER)
+    (bare,) = brain._decode_set("dev", tone_dataset(48, seed=1), LOADER)
     _, again = Selection.fit(bare, texts(), brain.hparams.seed)
     for name in GIVEN:
         assert again.evidence_NE(name) == pytest.approx(

@@ -19,10 +19,8 @@ from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.decoding.beam_search import (
-    AttentionBeamSearch,
-    SearchOptions,
-)
+from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.systems import CTCAttentionEarlyExitBrain
 from tests.helpers import EXITS, shaken, tiny_brain, tiny_model, tone_dataset

@@ -3,8 +3,9 @@
 Importing this module fills the registries. What measures an exit's frames is
 in :mod:`~speechbrain_ee.exits.criteria.frames`, hypotheses and successive exits in
 :mod:`~speechbrain_ee.exits.criteria.sequences`; what waits until exits agree is in
-:mod:`~speechbrain_ee.exits.criteria.patience`, what ignores the utterance in
-:mod:`~speechbrain_ee.exits.criteria.baselines`. To add a measure or a criterion, write
+:mod:`~speechbrain_ee.exits.criteria.patience`, what looks at an attention
+decoder's beam in :mod:`~speechbrain_ee.exits.criteria.attention`, what ignores
+the utterance in :mod:`~speechbrain_ee.exits.criteria.baselines`. To add a measure or a criterion, write
 one decorated function: the evaluation then records it in every trace, and
 every report shows it.
 
@@ -20,6 +21,7 @@ Authors
 """
 
 from speechbrain_ee.exits.criteria import (
+    attention,
     baselines,
     frames,
     learned,
@@ -43,6 +45,7 @@ from speechbrain_ee.exits.criteria.registry import (
 __all__ = [
     "Criterion",
     "Measure",
+    "attention",
     "baselines",
     "criterion",
     "criterion_names",

@@ -58,6 +58,8 @@ class Measure:
         Whether it needs the hidden states.
     always : bool
         Whether it is cheap enough to be taken in every evaluation.
+    decodes : bool
+        Whether it needs what an attention decoder found.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Measure:
     earlier: int = 0
     hidden: bool = False
     always: bool = True
+    decodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class Criterion:
     same_as : str, optional
         Criterion that orders utterances and exits the same way, so that one
         threshold on either gives the same decisions.
+    decodes : bool
+        Whether it needs what an attention decoder found, at every exit that
+        it is evaluated at.
     """
 
     name: str
@@ -105,6 +111,7 @@ class Criterion:
     cost: Cost = field(repr=False)
     baseline: bool = False
     same_as: str | None = None
+    decodes: bool = False
 
     def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores at every exit, higher = more ready to stop.

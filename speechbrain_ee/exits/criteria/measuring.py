@@ -13,7 +13,9 @@ from speechbrain_ee.exits.criteria.view import ExitView
 
 
 def measure_all(
-    view: ExitView, names: Sequence[str] | None = None
+    view: ExitView,
+    names: Sequence[str] | None = None,
+    decoded: bool = False,
 ) -> dict[str, Tensor]:
     """Raw evidence for a batch at one exit.
 
@@ -24,6 +26,9 @@ def measure_all(
     names : sequence of str, optional
         The measures; by default all that are cheap enough to be always
         taken. Those that need more than the view holds are left out.
+    decoded : bool
+        Take those that look at what an attention decoder found, and no
+        others.
 
     Returns
     -------
@@ -47,9 +52,13 @@ def measure_all(
     for found in map(get_measure, measure_names() if names is None else names):
         if names is None and not found.always:
             continue
+        if names is None and found.decodes != decoded:
+            continue
         if found.earlier > len(view.earlier):
             continue
         if found.hidden and not has_hidden:
+            continue
+        if found.decodes and view.nbest is None:
             continue
         measured[found.name] = found.function(view)
     return measured

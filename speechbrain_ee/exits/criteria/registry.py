@@ -50,6 +50,7 @@ def measure(
     earlier: int = 0,
     hidden: bool = False,
     always: bool = True,
+    decodes: bool = False,
     same_as: str | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> Callable[[Function], Function]:
@@ -78,6 +79,8 @@ def measure(
         Whether it needs the hidden states.
     always : bool
         Whether it is cheap enough to be taken in every evaluation.
+    decodes : bool
+        Whether it needs what an attention decoder found.
     same_as : str, optional
         Of that criterion, see :class:`Criterion`.
     ranges : mapping of str to pair of float, optional
@@ -94,7 +97,15 @@ def measure(
         def build(full: str, **parameters: Any) -> Measure:
             bound = partial(function, **parameters) if parameters else function
             return Measure(
-                full, bound, formula, source, cost, earlier, hidden, always
+                full,
+                bound,
+                formula,
+                source,
+                cost,
+                earlier,
+                hidden,
+                always,
+                decodes,
             )
 
         def build_criterion(full: str, **parameters: Any) -> Criterion:
@@ -107,6 +118,7 @@ def measure(
                 source,
                 cost,
                 same_as=same_as,
+                decodes=decodes,
             )
 
         parameters = Parameters.of(function, ranges)
@@ -163,7 +175,14 @@ def criterion(
             read = tuple(needs(**everything) if callable(needs) else needs)
             total = _with_measures(cost, read)
             return Criterion(
-                full, bound, read, formula, source, total, baseline
+                full,
+                bound,
+                read,
+                formula,
+                source,
+                total,
+                baseline,
+                decodes=any(one.decodes for one in _measures(read)),
             )
 
         _add(_CRITERIA, name, _Entry(build, known))
@@ -262,11 +281,16 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
     """
 
     def total(frames: Any, vocab: int) -> Any:
-        measures = [n for n in needs if n.partition(":")[0] in _MEASURES]
-        costs = [cost, *(get_measure(name).cost for name in measures)]
+        costs = [cost, *(one.cost for one in _measures(needs))]
         return sum(each(frames, vocab) for each in costs)
 
     return total
+
+
+def _measures(needs: Sequence[str]) -> list[Measure]:
+    """The measures among what a criterion reads."""
+    names = [name for name in needs if name.partition(":")[0] in _MEASURES]
+    return [get_measure(name) for name in names]
 
 
 def _fill() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss
 
 if TYPE_CHECKING:
+    from speechbrain_ee.exits.decoding.nbest import NBest
     from speechbrain_ee.models.heads import ExitOutput
 
 _LOWEST = torch.finfo(torch.float32).min
@@ -33,6 +34,8 @@ class ExitView:
         hidden states were kept.
     earlier : sequence of ExitView
         Exits 1 to k - 1 of the same utterances, in order.
+    nbest : sequence of NBest, optional
+        What an attention decoder found for each utterance.
 
     Example
     -------
@@ -48,10 +51,14 @@ class ExitView:
     """
 
     def __init__(
-        self, output: "ExitOutput", earlier: "Sequence[ExitView]" = ()
+        self,
+        output: "ExitOutput",
+        earlier: "Sequence[ExitView]" = (),
+        nbest: "Sequence[NBest] | None" = None,
     ):
         self.output = output
         self.earlier = tuple(earlier)
+        self.nbest = nbest
 
     @property
     def vocab(self) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.learned import LIGHT
 from speechbrain_ee.exits.criteria.registry import measure_names
+from speechbrain_ee.exits.decoding.methods import BY_ATTENTION
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.transcript_features import Transcripts
 from speechbrain_ee.exits.trace import Trace
@@ -200,11 +201,11 @@ def usable_evidence(trace: Trace) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Of the measures of this package those in :data:`LIGHT` (and what a
-        beam search gives, if one was made to decode); all other evidence
-        that was not learned itself.
+        Of the measures of this package those in :data:`LIGHT` (and what
+        CTC's beam search gives, if one was made to decode); all other
+        evidence that was not learned itself.
     """
     known = {*measure_names(), *DERIVED} - {*LIGHT}
-    if trace.header.decoding != GREEDY:
+    if trace.header.decoding not in (GREEDY, *BY_ATTENTION):
         known -= {"nbest_posterior"}
     return tuple(n for n in trace.evidence_names if n not in known)
