@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.decodings import (
+    decoding_note,
+    decoding_table,
+)
 from speechbrain_ee.evaluation.examples import Example
+from speechbrain_ee.evaluation.families import search_note
+from speechbrain_ee.evaluation.labels import decoding_said
 from speechbrain_ee.evaluation.tables import (
     criterion_table,
     exit_table,
@@ -41,15 +47,24 @@ def console_tables(report: "Report") -> str:
     for analysis in report.sets.values():
         blocks += [
             f"{analysis.key}: {len(analysis.trace)} utterances, "
-            f"{analysis.words} words",
+            f"{analysis.words} words{decoding_said(analysis.trace.header)}",
             aligned(exit_table(analysis)),
             aligned(criterion_table(analysis)),
         ]
+        if note := search_note(analysis):
+            blocks.append(_filled(note))
         if analysis.policies:
             blocks += [aligned(policy_table(analysis)), *_warnings(analysis)]
         blocks.append("\n".join(_filled(s) for s in summary(analysis)))
         chosen = [e for e in analysis.examples if e.kind == "overthinking"]
         blocks += [_example(example) for example in chosen[:_EXAMPLES]]
+    for comparison in report.decodings.values():
+        blocks += [
+            f"{comparison.key}: ways of decoding",
+            aligned(decoding_table(comparison)),
+        ]
+        if note := decoding_note(comparison):
+            blocks.append(_filled(note))
     return "\n\n".join(blocks)
 
 

@@ -6,8 +6,11 @@ Authors
 
 from collections.abc import Mapping, Sequence
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.labels import label
 from speechbrain_ee.evaluation.theme import FAMILIES, family
+from speechbrain_ee.exits.criteria import get_criterion
 
 Leaders = Mapping[str, tuple[str, ...]]
 
@@ -34,6 +37,55 @@ def depth_needed(analysis: SetAnalysis, name: str) -> float:
     points = analysis.criteria[name].points.values()
     needed = [depth if p is None else p.avg_layer for p in points]
     return sum(needed) / (depth * len(needed))
+
+
+def needs_search(name: str) -> bool:
+    """Whether a criterion looks at what an attention decoder found.
+
+    Arguments
+    ---------
+    name : str
+        A criterion, registered or not.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> needs_search("beam_score"), needs_search("entropy")
+    (True, False)
+    """
+    try:
+        return get_criterion(name).decodes
+    except InputError:  # a policy's own, such as a learned one
+        return False
+
+
+def search_note(analysis: SetAnalysis) -> str:
+    """What the costs of criteria that need a search mean.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    str
+        A sentence; empty if there is no such criterion.
+    """
+    names = [label(name) for name in analysis.criteria if needs_search(name)]
+    if not names:
+        return ""
+    text = (
+        f"Of the attention decoder: {', '.join(names)}. These criteria take "
+        f"its decoding at every exit that an utterance comes to. Layers do "
+        f"not count it"
+    )
+    if analysis.trace.decoding_macs_NE is not None:
+        text += "; GMAC do"
+    return text + "."
 
 
 def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:

@@ -9,10 +9,19 @@ from html import escape
 from typing import Any
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.families import Leaders, leaders
+from speechbrain_ee.evaluation.decodings import (
+    DecodingComparison,
+    decoding_note,
+    decoding_table,
+)
+from speechbrain_ee.evaluation.families import (
+    Leaders,
+    leaders,
+    needs_search,
+)
 from speechbrain_ee.evaluation.figures import aspects, draw_panel, figure_bytes
 from speechbrain_ee.evaluation.labels import policy_letter
-from speechbrain_ee.evaluation.markup import DASH, named, soft, table
+from speechbrain_ee.evaluation.markup import DASH, grouped, named, soft, table
 from speechbrain_ee.evaluation.panel import FIXED_LABEL
 from speechbrain_ee.evaluation.sections import section
 from speechbrain_ee.evaluation.stylesheet import STYLESHEET
@@ -36,6 +45,7 @@ def page(
     analyses: Mapping[str, SetAnalysis],
     extra: Mapping[str, Any],
     transfer: Mapping[str, TransferMatrix],
+    decodings: Mapping[str, DecodingComparison] | None = None,
 ) -> str:
     """The whole page.
 
@@ -49,6 +59,8 @@ def page(
         Further facts, shown at the end.
     transfer : mapping of str to TransferMatrix
         By criterion.
+    decodings : mapping of str to DecodingComparison, optional
+        The test sets that were decoded in several ways.
 
     Returns
     -------
@@ -64,7 +76,8 @@ def page(
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLESHEET}</style></head>"
         f"<body><h1>{escape(title)}</h1>{_models(analyses)}"
-        f"{_overview(found)}{_figures(found, leading)}"
+        f"{_overview(found)}{_decodings(decodings or {})}"
+        f"{_figures(found, leading)}"
         f"{sets}{_transfer(transfer, in_front)}{_run(extra)}</body></html>\n"
     )
 
@@ -87,8 +100,45 @@ def _overview(analyses: Sequence[SetAnalysis]) -> str:
         f'<p class="soft">Averages per utterance. The thresholds of the '
         f"criteria were chosen on the set they are shown for, so a policy "
         f"calibrated on other data will do somewhat worse. The oracle knows "
-        f"the errors.</p>"
+        f"the errors.{_costs(analyses)}</p>"
     )
+
+
+def _costs(analyses: Sequence[SetAnalysis]) -> str:
+    """What the overview's costs hold beyond the encoder."""
+    text = ""
+    if any(a.trace.decoding_macs_NE is not None for a in analyses):
+        text += " GMAC include decoding."
+    best = [found for a in analyses if (found := a.best_criterion())]
+    names = {label(each.name) for each in best if needs_search(each.name)}
+    if names:
+        text += (
+            f" The cheapest criterion is that of the fewest layers; "
+            f"{' and '.join(sorted(names))} also takes decoding at every exit "
+            f"passed, which layers do not count."
+        )
+    return escape(text)
+
+
+def _decodings(comparisons: Mapping[str, DecodingComparison]) -> str:
+    return "".join(
+        f"<h3>Ways of decoding: {escape(key)}</h3>{_ways(comparison)}"
+        f'<p class="soft">In bold the best of every exit. '
+        f"{escape(decoding_note(comparison))}</p>"
+        for key, comparison in comparisons.items()
+    )
+
+
+def _ways(comparison: DecodingComparison) -> str:
+    heading, *texts = decoding_table(comparison)
+    rows = [[escape(cell) for cell in row] for row in texts]
+    for column in range(len(comparison.exit_layers)):
+        # ties by value, not by how they are rounded
+        least = comparison.best(column)
+        for place, result in enumerate(comparison.results, start=2):
+            if result.wer_E[column] == least:
+                rows[column][place] = f"<b>{rows[column][place]}</b>"
+    return grouped(heading, rows)
 
 
 def _figures(analyses: Sequence[SetAnalysis], leading: Leaders) -> str:
@@ -117,7 +167,18 @@ def _figures(analyses: Sequence[SetAnalysis], leading: Leaders) -> str:
         f"cheapest of all at equal word error rate, with what 95 % of 200 "
         f"bootstrap replicates of the test set give; behind them, pale, the "
         f"others. Diamonds mark the cheapest point that is no worse "
-        f"than the last exit.</p>"
+        f"than the last exit.{_beyond(leading)}</p>"
+    )
+
+
+def _beyond(leading: Leaders) -> str:
+    """Why lines may leave a panel."""
+    if not any(needs_search(n) for names in leading.values() for n in names):
+        return ""
+    return (
+        " Criteria of the attention decoder pay for decoding at every exit "
+        "passed; a line that leaves a GMAC panel on the right costs more than "
+        "the last exit for every utterance."
     )
 
 

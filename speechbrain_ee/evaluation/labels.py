@@ -5,6 +5,7 @@ Authors
 """
 
 from speechbrain_ee.evaluation.rows import Cell
+from speechbrain_ee.exits.trace import TraceHeader
 
 LABELS = {
     "fixed": "fixed exit",
@@ -25,6 +26,15 @@ LABELS = {
     "patience_transcript": "patience on transcripts",
     "patience_distribution": "patience on distributions",
     "plausibility": "plausibility of the text",
+    "beam_score": "attention beam score",
+    "beam_posterior": "attention beam posterior",
+    "token_confidence": "attention token confidence",
+    "token_confidence_min": "least attention token confidence",
+}
+DECODINGS = {
+    "greedy": "CTC greedy",
+    "ctc_greedy": "CTC greedy",
+    "ctc_beam": "CTC beam",
 }
 
 
@@ -50,6 +60,44 @@ def label(name: str) -> str:
     stem, _, parameters = name.partition(":")
     text = LABELS.get(stem, stem.replace("_", " "))
     return f"{text} ({parameters})" if parameters else text
+
+
+def decoding_label(name: str) -> str:
+    """How a way of decoding is called in tables.
+
+    Arguments
+    ---------
+    name : str
+        As in the header of a trace.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> decoding_label("ctc_beam"), decoding_label("joint")
+    ('CTC beam', 'joint')
+    """
+    return DECODINGS.get(name, name.replace("_", " "))
+
+
+def decoding_said(header: TraceHeader) -> str:
+    """How a trace was decoded, as the end of a line.
+
+    Arguments
+    ---------
+    header : TraceHeader
+        Of the trace.
+
+    Returns
+    -------
+    str
+        Empty for the greedy path, which goes without saying.
+    """
+    if header.decoding == "greedy":
+        return ""
+    return f"; decoding: {decoding_label(header.decoding)}"
 
 
 def giga(macs: Cell, full: float | None) -> str:

@@ -2,7 +2,8 @@
 
 ``report.json`` holds all numbers, ``exits.csv`` and ``criteria.csv`` the two
 tables, ``curves.png`` and ``curves.pdf`` the figure, ``report.html`` all of
-it in one self-contained page.
+it in one self-contained page; ``decodings.csv`` compares ways of decoding
+where there are several.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -18,6 +19,12 @@ from typing import Any
 from speechbrain_ee.evaluation.analyses import analyse_all
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.console import console_tables
+from speechbrain_ee.evaluation.decodings import (
+    DecodingComparison,
+    by_decoding,
+    compare_decodings,
+    decoding_rows,
+)
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
 from speechbrain_ee.evaluation.html import page
 from speechbrain_ee.evaluation.policies import scored_for
@@ -33,6 +40,8 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, whole_file
 
 logger = logging.getLogger(__name__)
+
+_DECODINGS_FILE = "decodings.csv"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Report:
         What ``report.json`` holds.
     transfer : mapping of str to TransferMatrix
         By criterion: thresholds of every set used on every other.
+    decodings : mapping of str to DecodingComparison
+        The test sets that were decoded in several ways.
     """
 
     folder: Path
@@ -58,6 +69,7 @@ class Report:
     sets: Mapping[str, SetAnalysis]
     data: Mapping[str, Any]
     transfer: Mapping[str, TransferMatrix] = field(default_factory=dict)
+    decodings: Mapping[str, DecodingComparison] = field(default_factory=dict)
 
 
 def write_report(
@@ -66,6 +78,7 @@ def write_report(
     title: str,
     extra: Mapping[str, Any] | None = None,
     policies: Sequence[ExitPolicy] = (),
+    decoded: Mapping[str, Sequence[Trace]] | None = None,
 ) -> Report:
     """Analyse traces and write the report.
 
@@ -81,6 +94,9 @@ def write_report(
         Further facts about the run, shown at the end and kept in the JSON.
     policies : sequence of ExitPolicy
         Measured on every test set.
+    decoded : mapping of str to sequence of Trace, optional
+        By test set, the traces of all ways of decoding it, the one that is
+        reported on first; they are compared exit by exit.
 
     Returns
     -------
@@ -89,29 +105,35 @@ def write_report(
     Raises
     ------
     InputError
-        If the folder cannot be written, a set has no reference words, or a
-        policy was made for other exits.
+        If the folder cannot be written, a set has no reference words, a
+        policy was made for other exits, or traces of several ways of decoding
+        do not fit.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):
         traces = [traces]
     analyses = analyse_all(traces, policies)
     transfer = transfer_matrices(list(analyses.values()))
-    data = report_data(traces, analyses, transfer, title, extra or {})
+    ways = compare_decodings(decoded or {})
+    facts = extra or {}
+    data = report_data(traces, analyses, transfer, title, facts, ways)
     figure = draw_curves(list(analyses.values()))
-    _write_files(
-        folder,
-        {
-            "report.json": json.dumps(data, indent=1, allow_nan=False) + "\n",
-            "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
-            "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
-            "curves.png": figure_bytes(figure, "png"),
-            "curves.pdf": figure_bytes(figure, "pdf"),
-            "report.html": page(title, analyses, extra or {}, transfer),
-        },
-    )
+    files = {
+        "report.json": json.dumps(data, indent=1, allow_nan=False) + "\n",
+        "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
+        "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
+        "curves.png": figure_bytes(figure, "png"),
+        "curves.pdf": figure_bytes(figure, "pdf"),
+        "report.html": page(title, analyses, facts, transfer, ways),
+    }
+    if ways:
+        files[_DECODINGS_FILE] = _csv(decoding_rows(w) for w in ways.values())
+    _write_files(folder, files)
+    if not ways:
+        # of an earlier report that had some
+        (folder / _DECODINGS_FILE).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
-    return Report(folder, title, analyses, data, transfer)
+    return Report(folder, title, analyses, data, transfer, ways)
 
 
 def report_command(
@@ -149,7 +171,9 @@ def report_command(
     given = [read_policy(path) for path in policies]
     for path, policy in zip(policies, given, strict=True):
         read = scored_for(read, Path(path), policy)
-    report = write_report(read, out, title, policies=given)
+    report = write_report(
+        read, out, title, policies=given, decoded=by_decoding(read)
+    )
     if as_json:
         return json.dumps(report.data, indent=1)
     return f"{console_tables(report)}\n\nReport: {report.folder}"

@@ -10,6 +10,10 @@ from typing import Any
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.curves import Curve
+from speechbrain_ee.evaluation.decodings import (
+    DecodingComparison,
+    decoding_data,
+)
 from speechbrain_ee.evaluation.examples import Example
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
 from speechbrain_ee.evaluation.result import Result
@@ -28,6 +32,7 @@ def report_data(
     transfer: Mapping[str, TransferMatrix],
     title: str,
     extra: Mapping[str, Any],
+    decodings: Mapping[str, DecodingComparison] | None = None,
 ) -> dict[str, Any]:
     """All numbers of a report as plain values.
 
@@ -43,12 +48,14 @@ def report_data(
         Title of the report.
     extra : mapping
         Further facts about the run.
+    decodings : mapping of str to DecodingComparison, optional
+        The test sets that were decoded in several ways.
 
     Returns
     -------
     dict
     """
-    return {
+    data = {
         "schema": SCHEMA,
         "title": title,
         "traces": [asdict(trace.header) for trace in traces],
@@ -56,6 +63,11 @@ def report_data(
         "transfer": {name: _matrix(m) for name, m in transfer.items()},
         "extra": dict(extra),
     }
+    if decodings:
+        data["decodings"] = {
+            key: decoding_data(each) for key, each in decodings.items()
+        }
+    return data
 
 
 def _set_data(analysis: SetAnalysis) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from html import escape
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.examples import Example
+from speechbrain_ee.evaluation.families import search_note
+from speechbrain_ee.evaluation.labels import decoding_said
 from speechbrain_ee.evaluation.markup import (
     DASH,
     bar,
@@ -51,8 +53,10 @@ def section(analysis: SetAnalysis, leading: Sequence[str] = ()) -> str:
     return (
         f"<h2>{escape(analysis.key)}</h2>"
         f'<p class="soft">{len(analysis.trace):,} utterances, '
-        f"{analysis.words:,} words</p><p>{escape(text)}</p>"
-        f"<h3>Every exit</h3>{table(exit_table(analysis))}"
+        f"{analysis.words:,} words"
+        f"{escape(decoding_said(analysis.trace.header))}</p>"
+        f"<p>{escape(text)}</p>"
+        f"<h3>Every exit</h3>{table(exit_table(analysis))}{_decoded(analysis)}"
         f"{_criteria(analysis, leading)}{_policies(analysis)}"
         f"{_stops(analysis)}{_difficulty(analysis)}"
         f"{_overthinking(analysis)}{_typical(analysis)}"
@@ -77,7 +81,19 @@ def _criteria(analysis: SetAnalysis, leading: Sequence[str]) -> str:
         f"errors, relative to the last exit; in small print the 95 % interval "
         f"of 200 bootstrap replicates of the test set. The gap is the one "
         f"between the mix of two fixed exits (0 %) and the oracle (100 %). "
-        f"In bold what the figure shows in front.</p>"
+        f"In bold what the figure shows in front. "
+        f"{escape(search_note(analysis))}</p>"
+    )
+
+
+def _decoded(analysis: SetAnalysis) -> str:
+    """What the costs in the table of exits hold, where there are two."""
+    if analysis.trace.decoding_macs_NE is None:
+        return ""
+    return (
+        '<p class="soft">Without decoding: front-end, encoder and CTC heads '
+        "up to the exit. With it: average per utterance, decoded at that "
+        "exit alone.</p>"
     )
 
 

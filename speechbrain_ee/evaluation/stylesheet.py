@@ -22,7 +22,7 @@ STYLESHEET = (
   --soft: #9aa4b2; --line: #343a43; --back: #14171b; --card: #1c2026;
   --pale: #78818e; --bad: #ff9a70; --oracle: #2cc79a; --c0: #4aa3df;
   --c1: #f0b73c; --c2: #f4661f; --c3: #e3a0c6; --c4: #a5d8f5;
-  --c5: #f4f08a; --c6: #8c7355; } }
+  --c5: #f4f08a; --c6: #8f86ff; --c7: #8c7355; } }
 body { margin: 0 auto; max-width: 74rem; padding: 2.5rem 1.5rem 4rem;
   background: var(--back); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }

@@ -5,8 +5,10 @@ Authors
 """
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.families import needs_search
 from speechbrain_ee.evaluation.labels import giga, label
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
+from speechbrain_ee.evaluation.result import Result
 
 
 def summary(analysis: SetAnalysis) -> list[str]:
@@ -45,7 +47,10 @@ def _criteria(analysis: SetAnalysis) -> list[str]:
     several = len(analysis.criteria) > 1
     best = analysis.best_criterion()
     if best is not None and best.equal_wer is not None:
+        dearer = _searches(analysis, best, "equal_wer")
         among = ", the cheapest of the criteria" if several else ""
+        if dearer and several:
+            among = ", the criterion with the fewest layers"
         low, high = best.layer_intervals.get("equal_wer", (depth, depth))
         lines.append(
             f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
@@ -55,13 +60,44 @@ def _criteria(analysis: SetAnalysis) -> list[str]:
             else f"No criterion keeps the last exit's "
             f"{analysis.wer[-1]:.2f} % with fewer than {depth} layers."
         )
+        lines += dearer
     for first in analysis.ranked()[:1]:
         if first.plus_5 is not None:
             lines.append(
                 f"At 5 % (relative) more errors, {label(first.name)} needs "
                 f"{first.plus_5.avg_layer:.2f} layers."
             )
+            if first is not best:
+                lines += _searches(analysis, first, "plus_5")
     return lines
+
+
+def _searches(analysis: SetAnalysis, first: Result, level: str) -> list[str]:
+    """What the layers of the first criterion keep quiet about, if anything.
+
+    One that looks at what a beam search found pays for a search at every
+    exit passed: fewest in layers, it may be dear in multiply-accumulates.
+    """
+    point = first.points[level]
+    if point is None or not needs_search(first.name):
+        return []
+    text = (
+        f"Layers flatter {label(first.name)}: they leave out the decoding at "
+        f"every exit passed"
+    )
+    if point.avg_macs is None or analysis.trace.decoding_macs_NE is None:
+        return [text + ", whose cost the trace does not tell."]
+    full = analysis.fixed.curve.points[-1].avg_macs
+    others = [analysis.fixed, analysis.mixture, *analysis.criteria.values()]
+    found = {r.name: p for r in others if (p := r.points[level]) is not None}
+    name, cheapest = min(found.items(), key=lambda pair: pair[1].avg_macs)
+    if cheapest.avg_macs >= point.avg_macs:
+        return []
+    return [
+        f"{text}, which makes it {giga(point.avg_macs, full)} GMAC. The "
+        f"cheapest by GMAC: {label(name)}, {giga(cheapest.avg_macs, full)} at "
+        f"{cheapest.avg_layer:.2f} layers."
+    ]
 
 
 def _overthinking(analysis: SetAnalysis) -> str:

@@ -39,13 +39,19 @@ def exit_table(analysis: SetAnalysis) -> list[list[str]]:
     Returns
     -------
     list of list of str
-        The first row is the heading.
+        The first row is the heading. Where the trace tells what decoding
+        takes, the last column includes it.
     """
     seconds = f"{analysis.trace.header.macs_reference_s:g} s"
     heading = ["exit", "layer", "WER %", "sub %", "del %", "ins %", "CER %"]
     heading += ["params M", f"GMAC/{seconds}"]
+    decoded = analysis.trace.decoding_macs_NE is not None
+    if decoded:
+        heading[-1] = f"no decoding: GMAC/{seconds}"
+        heading.append("with decoding: GMAC/utterance")
     table = [heading]
     full = (analysis.trace.header.macs or [None])[-1]
+    average = analysis.fixed.curve.points[-1].avg_macs
     for row in exit_rows(analysis):
         rates = [
             _share(row[name], analysis.words)
@@ -60,6 +66,7 @@ def exit_table(analysis: SetAnalysis) -> list[list[str]]:
                 number(row["cer"]),
                 number(_share(row["parameters"], 1e8)),
                 giga(row["macs"], full),
+                *[giga(row["avg_macs"], average)] * decoded,
             ]
         )
     return _without_empty_columns(table)

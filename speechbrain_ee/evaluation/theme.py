@@ -1,8 +1,8 @@
 """Colours and line styles of figures and pages.
 
 A colour stands for a family of criteria, dashes tell its members apart.
-Colours are those of Okabe and Ito (2008), and the wine red of Tol's muted
-scheme, told apart by colour-blind readers too; on a dark page lighter ones
+Colours are those of Okabe and Ito (2008), and two of Tol's muted scheme,
+told apart by colour-blind readers too; on a dark page lighter ones
 take their place (see :mod:`~speechbrain_ee.evaluation.stylesheet`).
 
 Authors
@@ -36,6 +36,7 @@ FAMILIES = {
         "#882255",
         ("selector", "learned", "combination", "combined", "zscore", "value"),
     ),
+    "attention decoder": ("#332288", ("beam_", "token_confidence")),
     "others": ("#4a3a2c", ("",)),
 }
 COLOURS = tuple(colour for colour, _ in FAMILIES.values())
