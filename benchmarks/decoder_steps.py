@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""What do cached decoder steps save in a beam search?
+
+Times ``AttentionBeamSearch``, whose decoder reads one token per step, against
+SpeechBrain's ``S2STransformerBeamSearcher``, whose decoder reads the whole
+hypothesis and projects all frames again at every step: the same decoder, the
+same scorer, in turn in one process, and the same hypotheses. Clocks around
+the parts of a search, which both inherit, tell where the time goes.
+
+The weights are random and the decoder never ends a transcript, so all
+searches have the same number of steps.
+
+> python benchmarks/decoder_steps.py
+
+Axes: B utterances, K hypotheses of each, N = B K, T frames, S tokens, D width.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import describe, store
+from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
+from speechbrain.decoders.seq2seq import S2STransformerBeamSearcher
+from torch import Tensor
+
+from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.models.attention import AttentionHeads
+from speechbrain_ee.models.heads import ExitOutput
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BLANK, BOS, EOS = 0, 1, 2
+NEVER = -1e4
+SHARPNESS = 3.0
+PARTS = ("decoder", "ctc", "rest")
+
+
+class Clocked:
+    """Clocks around the steps of SpeechBrain's beam searches."""
+
+    def _attn_weight_step(self, *args: Any) -> tuple:
+        return self.timed("decoder", super()._attn_weight_step, *args)
+
+    def _attn_weight_permute_memory_step(self, *args: Any) -> Any:
+        step = super()._attn_weight_permute_memory_step
+        return self.timed("decoder", step, *args)
+
+    def _scorer_step(self, *args: Any) -> tuple:
+        return self.timed("ctc", super()._scorer_step, *args)
+
+    def _scorer_permute_memory_step(self, *args: Any) -> Any:
+        step = super()._scorer_permute_memory_step
+        return self.timed("ctc", step, *args)
+
+    def timed(self, part: str, function: Any, *args: Any) -> Any:
+        """Call a function and charge its time to a part."""
+        start = time.perf_counter()
+        try:
+            return function(*args)
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+
+class Cached(Clocked, AttentionBeamSearch):
+    """The search of this package, clocked."""
+
+    def __call__(self, output: ExitOutput) -> list[list[int]]:
+        """Best tokens of every utterance."""
+        self.seconds = Counter()
+        return [list(nbest.tokens) for nbest in self.search(1, output)]
+
+
+class WholePrefix:
+    """The decoder as SpeechBrain calls it: on whole hypotheses."""
+
+    def __init__(self, attention: AttentionHeads):
+        self.attention = attention
+
+    def decode(
+        self, tokens_NS: Tensor, memory_NTD: Tensor, lengths_N: Tensor
+    ) -> tuple[Tensor, None]:
+        """Logits of every next token, shape (N, S, V)."""
+        decoder = self.attention.decoder(1)
+        place_D = self.attention.places[0]
+        return decoder(tokens_NS.long(), memory_NTD, lengths_N, place_D), None
+
+
+class Plain(Clocked, S2STransformerBeamSearcher):
+    """SpeechBrain's search over the same decoder, clocked.
+
+    Arguments
+    ---------
+    attention : AttentionHeads
+        Of the model.
+    options : SearchOptions
+        How to search.
+    joint : bool
+        Whether the CTC head takes part.
+    """
+
+    def __init__(
+        self, attention: AttentionHeads, options: SearchOptions, joint: bool
+    ):
+        size = torch.nn.Identity()
+        size.w = attention.decoder(1).output  # asked for its size only
+        super().__init__(
+            modules=[WholePrefix(attention), size],
+            bos_index=BOS,
+            eos_index=EOS,
+            min_decode_ratio=0.0,
+            max_decode_ratio=options.max_decode_ratio,
+            beam_size=options.beam_size,
+            eos_threshold=options.eos_threshold,
+        )
+        self.norm = attention.norms[0]
+        self.options = options
+        self.ctc_weight = options.ctc_weight if joint else 0.0
+        self.attn_weight = 1.0 - self.ctc_weight
+
+    def __call__(self, output: ExitOutput) -> list[list[int]]:
+        """Best tokens of every utterance."""
+        self.seconds = Counter()
+        self.scorer = None
+        if self.ctc_weight:
+            ctc = CTCScorer(lambda _: output.log_probs_BTV.clone(), BLANK, EOS)
+            self.scorer = ScorerBuilder(
+                {"ctc": self.ctc_weight},
+                partial_scorers=[ctc],
+                scorer_beam_scale=self.options.scorer_beam_scale,
+            )
+        with torch.no_grad():
+            memory_BTD = self.norm(output.hidden_BTD)
+            lengths_B = output.lengths_B / memory_BTD.shape[1]
+            return self.forward(memory_BTD, lengths_B)[0]
+
+
+def build(arguments: argparse.Namespace) -> AttentionHeads:
+    """A decoder with random weights that never ends a transcript."""
+    attention = AttentionHeads(
+        [12],
+        arguments.d_model,
+        arguments.vocab,
+        bos_index=BOS,
+        eos_index=EOS,
+        num_layers=arguments.layers,
+        nhead=4,
+        d_ffn=arguments.d_ffn,
+    ).eval()
+    output = attention.decoder(1).output
+    with torch.no_grad():
+        # sure of what it says: rounding shall not change a ranking
+        output.weight *= SHARPNESS
+        output.bias[[BLANK, BOS, EOS]] = NEVER
+    return attention
+
+
+def random_output(arguments: argparse.Namespace, batch: int) -> ExitOutput:
+    """What an exit might say of utterances of equal length."""
+    shape = (batch, arguments.frames)
+    logits_BTV = SHARPNESS * torch.randn(*shape, arguments.vocab)
+    return ExitOutput(
+        log_probs_BTV=logits_BTV.log_softmax(-1),
+        lengths_B=torch.full((batch,), arguments.frames),
+        layer=12,
+        blank_index=BLANK,
+        hidden_BTD=torch.randn(*shape, arguments.d_model),
+    )
+
+
+def same(cached: list[list[int]], plain: list[list[int]], steps: int) -> None:
+    """Check that both found the same.
+
+    Arguments
+    ---------
+    cached : list of list of int
+        Best tokens of every utterance.
+    plain : list of list of int
+        The same by SpeechBrain, which takes the last token of a hypothesis
+        for its end and drops it, also where it was cut.
+    steps : int
+        Tokens of each, as none has ended.
+
+    Raises
+    ------
+    AssertionError
+        If they differ.
+    """
+    assert [len(tokens) for tokens in cached] == [steps] * len(cached)
+    assert [tokens[:-1] for tokens in cached] == plain
+
+
+def measure(
+    attention: AttentionHeads,
+    output: ExitOutput,
+    options: SearchOptions,
+    joint: bool,
+    repeats: int,
+) -> dict[str, Any]:
+    """Time both searches on one batch, in turn.
+
+    Arguments
+    ---------
+    attention : AttentionHeads
+        With the decoder.
+    output : ExitOutput
+        The batch.
+    options : SearchOptions
+        How to search.
+    joint : bool
+        Whether the CTC head takes part.
+    repeats : int
+        Turns that count; one more comes before, to warm up and compare.
+
+    Returns
+    -------
+    dict
+        Medians in seconds by part, and the ratio.
+    """
+    searches = {
+        "cached": Cached(attention, options, joint),
+        "plain": Plain(attention, options, joint),
+    }
+    steps = int(output.log_probs_BTV.shape[1] * options.max_decode_ratio)
+    same(searches["cached"](output), searches["plain"](output), steps)
+    taken: dict[str, list[list[float]]] = {name: [] for name in searches}
+    for turn in range(repeats):
+        # Whoever comes first alternates: the first finds colder caches.
+        for name in sorted(searches, reverse=bool(turn % 2)):
+            start = time.perf_counter()
+            searches[name](output)
+            total = time.perf_counter() - start
+            parts = [searches[name].seconds[part] for part in PARTS[:2]]
+            taken[name].append([*parts, total - sum(parts), total])
+    times = {name: np.array(rows) for name, rows in taken.items()}
+    ratios = times["plain"] / times["cached"].clip(1e-9)
+    return {
+        "batch": len(output.lengths_B),
+        "joint": joint,
+        "steps": steps,
+        "hypotheses_equal": True,
+        "median_s": {
+            name: dict(zip((*PARTS, "total"), np.median(rows, axis=0).round(4)))
+            for name, rows in times.items()
+        },
+        "ratio_median": {
+            "decoder": round(float(np.median(ratios[:, 0])), 2),
+            "total": round(float(np.median(ratios[:, -1])), 2),
+        },
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| batch | scores | search | decoder s | CTC s | rest s | total s "
+        "| times faster |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        scores = "attention + CTC" if row["joint"] else "attention"
+        for name, part in row["median_s"].items():
+            cells = " | ".join(f"{value:.3f}" for value in part.values())
+            faster = "1" if name == "plain" else row["ratio_median"]["total"]
+            lines.append(
+                f"| {row['batch']} | {scores} | {name} | {cells} | {faster} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, store, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--d-model", type=int, default=144)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--d-ffn", type=int, default=1024)
+    parser.add_argument("--vocab", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=250, help="10 s")
+    parser.add_argument("--beam", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=50, help="tokens")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    attention = build(arguments)
+    options = SearchOptions(
+        beam_size=arguments.beam,
+        max_decode_ratio=(arguments.steps + 0.5) / arguments.frames,
+    )
+    rows = []
+    for batch in arguments.batches:
+        output = random_output(arguments, batch)
+        for joint in (False, True):
+            rows.append(
+                measure(attention, output, options, joint, arguments.repeats)
+            )
+    sizes = {n: v for n, v in vars(arguments).items() if n != "results"}
+    store(
+        arguments.results / "decoder_steps.json",
+        {"sizes": sizes, "rows": rows, "environment": describe()},
+    )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+#!/usr/bin/env python3
+"""What does it save to decode all exits from one encoder pass?
+
+Decodes the same utterances at every exit of a YAML's model in two ways: from
+the outputs of one pass of the encoder, and from a pass of its own for every
+exit, each from the waveform through the model truncated there. Calls of every
+encoder layer are counted by hooks; both ways are timed in turn in one process
+and must say the same.
+
+The weights are random, which is enough for counts and times. Such a decoder
+never ends a transcript by itself, so hypotheses are cut at the number of
+tokens that is usual per second of speech.
+
+> python benchmarks/one_encoder_pass.py --yaml hparams/digits_aed.yaml
+> python benchmarks/one_encoder_pass.py --yaml hparams/conformer_aed.yaml
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from environment import describe, store
+from torch import Tensor
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.exits.decoding.methods import BY_ATTENTION, Decoding
+from speechbrain_ee.exits.decoding.nbest import NBest
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.options import load_options
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TOKENS_PER_S = 5
+SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All exits of a batch, decoded.
+
+    Arguments
+    ---------
+    outputs : tuple of ExitOutput
+        By exit.
+    nbest : tuple of tuple of NBest
+        By exit and utterance.
+    encoder_s : float
+        Seconds of the encoder and the CTC heads.
+    decoding_s : float
+        Seconds of decoding.
+    """
+
+    outputs: tuple[ExitOutput, ...]
+    nbest: tuple[tuple[NBest, ...], ...]
+    encoder_s: float
+    decoding_s: float
+
+
+class Runner:
+    """Both ways of decoding all exits of a batch.
+
+    Arguments
+    ---------
+    model : EarlyExitModel
+        The model, with attention heads.
+    decoding : str
+        How to decode.
+    options : SearchOptions
+        How to search.
+    """
+
+    def __init__(
+        self, model: EarlyExitModel, decoding: str, options: SearchOptions
+    ):
+        self.model = model.eval()
+        exits = range(1, len(model.exit_layers) + 1)
+        self.truncated = [model.truncated(exit) for exit in exits]
+        self.decode = Decoding(decoding, model, options)
+        self.decode_truncated = [
+            Decoding(decoding, small, options) for small in self.truncated
+        ]
+
+    @torch.no_grad()
+    def one_pass(self, wavs: Tensor, wav_lens: Tensor) -> Decoded:
+        """All exits from one pass of the encoder."""
+        start = time.perf_counter()
+        outputs = self.model(wavs, wav_lens)
+        between = time.perf_counter()
+        nbest = tuple(
+            tuple(self.decode(exit, output))
+            for exit, output in enumerate(outputs, start=1)
+        )
+        end = time.perf_counter()
+        return Decoded(tuple(outputs), nbest, between - start, end - between)
+
+    @torch.no_grad()
+    def pass_per_exit(self, wavs: Tensor, wav_lens: Tensor) -> Decoded:
+        """Every exit from the waveform, by the model truncated there."""
+        outputs, nbest, encoder_s, decoding_s = [], [], 0.0, 0.0
+        pairs = zip(self.truncated, self.decode_truncated)
+        for exit, (small, decode) in enumerate(pairs, start=1):
+            start = time.perf_counter()
+            state = small.start(wavs, wav_lens)
+            for _ in range(exit):
+                state = small.encoder.advance(state)
+            # what stands on the way is not read: the layers alone count
+            outputs.append(small.heads(exit, state))
+            between = time.perf_counter()
+            nbest.append(tuple(decode(exit, outputs[-1])))
+            encoder_s += between - start
+            decoding_s += time.perf_counter() - between
+        return Decoded(tuple(outputs), tuple(nbest), encoder_s, decoding_s)
+
+
+@contextmanager
+def counted(model: EarlyExitModel) -> Iterator[list[int]]:
+    """Count the calls of every encoder layer.
+
+    Arguments
+    ---------
+    model : EarlyExitModel
+        The model; truncated models share its layers, and are counted too.
+
+    Yields
+    ------
+    list of int
+        Calls by layer so far.
+    """
+    calls = [0] * len(model.encoder.layers)
+
+    def hook_of(index: int) -> Any:
+        def count(*_: Any) -> None:
+            calls[index] += 1
+
+        return count
+
+    hooks = [
+        layer.register_forward_hook(hook_of(index))
+        for index, layer in enumerate(model.encoder.layers)
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def layer_calls(
+    runner: Runner, wavs: Tensor, wav_lens: Tensor
+) -> tuple[list[int], list[int]]:
+    """Calls of every layer in both ways, once checked to say the same.
+
+    Arguments
+    ---------
+    runner : Runner
+        The two ways.
+    wavs : torch.Tensor
+        Waveforms, shape (B, samples).
+    wav_lens : torch.Tensor
+        Lengths relative to the longest, shape (B,).
+
+    Returns
+    -------
+    one_pass : list of int
+        By layer.
+    pass_per_exit : list of int
+        By layer.
+
+    Raises
+    ------
+    AssertionError
+        If a layer runs more than once in one pass, or the outputs or the
+        hypotheses differ.
+    """
+    with counted(runner.model) as once:
+        shared = runner.one_pass(wavs, wav_lens)
+    with counted(runner.model) as often:
+        separate = runner.pass_per_exit(wavs, wav_lens)
+    assert once == [1] * len(once), f"calls by layer: {once}"
+    for one, other in zip(shared.outputs, separate.outputs, strict=True):
+        assert torch.equal(one.log_probs_BTV, other.log_probs_BTV)
+        assert torch.equal(one.hidden_BTD, other.hidden_BTD)
+    assert shared.nbest == separate.nbest
+    return once, often
+
+
+def build(yaml: Path, overrides: str = "") -> tuple[EarlyExitModel, Any]:
+    """A model with random weights, and how its YAML searches."""
+    with TemporaryDirectory() as folder:
+        hparams = load_options(
+            str(yaml),
+            f"data_folder: none\noutput_folder: {folder}\n{overrides}",
+        )
+    model = hparams["model"]
+    if model.attention is None:
+        raise InputError(f"{yaml}: the model has no attention heads.")
+    with torch.no_grad():
+        for decoder in model.attention.decoders:
+            decoder.output.bias[model.attention.eos_index] = -1e4
+    return model, hparams["search"]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Count, then time both ways in turn.
+
+    Arguments
+    ---------
+    arguments : argparse.Namespace
+        The command line.
+
+    Returns
+    -------
+    dict
+        Calls, medians in seconds and the ratios.
+    """
+    model, options = build(arguments.yaml)
+    samples = round(arguments.seconds * SAMPLE_RATE)
+    rate = CostModel(model).frames(samples) / arguments.seconds
+    options = replace(options, max_decode_ratio=TOKENS_PER_S / rate)
+    runner = Runner(model, arguments.decoding, options)
+    batch = (torch.randn(arguments.batch, samples), torch.ones(arguments.batch))
+    once, often = layer_calls(runner, *batch)
+    ways = {"one_pass": runner.one_pass, "pass_per_exit": runner.pass_per_exit}
+    taken_s: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for turn in range(arguments.repeats):
+        # Whoever comes first alternates: the first finds colder caches.
+        for name in sorted(ways, reverse=bool(turn % 2)):
+            found = ways[name](*batch)
+            taken_s[name].append((found.encoder_s, found.decoding_s))
+    times = {name: np.array(values) for name, values in taken_s.items()}
+    ratios = {
+        part: float(np.median(pick(times["pass_per_exit"]) / pick(one_pass)))
+        for part, pick in PARTS.items()
+        for one_pass in [times["one_pass"]]
+    }
+    return {
+        "yaml": arguments.yaml.name,
+        "exits": list(model.exit_layers),
+        "decoding": arguments.decoding,
+        "batch": arguments.batch,
+        "seconds_per_utterance": arguments.seconds,
+        "steps": int(TOKENS_PER_S * arguments.seconds),
+        "repeats": arguments.repeats,
+        "calls_by_layer": {"one_pass": once, "pass_per_exit": often},
+        "calls": {"one_pass": sum(once), "pass_per_exit": sum(often)},
+        "outputs_equal": True,
+        "median_s": {
+            name: {
+                part: round(float(np.median(pick(rows))), 4)
+                for part, pick in PARTS.items()
+            }
+            for name, rows in times.items()
+        },
+        "ratio_median": {part: round(r, 3) for part, r in ratios.items()},
+        "environment": describe(),
+    }
+
+
+PARTS = {
+    "encoder": lambda rows: rows[:, 0],
+    "decoding": lambda rows: rows[:, 1],
+    "total": lambda rows: rows.sum(axis=1),
+}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [
+        "| all exits from | layer calls | encoder s | decoding s | total s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["median_s"].items():
+        cells = " | ".join(f"{row[part]:.3f}" for part in PARTS)
+        title = name.replace("_", " ")
+        lines.append(f"| {title} | {result['calls'][name]} | {cells} |")
+    cells = " | ".join(f"{r:.2f}" for r in result["ratio_median"].values())
+    ratio = result["calls"]["pass_per_exit"] / result["calls"]["one_pass"]
+    lines.append(f"| ratio | {ratio:.2f} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, store, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--yaml", type=Path, required=True)
+    parser.add_argument("--decoding", choices=BY_ATTENTION, default="joint")
+    parser.add_argument("--batch", type=int, default=1, help="utterances")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    result = measure(arguments)
+    label = arguments.yaml.stem
+    store(arguments.results / f"one_encoder_pass.{label}.json", result)
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
