@@ -9,11 +9,16 @@ Authors
 
 import csv
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.training.options import BRAIN_KEYS, READ_KEYS
+from speechbrain_ee.training.options import (
+    BRAIN_KEYS,
+    READ_KEYS,
+    SYSTEM_KEYS,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TABLE = Path(__file__).with_name("LibriSpeech.csv")
@@ -38,6 +43,24 @@ SYSTEMS = {
     "conformer_ctc_wright2024",
     "english5h",
     "digits",
+    "conformer_aed",
+    "demo_aed",
+    "english5h_aed",
+    "digits_aed",
+}
+# What a system with attention heads has besides.
+ATTENTION_KEYS = {
+    "attention_exit_weights",
+    "ctc_weight",
+    "label_smoothing",
+    "decodings",
+    "decoded_exits",
+    "search",
+    "attention_decoders",
+    "num_decoder_layers",
+    "bos_index",
+    "eos_index",
+    "attention",
 }
 
 
@@ -147,7 +170,8 @@ def test_a_key_that_counts_as_read_is_read(key: str) -> None:
 def test_every_key_is_used(path: Path) -> None:
     """A top-level key acts on something, or it misleads."""
     text = path.read_text(encoding="utf-8")
-    assert unused_keys(text, READ_KEYS | BRAIN_KEYS) == []
+    read = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS
+    assert unused_keys(text, read) == []
 
 
 @pytest.mark.parametrize("path", recipe_yamls(), ids=yaml_id)
@@ -157,15 +181,21 @@ def test_no_key_is_written_twice(path: Path) -> None:
     assert len(keys) == len(set(keys))
 
 
-def test_systems_share_one_structure() -> None:
-    """The same keys in the same order; only the schedule's differ."""
+def structure(path: Path, left_out: Collection[str]) -> tuple[str, ...]:
+    """The keys of a YAML in order, the schedule's never among them."""
     schedules = {"warmup_share", "cooldown_share", "n_warmup_steps"}
-    orders = {
-        tuple(
-            key
-            for key in top_level_keys(path.read_text(encoding="utf-8"))
-            if key not in schedules
-        )
-        for path in recipe_yamls()
-    }
-    assert len(orders) == 1
+    keys = top_level_keys(path.read_text(encoding="utf-8"))
+    return tuple(key for key in keys if key not in {*schedules, *left_out})
+
+
+def test_systems_share_one_structure() -> None:
+    """The same keys in the same order, but for what attention heads need."""
+    yamls = recipe_yamls()
+    assert len({structure(path, ATTENTION_KEYS) for path in yamls}) == 1
+    kinds = {structure(path, ()) for path in yamls}
+    assert len(kinds) == 2
+    plain, attention = sorted(kinds, key=len)
+    assert set(attention) - set(plain) == ATTENTION_KEYS
+    # A name says which of the two a system is.
+    named = {path for path in yamls if path.stem.endswith("_aed")}
+    assert named == {p for p in yamls if structure(p, ()) == attention}
