@@ -32,7 +32,7 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 PANEL_INCHES = (4.7, 3.4)
 
-_SETTINGS = {
+SETTINGS = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "axes.edgecolor": PALE,
@@ -72,7 +72,7 @@ def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
     grid = [row for a in analyses for row in _rows(a, leading[a.key])]
     columns = max(map(len, grid))
     width, height = PANEL_INCHES
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(
             (width * columns, height * len(grid) + 0.9), layout="constrained"
         )
@@ -129,7 +129,7 @@ def draw_panel(analysis: SetAnalysis, aspect: Aspect) -> Figure:
     -------
     Figure
     """
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(PANEL_INCHES, layout="constrained")
         FigureCanvasAgg(figure)
         panel = figure.subplots()
@@ -159,7 +159,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
         "svg": {"Date": None, "Creator": None},
     }[kind]
     stream = io.BytesIO()
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure.savefig(
             stream,
             format=kind,

@@ -19,6 +19,7 @@ from typing import Any
 from speechbrain_ee.evaluation.analyses import analyse_all
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.console import console_tables
+from speechbrain_ee.evaluation.decoding_figure import draw_decodings
 from speechbrain_ee.evaluation.decodings import (
     DecodingComparison,
     by_decoding,
@@ -41,7 +42,7 @@ from speechbrain_ee.exits.trace_io import read_trace, whole_file
 
 logger = logging.getLogger(__name__)
 
-_DECODINGS_FILE = "decodings.csv"
+_DECODINGS_FILES = ("decodings.csv", "decodings.png")
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,13 @@ def write_report(
         "report.html": page(title, analyses, facts, transfer, ways),
     }
     if ways:
-        files[_DECODINGS_FILE] = _csv(decoding_rows(w) for w in ways.values())
+        drawn = draw_decodings(list(ways.values()))
+        files["decodings.csv"] = _csv(decoding_rows(w) for w in ways.values())
+        files["decodings.png"] = figure_bytes(drawn, "png")
     _write_files(folder, files)
-    if not ways:
-        # of an earlier report that had some
-        (folder / _DECODINGS_FILE).unlink(missing_ok=True)
+    for name in _DECODINGS_FILES:
+        if name not in files:  # of an earlier report
+            (folder / name).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
     return Report(folder, title, analyses, data, transfer, ways)
 
