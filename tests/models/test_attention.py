@@ -222,7 +222,7 @@ def test_truncated(kind: str, exits: int) -> None:
     ("options", "message"),
     [
         (
-            {"decoders": "seperate"},
+            {"decoders": "each"},
             r"^attention_decoders: 'seperate'.*shared, separate",
         ),
         ({"bos_index": 2}, r"^bos_index, eos_index: 2 and 2 .* 1 and 6;"),
