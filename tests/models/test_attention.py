@@ -223,7 +223,7 @@ def test_truncated(kind: str, exits: int) -> None:
     [
         (
             {"decoders": "each"},
-            r"^attention_decoders: 'seperate'.*shared, separate",
+            r"^attention_decoders: 'each'.*shared, separate",
         ),
         ({"bos_index": 2}, r"^bos_index, eos_index: 2 and 2 .* 1 and 6;"),
         ({"bos_index": 0}, r"^bos_index, eos_index: 0 and 2 .*blank"),

@@ -1,11 +1,13 @@
 """Beam search over an exit's attention head, with its CTC head beside it.
 
 The search is SpeechBrain's ``S2STransformerBeamSearcher`` with its
-``CTCScorer`` and, if wanted, its language model scorers. Three things are
+``CTCScorer`` and, if wanted, its language model scorers. Four things are
 added, so that an utterance is decoded alike alone and in any batch, and at
 the price of its own length: the decoder reads one token per step instead of
-the whole hypothesis, an utterance is cut at a length of its own instead of
-the longest one's, and a hypothesis that was cut says so.
+the whole hypothesis; an utterance is cut at a length of its own instead of
+the longest one's; a hypothesis that was cut says so; and the search goes on
+while one that has not ended is better than all that have, where SpeechBrain's
+stops as soon as K have ended, however bad they are.
 
 Axes: B utterances, K hypotheses of each (the beam), N = B K.
 
@@ -113,8 +115,9 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
                 hyps, tokens_N, log_probs_NV, ended, *memory, step
             )
             memory[: len(moved)] = moved
-            alive_N = hyps.sequence_scores > _IMPOSSIBLE
-            alive_B = alive_N.view(-1, self.beam_size).any(1).tolist()
+            scores_BK = hyps.sequence_scores.view(-1, self.beam_size)
+            alive_B = (scores_BK > _IMPOSSIBLE).any(1).tolist()
+            hopes_B = (scores_BK.amax(1) / (step + 1)).tolist()
             for row, limit in enumerate(limits):
                 if found[row] is not None:
                     continue
@@ -123,7 +126,8 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
                     ended[row] += self._cut(row, _sequences(hyps), ended[row])
                     # Nothing can follow: fall back on what could be said.
                     ended[row] = ended[row] or self._cut(row, before)
-                if over or len(ended[row]) == self.beam_size:
+                full = len(ended[row]) == self.beam_size
+                if over or (full and ended[row][0][2] >= hopes_B[row]):
                     found[row] = self._nbest(ended[row], step + 1)
             if None not in found:
                 break
@@ -183,14 +187,18 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
         eos_hyps_and_log_probs_scores: list[list[tuple]],
         scores: Tensor,
     ) -> Tensor:
-        """Keep what has ended, unless it only filled the beam."""
-        impossible_N = ~(alived_hyps.sequence_scores > _IMPOSSIBLE)
-        return super()._update_hyps_and_scores_if_eos_token(
-            inp_tokens.masked_fill(impossible_N, self.bos_index),
-            alived_hyps,
-            eos_hyps_and_log_probs_scores,
-            scores,
-        )
+        """Keep the best of what has ended, unless it only filled the beam."""
+        possible_N = alived_hyps.sequence_scores > _IMPOSSIBLE
+        ended_N = inp_tokens.eq(self.eos_index) & possible_N
+        for n in ended_N.nonzero().flatten().tolist():
+            kept = eos_hyps_and_log_probs_scores[n // self.beam_size]
+            log_probs = alived_hyps.alived_log_probs[n]
+            kept.append(
+                (alived_hyps.alived_seq[n], log_probs, float(scores[n]))
+            )
+            kept.sort(key=lambda one: -one[2])
+            del kept[self.beam_size :]
+        return ended_N
 
     def _limits(self, lengths_B: Tensor) -> list[int]:
         """Greatest number of steps of every utterance."""
@@ -214,7 +222,7 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
         alive_K = scores_N[first : first + self.beam_size] > _IMPOSSIBLE
         places = (first + alive_K.nonzero().flatten()).tolist()
         return [
-            (tokens_NS[n], log_probs_NS[n], means_N[n])
+            (tokens_NS[n], log_probs_NS[n], float(means_N[n]))
             for n in places[: self.beam_size - len(ended)]
         ]
 
@@ -226,7 +234,7 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
             hypotheses.append(
                 Scored(
                     tokens=tuple(tokens[:-1] if complete else tokens),
-                    score=float(mean) * len(tokens),
+                    score=mean * len(tokens),
                     log_probs=tuple((log_probs / self.attn_weight).tolist()),
                     complete=complete,
                 )
