@@ -187,6 +187,18 @@ def test_extras_are_optional(metadata: configparser.ConfigParser) -> None:
         assert not set(needed) & set(core(metadata)), name
 
 
+def test_what_tests_need_of_the_extras_is_the_same(
+    metadata: configparser.ConfigParser,
+) -> None:
+    """CI installs ``dev``: it tests transformers in the range of ``ssl``."""
+    groups = extras(metadata)
+    needed = groups["ssl"]["transformers"]
+    assert str(groups["dev"]["transformers"]) == str(needed)
+    for name in set(groups["dev"]) & set(groups["ssl"]):
+        version = importlib.metadata.version(name)
+        assert needed.specifier.contains(version), (name, version)
+
+
 def test_recipe_requirements_match(
     repository: Path, metadata: configparser.ConfigParser
 ) -> None:

@@ -54,7 +54,7 @@ def check_exit_layers(
     if not layers or not valid:
         raise InputError(
             f"exit_layers: {exit_layers!r} must be strictly increasing layer "
-            f"numbers between 1 and {num_layers} (num_encoder_layers), for "
+            f"numbers between 1 and {num_layers} of this encoder, for "
             "example [2, 4, 6]; a single-exit model is [12]."
         )
     return layers

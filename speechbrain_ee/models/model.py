@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.attention import AttentionHeads
-from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.state import EncoderState
 
 
@@ -20,7 +20,7 @@ class EarlyExitModel(nn.Module):
 
     Arguments
     ---------
-    encoder : MultiExitEncoder
+    encoder : LayerwiseEncoder
         The layer-wise encoder.
     heads : CTCHeads
         One head per exit.
@@ -31,7 +31,7 @@ class EarlyExitModel(nn.Module):
 
     def __init__(
         self,
-        encoder: MultiExitEncoder,
+        encoder: LayerwiseEncoder,
         heads: CTCHeads,
         attention: AttentionHeads | None = None,
     ):

@@ -28,6 +28,8 @@ class EncoderState:
     positions : torch.Tensor, optional
         Relative position embeddings, shape (1, 2 T - 1, D), for layers that
         ask for them.
+    bias_HTT : torch.Tensor, optional
+        What positions add to attention scores, shape (H, T, T), likewise.
 
     Example
     -------
@@ -48,6 +50,7 @@ class EncoderState:
     rows_B: Tensor
     depth: int
     positions: Tensor | None = None
+    bias_HTT: Tensor | None = None
 
     @property
     def padding_mask_BT(self) -> Tensor:
@@ -75,10 +78,14 @@ class EncoderState:
         if positions is not None:
             # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
             positions = positions[:, frames - shorter : frames + shorter - 1]
+        bias_HTT = self.bias_HTT
+        if bias_HTT is not None:
+            bias_HTT = bias_HTT[:, :shorter, :shorter]
         return EncoderState(
             hidden_BTD=self.hidden_BTD[keep, :shorter],
             lengths_B=lengths_B,
             rows_B=self.rows_B[keep],
             depth=self.depth,
             positions=positions,
+            bias_HTT=bias_HTT,
         )
