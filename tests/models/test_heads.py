@@ -1,7 +1,8 @@
-"""Exit heads read the right norm and projection, in fp32, at their layer.
+"""Exit heads read the right norm, body and projection, at their layer.
 
-Protects: which parameters an exit uses (own, or tied on purpose), and the
-type and sum of the log-probabilities that CTC and the criteria rely on.
+Protects: which parameters an exit uses (own, or shared on purpose), the names
+of old checkpoints, what a head costs, and the type and sum of the
+log-probabilities that CTC and the criteria rely on.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -9,23 +10,49 @@ Authors
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from speechbrain_ee.models.heads import CTCHeads
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.head_bodies import HEAD_KINDS
+from speechbrain_ee.models.heads import SHARING, CTCHeads
+from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.state import EncoderState
+from tests.helpers import VOCAB, noise, padded, shaken, tiny_model, valid
+
+LAYERS = (2, 4, 6)
+EXITS = (1, 2, 3)
+D_MODEL, WIDTH, TOKENS = 8, 12, 5
+BODIES = HEAD_KINDS[1:]
+# Alone and in a batch differ by the rounding of sums of other lengths.
+ALONE = dict(rtol=2e-6, atol=2e-6)
+EVERY_HEAD = pytest.mark.parametrize("head", HEAD_KINDS)
+EVERY_SHARING = pytest.mark.parametrize("tied", SHARING)
 
 
 def a_state(depth: int = 4) -> EncoderState:
     """Two utterances of 6 and 3 frames."""
     return EncoderState(
-        torch.randn(2, 6, 8), torch.tensor([6, 3]), torch.arange(2), depth
+        torch.randn(2, 6, D_MODEL), torch.tensor([6, 3]), torch.arange(2), depth
     )
 
 
+def some_heads(head: str = "linear", tied: bool | str = False) -> CTCHeads:
+    """Three heads, no two of their norms alike any more."""
+    torch.manual_seed(0)
+    heads = CTCHeads(LAYERS, D_MODEL, TOKENS, tied=tied, head=head, width=WIDTH)
+    return shaken(heads).eval()
+
+
+def pointers(parameters: object) -> set[int]:
+    """Where tensors lie in memory."""
+    return {parameter.data_ptr() for parameter in parameters}
+
+
 @pytest.mark.parametrize("tied", [False, True])
-def test_formula(tied: bool) -> None:
+def test_formula_of_linear_heads(tied: bool) -> None:
     """log_softmax(W_k norm_k(h) + b_k), written out."""
-    heads = CTCHeads([2, 4], 8, 5, tied=tied)
-    torch.nn.init.normal_(heads.norms[1].weight)
+    heads = some_heads(tied=tied)
     state = a_state()
     hidden = heads.norms[1](state.hidden_BTD)
     linear = heads.projections[0 if tied else 1]
@@ -37,9 +64,27 @@ def test_formula(tied: bool) -> None:
     assert torch.equal(output.lengths_B, state.lengths_B)
 
 
-def test_fp32_under_autocast() -> None:
+@pytest.mark.parametrize("head", BODIES)
+def test_formula_with_a_body(head: str) -> None:
+    """The body stands between norm and projection and is told the padding."""
+    heads = some_heads(head)
+    state = a_state()
+    mask = torch.tensor([[False] * 6, [False] * 3 + [True] * 3])
+    body = heads.bodies[1](heads.norms[1](state.hidden_BTD), mask)
+    linear = heads.projections[1]
+    assert linear.in_features == WIDTH
+    scores = body @ linear.weight.T + linear.bias
+    expected = scores - scores.logsumexp(dim=-1, keepdim=True)
+    output = heads(2, state)
+    torch.testing.assert_close(output.log_probs_BTV, expected)
+    # Attention decoders and distances read the encoder, not the head.
+    assert output.hidden_BTD is state.hidden_BTD
+
+
+@EVERY_HEAD
+def test_fp32_under_autocast(head: str) -> None:
     """Half precision above, single precision in the sums of CTC."""
-    heads = CTCHeads([2, 4], 8, 5, blank_index=3)
+    heads = CTCHeads([2, 4], D_MODEL, TOKENS, blank_index=3, head=head)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = heads(1, a_state(2))
     assert output.log_probs_BTV.dtype == torch.float32
@@ -48,15 +93,165 @@ def test_fp32_under_autocast() -> None:
     assert output.blank_index == 3
 
 
-def test_tied_shares_the_projection_but_not_the_norm() -> None:
-    """Tied on purpose: one projection, one norm per exit."""
-    heads = CTCHeads([2, 4, 6], 8, 5, tied=True)
-    assert heads.projection(1) is heads.projection(3)
-    assert len(heads.projections) == 1
-    assert len({id(norm.weight) for norm in heads.norms}) == 3
+@EVERY_HEAD
+@EVERY_SHARING
+def test_what_is_shared_is_said(head: str, tied: str) -> None:
+    """Distinct tensors but for what is tied, each once in the checkpoint."""
+    heads = some_heads(head, tied)
+    assert heads.num_exits == 3 and heads.vocab_size == TOKENS
+    counts = {"norms": 3}
+    counts["projections"] = 3 if tied == "separate" else 1
+    if head != "linear":
+        counts["bodies"] = 1 if tied == "all" else 3
+    parameters = list(heads.parameters())
+    assert len(pointers(parameters)) == len(parameters)
+    places = {tuple(name.split(".")[:2]) for name in heads.state_dict()}
+    assert places == {
+        (part, str(k)) for part, count in counts.items() for k in range(count)
+    }
+    for part, get in (
+        ("projections", heads.projection),
+        ("bodies", heads.body),
+    ):
+        if part in counts:
+            used = {id(get(k)) for k in EXITS}
+            assert len(used) == counts[part]
+
+
+@EVERY_HEAD
+@EVERY_SHARING
+def test_parts_are_what_an_exit_learns(head: str, tied: str) -> None:
+    """The loss of exit k reaches its own parts, all of them, no others."""
+    for k in EXITS:
+        heads = some_heads(head, tied).train()
+        heads(k, a_state()).log_probs_BTV[..., 0].square().sum().backward()
+        reached = {p for p in heads.parameters() if p.grad is not None}
+        parts = {p for part in heads.parts(k) for p in part.parameters()}
+        assert reached == parts
+        assert all(p.grad.abs().max() > 0 for p in parts)
+
+
+@EVERY_HEAD
+def test_parts_say_the_cost(head: str) -> None:
+    """Weights once per frame, 2 T^2 W for attention: all that is counted."""
+    heads, frames = some_heads(head), 7
+    state = EncoderState(
+        torch.randn(1, frames, D_MODEL), torch.tensor([7]), torch.arange(1), 4
+    )
+    with FlopCounterMode(display=False) as counter:
+        heads(2, state)
+    expected = 0
+    for part in heads.parts(2):
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                expected += frames * module.weight.numel()
+            if isinstance(module, nn.MultiheadAttention):
+                expected += frames * module.in_proj_weight.numel()
+                expected += 2 * frames**2 * module.embed_dim
+    assert counter.get_total_flops() == 2 * expected
+
+
+@EVERY_HEAD
+@EVERY_SHARING
+def test_truncated_shares_and_equals(head: str, tied: str) -> None:
+    """The first two heads alone: the same tensors, the same outputs."""
+    heads = some_heads(head, tied)
+    short = heads.truncated(2)
+    assert short.num_exits == 2 and not short.training
+    kept = [p for k in (1, 2) for m in heads.parts(k) for p in m.parameters()]
+    assert pointers(short.parameters()) == pointers(kept)
     state = a_state()
-    before = [heads(k, state).log_probs_BTV for k in (1, 3)]
-    torch.nn.init.normal_(heads.norms[2].weight)
-    assert torch.equal(heads(1, state).log_probs_BTV, before[0])
-    assert not torch.equal(heads(3, state).log_probs_BTV, before[1])
-    assert heads.num_exits == 3 and heads.vocab_size == 5
+    for k in (1, 2):
+        expected = heads(k, state).log_probs_BTV
+        assert torch.equal(short(k, state).log_probs_BTV, expected)
+
+
+@EVERY_HEAD
+def test_alone_is_in_a_batch(head: str) -> None:
+    """After rows have left and time is trimmed, too."""
+    heads = some_heads(head)
+    state = a_state()
+    state.hidden_BTD[1, 3:] = 1e3
+    together = heads(3, state)
+    alone = heads(3, state.select(torch.tensor([False, True])))
+    assert alone.log_probs_BTV.shape[1] == 3
+    torch.testing.assert_close(valid(together, 1), valid(alone), **ALONE)
+
+
+def test_old_checkpoints_load() -> None:
+    """The names that linear heads have always had, and no others."""
+    torch.manual_seed(3)
+    norms = [nn.LayerNorm(D_MODEL) for _ in LAYERS]
+    projections = [nn.Linear(D_MODEL, TOKENS) for _ in LAYERS]
+    old = {
+        f"{name}.{k}.{key}": tensor
+        for name, modules in (("norms", norms), ("projections", projections))
+        for k, module in enumerate(modules)
+        for key, tensor in module.state_dict().items()
+    }
+    # Nor does a seed start linear heads elsewhere than it did.
+    torch.manual_seed(3)
+    heads = CTCHeads(LAYERS, D_MODEL, TOKENS)
+    state_dict = heads.state_dict()
+    assert list(state_dict) == list(old)
+    assert all(torch.equal(state_dict[name], old[name]) for name in old)
+    shaken(heads).load_state_dict(old, strict=True)
+    assert torch.equal(heads.projection(2).weight, projections[1].weight)
+
+
+@pytest.mark.parametrize("head", BODIES)
+def test_state_dict_round_trip(head: str) -> None:
+    """A checkpoint holds bodies and restores their outputs."""
+    heads, state = some_heads(head), a_state()
+    other = CTCHeads(LAYERS, D_MODEL, TOKENS, head=head, width=WIDTH).eval()
+    other.load_state_dict(heads.state_dict(), strict=True)
+    for k in EXITS:
+        expected = heads(k, state).log_probs_BTV
+        assert torch.equal(other(k, state).log_probs_BTV, expected)
+
+
+@pytest.mark.parametrize(
+    "flag, name", [(False, "separate"), (True, "projection")]
+)
+def test_flags_are_names(flag: bool, name: str) -> None:
+    """The YAMLs' True and False mean what they always did."""
+    by_flag, by_name = (some_heads("two_layer", tied) for tied in (flag, name))
+    assert by_flag.sharing == by_name.sharing
+    assert list(by_flag.state_dict()) == list(by_name.state_dict())
+
+
+def test_wrong_names_list_the_right_ones() -> None:
+    """Of what is shared and of the kind of head."""
+    with pytest.raises(InputError, match="^tied_heads: 'body' .*") as caught:
+        CTCHeads(LAYERS, D_MODEL, TOKENS, tied="body")
+    assert all(name in str(caught.value) for name in SHARING)
+    with pytest.raises(InputError, match="^head: 'mlp' .*") as caught:
+        CTCHeads(LAYERS, D_MODEL, TOKENS, head="mlp")
+    assert all(name in str(caught.value) for name in HEAD_KINDS)
+
+
+def test_width_defaults_to_the_encoder() -> None:
+    """And linear heads have no width to choose."""
+    heads = CTCHeads(LAYERS, D_MODEL, TOKENS, head="feed_forward")
+    assert heads.projection(1).in_features == D_MODEL
+    assert some_heads("linear").projection(1).in_features == D_MODEL
+
+
+@pytest.mark.parametrize("head", BODIES)
+def test_in_a_model(head: str) -> None:
+    """Walked live, alone or in a batch, and truncated: one and the same."""
+    encoder = tiny_model().encoder
+    heads = CTCHeads(
+        encoder.exit_layers, 16, VOCAB, tied="all", head=head, width=8
+    )
+    model = EarlyExitModel(encoder, shaken(heads)).eval()
+    batch = padded([noise(9000), noise(5000, seed=1)], extra=700)
+    with torch.no_grad():
+        together = model(*batch)
+        short = model.truncated(1)(*batch)
+        alone = model(*padded([noise(5000, seed=1)]))
+    assert torch.equal(short[0].log_probs_BTV, together[0].log_probs_BTV)
+    for in_batch, single in zip(together, alone):
+        torch.testing.assert_close(
+            valid(in_batch, 1), valid(single), rtol=0.0, atol=1e-5
+        )
