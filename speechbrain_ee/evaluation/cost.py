@@ -1,30 +1,19 @@
 """What an exit costs: multiply-accumulates and parameters in closed form.
 
-A weight of a linear or convolutional layer is used once per frame, so a
-layer's cost per frame is the size of its weights; attention adds a term that
-grows with the square of the frames. Element-wise work (norms, activations,
-softmax) is not counted, as is usual.
+What is counted and how is said in :mod:`speechbrain_ee.evaluation.module_cost`.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from speechbrain.nnet.attention import (
-    MultiheadAttention,
-    RelPosMHAXL,
-    RoPEMHA,
-)
-from speechbrain.nnet.CNN import Conv2d
-from torch import nn
-
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.module_cost import module_macs, parameter_count
+from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.models.model import EarlyExitModel
 
-# Frame counts whose cost is remembered.
+# Lengths whose cost is remembered.
 _REMEMBERED = 4096
 
 
@@ -35,7 +24,7 @@ class CostModel:
     ---------
     model : EarlyExitModel
         The model; its attention must be ``regularMHA``, ``RelPosMHAXL`` or
-        ``RoPEMHA``.
+        ``RoPEMHA``, or that of a pre-trained encoder.
     exits : sequence of int, optional
         The exits in use, counted from 1; by default all. Heads of others are
         not run.
@@ -46,9 +35,10 @@ class CostModel:
     ):
         self.model = model
         self.encoder = model.encoder
+        self.start = start_cost(model.encoder)
         every = range(1, len(model.exit_layers) + 1)
         self.exits = tuple(every if exits is None else exits)
-        self._by_frames = lru_cache(_REMEMBERED)(self._exits)
+        self._above = lru_cache(_REMEMBERED)(self._exits)
 
     def macs(self, samples: int) -> tuple[int, ...]:
         """MACs of one utterance up to and including every exit.
@@ -61,11 +51,12 @@ class CostModel:
         Returns
         -------
         tuple of int
-            Features, front-end, layers, and the CTC heads of the exits passed
-            on the way: what a live early exit pays, its criterion and an
-            attention decoder aside.
+            What lies below the layers, the layers, and the CTC heads of the
+            exits passed on the way: what a live early exit pays, its
+            criterion and an attention decoder aside.
         """
-        return self._by_frames(self.encoder.features.frames(samples))
+        below = self.start.macs(samples)
+        return tuple(below + macs for macs in self._above(self.frames(samples)))
 
     def parameters(self) -> tuple[int, ...]:
         """Parameters of the model truncated at every exit.
@@ -73,59 +64,14 @@ class CostModel:
         Returns
         -------
         tuple of int
-            A truncated model has one head of each kind, those of its exit.
+            A truncated model has one head of each kind, those of its exit,
+            and nothing that it does not run.
         """
         return tuple(self._parameters(exit) for exit in self.exits)
 
     def frames(self, samples: int) -> int:
         """Encoder frames of an utterance of so many samples."""
-        return self.front_end(self.encoder.features.frames(samples))[1]
-
-    def features(self, frames: int) -> int:
-        """MACs of the log-mel features.
-
-        Arguments
-        ---------
-        frames : int
-            Feature frames, one per hop.
-
-        Returns
-        -------
-        int
-            ``2 n log2 n`` per Fourier transform of ``n`` samples (a complex
-            multiplication in every butterfly), and the filterbank.
-        """
-        compute = self.encoder.features.compute_features
-        n_fft = compute.compute_STFT.n_fft
-        transform = round(2 * n_fft * math.log2(n_fft))
-        bins = n_fft // 2 + 1
-        return frames * (transform + bins * compute.compute_fbanks.n_mels)
-
-    def front_end(self, frames: int) -> tuple[int, int]:
-        """MACs of the convolutions and of the input projection.
-
-        Arguments
-        ---------
-        frames : int
-            Feature frames.
-
-        Returns
-        -------
-        macs : int
-            Their MACs.
-        frames : int
-            Encoder frames after subsampling.
-        """
-        macs = 0
-        mels = self.encoder.features.compute_features.compute_fbanks.n_mels
-        for block in self.encoder.front_end.blocks.children():
-            for layer in block.convs.children():
-                if isinstance(layer, Conv2d):
-                    frames = -(-frames // layer.stride[0])
-                    mels = -(-mels // layer.stride[1])
-                    macs += frames * mels * layer.conv.weight.numel()
-        macs += frames * _weights(self.encoder.input_projection)
-        return macs, frames
+        return self.start.frames(samples)
 
     def layer(self, index: int, frames: int) -> int:
         """MACs of one encoder layer.
@@ -142,20 +88,15 @@ class CostModel:
         int
             Weights times frames, and the products of attention.
         """
-        layer = self.encoder.layers[index]
-        macs = frames * _weights(layer)
-        for module in layer.modules():
-            macs += _attention(module, frames)
-        return macs
+        return module_macs(self.encoder.layers[index], frames)
 
     def head(self, exit: int, frames: int) -> int:
         """MACs of an exit's head; exits count from 1."""
-        return frames * self.model.heads.projection(exit).weight.numel()
+        parts = self.model.heads.parts(exit)
+        return sum(module_macs(part, frames) for part in parts)
 
-    def _exits(self, feature_frames: int) -> tuple[int, ...]:
-        macs, frames = self.front_end(feature_frames)
-        macs += self.features(feature_frames)
-        depth, exits = 0, []
+    def _exits(self, frames: int) -> tuple[int, ...]:
+        macs, depth, exits = 0, 0, []
         for exit in self.exits:
             layer = self.model.exit_layers[exit - 1]
             macs += sum(self.layer(i, frames) for i in range(depth, layer))
@@ -165,51 +106,16 @@ class CostModel:
         return tuple(exits)
 
     def _parameters(self, exit: int) -> int:
-        heads, attention = self.model.heads, self.model.attention
+        layer, attention = (
+            self.model.exit_layers[exit - 1],
+            self.model.attention,
+        )
         parts = [
-            self.encoder.input_projection,
-            self.encoder.front_end,
-            self.encoder.layers[: self.model.exit_layers[exit - 1]],
-            heads.norms[exit - 1],
-            heads.projection(exit),
+            *self.start.parts(),
+            self.encoder.layers[:layer],
+            *self.model.heads.parts(exit),
         ]
         if attention is not None:
             parts += [attention.norms[exit - 1], attention.decoder(exit)]
             parts += [attention.places[exit - 1 : exit]]
-        return sum(_count(part) for part in parts)
-
-
-def _attention(module: nn.Module, frames: int) -> int:
-    """The part of attention that is not weights times frames."""
-    if isinstance(module, RelPosMHAXL):
-        # Scores, values, and the scores of 2 T - 1 relative positions, which
-        # are projected once; `_weights` has counted that for T of them.
-        positions = 2 * frames - 1
-        scores = (2 * frames + positions) * frames * module.embed_dim
-        return scores + (positions - frames) * module.linear_pos.weight.numel()
-    if isinstance(module, RoPEMHA):
-        return 2 * frames**2 * module.embed_dim
-    if isinstance(module, MultiheadAttention):
-        return 2 * frames**2 * module.att.embed_dim
-    if type(module).__name__ == "HyperMixing":
-        raise InputError(
-            "attention_type: the cost of hypermixing is not known; use "
-            "regularMHA, RelPosMHAXL or RoPEMHA."
-        )
-    return 0
-
-
-def _weights(module: nn.Module) -> int:
-    """Weights that are multiplied once per frame."""
-    total = 0
-    for child in module.modules():
-        if isinstance(child, nn.Linear | nn.Conv1d):
-            total += child.weight.numel()
-        in_projection = getattr(child, "in_proj_weight", None)
-        if in_projection is not None:
-            total += in_projection.numel()
-    return total
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        return sum(parameter_count(part) for part in parts)

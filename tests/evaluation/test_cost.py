@@ -74,7 +74,7 @@ def test_closed_form_equals_count(kind, attention, samples):
     model = build(kind, attention)
     cost = CostModel(model)
     frames = samples // 160 + 1
-    fourier = cost.features(frames) - frames * 201 * 40
+    fourier = cost.start.features(frames) - frames * 201 * 40
     for exits in (1, 2):
         predicted = cost.macs(samples)[exits - 1] - fourier
         assert predicted == counted_macs(model.truncated(exits), samples)
@@ -112,7 +112,7 @@ def test_heads_that_are_not_read_cost_nothing(exits):
             state = model.encoder.advance(state)
             if exit in exits:
                 model.heads(exit, state)
-    fourier = cost.features(51) - 51 * 201 * 40
+    fourier = cost.start.features(51) - 51 * 201 * 40
     counted = counter.get_total_flops() // 2
     assert some.macs(8000)[-1] - fourier == counted
     assert some.parameters() == tuple(

@@ -1,0 +1,170 @@
+"""What lies below the first encoder layer costs, by kind of encoder.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import math
+from typing import Protocol
+
+from speechbrain.nnet.CNN import Conv2d
+from torch import nn
+
+from speechbrain_ee.evaluation.module_cost import (
+    convolution_macs,
+    weights,
+)
+from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.layerwise import LayerwiseEncoder
+from speechbrain_ee.models.ssl import SSLEncoder
+
+
+class StartCost(Protocol):
+    """What an encoder's ``start`` costs."""
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+
+
+def start_cost(encoder: LayerwiseEncoder) -> StartCost:
+    """The cost of an encoder's ``start``, by the encoder's kind.
+
+    Arguments
+    ---------
+    encoder : LayerwiseEncoder
+        An encoder trained from scratch, or a pre-trained one.
+
+    Returns
+    -------
+    StartCost
+
+    Raises
+    ------
+    TypeError
+        If the kind is not known.
+    """
+    if isinstance(encoder, SSLEncoder):
+        return SSLStart(encoder)
+    if isinstance(encoder, MultiExitEncoder):
+        return LogMelStart(encoder)
+    raise TypeError(f"the cost of a {type(encoder).__name__} is not known")
+
+
+class LogMelStart:
+    """Log-mel features, strided convolutions and input projection.
+
+    Arguments
+    ---------
+    encoder : MultiExitEncoder
+        An encoder trained from scratch.
+    """
+
+    def __init__(self, encoder: MultiExitEncoder):
+        self.encoder = encoder
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+        frames = self.encoder.features.frames(samples)
+        return self.features(frames) + self.front_end(frames)[0]
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+        return self.front_end(self.encoder.features.frames(samples))[1]
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+        return [self.encoder.input_projection, self.encoder.front_end]
+
+    def features(self, frames: int) -> int:
+        """MACs of the log-mel features.
+
+        Arguments
+        ---------
+        frames : int
+            Feature frames, one per hop.
+
+        Returns
+        -------
+        int
+            ``2 n log2 n`` per Fourier transform of ``n`` samples (a complex
+            multiplication in every butterfly), and the filterbank.
+        """
+        compute = self.encoder.features.compute_features
+        n_fft = compute.compute_STFT.n_fft
+        transform = round(2 * n_fft * math.log2(n_fft))
+        bins = n_fft // 2 + 1
+        return frames * (transform + bins * compute.compute_fbanks.n_mels)
+
+    def front_end(self, frames: int) -> tuple[int, int]:
+        """MACs of the convolutions and of the input projection.
+
+        Arguments
+        ---------
+        frames : int
+            Feature frames.
+
+        Returns
+        -------
+        macs : int
+            Their MACs.
+        frames : int
+            Encoder frames after subsampling.
+        """
+        macs = 0
+        mels = self.encoder.features.compute_features.compute_fbanks.n_mels
+        for block in self.encoder.front_end.blocks.children():
+            for layer in block.convs.children():
+                if isinstance(layer, Conv2d):
+                    frames = -(-frames // layer.stride[0])
+                    mels = -(-mels // layer.stride[1])
+                    macs += frames * mels * layer.conv.weight.numel()
+        macs += frames * weights(self.encoder.input_projection)
+        return macs, frames
+
+
+class SSLStart:
+    """Convolutions over the samples, projection, positional convolution.
+
+    Arguments
+    ---------
+    encoder : SSLEncoder
+        A pre-trained encoder.
+    """
+
+    def __init__(self, encoder: SSLEncoder):
+        self.encoder = encoder
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+        frames = max(samples, self.encoder.shortest)
+        total = 0
+        for layer in _convolutions(self.encoder.convolutions):
+            macs, frames = convolution_macs(layer, frames)
+            total += macs
+        total += frames * weights(self.encoder.projection)
+        for layer in _convolutions(self.encoder.positions):
+            total += convolution_macs(layer, frames)[0]
+        return total
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+        return self.encoder.frames(samples)
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+        return [
+            self.encoder.convolutions,
+            self.encoder.projection,
+            self.encoder.positions,
+            self.encoder.input_norm,
+        ]
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv1d)]
