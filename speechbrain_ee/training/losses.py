@@ -12,12 +12,15 @@ from torch.nn import functional as F
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.models.masking import padding_mask
+
+LEAST_CONFIDENCE = 0.1  # keeps a loss divided by a confidence bounded
 
 
-def ctc_exit_losses(
+def ctc_utterance_losses(
     outputs: Sequence[ExitOutput], tokens_BS: Tensor, token_counts_B: Tensor
 ) -> Tensor:
-    """CTC loss of every exit.
+    """CTC loss of every exit for every utterance.
 
     All exits go through one call, stacked along the batch. On a CPU that
     takes as long as a call per exit.
@@ -34,9 +37,9 @@ def ctc_exit_losses(
     Returns
     -------
     torch.Tensor
-        Losses of shape (E,): every utterance's negative log-likelihood over
-        its number of tokens, averaged over the batch. An utterance with too
-        few frames for its tokens counts as zero.
+        Negative log-likelihoods over the number of tokens, in nats per
+        token, shape (E, B). An utterance with too few frames for its tokens
+        counts as zero; one without tokens has the loss of its blanks.
     """
     exits = len(outputs)
     log_probs = torch.cat([output.log_probs_BTV for output in outputs])
@@ -50,7 +53,60 @@ def ctc_exit_losses(
         zero_infinity=True,
     )
     per_token = losses / token_counts_B.repeat(exits).clamp(min=1)
-    return per_token.view(exits, -1).mean(dim=1)
+    return per_token.view(exits, -1)
+
+
+def ctc_exit_losses(
+    outputs: Sequence[ExitOutput], tokens_BS: Tensor, token_counts_B: Tensor
+) -> Tensor:
+    """CTC loss of every exit.
+
+    Arguments
+    ---------
+    outputs : sequence of ExitOutput
+        The exits of one batch.
+    tokens_BS : torch.Tensor
+        Target tokens, padded, shape (B, S).
+    token_counts_B : torch.Tensor
+        Tokens per utterance, shape (B,).
+
+    Returns
+    -------
+    torch.Tensor
+        Losses of shape (E,): :func:`ctc_utterance_losses`, averaged over the
+        batch.
+    """
+    return ctc_utterance_losses(outputs, tokens_BS, token_counts_B).mean(dim=1)
+
+
+@torch.no_grad()
+def utterance_confidences(outputs: Sequence[ExitOutput]) -> Tensor:
+    """How sure every exit is of every utterance.
+
+    ``max(0.1, exp(1/T sum_t ln max_v p))``, after the public code of Wright
+    et al. (arXiv 2309.09546), which takes one mean over the whole batch and
+    its padding.
+
+    Arguments
+    ---------
+    outputs : sequence of ExitOutput
+        The exits of one batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Between 0.1 and 1, shape (E, B). They are weights, not an aim: no
+        gradient goes through them, or an exit could lower its loss by being
+        unsure.
+    """
+    frames_B = outputs[0].lengths_B
+    best_EBT = torch.stack(
+        [output.log_probs_BTV.amax(-1) for output in outputs]
+    )
+    padded_BT = padding_mask(frames_B, best_EBT.shape[-1])
+    summed_EB = best_EBT.masked_fill(padded_BT, 0.0).sum(-1)
+    mean_EB = summed_EB / frames_B.clamp(min=1)
+    return mean_EB.exp().clamp(min=LEAST_CONFIDENCE)
 
 
 def attention_exit_losses(
