@@ -4,14 +4,10 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import hashlib
 import logging
-import os
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
@@ -31,6 +27,7 @@ from speechbrain_ee.training.monitor import (
     selection_wer,
 )
 from speechbrain_ee.training.options import check_exit_budget
+from speechbrain_ee.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +96,11 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         """What attention decoders read, shape (B, S); None without them."""
         return None
 
+    def before_forward(
+        self, wavs: Tensor, wav_lens: Tensor, stage: sb.Stage
+    ) -> None:
+        """Called with the waveforms that the model is about to hear."""
+
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
         """All exits of a batch.
 
@@ -118,6 +120,7 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         wavs, wav_lens = batch.sig
         if stage == sb.Stage.TRAIN and self.hparams.wav_augment is not None:
             wavs, wav_lens = self.hparams.wav_augment(wavs, wav_lens)
+        self.before_forward(wavs, wav_lens, stage)
         tokens_BS = self.decoder_tokens(batch, stage, len(wavs))
         return self.modules.model(wavs, wav_lens, tokens_BS)
 
@@ -218,21 +221,9 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
             self._explain_mismatch(error)
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
-        """Seed the step by its place in the run, and set its learning rate.
-
-        A run that is killed and resumed draws the same dropout and the same
-        augmentation as one that is not, without random states to save.
-        """
-        place = (
-            self.hparams.seed,
-            self.hparams.epoch_counter.current,
-            self.step,
-            int(os.environ.get("RANK", 0)),
-        )
-        digest = hashlib.sha256(repr(place).encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:7], "big"))
-        random.seed(digest)
-        np.random.seed(int.from_bytes(digest[:4], "big"))
+        """Seed the step by its place in the run, and set its learning rate."""
+        epoch = self.hparams.epoch_counter.current
+        seed_step(self.hparams.seed, epoch, self.step)
         if should_step:
             self.hparams.lr_annealing(self.optimizer)
 

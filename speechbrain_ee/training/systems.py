@@ -13,18 +13,51 @@ from torch import Tensor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.brain import EarlyExitBrain
+from speechbrain_ee.training.distillation import Distillation
+from speechbrain_ee.training.distilled import checked_distillation
 from speechbrain_ee.training.losses import (
     after_start,
     attention_exit_losses,
     attention_hits,
-    ctc_exit_losses,
     exit_weights,
 )
 from speechbrain_ee.training.monitor import ExitTokenAccuracy
 
 
 class CTCEarlyExitBrain(EarlyExitBrain):
-    """Multi-exit CTC: every exit learns the transcript by CTC."""
+    """Multi-exit CTC: every exit learns the transcript by CTC.
+
+    In training the exits may learn from a last exit, too: by the
+    hyper-parameter ``distillation`` and, for its kind ``hard``, ``teacher``;
+    see :class:`speechbrain_ee.training.distillation.Distillation`. Losses of
+    training are then logged as they are minimised, those of validation are
+    always plain CTC. The teacher is no part of ``modules``: it is neither
+    optimised nor saved.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As for :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.distillation, teacher = checked_distillation(
+            self.hparams, self._unwrapped_model(), self.tokenizer
+        )
+        self.teacher = None if teacher is None else teacher.to(self.device)
+        self.learns_by, self.taught = Distillation(), None
+
+    def before_forward(
+        self, wavs: Tensor, wav_lens: Tensor, stage: sb.Stage
+    ) -> None:
+        """In training, ask the teacher about the same waveforms."""
+        self.learns_by, self.taught = Distillation(), None
+        if stage == sb.Stage.TRAIN:
+            self.learns_by = self.distillation
+            self.taught = self.distillation.observe(
+                self._unwrapped_model(), wavs, wav_lens, self.teacher
+            )
 
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:
         """The exits' weights."""
@@ -34,7 +67,7 @@ class CTCEarlyExitBrain(EarlyExitBrain):
     def exit_losses(
         self, outputs: Sequence[ExitOutput], batch: Any
     ) -> Mapping[str, Tensor]:
-        """CTC losses, shape (E,).
+        """CTC losses, in training distilled, shape (E,).
 
         Arguments
         ---------
@@ -49,7 +82,8 @@ class CTCEarlyExitBrain(EarlyExitBrain):
             One loss per exit.
         """
         tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
-        return {"CTC": ctc_exit_losses(outputs, tokens, counts)}
+        losses_E = self.learns_by.losses(outputs, tokens, counts, self.taught)
+        return {"CTC": losses_E}
 
 
 class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):

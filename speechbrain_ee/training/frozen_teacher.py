@@ -1,0 +1,272 @@
+"""The frozen teacher: the model of a finished run of this recipe.
+
+Axes: B utterances.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from sentencepiece import SentencePieceProcessor
+from speechbrain.utils.checkpoints import (
+    METAFNAME,
+    Checkpoint,
+    Checkpointer,
+    average_checkpoints,
+)
+from torch import Tensor, nn
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.seeding import kept_random_state
+
+logger = logging.getLogger(__name__)
+
+
+class FrozenTeacher(nn.Module):
+    """A trained model of which only the last exit is asked.
+
+    Arguments
+    ---------
+    model : EarlyExitModel
+        The model; it is frozen.
+    pieces : sequence of str
+        What its tokens stand for, by index.
+    sample_rate : int
+        Of the audio that it was trained on, in Hz.
+    folder : str or Path
+        The output folder of its run, for messages.
+    """
+
+    def __init__(
+        self,
+        model: EarlyExitModel,
+        pieces: Sequence[str],
+        sample_rate: int,
+        folder: str | Path,
+    ):
+        super().__init__()
+        self.model = model
+        self.pieces = tuple(pieces)
+        self.sample_rate = sample_rate
+        self.folder = Path(folder)
+        self.requires_grad_(False).eval()
+
+    @property
+    def heads(self) -> CTCHeads:
+        """The model's CTC heads."""
+        return self.model.heads
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[ExitOutput]:
+        """The last exit of a batch; the heads below it do not run.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, shape (B, samples).
+        wav_lens : torch.Tensor
+            Lengths relative to the longest, shape (B,).
+
+        Returns
+        -------
+        list of ExitOutput
+            One output, that of the last exit.
+        """
+        state = self.model.start(wavs, wav_lens)
+        for _ in self.model.exit_layers:
+            state = self.model.encoder.advance(state)
+        return [self.heads(len(self.model.exit_layers), state)]
+
+
+def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
+    """Load the teacher from the output folder of a finished run.
+
+    The model is built as the run's ``hyperparams.yaml`` says, and gets the
+    average of the best checkpoints, as many as that run tests with. Nothing
+    else of the YAML is built; but building a model executes what the YAML
+    names (HyperPyYAML), so load only folders that you trust, such as your
+    own. The checkpoints are read as plain weights, without executing
+    anything. No random number is drawn: a run with a teacher starts with the
+    same weights as one without.
+
+    Arguments
+    ---------
+    folder : str or Path or None
+        The ``output_folder`` of the run; it may have been moved since. It
+        must stay as it is for as long as the run that learns from it may be
+        resumed.
+
+    Returns
+    -------
+    FrozenTeacher or None
+        None if no folder is given.
+
+    Raises
+    ------
+    InputError
+        If the folder is not that of a run with checkpoints, or its model
+        cannot be built.
+    """
+    if folder is None:
+        return None
+    if not isinstance(folder, str | Path):
+        raise InputError(
+            f"teacher_folder: {folder!r} is no folder; pass the "
+            "output_folder of a finished run of this recipe, or null."
+        )
+    folder = Path(folder)
+    with kept_random_state():
+        tree = _read(folder / "hyperparams.yaml")
+        options = {key: tree.get(key) for key in _NEEDED}
+        save_folder = _save_folder(folder, options)
+        teacher = FrozenTeacher(
+            _built(folder / "hyperparams.yaml", tree),
+            _pieces(save_folder, options),
+            options["sample_rate"],
+            folder,
+        )
+        _load_weights(
+            teacher.model, save_folder, options["average_checkpoints"]
+        )
+    return teacher
+
+
+_NEEDED = (
+    "output_folder save_folder output_neurons token_type sample_rate "
+    "average_checkpoints"
+).split()
+_WAY_OUT = (
+    "pass the output_folder of a finished run of this recipe, which holds "
+    "hyperparams.yaml and its checkpoints"
+)
+
+
+def _read(path: Path) -> Any:
+    """The run's YAML as a tree; nothing of it is executed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(
+            f"teacher_folder: {path} cannot be read ({cause}); {_WAY_OUT}."
+        ) from error
+    try:
+        tree = ruamel.yaml.YAML().load(text)
+        lacking = [key for key in _NEEDED if key not in tree]
+        tree["modules"]["model"]
+    except (ruamel.yaml.error.YAMLError, TypeError, KeyError) as error:
+        raise InputError(
+            f"teacher_folder: {path} is not the YAML of a run of this recipe "
+            f"({_short(error)}); {_WAY_OUT}."
+        ) from error
+    if lacking:
+        raise InputError(
+            f"teacher_folder: {path} lacks the options {', '.join(lacking)}; "
+            f"{_WAY_OUT}."
+        )
+    return tree
+
+
+def _built(path: Path, tree: Any) -> EarlyExitModel:
+    """The model alone: a checkpointer, say, would make its folder."""
+    text = StringIO()
+    ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
+    try:
+        model = load_hyperpyyaml(text.getvalue())["model"]
+    # A YAML builds objects, so a wrong value can raise anything.
+    except Exception as error:
+        logger.debug("%s cannot be loaded", path, exc_info=True)
+        raise InputError(
+            f"teacher_folder: the model of {path} cannot be built "
+            f"({_short(error)}); is a file that it names still there?"
+        ) from error
+    if not isinstance(model, EarlyExitModel):
+        raise InputError(
+            f"teacher_folder: modules: model: of {path} is of the type "
+            f"{type(model).__name__}, not EarlyExitModel; {_WAY_OUT}."
+        )
+    return model
+
+
+def _save_folder(folder: Path, options: dict[str, Any]) -> Path:
+    """Where the checkpoints are, also of a folder that was moved."""
+    saved = Path(options["save_folder"])
+    try:
+        return folder / saved.relative_to(options["output_folder"])
+    except ValueError:
+        return saved
+
+
+def _pieces(save_folder: Path, options: dict[str, Any]) -> list[str]:
+    """What the tokens stand for."""
+    name = f"{options['output_neurons']}_{options['token_type']}.model"
+    path = save_folder / name
+    try:
+        tokenizer = SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"teacher_folder: the tokenizer {path} cannot be read "
+            f"({_short(error)}); {_WAY_OUT}."
+        ) from error
+    return tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
+
+
+def _load_weights(
+    model: EarlyExitModel, save_folder: Path, average: int
+) -> None:
+    """Average the best checkpoints, as the run's evaluation does."""
+    found = []
+    # SpeechBrain's checkpointer would make a folder that is not there.
+    if any(save_folder.glob(f"*/{METAFNAME}")):
+        found = Checkpointer(save_folder).find_checkpoints(
+            min_key="WER", max_num_checkpoints=average
+        )
+    if not found:
+        raise InputError(
+            f"teacher_folder: {save_folder} holds no checkpoint of a whole "
+            f"epoch; {_WAY_OUT}."
+        )
+    try:
+        weights = average_checkpoints(
+            found,
+            recoverable_name="model",
+            parameter_loader=partial(torch.load, weights_only=True),
+        )
+        model.load_state_dict(weights, strict=True)
+        _load_statistics(model, found[0])
+    # A damaged file can raise anything.
+    except Exception as error:
+        logger.debug("%s cannot be loaded", save_folder, exc_info=True)
+        raise InputError(
+            f"teacher_folder: the checkpoints in {save_folder} cannot be "
+            f"loaded into the model of its hyperparams.yaml ({_short(error)})"
+            f"; {_WAY_OUT}."
+        ) from error
+    logger.info(
+        "Teacher: %d checkpoint(s) of %s", len(found), save_folder.parent
+    )
+
+
+def _load_statistics(model: EarlyExitModel, checkpoint: Checkpoint) -> None:
+    """SpeechBrain keeps the means of features beside the weights."""
+    for module in model.modules():
+        if getattr(module, "norm_type", None) == "global":
+            Checkpointer(
+                checkpoint.path.parent, recoverables={"normalizer": module}
+            ).load_checkpoint(checkpoint)
+
+
+def _short(error: Exception, limit: int = 200) -> str:
+    """What went wrong, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + " ..."
