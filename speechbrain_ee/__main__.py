@@ -32,7 +32,12 @@ def _report(arguments: argparse.Namespace) -> None:
 
     print(
         report_command(
-            arguments.trace, arguments.out, arguments.json, arguments.policy
+            arguments.trace,
+            arguments.out,
+            arguments.json,
+            arguments.policy,
+            arguments.overthinking,
+            arguments.in_domain,
         )
     )
 
@@ -104,6 +109,17 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="policy files to measure, as `calibrate` writes them",
+    )
+    report.add_argument(
+        "--overthinking",
+        action="store_true",
+        help="study what going on to the last exit costs, in domain and out",
+    )
+    report.add_argument(
+        "--in-domain",
+        metavar="NAME",
+        help="test set that --overthinking takes for the domain (default "
+        "the first)",
     )
     report.add_argument(
         "--json", action="store_true", help="print report.json, not tables"

@@ -16,6 +16,21 @@ from speechbrain_ee.evaluation.decodings import (
 from speechbrain_ee.evaluation.examples import Example
 from speechbrain_ee.evaluation.families import search_note
 from speechbrain_ee.evaluation.labels import decoding_said
+from speechbrain_ee.evaluation.overthinking import OverthinkingStudy
+from speechbrain_ee.evaluation.overthinking_summary import (
+    CARRIED_NOTE,
+    EXITS_NOTE,
+    GROUPS_NOTE,
+    overthinking_note,
+    shift_note,
+)
+from speechbrain_ee.evaluation.overthinking_tables import (
+    carried_table,
+    exit_comparison_table,
+    fixed_table,
+    group_table,
+    set_table,
+)
 from speechbrain_ee.evaluation.tables import (
     criterion_table,
     exit_table,
@@ -28,6 +43,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns of a console
 _EXAMPLES = 2  # of overthinking, per set
+_LONGEST_KEY = 16  # name of a set in a table of overthinking
 
 
 def console_tables(report: "Report") -> str:
@@ -65,6 +81,8 @@ def console_tables(report: "Report") -> str:
         ]
         if note := decoding_note(comparison):
             blocks.append(_filled(note))
+    if report.overthinking is not None:
+        blocks += _overthinking(report.overthinking)
     return "\n\n".join(blocks)
 
 
@@ -122,6 +140,38 @@ def _groups(heading: Sequence[str], widths: list[int]) -> list[str]:
         widths[start] += max(len(name) - span, 0)
         parts.append(name.center(max(span, len(name))))
     return ["  ".join(parts).rstrip()]
+
+
+def _overthinking(study: OverthinkingStudy) -> list[str]:
+    """The study as tables and sentences."""
+    blocks = [_filled(f"Overthinking; in domain: {study.in_domain}")]
+    tables = [set_table(study), fixed_table(study)]
+    if max(map(len, study.sets)) > _LONGEST_KEY:
+        # numbers take the place of names that would make lines too long
+        names = [f"{place}: {key}" for place, key in enumerate(study.sets, 1)]
+        blocks.append("\n".join(map(_filled, names)))
+        for table in tables:
+            for place, row in enumerate(table[1:], 1):
+                row[0] = str(place)
+    blocks += map(aligned, tables)
+    for each in study.sets.values():
+        blocks += [
+            _filled(f"Overthinking on {each.key}"),
+            _filled(overthinking_note(study, each.key)),
+            f"{aligned(exit_comparison_table(each))}\n{EXITS_NOTE}",
+            aligned(group_table(each)),
+        ]
+        if each.key != study.in_domain and each.carried:
+            blocks += [
+                _filled(f"Thresholds of {study.in_domain} on {each.key}"),
+                aligned(carried_table(each)),
+            ]
+        if note := shift_note(study, each.key):
+            blocks.append(_filled(note))
+    notes = [GROUPS_NOTE]
+    if any(each.carried for each in study.others):
+        notes.append(CARRIED_NOTE)
+    return [*blocks, *map(_filled, notes)]
 
 
 def _warnings(analysis: SetAnalysis) -> list[str]:

@@ -22,6 +22,8 @@ from speechbrain_ee.evaluation.families import (
 from speechbrain_ee.evaluation.figures import aspects, draw_panel, figure_bytes
 from speechbrain_ee.evaluation.labels import policy_letter
 from speechbrain_ee.evaluation.markup import DASH, grouped, named, soft, table
+from speechbrain_ee.evaluation.overthinking import OverthinkingStudy
+from speechbrain_ee.evaluation.overthinking_page import overthinking_section
 from speechbrain_ee.evaluation.panel import FIXED_LABEL
 from speechbrain_ee.evaluation.sections import section
 from speechbrain_ee.evaluation.stylesheet import STYLESHEET
@@ -46,6 +48,7 @@ def page(
     extra: Mapping[str, Any],
     transfer: Mapping[str, TransferMatrix],
     decodings: Mapping[str, DecodingComparison] | None = None,
+    overthinking: OverthinkingStudy | None = None,
 ) -> str:
     """The whole page.
 
@@ -61,6 +64,8 @@ def page(
         By criterion.
     decodings : mapping of str to DecodingComparison, optional
         The test sets that were decoded in several ways.
+    overthinking : OverthinkingStudy, optional
+        The study, if asked for.
 
     Returns
     -------
@@ -78,7 +83,8 @@ def page(
         f"<body><h1>{escape(title)}</h1>{_models(analyses)}"
         f"{_overview(found)}{_decodings(decodings or {})}"
         f"{_figures(found, leading)}"
-        f"{sets}{_transfer(transfer, in_front)}{_run(extra)}</body></html>\n"
+        f"{sets}{_transfer(transfer, in_front)}"
+        f"{overthinking_section(overthinking)}{_run(extra)}</body></html>\n"
     )
 
 

@@ -3,7 +3,8 @@
 ``report.json`` holds all numbers, ``exits.csv`` and ``criteria.csv`` the two
 tables, ``curves.png`` and ``curves.pdf`` the figure, ``report.html`` all of
 it in one self-contained page; ``decodings.csv`` compares ways of decoding
-where there are several.
+where there are several. A study of overthinking adds ``overthinking.csv``,
+``overthinking_thresholds.csv`` and ``overthinking.png``.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analyses import analyse_all
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.console import console_tables
@@ -28,6 +30,15 @@ from speechbrain_ee.evaluation.decodings import (
 )
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
 from speechbrain_ee.evaluation.html import page
+from speechbrain_ee.evaluation.overthinking import (
+    OverthinkingStudy,
+    study_overthinking,
+)
+from speechbrain_ee.evaluation.overthinking_figure import draw_overthinking
+from speechbrain_ee.evaluation.overthinking_tables import (
+    overthinking_rows,
+    threshold_rows,
+)
 from speechbrain_ee.evaluation.policies import scored_for
 from speechbrain_ee.evaluation.report_data import report_data
 from speechbrain_ee.evaluation.rows import criterion_rows, exit_rows, to_csv
@@ -42,7 +53,14 @@ from speechbrain_ee.exits.trace_io import read_trace, whole_file
 
 logger = logging.getLogger(__name__)
 
-_DECODINGS_FILES = ("decodings.csv", "decodings.png")
+# Not every report has these; those of an earlier one must not stay.
+_OPTIONAL_FILES = (
+    "decodings.csv",
+    "decodings.png",
+    "overthinking.csv",
+    "overthinking_thresholds.csv",
+    "overthinking.png",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,8 @@ class Report:
         By criterion: thresholds of every set used on every other.
     decodings : mapping of str to DecodingComparison
         The test sets that were decoded in several ways.
+    overthinking : OverthinkingStudy, optional
+        The study, if asked for.
     """
 
     folder: Path
@@ -71,6 +91,7 @@ class Report:
     data: Mapping[str, Any]
     transfer: Mapping[str, TransferMatrix] = field(default_factory=dict)
     decodings: Mapping[str, DecodingComparison] = field(default_factory=dict)
+    overthinking: OverthinkingStudy | None = None
 
 
 def write_report(
@@ -80,6 +101,8 @@ def write_report(
     extra: Mapping[str, Any] | None = None,
     policies: Sequence[ExitPolicy] = (),
     decoded: Mapping[str, Sequence[Trace]] | None = None,
+    overthinking: bool = False,
+    in_domain: str | None = None,
 ) -> Report:
     """Analyse traces and write the report.
 
@@ -98,6 +121,11 @@ def write_report(
     decoded : mapping of str to sequence of Trace, optional
         By test set, the traces of all ways of decoding it, the one that is
         reported on first; they are compared exit by exit.
+    overthinking : bool
+        Study what going on costs, in domain and out of it.
+    in_domain : str, optional
+        The test set that the study takes for the domain; by default the
+        first.
 
     Returns
     -------
@@ -107,8 +135,8 @@ def write_report(
     ------
     InputError
         If the folder cannot be written, a set has no reference words, a
-        policy was made for other exits, or traces of several ways of decoding
-        do not fit.
+        policy was made for other exits, traces of several ways of decoding
+        do not fit, or there is no set of the domain's name.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):
@@ -116,8 +144,9 @@ def write_report(
     analyses = analyse_all(traces, policies)
     transfer = transfer_matrices(list(analyses.values()))
     ways = compare_decodings(decoded or {})
+    study = study_overthinking(analyses, in_domain) if overthinking else None
     facts = extra or {}
-    data = report_data(traces, analyses, transfer, title, facts, ways)
+    data = report_data(traces, analyses, transfer, title, facts, ways, study)
     figure = draw_curves(list(analyses.values()))
     files = {
         "report.json": json.dumps(data, indent=1, allow_nan=False) + "\n",
@@ -125,18 +154,15 @@ def write_report(
         "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
         "curves.png": figure_bytes(figure, "png"),
         "curves.pdf": figure_bytes(figure, "pdf"),
-        "report.html": page(title, analyses, facts, transfer, ways),
+        "report.html": page(title, analyses, facts, transfer, ways, study),
     }
-    if ways:
-        drawn = draw_decodings(list(ways.values()))
-        files["decodings.csv"] = _csv(decoding_rows(w) for w in ways.values())
-        files["decodings.png"] = figure_bytes(drawn, "png")
+    files |= _decoding_files(ways) | _overthinking_files(study)
     _write_files(folder, files)
-    for name in _DECODINGS_FILES:
-        if name not in files:  # of an earlier report
+    for name in _OPTIONAL_FILES:
+        if name not in files:
             (folder / name).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
-    return Report(folder, title, analyses, data, transfer, ways)
+    return Report(folder, title, analyses, data, transfer, ways, study)
 
 
 def report_command(
@@ -144,6 +170,8 @@ def report_command(
     out: str | Path,
     as_json: bool = False,
     policies: Sequence[str | Path] = (),
+    overthinking: bool = False,
+    in_domain: str | None = None,
 ) -> str:
     """What ``python -m speechbrain_ee report`` does.
 
@@ -157,6 +185,11 @@ def report_command(
         Return the content of ``report.json`` instead of tables.
     policies : sequence of str or Path
         Policy files to measure on every test set.
+    overthinking : bool
+        Study what going on costs, in domain and out of it.
+    in_domain : str, optional
+        The test set that the study takes for the domain; by default the
+        first.
 
     Returns
     -------
@@ -166,20 +199,56 @@ def report_command(
     Raises
     ------
     InputError
-        If a trace or a policy is malformed, they do not fit, or the folder
-        cannot be written.
+        If a trace or a policy is malformed, they do not fit, the folder
+        cannot be written, or a domain is named for no study or not there.
     """
+    if in_domain is not None and not overthinking:
+        raise InputError(
+            f"--in-domain {in_domain!r}: only the study of overthinking has a "
+            f"domain; add --overthinking, or leave it out."
+        )
     read = [read_trace(path) for path in traces]
     title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
     given = [read_policy(path) for path in policies]
     for path, policy in zip(policies, given, strict=True):
         read = scored_for(read, Path(path), policy)
     report = write_report(
-        read, out, title, policies=given, decoded=by_decoding(read)
+        read,
+        out,
+        title,
+        policies=given,
+        decoded=by_decoding(read),
+        overthinking=overthinking,
+        in_domain=in_domain,
     )
     if as_json:
         return json.dumps(report.data, indent=1)
     return f"{console_tables(report)}\n\nReport: {report.folder}"
+
+
+def _decoding_files(
+    ways: Mapping[str, DecodingComparison],
+) -> dict[str, str | bytes]:
+    if not ways:
+        return {}
+    figure = draw_decodings(list(ways.values()))
+    return {
+        "decodings.csv": _csv(decoding_rows(w) for w in ways.values()),
+        "decodings.png": figure_bytes(figure, "png"),
+    }
+
+
+def _overthinking_files(
+    study: OverthinkingStudy | None,
+) -> dict[str, str | bytes]:
+    if study is None:
+        return {}
+    figure = draw_overthinking(study)
+    return {
+        "overthinking.csv": to_csv(overthinking_rows(study)),
+        "overthinking_thresholds.csv": to_csv(threshold_rows(study)),
+        "overthinking.png": figure_bytes(figure, "png"),
+    }
 
 
 def _csv(rows_by_set: Any) -> str:

@@ -16,6 +16,7 @@ from speechbrain_ee.evaluation.decodings import (
 )
 from speechbrain_ee.evaluation.examples import Example
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
+from speechbrain_ee.evaluation.overthinking import OverthinkingStudy
 from speechbrain_ee.evaluation.result import Result
 from speechbrain_ee.evaluation.rows import exit_rows
 from speechbrain_ee.evaluation.transfer import TransferMatrix
@@ -33,6 +34,7 @@ def report_data(
     title: str,
     extra: Mapping[str, Any],
     decodings: Mapping[str, DecodingComparison] | None = None,
+    overthinking: OverthinkingStudy | None = None,
 ) -> dict[str, Any]:
     """All numbers of a report as plain values.
 
@@ -50,6 +52,8 @@ def report_data(
         Further facts about the run.
     decodings : mapping of str to DecodingComparison, optional
         The test sets that were decoded in several ways.
+    overthinking : OverthinkingStudy, optional
+        The study, if asked for.
 
     Returns
     -------
@@ -67,6 +71,8 @@ def report_data(
         data["decodings"] = {
             key: decoding_data(each) for key, each in decodings.items()
         }
+    if overthinking is not None:
+        data["overthinking"] = asdict(overthinking)
     return data
 
 

@@ -1,0 +1,190 @@
+"""Overthinking: the study against plain loops.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.estimate import Estimate
+from speechbrain_ee.evaluation.overthinking import study_overthinking
+from speechbrain_ee.evaluation.overthinking_page import overthinking_section
+from speechbrain_ee.evaluation.overthinking_tables import fixed_table
+from speechbrain_ee.exits import Trace
+from tests.evaluation.made_up import made_up
+
+
+def with_errors(trace, change):
+    """The trace with other error counts: change(list) -> list."""
+    records = []
+    for row in trace.records:
+        counts = change([exit_.errors for exit_ in row.exits])
+        exits = (
+            replace(e, errors=n) for e, n in zip(row.exits, counts, strict=True)
+        )
+        records.append(replace(row, exits=tuple(exits)))
+    return Trace(trace.header, tuple(records))
+
+
+def telling(seed):
+    """A trace whose entropy tells something of the errors."""
+    trace = made_up(80, seed)
+    noise_NE = np.random.default_rng(seed).random(trace.errors_NE.shape)
+    return trace.with_evidence("entropy", 0.1 * trace.errors_NE + noise_NE)
+
+
+@pytest.fixture(scope="module")
+def analyses():
+    found = [analyse(telling(seed), f"set{seed}") for seed in (1, 2, 3)]
+    return {each.key: each for each in found}
+
+
+@pytest.fixture(scope="module")
+def study(analyses):
+    return study_overthinking(analyses, "set2")
+
+
+def test_the_domain_stands_first(study, analyses):
+    assert study.in_domain == "set2"
+    assert list(study.sets) == ["set2", "set1", "set3"]
+    assert [each.key for each in study.others] == ["set1", "set3"]
+    assert study_overthinking(analyses).in_domain == "set1"
+    with pytest.raises(InputError, match="'sat2'.*set1; set2; set3"):
+        study_overthinking(analyses, "sat2")
+
+
+def test_counts_are_those_of_a_loop(study, analyses):
+    for key, found in study.sets.items():
+        rows = [
+            [exit_.errors for exit_ in record.exits]
+            for record in analyses[key].trace.records
+        ]
+        words = sum(len(r.ref.split()) for r in analyses[key].trace.records)
+        over = [row for row in rows if any(n < row[-1] for n in row)]
+        added = sum(row[-1] - min(row) for row in rows)
+        assert (found.words, found.errors) == (words, added)
+        assert found.share.value == pytest.approx(len(over) / len(rows))
+        assert found.points.value == pytest.approx(100 * added / words)
+        last = found.exits[-1].wer
+        assert last - found.wer_oracle == pytest.approx(found.points.value)
+        assert found.errors_share == pytest.approx(
+            added / sum(row[-1] for row in rows)
+        )
+        totals = [sum(column) for column in zip(*rows, strict=True)]
+        assert found.best_exit == 1 + totals.index(min(totals))
+        for k, one in enumerate(found.exits):
+            better = sum(row[k] < row[-1] for row in rows)
+            worse = sum(row[k] > row[-1] for row in rows)
+            first = sum(row.index(min(row)) == k for row in rows)
+            shares = (one.better_share, one.worse_share, one.best_share)
+            assert shares == pytest.approx(
+                [n / len(rows) for n in (better, worse, first)]
+            )
+            more = 100 * (totals[k] - totals[-1]) / words
+            assert one.above_last.value == pytest.approx(more)
+        layer = sum(2 * (1 + row.index(min(row))) for row in rows) / len(rows)
+        assert found.best_layer == pytest.approx(layer)
+
+
+def test_intervals_are_paired(study, analyses):
+    """Percentiles of the difference, not differences of percentiles."""
+    trace, found = analyses["set1"].trace, study.sets["set1"]
+    drawn = [
+        np.repeat(np.arange(len(trace)), weights_N.astype(int))
+        for weights_N in analyses["set1"].bootstrap.weights_BN
+    ]
+    more = []
+    for rows in drawn:
+        e, words = trace.errors_NE[rows], trace.words_N[rows].sum()
+        more.append(100 * (e[:, 1] - e[:, -1]).sum() / words)
+    low, high = np.percentile(more, (2.5, 97.5))
+    assert found.exits[1].above_last.low == pytest.approx(low, abs=1e-8)
+    assert found.exits[1].above_last.high == pytest.approx(high, abs=1e-8)
+    assert found.exits[-1].above_last == Estimate(0.0, 0.0, 0.0)
+    for each in study.sets.values():
+        for one in (each.share, each.points):
+            assert 0 < one.low < one.value < one.high
+
+
+def test_against_the_domain(study):
+    assert study.sets["set2"].points_above_domain is None
+    domain = study.sets["set2"].points.value
+    for each in study.others:
+        above = each.points_above_domain
+        assert above.value == pytest.approx(each.points.value - domain)
+        assert above.low < above.value < above.high
+        assert each.domain_exit == study.sets["set2"].best_exit
+
+
+def test_a_last_exit_that_is_best_does_not_overthink():
+    best = with_errors(made_up(40, 3), lambda n: [*n[:-1], min(n)])
+    found = study_overthinking({"a": analyse(best, "a")}).sets["a"]
+    assert found.share == found.points == Estimate(0.0, 0.0, 0.0)
+    assert found.errors == 0 and found.errors_share == 0
+    assert found.wer_oracle == pytest.approx(found.exits[-1].wer)
+    assert found.best_exit == len(found.exits)
+
+
+def test_groups_are_parts_of_the_set(study):
+    for each in study.sets.values():
+        for kind in ("length", "difficulty"):
+            parts = [g for g in each.groups if g.kind == kind]
+            assert sum(g.utterances for g in parts) == each.utterances
+            assert sum(g.words for g in parts) == each.words
+            errors = sum(g.points * g.words / 100 for g in parts)
+            assert errors == pytest.approx(each.errors)
+            over = sum(g.share * g.utterances for g in parts)
+            assert over == pytest.approx(each.share.value * each.utterances)
+        mean = [g.words / g.utterances for g in each.groups[:3]]
+        assert mean == sorted(mean)
+
+
+def test_a_threshold_is_carried_as_it_is(study, analyses):
+    point = analyses["set2"].criteria["entropy"].equal_wer
+    assert point.avg_layer < 8
+    for key, found in study.sets.items():
+        (one,) = [c for c in found.carried if c.criterion == "entropy"]
+        errors = layers = last = 0
+        for record in analyses[key].trace.records:
+            for exit_ in record.exits:
+                if -exit_.evidence["entropy"] >= point.threshold:
+                    break
+            errors += exit_.errors
+            layers += exit_.layer
+            last += record.exits[-1].errors
+        assert one.threshold == point.threshold
+        assert one.domain_layer == point.avg_layer
+        assert one.avg_layer == pytest.approx(layers / found.utterances)
+        assert one.wer == pytest.approx(100 * errors / found.words)
+        more = 100 * (errors - last) / found.words
+        assert one.above_last.value == pytest.approx(more)
+        assert one.excess == pytest.approx(100 * (errors / last - 1))
+        own = analyses[key].criteria["entropy"].equal_wer
+        assert one.own_layer == own.avg_layer
+
+
+def test_shift_is_seen_where_there_is_one(analyses):
+    trace = analyses["set1"].trace
+    higher = trace.with_evidence("entropy", trace.evidence_NE("entropy") + 0.7)
+    sets = {"set1": analyses["set1"], "set2": analyses["set2"]}
+    sets["shifted"] = analyse(higher, "shifted")
+    found = study_overthinking(sets).sets
+    (same,), (alike,), (shifted,) = (found[key].carried for key in found)
+    assert same.distance < 0.01 and same.warning is None
+    assert alike.warning is None and alike.distance < 0.35
+    assert shifted.distance > 0.5 and "less ready" in shifted.warning
+    assert shifted.avg_layer > same.avg_layer
+
+
+def test_other_exits_have_no_thresholds(analyses, tmp_path):
+    shallow = analyse(made_up(30, 4, exits=3), "shallow")
+    found = study_overthinking({"set1": analyses["set1"], "shallow": shallow})
+    assert found.sets["shallow"].carried == ()
+    assert found.sets["shallow"].domain_exit is None
+    assert fixed_table(found)[2][-3:] == ["", "", ""]
+    assert "Thresholds of" not in overthinking_section(found)
