@@ -5,6 +5,7 @@ Authors
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,13 +27,14 @@ from speechbrain_ee.training.monitor import (
     ExitLosses,
     selection_wer,
 )
+from speechbrain_ee.training.optimisers import FineTuning
 from speechbrain_ee.training.options import check_exit_budget
 from speechbrain_ee.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
 
 
-class EarlyExitBrain(ExitEvaluation, sb.Brain):
+class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
     """What all multi-exit systems share; subclasses say what an exit learns.
 
     ``modules`` holds one entry, ``model``, which returns all exits from one
@@ -63,6 +65,8 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         # wrong budget for the end of training.
         selection_wer([0.0], self.hparams.checkpoint_rule)
         self.check_evaluation()
+        self.check_optimisers()
+        self.loss_weights = self.of_active_exits(self.loss_weights)
         check_exit_budget(
             getattr(self.hparams, "exit_budget", None), self.exit_layers
         )
@@ -207,25 +211,21 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         if self.train_sampler is None:
             self.train_sampler = train_set.batch_sampler
         steps = len(train_set) // self.grad_accumulation_factor
-        if hasattr(self.hparams.lr_annealing, "set_total_steps"):
-            self.hparams.lr_annealing.set_total_steps(
-                max(1, steps * epoch_counter.limit)
-            )
+        self.set_total_steps(steps, epoch_counter.limit)
         super().fit(epoch_counter, train_set, *args, **kwargs)
 
     def on_fit_start(self) -> None:
         """Resume, or say which key does not fit the checkpoint."""
         try:
             super().on_fit_start()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             self._explain_mismatch(error)
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Seed the step by its place in the run, and set its learning rate."""
         epoch = self.hparams.epoch_counter.current
         seed_step(self.hparams.seed, epoch, self.step)
-        if should_step:
-            self.hparams.lr_annealing(self.optimizer)
+        self.start_step(should_step)
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
         """Name the place of a loss that is not finite, then as SpeechBrain."""
@@ -268,15 +268,13 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         # Called by every process: SpeechBrain lets the main one work and the
         # others wait for its result.
         self.hparams.train_logger.log_stats(
-            stats_meta={
-                "epoch": epoch,
-                "lr": self.optimizer.param_groups[0]["lr"],
-            },
+            stats_meta={"epoch": epoch, **self.learning_rates()},
             train_stats=self.train_stats,
             valid_stats=stats,
         )
         # Plain floats only: SpeechBrain reads them with a safe loader.
-        wer = selection_wer(rates.wer, self.hparams.checkpoint_rule)
+        active = rates.wer[: self.active_exits]
+        wer = selection_wer(active, self.hparams.checkpoint_rule)
         self.checkpointer.save_and_keep_only(
             meta={"WER": wer, "epoch": epoch},
             min_keys=["WER"],
@@ -298,12 +296,12 @@ class EarlyExitBrain(ExitEvaluation, sb.Brain):
         return getattr(model, "module", model)
 
     def _explain_mismatch(self, error: RuntimeError) -> None:
-        if "state_dict" not in str(error):
+        if not re.search("state_dict|parameter group", str(error)):
             raise error
         raise InputError(
             f"{self.checkpointer.checkpoints_dir}: its checkpoints do not "
             "fit this model; the YAML differs from the one they were trained "
-            "with, usually in output_neurons, exit_layers or d_model. Train "
+            "with, usually in output_neurons, exit_layers, d_model or regime. Train "
             "in a new output_folder, or go back to those values. "
             f"({str(error).splitlines()[-1].strip()})"
         ) from error

@@ -42,7 +42,8 @@ READ_KEYS = frozenset(
 SYSTEM_KEYS = frozenset(
     """
     ctc_weight label_smoothing attention_exit_weights bos_index eos_index
-    decodings decoded_exits search distillation teacher
+    decodings decoded_exits search regime backbone_opt_class
+    lr_annealing_backbone distillation teacher
     """.split()
 )
 # Options that SpeechBrain's Brain takes from the YAML.

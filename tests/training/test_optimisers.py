@@ -1,0 +1,219 @@
+"""Backbone and heads learn at rates of their own, and every group is clipped.
+
+Protects: learning rates by depth and by optimiser, warm-up that begins when
+the backbone joins in, clipping of all groups, gradient scaling, and a killed
+run that ends with the bits of one that was not.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from pathlib import Path
+
+import pytest
+import speechbrain as sb
+import torch
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.training.optimisers import (
+    BACKBONE,
+    MAIN,
+)
+from speechbrain_ee.training.regimes import Regime
+from tests.helpers import tiny_brain, tiny_model
+from tests.models.ssl_models import ssl_model, write_ssl_model
+from tests.training.tuned import (
+    ADAM,
+    SGD,
+    STEPS,
+    Killed,
+    Tuned,
+    dropping_model,
+    fit,
+    same,
+    schedule,
+    tuned,
+    weights,
+)
+
+
+def test_without_keys_it_is_speechbrains_optimiser(tmp_path: Path) -> None:
+    """Nothing asked for: the bits of training without the mixin."""
+    plain = fit(tiny_brain(tmp_path / "plain", epochs=2))
+    brain = fit(tuned(tmp_path / "tuned", split=False, epochs=2))
+    assert list(brain.optimizers_dict) == [MAIN]
+    assert len(brain.optimizer.param_groups) == 1
+    one, other = weights(plain.modules.model), weights(brain.modules.model)
+    assert same(one, other) == set(one)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_learning_rates_by_depth(split: bool, tmp_path: Path) -> None:
+    """Every parameter's rate, looked up by name."""
+    folder = write_ssl_model(tmp_path / "model", "hubert", "large")
+    model = ssl_model(folder, (2, 4))
+    brain = tuned(tmp_path, model, Regime(layer_decay=0.5), split)
+    brain.set_total_steps(STEPS, brain.hparams.epoch_counter.limit)
+    brain.on_fit_start()
+    for optimizer in brain.optimizers_dict.values():
+        optimizer.param_groups[0]["lr"] = 7.0  # what the schedule replaces
+    brain.hparams.epoch_counter.current = 1
+    brain.start_step(should_step=True)
+    head, top = 0.001, 0.002 if split else 0.001
+    # One warm-up step of one, out of two: the plateau.
+    found = {
+        id(p): group["lr"]
+        for optimizer in brain.optimizers_dict.values()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        room, part, number, *_ = name.split(".") + ["", ""]
+        if room == "heads":
+            expected = head
+        elif part in ("convolutions", "final_norm"):
+            assert id(parameter) not in found
+            continue
+        else:
+            depth = int(number) + 1 if part == "layers" else 0
+            expected = top / 2 ** (4 - depth)
+        assert found[id(parameter)] == pytest.approx(expected), name
+    assert brain.learning_rates()["lr"] == head
+    assert brain.learning_rates().get("lr_backbone") == (top if split else None)
+
+
+def test_backbone_warms_up_when_it_joins_in(tmp_path: Path) -> None:
+    """Its schedule waits for it, and ends with the run."""
+    regime = Regime(heads_first_epochs=2)
+    rate = schedule(0.001)
+    brain = fit(tuned(tmp_path, regime=regime, epochs=6, lr_annealing=rate))
+    optimizer = SGD([torch.zeros(1)])
+    for key, lr, waits in (("lr", 0.001, 0), ("lr_backbone", 0.002, 2)):
+        reference = schedule(lr)
+        reference.set_total_steps(STEPS * (6 - waits))
+        expected = [reference(optimizer)[1] for _ in range(STEPS * (6 - waits))]
+        rates = [step[key] for step in brain.rates[waits * STEPS :]]
+        assert rates == pytest.approx(expected)
+        assert rates[-1] == 0.0 and max(rates) == pytest.approx(lr)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_epochs_of_a_run(split: bool, tmp_path: Path) -> None:
+    """The regime holds while SpeechBrain trains and validates by turns."""
+    moved = []
+
+    class Watched(Tuned):
+        def on_stage_start(self, stage: sb.Stage, epoch: int = None) -> None:
+            super().on_stage_start(stage, epoch)
+            if stage == sb.Stage.TRAIN:
+                self.before = weights(self.modules.model)
+            elif stage == sb.Stage.VALID:
+                now = weights(self.modules.model)
+                names = set(now) - same(self.before, now)
+                moved.append({".".join(n.split(".")[:3]) for n in names})
+
+    regime = Regime(heads_first_epochs=1, unfreeze_per_epoch=2)
+    fit(tuned(tmp_path, None, regime, split, Watched, epochs=4))
+    layers = [f"encoder.layers.{k}" for k in range(4)]
+    heads = {
+        f"heads.{part}.{k}" for part in ("norms", "projections") for k in (0, 1)
+    }
+    # In the last step the rate is 0, but an epoch has two. The Conformer has
+    # nothing else below its layers than what is frozen.
+    expected = [set(), set(layers[2:]), set(layers), set(layers)]
+    assert moved == [heads | each for each in expected]
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_resumed_equals_uninterrupted(split: bool, tmp_path: Path) -> None:
+    """Killed in epoch 3, started again: the same bits, the same rates."""
+    regime = Regime(heads_first_epochs=1, unfreeze_per_epoch=2, layer_decay=0.7)
+
+    def run(part: str, kind: type, seed: int = 0) -> Tuned:
+        model = dropping_model(seed)
+        return tuned(tmp_path / part, model, regime, split, kind, epochs=4)
+
+    whole = fit(run("whole", Tuned))
+    with pytest.raises(KeyboardInterrupt):
+        fit(run("parts", Killed))
+    torch.rand(5)
+    resumed = fit(run("parts", Tuned, seed=7))
+    one, other = weights(whole.modules.model), weights(resumed.modules.model)
+    assert same(one, other) == set(one)
+    assert resumed.rates == whole.rates[2 * STEPS :]
+    kept = ["optimizer", "lr_annealing"]
+    kept += ["optimizer_backbone", "lr_annealing_backbone"] if split else []
+    assert set(kept) <= set(resumed.checkpointer.recoverables)
+
+
+def test_a_frozen_backbone_has_no_optimiser(tmp_path: Path) -> None:
+    """A YAML with two optimisers, and the encoder frozen from outside."""
+    model = tiny_model()
+    before = weights(model)
+    regime = Regime(freeze_backbone=True)
+    brain = fit(tuned(tmp_path, model, regime))
+    assert list(brain.optimizers_dict) == [MAIN]
+    assert "optimizer_backbone" not in brain.checkpointer.recoverables
+    unmoved = same(before, weights(model))
+    assert unmoved == {n for n in before if n.startswith("encoder.")}
+
+
+def test_two_optimisers_without_regime(tmp_path: Path) -> None:
+    """Everything learns, front-end included, each parameter once."""
+    brain = fit(tuned(tmp_path))
+    parameters = [
+        id(p)
+        for optimizer in brain.optimizers_dict.values()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
+    expected = [id(p) for p in brain.modules.parameters()]
+    assert sorted(parameters) == sorted(expected)
+    encoder = {id(p) for p in brain.modules.model.encoder.parameters()}
+    backbone = brain.optimizers_dict[BACKBONE].param_groups
+    assert {id(p) for g in backbone for p in g["params"]} == encoder
+
+
+def test_vectors_are_not_decayed_on_request(tmp_path: Path) -> None:
+    """SpeechBrain's option remove_vector_weight_decay, in every group."""
+    brain = tuned(tmp_path, regime=Regime(layer_decay=0.5))
+    brain.remove_vector_weight_decay = True
+    brain.opt_class = ADAM
+    brain.on_fit_start()
+    for optimizer in brain.optimizers_dict.values():
+        assert optimizer.param_groups[0]["lr_scale"] == 1.0
+        for group in optimizer.param_groups:
+            vectors = {p.dim() == 1 for p in group["params"]}
+            assert vectors == {group["weight_decay"] == 0.0}
+
+
+def test_ddp_is_told_that_parts_join_in(tmp_path: Path) -> None:
+    """They have no gradient in the first epochs, and are synchronised."""
+    brain = tuned(tmp_path / "two", regime=Regime(heads_first_epochs=1))
+    assert brain.find_unused_parameters
+    trained = list(brain.modules.model.encoder.layers.parameters())
+    assert all(p.requires_grad for p in trained)
+    brain = tuned(tmp_path / "one", regime=Regime())
+    assert not brain.find_unused_parameters
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"lr_annealing_backbone": None}, "give both"),
+        ({"backbone_opt_class": None}, "give both"),
+        ({"regime": {"freeze_backbone": True}}, "must be built in the YAML"),
+        ({"regime": Regime(active_exits=3)}, "this model has 2"),
+    ],
+)
+def test_wrong_options(options: dict, message: str, tmp_path: Path) -> None:
+    """Before anything is trained, by the name of the key."""
+    with pytest.raises(InputError, match=message):
+        tuned(tmp_path, **options)
+
+
+def test_one_schedule_for_two_optimisers(tmp_path: Path) -> None:
+    """It would count every step twice."""
+    both = schedule(0.001)
+    with pytest.raises(InputError, match="build a second one"):
+        tuned(tmp_path, lr_annealing=both, lr_annealing_backbone=both)

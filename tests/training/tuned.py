@@ -1,0 +1,103 @@
+"""Tiny Brains with regimes and two optimisers, for several tests.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.regimes import Regime
+from speechbrain_ee.training.schedules import WarmupCooldown
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
+from tests.helpers import shaken, tiny_brain, tiny_model, tone_dataset
+
+STEPS = 2  # of an epoch: 8 utterances, 4 in a batch
+ADAM = partial(torch.optim.AdamW, lr=1.0, weight_decay=0.1)
+SGD = partial(torch.optim.SGD, lr=1.0)
+
+
+class Tuned(CTCEarlyExitBrain):
+    """A Brain that notes its learning rates."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rates: list[dict[str, float]] = []
+
+    def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
+        """As ever, and note the rates."""
+        super().on_fit_batch_start(batch, should_step)
+        self.rates.append(self.learning_rates())
+
+
+class Killed(Tuned):
+    """Its process ends in the middle of epoch 3."""
+
+    def on_fit_batch_end(self, *arguments: Any) -> None:
+        """As a signal would."""
+        super().on_fit_batch_end(*arguments)
+        if self.hparams.epoch_counter.current == 3:
+            raise KeyboardInterrupt
+
+
+def schedule(lr: float) -> WarmupCooldown:
+    """A short warm-up, a short plateau, a long way down."""
+    return WarmupCooldown(lr, warmup_share=0.25, cooldown_share=0.5)
+
+
+def tuned(
+    folder: Path,
+    model: EarlyExitModel | None = None,
+    regime: Regime | None = None,
+    split: bool = True,
+    brain_class: type = Tuned,
+    **overrides: Any,
+) -> Tuned:
+    """A Brain with two optimisers, or with one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if split:
+        overrides = {
+            "backbone_opt_class": ADAM,
+            "lr_annealing_backbone": schedule(0.002),
+        } | overrides
+    model = tiny_model() if model is None else model
+    return tiny_brain(
+        folder, model, brain_class=brain_class, regime=regime, **overrides
+    )
+
+
+def fit(brain: Tuned) -> Tuned:
+    """Train on tones, validate on the same tones."""
+    data = tone_dataset(8)
+    brain.fit(
+        brain.hparams.epoch_counter,
+        data,
+        data,
+        train_loader_kwargs={"batch_size": 4, "shuffle": True},
+        valid_loader_kwargs={"batch_size": 8},
+    )
+    return brain
+
+
+def dropping_model(seed: int = 0) -> EarlyExitModel:
+    """With dropout, to see that random numbers are resumed as well."""
+    model = shaken(tiny_model(seed=seed), by=0.1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.2
+    return model
+
+
+def weights(model: EarlyExitModel) -> dict[str, Tensor]:
+    """A copy of all parameters."""
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
+    """Names of the parameters with the same bits."""
+    return {name for name in one if torch.equal(one[name], other[name])}
