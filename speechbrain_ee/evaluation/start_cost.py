@@ -142,8 +142,8 @@ class SSLStart:
 
     def macs(self, samples: int) -> int:
         """MACs for an utterance of so many samples."""
+        total, samples = self.downsampling(samples)
         frames = max(samples, self.encoder.shortest)
-        total = 0
         for layer in _convolutions(self.encoder.convolutions):
             macs, frames = convolution_macs(layer, frames)
             total += macs
@@ -156,9 +156,38 @@ class SSLStart:
         """Encoder frames that come of it."""
         return self.encoder.frames(samples)
 
+    def downsampling(self, samples: int) -> tuple[int, int]:
+        """MACs of the down-sampling, if there is one.
+
+        Arguments
+        ---------
+        samples : int
+            Samples of the audio.
+
+        Returns
+        -------
+        macs : int
+            Kernel times output samples; a mean multiplies nothing.
+        samples : int
+            Samples that are left.
+        """
+        part = self.encoder.downsampler
+        if part is None:
+            return 0, samples
+        left = part.samples(samples)
+        if part.method == "pooling":
+            return 0, left
+        computed = left
+        if part.method == "signal":
+            # Resampling pads by more than it needs, and cuts its output.
+            computed = samples // part.factor + 1
+        return computed * part.kernel_size, left
+
     def parts(self) -> list[nn.Module]:
         """The modules with parameters that are run."""
+        downsampler = self.encoder.downsampler
         return [
+            *([] if downsampler is None else [downsampler]),
             self.encoder.convolutions,
             self.encoder.projection,
             self.encoder.positions,

@@ -14,16 +14,19 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.models.downsampling import waveform_downsampler
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import padding_mask
 from speechbrain_ee.models.ssl_loading import load_backbone
+from speechbrain_ee.models.ssl_masks import layer_masks
 from speechbrain_ee.models.state import EncoderState
 
 
@@ -49,11 +52,21 @@ class SSLEncoder(LayerwiseEncoder):
         Augmentation of the projected features in training, a
         :class:`speechbrain.augment.augmenter.Augmenter`. It takes the place
         of the masking that transformers applies, which is not run.
+    freeze_convolutions : bool
+        Keep the convolutions over the samples as they are.
+    freeze_backbone : bool
+        Keep all of the pre-trained model as it is, in evaluation mode.
+    downsampling : mapping, optional
+        ``method``, ``factor`` and ``kernel_size`` of a
+        :class:`speechbrain_ee.models.downsampling.WaveformDownsampler`.
+    sample_rate : int, optional
+        Samples per second of the audio, to be compared with the model's.
 
     Raises
     ------
     InputError
-        If the model cannot be loaded, or has no layer for an exit.
+        If the model cannot be loaded, has no layer for an exit, or was
+        trained at another sample rate; or if an option cannot be used.
     """
 
     def __init__(
@@ -63,11 +76,17 @@ class SSLEncoder(LayerwiseEncoder):
         save_path: str | None = None,
         layerdrop_prob: float = 0.0,
         feature_augment: nn.Module | None = None,
+        freeze_convolutions: bool = False,
+        freeze_backbone: bool = False,
+        downsampling: Mapping[str, Any] | None = None,
+        sample_rate: int | None = None,
     ):
+        downsampler = waveform_downsampler(downsampling)
         backbone = load_backbone(source, save_path)
         model = backbone.model
         layers = model.encoder.layers
         _check_depth(source, exit_layers, len(layers))
+        _check_rate(source, sample_rate, backbone.sample_rate)
         super().__init__(layers, exit_layers, layerdrop_prob)
         self.config = model.config
         self.normalise = backbone.normalise
@@ -84,6 +103,28 @@ class SSLEncoder(LayerwiseEncoder):
         # Never run: DDP would wait for its gradients.
         self.final_norm.requires_grad_(False)
         self.feature_augment = feature_augment
+        self.downsampler = downsampler
+        self._freeze(freeze_convolutions, freeze_backbone)
+
+    def train(self, mode: bool = True) -> "SSLEncoder":
+        """Set the mode, but for frozen parts: these stay in evaluation."""
+        super().train(mode)
+        for part in self.frozen_parts():
+            part.eval()
+        return self
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """The modules that keep what pre-training gave them."""
+        if self.freeze_backbone:
+            return [
+                self.convolutions,
+                self.projection,
+                self.positions,
+                self.input_norm,
+                self.dropout,
+                self.layers,
+            ]
+        return [self.convolutions] if self.freeze_convolutions else []
 
     @property
     def d_model(self) -> int:
@@ -103,6 +144,8 @@ class SSLEncoder(LayerwiseEncoder):
         int or torch.Tensor
             At least 1: shorter audio is padded to the first frame.
         """
+        if self.downsampler is not None:
+            samples = self.downsampler.samples(samples)
         sizes = zip(self.config.conv_kernel, self.config.conv_stride)
         for kernel, stride in sizes:
             samples = (samples - kernel) // stride + 1
@@ -112,7 +155,7 @@ class SSLEncoder(LayerwiseEncoder):
 
     @property
     def shortest(self) -> int:
-        """Samples that the first frame takes."""
+        """Samples that the first frame takes, after any down-sampling."""
         sizes = list(zip(self.config.conv_kernel, self.config.conv_stride))
         samples = 1
         for kernel, stride in reversed(sizes):
@@ -120,7 +163,7 @@ class SSLEncoder(LayerwiseEncoder):
         return samples
 
     def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
-        """Normalise, convolve, project, add positions.
+        """Down-sample, normalise, convolve, project, add positions.
 
         Arguments
         ---------
@@ -135,9 +178,11 @@ class SSLEncoder(LayerwiseEncoder):
             The state at depth 0.
         """
         samples_B = (wav_lens * wavs.shape[1]).round().long()
+        lengths_B = self.frames(samples_B)
+        if self.downsampler is not None:
+            wavs, samples_B = self.downsampler(wavs, samples_B)
         wavs = self._prepared(wavs, samples_B)
         features_BTC = self._convolved(wavs, samples_B)
-        lengths_B = self.frames(samples_B)
         hidden_BTD = self.projection(features_BTC)
         if isinstance(hidden_BTD, tuple):  # beside what quantisers read
             hidden_BTD = hidden_BTD[0]
@@ -173,25 +218,25 @@ class SSLEncoder(LayerwiseEncoder):
         callable
             From layer and hidden states to hidden states.
         """
-        scores = state.hidden_BTD if state.bias_HTT is None else state.bias_HTT
-        added_BT = _added_mask(state, scores.dtype)
-        if state.bias_HTT is not None:
-            batch = len(state.lengths_B)
-            masks = {"position_bias": state.bias_HTT.repeat(batch, 1, 1)}
-            if added_BT is not None:
-                masks["attention_mask"] = _Added(added_BT)
-        elif added_BT is not None:
-            frames = added_BT.shape[1]
-            mask_B1TT = added_BT[:, None, None].expand(-1, 1, frames, -1)
-            masks = {"attention_mask": mask_B1TT}
-        else:
-            masks = {}
+        masks = layer_masks(state)
 
         def run(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
             out = layer(hidden_BTD, **masks)
             return out[0] if isinstance(out, tuple) else out
 
         return run
+
+    def _freeze(self, convolutions: bool, backbone: bool) -> None:
+        self.freeze_convolutions = convolutions
+        self.freeze_backbone = backbone
+        if backbone and self.layerdrop_prob > 0:
+            raise InputError(
+                f"layerdrop_prob: {self.layerdrop_prob} of a frozen backbone, "
+                "which cannot learn to do without a layer; set it to 0, or "
+                "freeze_backbone to False."
+            )
+        for part in self.frozen_parts():
+            part.requires_grad_(False).eval()
 
     def _prepared(self, wavs: Tensor, samples_B: Tensor) -> Tensor:
         """Zero padding, and zero mean and unit variance of the audio."""
@@ -215,6 +260,7 @@ class SSLEncoder(LayerwiseEncoder):
         # would keep the activations of frozen convolutions in memory.
         weights = self.convolutions.parameters()
         trained = any(weight.requires_grad for weight in weights)
+        trained |= wavs.requires_grad  # of a learned down-sampler
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             if self.config.feat_extract_norm != "group":
                 return self.convolutions(wavs).transpose(1, 2)
@@ -234,34 +280,6 @@ class SSLEncoder(LayerwiseEncoder):
         return attention.compute_bias(frames, frames)
 
 
-class _Added:
-    """A padding mask for WavLM's layers, as what is added to the scores.
-
-    They ask their mask where it differs from 1 and hand the answer to PyTorch,
-    which deprecates a boolean mask beside position biases.
-    """
-
-    def __init__(self, added_BT: Tensor):
-        self.added_BT = added_BT
-
-    def ne(self, _: int) -> Tensor:
-        """What is added, where a layer asks where padding is."""
-        return self.added_BT
-
-
-def _added_mask(state: EncoderState, dtype: torch.dtype) -> Tensor | None:
-    """Nothing for valid frames, the lowest number for padded ones.
-
-    Added to the scores, since that is what every attention of transformers
-    takes; None without padding, for the kernels that take no mask.
-    """
-    mask_BT = state.padding_mask_BT
-    if not mask_BT.any():
-        return None
-    added_BT = torch.zeros_like(mask_BT, dtype=dtype)
-    return added_BT.masked_fill(mask_BT, torch.finfo(dtype).min)
-
-
 def _check_depth(source: str, exit_layers: Sequence[int], layers: int) -> None:
     numbers = exit_layers if isinstance(exit_layers, Sequence) else ()
     beyond = [k for k in numbers if isinstance(k, int) and k > layers]
@@ -269,4 +287,13 @@ def _check_depth(source: str, exit_layers: Sequence[int], layers: int) -> None:
         raise InputError(
             f"exit_layers: {beyond} lie beyond the {layers} layers of "
             f"{source}; exits follow the layers 1 to {layers}."
+        )
+
+
+def _check_rate(source: str, rate: int | None, trained: int) -> None:
+    if rate is not None and rate != trained:
+        raise InputError(
+            f"sample_rate: {rate} Hz, but {source} was trained on audio of "
+            f"{trained} Hz; set sample_rate to {trained} and resample the "
+            "audio."
         )

@@ -50,6 +50,27 @@ def test_closed_form_equals_count(
         assert cost.frames(samples) == states[0].hidden_BTD.shape[1]
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("method", ["signal", "convolution", "pooling"])
+def test_down_sampling(tmp_path: Path, method: str, factor: int) -> None:
+    """Counted with its filter; a fraction of the cost without it."""
+    folder = write_ssl_model(tmp_path)
+    options = {"method": method, "factor": factor}
+    model = ssl_model(folder, EXITS, downsampling=options)
+    cost = CostModel(model)
+    plain = CostModel(ssl_model(folder, EXITS))
+    for samples in (20, 1439, 7200, 7201):
+        counted = counted_macs(model, samples)
+        assert cost.macs(samples)[-1] == counted
+        states = model.encoder(*padded([noise(samples, 1)]))
+        assert cost.frames(samples) == states[0].hidden_BTD.shape[1]
+    macs = cost.macs(48000)[-1] - cost.start.downsampling(48000)[0]
+    assert macs < plain.macs(48000)[-1] / factor
+    learned = 81 + 1 if method == "convolution" else 0
+    for one, other in zip(cost.parameters(), plain.parameters()):
+        assert one - other == learned
+
+
 @pytest.mark.parametrize(
     "head", ["two_layer", "feed_forward", "self_attention"]
 )

@@ -4,7 +4,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +48,8 @@ SHRINK = (
     "--valid_dataloader_opts={num_workers: 0, batch_size: 4}",
     "--test_dataloader_opts={num_workers: 0, batch_size: 4}",
 )
+# What makes attention heads small, too, for a system that has them.
+SHRINK_DECODING = ("--num_decoder_layers=1", "--search={beam_size: 2}")
 TIMEOUT_S = 1800  # only against hanging: the machine may be busy
 
 
@@ -99,6 +103,53 @@ def recipe_folder(repository: Path) -> Path:
 def shrink() -> tuple[str, ...]:
     """Overrides that make any YAML of the recipe a matter of seconds."""
     return SHRINK
+
+
+@pytest.fixture(scope="session")
+def ssl_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Path]:
+    """Write a tiny random model that a system could be fine-tuned from."""
+
+    @functools.cache
+    def folder(system: str) -> Path:
+        pytest.importorskip("transformers")
+        from tests.models.ssl_models import FAMILIES, write_ssl_model
+
+        families = [name for name in FAMILIES if name in system]
+        target = tmp_path_factory.mktemp(system)
+        return write_ssl_model(
+            target,
+            *(families or FAMILIES)[:1],
+            style="large" if "large" in system else "base",
+            num_hidden_layers=24 if "large" in system else 12,
+        )
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shrunk(
+    recipe_folder: Path,
+    shrink: tuple[str, ...],
+    ssl_folder: Callable[[str], Path],
+) -> Callable[[str], tuple[str, ...]]:
+    """Overrides that make one system small: those of its keys."""
+
+    def flags(system: str) -> tuple[str, ...]:
+        text = (recipe_folder / f"hparams/{system}.yaml").read_text("utf-8")
+        keys = set(re.findall(r"(?m)^([A-Za-z_]\w*):", text))
+        options = {"device", "noprogressbar"}  # of SpeechBrain
+        kept = [
+            flag
+            for flag in (*shrink, *SHRINK_DECODING)
+            if re.match(r"--(\w+)", flag)[1] in keys | options
+        ]
+        if "source" in keys:
+            kept.append(f"--source={ssl_folder(system)}")
+        return tuple(kept)
+
+    return flags
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,11 @@ SYSTEMS = {
     "demo_aed",
     "english5h_aed",
     "digits_aed",
+    "wav2vec2_ctc",
+    "hubert_ctc",
+    "wavlm_ctc",
+    "hubert_large_frozen",
+    "tiny_ssl",
 }
 # What a system with attention heads has besides.
 ATTENTION_KEYS = {
@@ -61,6 +66,39 @@ ATTENTION_KEYS = {
     "bos_index",
     "eos_index",
     "attention",
+}
+# What CTC heads can learn besides the transcript.
+DISTILLATION_KEYS = {"distillation", "teacher_folder", "teacher"}
+# What is said of an encoder that is trained from scratch.
+SCRATCH_KEYS = {
+    "num_encoder_layers",
+    "d_model",
+    "nhead",
+    "d_ffn",
+    "kernel_size",
+    "attention_type",
+    "encoder_module",
+    "mask_padding",
+    "dropout",
+    "n_fft",
+    "n_mels",
+    "compute_features",
+    "normalize",
+    "features",
+    "front_end",
+    "stack",
+}
+# What is said of a pre-trained one and of its heads.
+PRETRAINED_KEYS = {
+    "source",
+    "hub_folder",
+    "freeze_convolutions",
+    "freeze_backbone",
+    "downsampling",
+    "head",
+    "head_width",
+    "head_nhead",
+    "head_dropout",
 }
 
 
@@ -181,7 +219,7 @@ def test_no_key_is_written_twice(path: Path) -> None:
     assert len(keys) == len(set(keys))
 
 
-def structure(path: Path, left_out: Collection[str]) -> tuple[str, ...]:
+def structure(path: Path, left_out: Collection[str] = ()) -> tuple[str, ...]:
     """The keys of a YAML in order, the schedule's never among them."""
     schedules = {"warmup_share", "cooldown_share", "n_warmup_steps"}
     keys = top_level_keys(path.read_text(encoding="utf-8"))
@@ -189,13 +227,27 @@ def structure(path: Path, left_out: Collection[str]) -> tuple[str, ...]:
 
 
 def test_systems_share_one_structure() -> None:
-    """The same keys in the same order, but for what attention heads need."""
+    """The same keys in the same order, but for what a kind needs alone."""
     yamls = recipe_yamls()
-    assert len({structure(path, ATTENTION_KEYS) for path in yamls}) == 1
-    kinds = {structure(path, ()) for path in yamls}
-    assert len(kinds) == 2
-    plain, attention = sorted(kinds, key=len)
-    assert set(attention) - set(plain) == ATTENTION_KEYS
-    # A name says which of the two a system is.
-    named = {path for path in yamls if path.stem.endswith("_aed")}
-    assert named == {p for p in yamls if structure(p, ()) == attention}
+    own = ATTENTION_KEYS | SCRATCH_KEYS | PRETRAINED_KEYS
+    every = own | DISTILLATION_KEYS
+    assert len({structure(path, every) for path in yamls}) == 1
+    kinds = {structure(path) for path in yamls}
+    assert len(kinds) == 3
+    for wanted in (
+        SCRATCH_KEYS,
+        SCRATCH_KEYS | ATTENTION_KEYS,
+        PRETRAINED_KEYS,
+    ):
+        assert sum(set(kind) & own == wanted for kind in kinds) == 1
+    for kind in kinds:
+        assert set(kind) & DISTILLATION_KEYS in (set(), DISTILLATION_KEYS)
+
+
+def test_a_name_says_the_kind() -> None:
+    """Attention heads end in _aed; the others by their pre-trained model."""
+    for path in recipe_yamls():
+        keys = set(structure(path))
+        assert path.stem.endswith("_aed") == bool(keys & ATTENTION_KEYS)
+        known = re.search("ssl|wav2vec2|hubert|wavlm", path.stem)
+        assert bool(known) == bool(keys & PRETRAINED_KEYS)
