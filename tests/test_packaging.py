@@ -24,6 +24,7 @@ IMPORT_NAMES = {
     "espeakng-loader": "espeakng_loader",
     "flashlight-text": "flashlight",
     "pyyaml": "yaml",
+    "ruamel.yaml": "ruamel",
 }
 TOOLS = {"dev"}  # an extra of tools, which the library must not import
 
