@@ -4,7 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,6 @@ from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.scoring import word_errors
 from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
 from speechbrain_ee.models.heads import ExitOutput
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,11 +107,11 @@ class TraceRecorder:
         for exit in exits:
             output = outputs[exit - 1]
             view = ExitView(output, views)
-            measured = measure_all(view)
+            evidence = _rows(measure_all(view))
             greedy = [self.decode(tokens) for tokens in greedy_tokens(output)]
             views.append(view)
             for name, decoder in self.decoders.items():
-                cells = _cells(output.layer, greedy, _rows(measured))
+                cells = _cells(output.layer, greedy, evidence)
                 if decoder is not None:
                     self._decode(name, decoder, exit, view, cells)
                 batch.cells.setdefault(name, []).append(cells)
