@@ -1,0 +1,146 @@
+"""What a recogniser says about an utterance, and when each word was said.
+
+Axes: T frames.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WORD_BEGIN = "\u2581"  # SentencePiece's mark in front of a word
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its time.
+
+    Arguments
+    ---------
+    text : str
+        The word.
+    start_s, end_s : float
+        Where CTC emits it, in seconds from the beginning of the audio. CTC
+        emits a token when it is sure, rather late than early; the end of a
+        word is that of its last token's frames.
+    confidence : float
+        Mean probability of its tokens, 0 to 1.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was said in an utterance, and what it took to find out.
+
+    Arguments
+    ---------
+    text : str
+        The words.
+    tokens : tuple of int
+        Their tokens.
+    exit : int
+        The exit that was taken, from 1.
+    layer : int
+        Encoder layers that were computed: the one that the exit follows.
+    score : float
+        What the policy's criterion gave that exit, higher = more ready; NaN
+        where nothing was asked: at a fixed exit, and at the last.
+    confidence : float
+        Mean probability of the tokens, 0 to 1; 0 if there are none.
+    words : tuple of Word
+        The words with their times.
+    nbest : tuple of str
+        All hypotheses of a beam search, best first; of greedy decoding the
+        one.
+    macs : int
+        Multiply-accumulates that were spent on the utterance.
+    duration_s : float
+        Length of the audio in seconds.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    exit: int
+    layer: int
+    score: float
+    confidence: float
+    words: tuple[Word, ...]
+    nbest: tuple[str, ...]
+    macs: int
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class TimedToken:
+    """A token on CTC's time axis.
+
+    Arguments
+    ---------
+    piece : str
+        What it writes, :data:`WORD_BEGIN` in front of a word.
+    first, last : int
+        Frames that it covers, from 0, both included.
+    confidence : float
+        Its probability, 0 to 1.
+    """
+
+    piece: str
+    first: int
+    last: int
+    confidence: float
+
+
+def words_of(
+    tokens: Sequence[TimedToken], frame_s: float, duration_s: float
+) -> tuple[Word, ...]:
+    """Join tokens to words.
+
+    Arguments
+    ---------
+    tokens : sequence of TimedToken
+        In order.
+    frame_s : float
+        Seconds from one frame to the next.
+    duration_s : float
+        Length of the audio; no word ends behind it.
+
+    Returns
+    -------
+    tuple of Word
+
+    Example
+    -------
+    >>> tokens = [
+    ...     TimedToken("\u2581good", 2, 3, 0.9),
+    ...     TimedToken("\u2581by", 7, 7, 0.8),
+    ...     TimedToken("e", 9, 9, 0.6),
+    ... ]
+    >>> [(w.text, w.start_s, w.end_s) for w in words_of(tokens, 0.1, 1.0)]
+    [('good', 0.2, 0.4), ('bye', 0.7, 1.0)]
+    """
+    groups: list[list[TimedToken]] = []
+    for token in tokens:
+        if not groups or token.piece.startswith(WORD_BEGIN):
+            groups.append([])
+        groups[-1].append(token)
+    words = []
+    for group in groups:
+        text = "".join(token.piece for token in group)
+        text = text.replace(WORD_BEGIN, " ").strip()
+        if not text:
+            continue
+        words.append(
+            Word(
+                text,
+                round(min(group[0].first * frame_s, duration_s), 3),
+                round(min((group[-1].last + 1) * frame_s, duration_s), 3),
+                sum(token.confidence for token in group) / len(group),
+            )
+        )
+    return tuple(words)

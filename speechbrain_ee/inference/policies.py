@@ -1,0 +1,223 @@
+"""What a user may say about when to stop, and what it comes to.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import read_selector
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.live_policy import LivePolicy
+
+logger = logging.getLogger(__name__)
+
+# What a policy may be given as.
+PolicyLike = (
+    str | int | Path | LivePolicy | ExitPolicy | ThresholdPolicy | FixedExit
+)
+LAST = "last"
+CRITERION = "entropy"  # of budgets: a pass over the probabilities
+_SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
+
+
+class Policies:
+    """Turns what a user says into a policy of one model.
+
+    Arguments
+    ---------
+    exit_layers : sequence of int
+        Layers of the model's exits.
+    shipped : mapping of str to ExitPolicy
+        Calibrated policies by name.
+    default : str, optional
+        Name of the one that is followed if nothing is said; without it all
+        utterances take the last exit.
+    selector : LearnedSelector, optional
+        Gives the scores of policies on ``learned``.
+    combination : ZScores, optional
+        Gives the scores of policies on ``combination``.
+    calibration : Trace, optional
+        Of development data, with the scores of the criteria: what budgets
+        are calibrated on.
+
+    Example
+    -------
+    >>> entropy = ExitPolicy("entropy", (2, 4), -0.1, "wer=+5%", "naive")
+    >>> policies = Policies((2, 4), {"fast": entropy})
+    >>> policies.resolve(1).layers, policies.resolve("fast").layers
+    ((2,), (2, 4))
+    """
+
+    def __init__(
+        self,
+        exit_layers: Sequence[int],
+        shipped: Mapping[str, ExitPolicy] | None = None,
+        default: str | None = None,
+        selector: LearnedSelector | None = None,
+        combination: ZScores | None = None,
+        calibration: Trace | None = None,
+    ):
+        self.exit_layers = tuple(exit_layers)
+        self.shipped = dict(shipped or {})
+        self.default = default
+        self.selector = selector
+        self.combination = combination
+        self.calibration = calibration
+        self._on_budget = lru_cache(maxsize=64)(self._calibrated)
+
+    def resolve(self, given: PolicyLike | None = None) -> LivePolicy:
+        """What live inference can follow.
+
+        Arguments
+        ---------
+        given : str, int, Path or policy
+            An exit, from 1, or ``last``; the name of a shipped policy; a
+            policy file; a budget: ``macs=60%`` (of the last exit's),
+            ``macs=4.2G``, ``layers=8``, ``wer=+2%`` (relative to the last
+            exit), ``wer=+0.5`` (points), with another criterion than the
+            default policy's in front of a colon: ``learned:wer=+2%``; or a
+            policy as an object. None: the default.
+
+        Returns
+        -------
+        LivePolicy
+
+        Raises
+        ------
+        InputError
+            If it is none of these, or needs what the model lacks.
+        """
+        if given is None:
+            given = self.default or LAST
+        if isinstance(given, LivePolicy):
+            return given
+        if isinstance(given, FixedExit):
+            given = given.exit
+        if isinstance(given, ExitPolicy | ThresholdPolicy):
+            return self._live(given)
+        if isinstance(given, int) or str(given).strip().isdecimal():
+            return LivePolicy.fixed(int(given), self.exit_layers)
+        text = str(given).strip()
+        if text == LAST:
+            return LivePolicy.fixed(len(self.exit_layers), self.exit_layers)
+        if text in self.shipped:
+            return self._live(self.shipped[text], text)
+        if Path(text).expanduser().is_file():
+            return self._from_file(Path(text).expanduser())
+        if "=" in text:
+            return self._live(self._on_budget(text), text)
+        raise InputError(
+            f"policy: {text!r} is none of this model's policies "
+            f"({', '.join(self.shipped) or 'it has none'}) and no file; give "
+            f"one of these, a policy file, an exit (1 to "
+            f"{len(self.exit_layers)}, or last), or a budget such as "
+            "macs=60%, layers=8 or wer=+2%."
+        )
+
+    def _live(
+        self,
+        policy: ExitPolicy | ThresholdPolicy,
+        name: str | None = None,
+        selector: LearnedSelector | None = None,
+    ) -> LivePolicy:
+        return LivePolicy.of(
+            policy,
+            self.exit_layers,
+            selector or self.selector,
+            self.combination,
+            name,
+        )
+
+    def _from_file(self, path: Path) -> LivePolicy:
+        policy = read_policy(path)
+        selector = None
+        if policy.selector is not None:
+            # Beside the policy, or that of the model.
+            beside = path.parent / policy.selector
+            selector = read_selector(beside) if beside.is_file() else None
+        return self._live(policy, path.name, selector)
+
+    def _calibrated(self, text: str) -> ExitPolicy:
+        """A policy for a budget, from the calibration data."""
+        criterion, budget = self._parsed(text)
+        trace = self.calibration
+        if trace is None:
+            raise InputError(
+                f"policy: the budget {text!r} needs calibration.jsonl.gz in "
+                "the model folder, which is not there; export the model with "
+                "its development trace, or give an exit or a policy file."
+            )
+        share = _SHARE.fullmatch(budget)
+        if share is not None:
+            budget = _absolute(trace, *share.groups())
+        method = "ltt" if budget.startswith("wer") else "naive"
+        policy = calibrate_trace(trace, criterion, budget, method)
+        if not policy.satisfied:
+            logger.warning(
+                "policy %s: no threshold holds it for certain on %d "
+                "utterances; all utterances take %s exit. A larger budget or "
+                "more calibration data would help.",
+                text,
+                len(trace),
+                "the last" if method == "ltt" else "the first",
+            )
+        return policy
+
+    def _parsed(self, text: str) -> tuple[str, str]:
+        """Criterion and budget."""
+        first, colon, rest = text.rpartition(":")
+        # A criterion's parameters have an equals sign, too.
+        if colon:
+            get_criterion(first)
+            return first, rest.strip()
+        default = self.shipped.get(self.default or "")
+        return default.criterion if default else CRITERION, text
+
+
+def describe(policies: Policies) -> str:
+    """The policies of a model, a line each, for help texts.
+
+    Arguments
+    ---------
+    policies : Policies
+        Of a model.
+
+    Returns
+    -------
+    str
+    """
+    lines = [
+        f"{name}{' (default)' if name == policies.default else ''}: "
+        f"{policy.name}"
+        for name, policy in policies.shipped.items()
+    ]
+    return "\n".join(lines) or "no policies: all utterances take the last exit"
+
+
+def _absolute(trace: Trace, kind: str, percent: str) -> str:
+    """A share of what the last exit takes, as a number."""
+    table_NE = trace.macs_NE
+    if kind == "layers":
+        table_NE = trace.layers_E[None, :]
+    if table_NE is None:
+        raise InputError(
+            f"policy: {kind}={percent}%: the calibration data does not "
+            "tell multiply-accumulates; give layers=60%, for example."
+        )
+    full = float(np.mean(table_NE[:, -1]))
+    return f"{kind}={full * float(percent) / 100:.12g}"

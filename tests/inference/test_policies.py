@@ -1,0 +1,168 @@
+"""What a user may say about when to stop.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.records import (
+    ExitRecord,
+    TraceHeader,
+    UtteranceRecord,
+)
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.live_policy import LivePolicy
+from speechbrain_ee.inference.policies import Policies, describe
+
+LAYERS = (2, 4, 6)
+ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
+
+
+def dev_trace(utterances: int = 400) -> Trace:
+    """Hard utterances need more layers, and entropy tells."""
+    rng = np.random.default_rng(0)
+    records = []
+    for number in range(utterances):
+        hard = rng.random()
+        exits = tuple(
+            ExitRecord(
+                layer,
+                errors=int(5 * max(0.0, hard - 0.3 * place)),
+                macs=1000 * layer,
+                evidence={
+                    "entropy": max(0.0, hard - 0.3 * place),
+                    "max_prob": 1 - max(0.0, hard - 0.3 * place) / 2,
+                },
+            )
+            for place, layer in enumerate(LAYERS)
+        )
+        records.append(
+            UtteranceRecord(f"u{number}", "dev", "a b c d e f", exits, 1.0)
+        )
+    return Trace(TraceHeader("tiny", "greedy", LAYERS), tuple(records))
+
+
+@pytest.fixture
+def policies():
+    return Policies(
+        LAYERS,
+        {"entropy.naive": ENTROPY},
+        "entropy.naive",
+        None,
+        None,
+        dev_trace(),
+    )
+
+
+@pytest.mark.parametrize("given", [2, "2", " 2 ", FixedExit(2)])
+def test_an_exit(policies, given):
+    live = policies.resolve(given)
+    assert (live.exits, live.layers, live.scorer) == ((2,), (4,), None)
+
+
+def test_the_last_exit_and_the_default(policies):
+    assert policies.resolve("last").layers == (6,)
+    assert policies.resolve().rule.threshold == -0.3
+    assert Policies(LAYERS).resolve().layers == (6,)
+
+
+def test_objects(policies):
+    rule = ThresholdPolicy("max_prob", 0.9)
+    assert policies.resolve(rule).scorer.criterion.name == "max_prob"
+    assert policies.resolve(ENTROPY).layers == LAYERS
+    live = LivePolicy.fixed(1, LAYERS)
+    assert policies.resolve(live) is live
+
+
+def test_a_file(policies, tmp_path):
+    path = tmp_path / "mine.yaml"
+    write_policy(path, ENTROPY)
+    for given in (path, str(path)):
+        live = policies.resolve(given)
+        assert live.rule.threshold == -0.3
+        assert live.name == "mine.yaml"
+
+
+def test_a_budget_is_calibrated_on_the_models_own_data(policies):
+    live = policies.resolve("layers=3.5")
+    expected = calibrate_trace(dev_trace(), "entropy", "layers=3.5", "naive")
+    assert live.rule.threshold == expected.threshold
+    assert expected.calibration.avg_layer <= 3.5
+
+
+def test_shares_of_what_the_last_exit_takes(policies):
+    by_macs = policies.resolve("macs=60%")
+    assert (
+        by_macs.rule.threshold
+        == policies.resolve("macs=3600").rule.threshold
+        == policies.resolve("layers=3.6").rule.threshold
+        == policies.resolve("layers=60%").rule.threshold
+    )
+    with pytest.raises(InputError, match="even the first exit"):
+        policies.resolve("macs=20%")
+
+
+def test_larger_budgets_stop_later(policies):
+    limits = [
+        policies.resolve(f"macs={share}%").rule.threshold
+        for share in (40, 60, 80, 100)
+    ]
+    assert limits == sorted(limits)
+    assert limits[0] < limits[-1]
+
+
+def test_word_errors_are_kept_with_high_probability(policies):
+    live = policies.resolve("wer=+2%")
+    expected = calibrate_trace(dev_trace(), "entropy", "wer=+2%", "ltt")
+    assert live.rule.threshold == expected.threshold
+
+
+def test_another_criterion(policies):
+    live = policies.resolve("max_prob:layers=3.5")
+    assert live.scorer.criterion.name == "max_prob"
+    entropy = policies.resolve("layers=3.5").rule.threshold
+    # max_prob is 1 - entropy / 2 here: the same utterances stop.
+    assert live.rule.threshold == pytest.approx(1 + entropy / 2, abs=1e-6)
+
+
+def test_a_budget_that_cannot_be_promised_is_said(caplog):
+    policies = Policies(LAYERS, calibration=dev_trace(8))
+    with caplog.at_level(logging.WARNING):
+        live = policies.resolve("wer=+0.1%")
+    assert "no threshold holds it" in caplog.text
+    assert live.rule.threshold == np.inf
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("fast", r"entropy\.naive.*exit \(1 to 3, or last\)"),
+        ("0", "exits 1 to 3"),
+        (4, "exits 1 to 3"),
+        ("layers=abc", "valid forms"),
+        ("entropie:layers=3", "valid criteria"),
+        ("missing.yaml", "no file"),
+    ],
+)
+def test_what_is_not_understood(policies, given, message):
+    with pytest.raises(InputError, match=message):
+        policies.resolve(given)
+
+
+def test_a_budget_without_calibration_data():
+    with pytest.raises(InputError, match=r"calibration\.jsonl\.gz"):
+        Policies(LAYERS).resolve("macs=50%")
+
+
+def test_the_list(policies):
+    assert describe(policies).startswith("entropy.naive (default): entropy")
+    assert "no policies" in describe(Policies(LAYERS))
