@@ -70,8 +70,9 @@ class LayerwiseEncoder(nn.Module):
     exit_layers : list of int
         Layers that an exit follows, counted from 1.
     layerdrop_prob : float
-        Probability to skip a layer in training. A skipped layer keeps its
-        place, so that exit k always reads the same depth.
+        Probability to skip a layer that is in training mode; a frozen one is
+        not. A skipped layer keeps its place, so that exit k always reads the
+        same depth.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class LayerwiseEncoder(nn.Module):
         run = self.layer_runner(state)
         hidden_BTD = state.hidden_BTD
         for layer in self.layers[state.depth : target]:
-            if not self._skips_layer():
+            if not self._skips(layer):
                 hidden_BTD = run(layer, hidden_BTD)
         return replace(state, hidden_BTD=hidden_BTD, depth=target)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[EncoderState]:
-        """The states at all exits.
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor, exits: int | None = None
+    ) -> list[EncoderState]:
+        """The states at all exits, or at the first ones.
 
         Arguments
         ---------
@@ -130,6 +133,9 @@ class LayerwiseEncoder(nn.Module):
             Waveforms, shape (B, samples).
         wav_lens : torch.Tensor
             Lengths relative to the longest, shape (B,).
+        exits : int, optional
+            How many exits are wanted; the layers above are not run. None:
+            all.
 
         Returns
         -------
@@ -137,7 +143,7 @@ class LayerwiseEncoder(nn.Module):
             One state per exit, from the first to the last.
         """
         states = [self.start(wavs, wav_lens)]
-        for _ in self.exit_layers:
+        for _ in self.exit_layers[:exits]:
             states.append(self.advance(states[-1]))
         return states[1:]
 
@@ -161,7 +167,8 @@ class LayerwiseEncoder(nn.Module):
         encoder.layers = self.layers[: encoder.exit_layers[-1]]
         return encoder
 
-    def _skips_layer(self) -> bool:
-        if not self.training or self.layerdrop_prob == 0.0:
+    def _skips(self, layer: nn.Module) -> bool:
+        # The layer's own mode: what is frozen stays in evaluation.
+        if not layer.training or self.layerdrop_prob == 0.0:
             return False
         return bool(torch.rand(()) < self.layerdrop_prob)

@@ -86,8 +86,9 @@ class EarlyExitModel(nn.Module):
         wavs: Tensor,
         wav_lens: Tensor,
         tokens_BS: Tensor | None = None,
+        exits: int | None = None,
     ) -> list[ExitOutput]:
-        """All exits of a batch.
+        """All exits of a batch, or the first ones.
 
         Arguments
         ---------
@@ -98,6 +99,9 @@ class EarlyExitModel(nn.Module):
         tokens_BS : torch.Tensor, optional
             Transcripts behind the token for their beginning, shape (B, S);
             the attention heads predict their tokens.
+        exits : int, optional
+            How many exits are wanted; no layer and no head above is run.
+            None: all.
 
         Returns
         -------
@@ -106,7 +110,7 @@ class EarlyExitModel(nn.Module):
         """
         state = self.start(wavs, wav_lens)
         outputs = []
-        for exit, _ in enumerate(self.exit_layers, start=1):
+        for exit, _ in enumerate(self.exit_layers[:exits], start=1):
             state, output = self.step(state)
             if tokens_BS is not None and self.attention is not None:
                 predicted_BSV = self.attention(exit, output, tokens_BS)

@@ -6,7 +6,8 @@ original is removed: waveforms are normalised over their true lengths, and the
 convolutions of the base models, whose group norm averages over all of the
 audio, padding included, run utterance by utterance. What an utterance gives
 alone and in a batch then agrees to 1e-5 of states of unit scale, at every
-exit: the rounding of batched kernels.
+exit: the rounding of batched kernels. Which parts learn is not said here but by
+:class:`speechbrain_ee.training.regimes.Regime`.
 
 Axes: B utterances, T frames, D width, H attention heads.
 
@@ -45,17 +46,17 @@ class SSLEncoder(LayerwiseEncoder):
         a norm of its own.
     save_path : str, optional
         Where what is fetched from the hub is kept.
+    pretrained : bool
+        False makes the same encoder of random weights: to train it from
+        scratch, or where a checkpoint follows. The weights need not be there.
     layerdrop_prob : float
         Probability to skip a layer in training; a skipped layer keeps its
-        place. The model's own setting is ignored.
+        place, and a frozen one is never skipped. The model's own setting is
+        ignored.
     feature_augment : torch.nn.Module, optional
         Augmentation of the projected features in training, a
         :class:`speechbrain.augment.augmenter.Augmenter`. It takes the place
         of the masking that transformers applies, which is not run.
-    freeze_convolutions : bool
-        Keep the convolutions over the samples as they are.
-    freeze_backbone : bool
-        Keep all of the pre-trained model as it is, in evaluation mode.
     downsampling : mapping, optional
         ``method``, ``factor`` and ``kernel_size`` of a
         :class:`speechbrain_ee.models.downsampling.WaveformDownsampler`.
@@ -74,15 +75,14 @@ class SSLEncoder(LayerwiseEncoder):
         source: str,
         exit_layers: Sequence[int],
         save_path: str | None = None,
+        pretrained: bool = True,
         layerdrop_prob: float = 0.0,
         feature_augment: nn.Module | None = None,
-        freeze_convolutions: bool = False,
-        freeze_backbone: bool = False,
         downsampling: Mapping[str, Any] | None = None,
         sample_rate: int | None = None,
     ):
         downsampler = waveform_downsampler(downsampling)
-        backbone = load_backbone(source, save_path)
+        backbone = load_backbone(source, save_path, pretrained)
         model = backbone.model
         layers = model.encoder.layers
         _check_depth(source, exit_layers, len(layers))
@@ -92,6 +92,10 @@ class SSLEncoder(LayerwiseEncoder):
         self.normalise = backbone.normalise
         self.sample_rate = backbone.sample_rate
         self.convolutions = model.feature_extractor
+        # Else transformers asks for the gradient of the audio in training:
+        # frozen convolutions would keep their activations, and a learned
+        # down-sampler in front of them would not be allowed.
+        self.convolutions._requires_grad = False
         self.projection = model.feature_projection
         self.positions = model.encoder.pos_conv_embed
         self.dropout = model.encoder.dropout
@@ -104,27 +108,6 @@ class SSLEncoder(LayerwiseEncoder):
         self.final_norm.requires_grad_(False)
         self.feature_augment = feature_augment
         self.downsampler = downsampler
-        self._freeze(freeze_convolutions, freeze_backbone)
-
-    def train(self, mode: bool = True) -> "SSLEncoder":
-        """Set the mode, but for frozen parts: these stay in evaluation."""
-        super().train(mode)
-        for part in self.frozen_parts():
-            part.eval()
-        return self
-
-    def frozen_parts(self) -> list[nn.Module]:
-        """The modules that keep what pre-training gave them."""
-        if self.freeze_backbone:
-            return [
-                self.convolutions,
-                self.projection,
-                self.positions,
-                self.input_norm,
-                self.dropout,
-                self.layers,
-            ]
-        return [self.convolutions] if self.freeze_convolutions else []
 
     @property
     def d_model(self) -> int:
@@ -226,18 +209,6 @@ class SSLEncoder(LayerwiseEncoder):
 
         return run
 
-    def _freeze(self, convolutions: bool, backbone: bool) -> None:
-        self.freeze_convolutions = convolutions
-        self.freeze_backbone = backbone
-        if backbone and self.layerdrop_prob > 0:
-            raise InputError(
-                f"layerdrop_prob: {self.layerdrop_prob} of a frozen backbone, "
-                "which cannot learn to do without a layer; set it to 0, or "
-                "freeze_backbone to False."
-            )
-        for part in self.frozen_parts():
-            part.requires_grad_(False).eval()
-
     def _prepared(self, wavs: Tensor, samples_B: Tensor) -> Tensor:
         """Zero padding, and zero mean and unit variance of the audio."""
         short = self.shortest - wavs.shape[1]
@@ -256,21 +227,15 @@ class SSLEncoder(LayerwiseEncoder):
 
     def _convolved(self, wavs: Tensor, samples_B: Tensor) -> Tensor:
         """What the convolutions make of the audio, (B, T, channels)."""
-        # In training transformers asks for the gradient of the audio, which
-        # would keep the activations of frozen convolutions in memory.
-        weights = self.convolutions.parameters()
-        trained = any(weight.requires_grad for weight in weights)
-        trained |= wavs.requires_grad  # of a learned down-sampler
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            if self.config.feat_extract_norm != "group":
-                return self.convolutions(wavs).transpose(1, 2)
-            shortest = self.shortest
-            rows = [
-                self.convolutions(wav[None, : max(samples, shortest)])
-                for wav, samples in zip(wavs, samples_B.tolist())
-            ]
-            rows = [row[0].transpose(0, 1) for row in rows]
-            return pad_sequence(rows, batch_first=True)
+        if self.config.feat_extract_norm != "group":
+            return self.convolutions(wavs).transpose(1, 2)
+        shortest = self.shortest
+        rows = [
+            self.convolutions(wav[None, : max(samples, shortest)])
+            for wav, samples in zip(wavs, samples_B.tolist())
+        ]
+        rows = [row[0].transpose(0, 1) for row in rows]
+        return pad_sequence(rows, batch_first=True)
 
     def _position_bias(self, frames: int) -> Tensor | None:
         """WavLM's: made by the first layer, used by all."""

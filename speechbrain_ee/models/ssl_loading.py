@@ -39,7 +39,9 @@ class Backbone:
     sample_rate: int
 
 
-def load_backbone(source: str, save_path: str | None = None) -> Backbone:
+def load_backbone(
+    source: str, save_path: str | None = None, pretrained: bool = True
+) -> Backbone:
     """Load a pre-trained encoder from a folder or from the hub.
 
     Arguments
@@ -50,6 +52,9 @@ def load_backbone(source: str, save_path: str | None = None) -> Backbone:
         ``facebook/wav2vec2-base``.
     save_path : str, optional
         Where what is fetched from the hub is kept.
+    pretrained : bool
+        False makes the same model of random weights, and reads no weights:
+        to train from scratch, or where a checkpoint follows.
 
     Returns
     -------
@@ -83,13 +88,17 @@ def load_backbone(source: str, save_path: str | None = None) -> Backbone:
             _check_family(source, config.to_dict())
             # Layers are skipped by this project, in place.
             config.layerdrop = 0.0
-            model, report = library.AutoModel.from_pretrained(
-                name,
-                config=config,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                **where,
-            )
+            if pretrained:
+                model, report = library.AutoModel.from_pretrained(
+                    name,
+                    config=config,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
+                    **where,
+                )
+                _check_weights(source, report)
+            else:
+                model = library.AutoModel.from_config(config)
             extractor = library.AutoFeatureExtractor.from_pretrained(
                 name, **where
             )
@@ -97,7 +106,6 @@ def load_backbone(source: str, save_path: str | None = None) -> Backbone:
         raise
     except Exception as error:  # of a dozen kinds: libraries, network, files
         raise _explained(source, local, error) from error
-    _check_weights(source, report)
     _check_extractor(library, source, extractor)
     # Files may hold half precision.
     return Backbone(

@@ -78,11 +78,18 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
             )
         self.recorder: TraceRecorder | None = None
         self.exit_loss_means = {
-            head: ExitLosses(self.exit_layers) for head in self.loss_weights
+            head: ExitLosses(self.active_layers) for head in self.loss_weights
         }
         if self.checkpointer is not None:
             for head, means in self.exit_loss_means.items():
                 self.checkpointer.add_recoverable(f"{head}_losses", means)
+
+    @property
+    def decoded_exits(self) -> tuple[int, ...]:
+        """Exits that are evaluated: by default those that were trained."""
+        every = super().decoded_exits
+        given = getattr(self.hparams, "decoded_exits", None)
+        return every[: self.active_exits] if given is None else every
 
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:
         """Weights of every exit's loss, for each kind of head."""
@@ -106,7 +113,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         """Called with the waveforms that the model is about to hear."""
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
-        """All exits of a batch.
+        """The exits of a batch, those that count.
 
         Arguments
         ---------
@@ -118,7 +125,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         Returns
         -------
         list of ExitOutput
-            One per exit.
+            One per exit that is trained, or evaluated in a test.
         """
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
@@ -126,7 +133,10 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
             wavs, wav_lens = self.hparams.wav_augment(wavs, wav_lens)
         self.before_forward(wavs, wav_lens, stage)
         tokens_BS = self.decoder_tokens(batch, stage, len(wavs))
-        return self.modules.model(wavs, wav_lens, tokens_BS)
+        exits = self.active_exits
+        if stage == sb.Stage.TEST:
+            exits = self.decoded_exits[-1]
+        return self.modules.model(wavs, wav_lens, tokens_BS, exits)
 
     def compute_objectives(
         self, outputs: Any, batch: Any, stage: sb.Stage
@@ -136,7 +146,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         Arguments
         ---------
         outputs : list of ExitOutput
-            All exits.
+            What :meth:`compute_forward` returns.
         batch : PaddedBatch
             The batch.
         stage : sb.Stage
@@ -147,9 +157,12 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         torch.Tensor
             A scalar.
         """
-        losses = self.exit_losses(outputs, batch)
-        for head, losses_E in losses.items():
-            self.exit_loss_means[head].append(losses_E)
+        # A test may stop below the exits that were trained, or go beyond.
+        trained = outputs[: self.active_exits]
+        losses = self.exit_losses(trained, batch)
+        if stage != sb.Stage.TEST:
+            for head, losses_E in losses.items():
+                self.exit_loss_means[head].append(losses_E)
         if stage == sb.Stage.VALID:
             hyps = [
                 [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -161,9 +174,9 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
             self.recorder.append(
                 batch.id, batch.wrd, samples.int().tolist(), outputs
             )
-        return torch.stack(
-            [joint_loss(losses[h], self.loss_weights[h]) for h in losses]
-        ).sum()
+        weights = {h: w[: len(trained)] for h, w in self.loss_weights.items()}
+        joint = [joint_loss(losses[h], weights[h]) for h in losses]
+        return torch.stack(joint).sum()
 
     def targets(self, batch: Any, rows: int) -> tuple[Tensor, Tensor]:
         """Tokens to learn, repeated as the augmentation has the audio.
@@ -244,7 +257,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         if stage != sb.Stage.TRAIN or self.step == 0:
             for means in self.exit_loss_means.values():
                 means.reset()
-        self.error_rates = ExitErrorRates(self.exit_layers)
+        self.error_rates = ExitErrorRates(self.active_layers)
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
@@ -252,7 +265,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         """Log the stage; after validation, save a checkpoint."""
         stats = {"loss": float(stage_loss)}
         for head, means in self.exit_loss_means.items():
-            for layer, loss in zip(self.exit_layers, means.mean_E):
+            for layer, loss in zip(self.active_layers, means.mean_E):
                 stats[f"{head} loss L{layer}"] = loss
         if stage == sb.Stage.TRAIN:
             self.train_stats = stats
@@ -273,8 +286,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
             valid_stats=stats,
         )
         # Plain floats only: SpeechBrain reads them with a safe loader.
-        active = rates.wer[: self.active_exits]
-        wer = selection_wer(active, self.hparams.checkpoint_rule)
+        wer = selection_wer(rates.wer, self.hparams.checkpoint_rule)
         self.checkpointer.save_and_keep_only(
             meta={"WER": wer, "epoch": epoch},
             min_keys=["WER"],
@@ -283,7 +295,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
 
     def valid_stats(self) -> dict[str, float]:
         """What validation has measured at every exit, for the log."""
-        rates = zip(self.exit_layers, self.error_rates.wer)
+        rates = zip(self.active_layers, self.error_rates.wer)
         return {f"WER L{layer}": wer for layer, wer in rates}
 
     def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:

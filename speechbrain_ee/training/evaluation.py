@@ -47,7 +47,8 @@ class ExitEvaluation:
     Three hyper-parameters may be given: ``decodings``, of which the first is
     what exits are selected for (by default CTC's greedy path alone);
     ``decoded_exits``, the exits that are looked at, counted from 1 (null:
-    all); ``search``, the
+    all that are trained, see ``active_exits`` of a
+    :class:`~speechbrain_ee.training.regimes.Regime`); ``search``, the
     :class:`~speechbrain_ee.exits.decoding.search_options.SearchOptions`.
     """
 

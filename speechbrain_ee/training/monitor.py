@@ -27,7 +27,7 @@ class ExitLosses:
     Arguments
     ---------
     exit_layers : sequence of int
-        Layers of the exits.
+        Layers of the exits that are trained.
     """
 
     def __init__(self, exit_layers: Sequence[int]):
@@ -70,9 +70,10 @@ class ExitLosses:
             saved = json.load(file)
         if saved["exit_layers"] != self.exit_layers:
             raise InputError(
-                f"exit_layers: {self.exit_layers}, but the checkpoint "
-                f"{path} was trained with {saved['exit_layers']}; train in a "
-                "new output_folder, or go back to those exits."
+                f"exit_layers: {self.exit_layers} are trained, but the "
+                f"checkpoint {path} was trained with {saved['exit_layers']}; "
+                "train in a new output_folder, or go back to those "
+                "exit_layers and active_exits."
             )
         if not end_of_epoch:
             vars(self).update(saved)

@@ -9,7 +9,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.parameter_groups import (
+    backbone_groups,
+    without_vector_decay,
+)
 from speechbrain_ee.training.regimes import Regime, encoder_parts
 
 MAIN = "opt_class"  # SpeechBrain's name for a single optimiser
@@ -84,15 +87,40 @@ class FineTuning:
         exits = len(self.exit_layers)
         return exits if self.regime is None else self.regime.exits(exits)
 
+    @property
+    def active_layers(self) -> list[int]:
+        """Layers of the exits that are trained."""
+        return list(self.exit_layers[: self.active_exits])
+
     def of_active_exits(
         self, weights: Mapping[str, Sequence[float]]
     ) -> dict[str, list[float]]:
-        """Weights of the losses, 0 for exits that are not trained."""
+        """Weights of the losses of the exits that are trained.
+
+        Arguments
+        ---------
+        weights : mapping of str to sequence of float
+            One weight per exit of the model, for each kind of head.
+
+        Returns
+        -------
+        dict of str to list of float
+            One weight per active exit.
+
+        Raises
+        ------
+        InputError
+            If nothing is left to be learned.
+        """
         active = self.active_exits
-        return {
-            head: [w * (k < active) for k, w in enumerate(each)]
-            for head, each in weights.items()
-        }
+        kept = {head: list(each)[:active] for head, each in weights.items()}
+        if not any(weight for each in kept.values() for weight in each):
+            raise InputError(
+                f"exit_weights: those of the first {active} exits are all 0, "
+                f"and the regime trains no other (active_exits: {active}); "
+                "give one of them a weight, or train more exits."
+            )
+        return kept
 
     def set_total_steps(self, steps: int, epochs: int) -> None:
         """Tell the schedules how long they run.
@@ -125,7 +153,12 @@ class FineTuning:
         regime = EVERYTHING if self.regime is None else self.regime
         model = self._unwrapped_model()
         backbone = backbone_groups(model, regime)
-        taken = {id(p) for p in model.encoder.parameters()}
+        # What is new in an encoder, a down-sampler, learns with the heads.
+        taken = {
+            id(parameter)
+            for _, _, module in encoder_parts(model.encoder)
+            for parameter in module.parameters()
+        }
         rest = {
             "params": [
                 p
@@ -229,64 +262,6 @@ class FineTuning:
         kept = self.checkpointer.recoverables.values()
         if not any(each is thing for each in kept):
             self.checkpointer.add_recoverable(name, thing)
-
-
-def backbone_groups(
-    model: EarlyExitModel, regime: Regime
-) -> list[dict[str, Any]]:
-    """The encoder's trainable parameters, grouped by learning rate.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model, as ``regime.prepare`` has left it.
-    regime : Regime
-        Its ``layer_decay`` counts.
-
-    Returns
-    -------
-    list of dict
-        Groups for an optimiser, from the top down; ``lr_scale`` is what the
-        learning rate is multiplied by, 1 in the first group.
-    """
-    top = regime.top(model)
-    by_scale: dict[float, list[nn.Parameter]] = {}
-    for depth, _, module in encoder_parts(model.encoder):
-        scale = float(regime.layer_decay) ** (top - depth)
-        trained = [p for p in module.parameters() if p.requires_grad]
-        if trained:
-            by_scale.setdefault(scale, []).extend(trained)
-    # The same decay for every depth makes one group, in the modules' order.
-    return [
-        {"params": by_scale[scale], "lr_scale": scale}
-        for scale in sorted(by_scale, reverse=True)
-    ]
-
-
-def without_vector_decay(
-    groups: Iterable[Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """Groups of parameters, with biases and norms apart and undecayed.
-
-    Arguments
-    ---------
-    groups : iterable of dict
-        Groups for an optimiser.
-
-    Returns
-    -------
-    list of dict
-        Up to two for each; vectors have ``weight_decay`` 0.
-    """
-    apart = []
-    for group in groups:
-        matrices = [p for p in group["params"] if p.dim() != 1]
-        vectors = [p for p in group["params"] if p.dim() == 1]
-        if matrices:
-            apart.append({**group, "params": matrices})
-        if vectors:
-            apart.append({**group, "params": vectors, "weight_decay": 0.0})
-    return apart
 
 
 def scale_learning_rates(optimizer: Optimizer) -> None:

@@ -46,6 +46,8 @@ SYSTEM_KEYS = frozenset(
     lr_annealing_backbone distillation teacher
     """.split()
 )
+# Keys that any YAML may leave out: the command line knows them all the same.
+OPTIONAL_KEYS = {"overthinking": False, "in_domain": None}
 # Options that SpeechBrain's Brain takes from the YAML.
 BRAIN_KEYS = frozenset(
     """
@@ -78,7 +80,7 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         If the file is missing or is no YAML, a key is unknown or missing,
         a value cannot be used, or one without default was not given.
     """
-    text = _read(path)
+    text = _with_optional(_read(path))
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
     _check_known(path, keys, text)
     given = _parse_overrides(overrides or "")
@@ -181,6 +183,16 @@ def _read(path: str) -> str:
     return text
 
 
+def _with_optional(text: str) -> str:
+    """The YAML with the optional keys that it leaves out."""
+    left_out = {
+        key: default
+        for key, default in OPTIONAL_KEYS.items()
+        if not re.search(rf"^{key}:", text, flags=re.MULTILINE)
+    }
+    return f"{text}\n{yaml.safe_dump(left_out)}" if left_out else text
+
+
 def _parse_overrides(overrides: str) -> dict[str, Any]:
     """The options of the command line, which SpeechBrain gives as YAML."""
     names = re.findall(r"^([A-Za-z_]\w*):", overrides, flags=re.MULTILINE)
@@ -248,7 +260,7 @@ def _check_known(path: str, keys: list[str], text: str) -> None:
             "from a YAML that comes with the recipe, in hparams/."
         )
     referred = set(re.findall(r"<([A-Za-z_]\w*)", text))
-    known = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS
+    known = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS | OPTIONAL_KEYS.keys()
     for key in keys:
         if key not in known | referred:
             raise InputError(

@@ -20,7 +20,7 @@ from speechbrain_ee.models.model import EarlyExitModel
 
 # Modules of an encoder that make frames of audio or of features.
 CONVOLUTIONS = ("convolutions", "front_end", "input_projection")
-# Modules that are never run, or belong to the whole encoder.
+# Modules that are never run, or belong to the whole encoder, or are new.
 EXEMPT = ("final_norm", "feature_augment", "downsampler")
 
 
@@ -36,7 +36,9 @@ class Regime:
         (Wright et al., arXiv 2309.09546, fine-tune wav2vec2 like this).
     freeze_backbone : bool
         Train the heads alone, all epochs long (after Berrebbi et al., arXiv
-        2211.08989). Layer-drop and ``feature_augment`` are off then.
+        2211.08989). ``feature_augment`` is off then. A learned down-sampler
+        in front of a pre-trained model is as new as the heads, and learns
+        whenever they do.
     heads_first_epochs : int
         Epochs that train the heads alone before the encoder joins in.
     unfreeze_per_epoch : int
@@ -50,7 +52,8 @@ class Regime:
         and what lies below the first layer has ``k = 0``. 1.0: all at ``lr``.
     active_exits : int, optional
         Train the first exits alone: their heads, and the layers below them.
-        None: all exits.
+        What lies above is not run in training and validation, and not tested
+        unless ``decoded_exits`` asks for it. None: all exits.
 
     Raises
     ------
@@ -109,13 +112,21 @@ class Regime:
         Raises
         ------
         InputError
-            If it has fewer exits than are to be trained, or no convolutions.
+            If it has fewer exits than are to be trained, or no convolutions;
+            or if layers of a frozen backbone are to be dropped.
         """
         exits = len(model.exit_layers)
         if self.exits(exits) > exits:
             raise InputError(
                 f"regime: active_exits: {self.active_exits} must be {_EXITS}; "
                 f"this model has {exits}."
+            )
+        dropped = model.encoder.layerdrop_prob
+        if self.freeze_backbone and dropped > 0:
+            raise InputError(
+                f"layerdrop_prob: {dropped} of a frozen backbone, which "
+                "cannot learn to do without a layer; set it to 0, or "
+                "freeze_backbone to False."
             )
         names = {name for name, _ in model.encoder.named_children()}
         if self.freeze_convolutions and names.isdisjoint(CONVOLUTIONS):
@@ -159,7 +170,8 @@ class Regime:
 
         Sets the mode and ``requires_grad`` of every part, whatever they were,
         and drops gradients of what is frozen. ``encoder.final_norm`` is never
-        trained. Call it whenever ``train()`` has been called.
+        trained, ``encoder.downsampler`` always. Call it whenever ``train()``
+        has been called.
 
         Arguments
         ---------
@@ -169,17 +181,19 @@ class Regime:
             Number of the epoch, from 1.
         """
         frozen = list(self._frozen(model, epoch))
-        held = [p for module in frozen for p in module.parameters()]
-        held += _final_norm(model.encoder).parameters()
-        names = {id(parameter) for parameter in held}
+        held = {p for module in frozen for p in module.parameters()}
+        held.update(_child(model.encoder, "final_norm").parameters())
+        new = _child(model.encoder, "downsampler")
+        held.difference_update(new.parameters())
         for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) not in names)
+            parameter.requires_grad_(parameter not in held)
         for parameter in held:
             # An optimiser moves whatever has a gradient, zero or not.
             parameter.grad = None
         model.train()
         for module in frozen:
             module.eval()
+        new.train()
 
     def prepare(self, model: EarlyExitModel) -> None:
         """Let everything learn that will learn in some epoch.
@@ -228,7 +242,7 @@ def encoder_parts(
         The module's name in the encoder, ``layers`` for a layer.
     module : torch.nn.Module
         The module; neither the norm above the last layer, which is not run,
-        nor the augmentation.
+        nor the augmentation, nor a down-sampler, which is not pre-trained.
     """
     for name, module in encoder.named_children():
         if name == "layers":
@@ -254,8 +268,9 @@ def _inactive_heads(model: EarlyExitModel, active: int) -> Iterator[nn.Module]:
             yield from decoders.decoders[active:]
 
 
-def _final_norm(encoder: nn.Module) -> nn.Module:
-    return getattr(encoder, "final_norm", nn.Identity())
+def _child(encoder: nn.Module, name: str) -> nn.Module:
+    """A module that only some encoders have, or one without parameters."""
+    return getattr(encoder, name, None) or nn.Identity()
 
 
 _EXITS = "null (all) or a number of exits, from 1 to those of the model"

@@ -42,8 +42,10 @@ class CTCEarlyExitBrain(EarlyExitBrain):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        # What teaches itself does so up to the last exit that it trains.
+        self.trained = self._unwrapped_model().truncated(self.active_exits)
         self.distillation, teacher = checked_distillation(
-            self.hparams, self._unwrapped_model(), self.tokenizer
+            self.hparams, self.trained, self.tokenizer
         )
         self.teacher = None if teacher is None else teacher.to(self.device)
         self.learns_by, self.taught = Distillation(), None
@@ -56,7 +58,7 @@ class CTCEarlyExitBrain(EarlyExitBrain):
         if stage == sb.Stage.TRAIN:
             self.learns_by = self.distillation
             self.taught = self.distillation.observe(
-                self._unwrapped_model(), wavs, wav_lens, self.teacher
+                self.trained, wavs, wav_lens, self.teacher
             )
 
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:
@@ -186,7 +188,7 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Empty the counters."""
         super().on_stage_start(stage, epoch)
-        self.token_accuracy = ExitTokenAccuracy(self.exit_layers)
+        self.token_accuracy = ExitTokenAccuracy(self.active_layers)
 
     def compute_objectives(
         self, outputs: Any, batch: Any, stage: sb.Stage
@@ -202,7 +204,7 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
 
     def valid_stats(self) -> dict[str, float]:
         """Word error rates (CTC, greedy) and token accuracies by exit."""
-        rates = zip(self.exit_layers, self.token_accuracy.percent)
+        rates = zip(self.active_layers, self.token_accuracy.percent)
         accuracy = {f"accuracy L{layer}": share for layer, share in rates}
         return super().valid_stats() | accuracy
 

@@ -125,17 +125,29 @@ def test_an_utterance_alone_and_in_a_batch(
     assert more == model.encoder.frames(16000) + 10
 
 
-def test_convolution_learns_below_frozen_convolutions(folder: Path) -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_convolution_learns_below_the_convolutions(
+    folder: Path, frozen: bool
+) -> None:
     """Its gradient passes what is frozen; these get none."""
     options = {"method": "convolution", "factor": 2}
-    for frozen in ("freeze_convolutions", "freeze_backbone"):
-        model = ssl_model(folder, downsampling=options, **{frozen: True})
-        outputs = model.train()(*padded([noise(9000)]))
-        outputs[-1].log_probs_BTV.square().sum().backward()
-        for weight in model.encoder.downsampler.parameters():
-            assert weight.grad is not None
-        for weight in model.encoder.convolutions.parameters():
-            assert weight.grad is None
+    model = ssl_model(folder, downsampling=options)
+    model.encoder.convolutions.requires_grad_(not frozen)
+    outputs = model.train()(*padded([noise(9000)]))
+    outputs[-1].log_probs_BTV.square().sum().backward()
+    for weight in model.encoder.downsampler.parameters():
+        assert weight.grad is not None
+    for weight in model.encoder.convolutions.parameters():
+        assert (weight.grad is None) == frozen
+
+
+def test_frozen_convolutions_keep_nothing(folder: Path) -> None:
+    """In training mode either: no graph is recorded over the samples."""
+    encoder = ssl_model(folder).encoder.train()
+    wavs, samples = noise(9000).unsqueeze(0), torch.tensor([9000])
+    assert encoder._convolved(wavs, samples).requires_grad
+    encoder.convolutions.requires_grad_(False)
+    assert not encoder._convolved(wavs, samples).requires_grad
 
 
 @pytest.mark.parametrize("method", METHODS)

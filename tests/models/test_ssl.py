@@ -11,6 +11,7 @@ Authors
 """
 
 import copy
+import shutil
 import warnings
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tests.models.ssl_models import (
     original_states,
     prepared,
     ssl_model,
+    transformers,
     write_ssl_model,
 )
 
@@ -71,6 +73,26 @@ def test_every_layer_equals_transformers(folder: Path) -> None:
         assert close(state.hidden_BTD, expected_BTD)
     assert close(encoder.final_norm(states[-1].hidden_BTD), last)
     assert not close(states[0].hidden_BTD, states[1].hidden_BTD, 0.1)
+
+
+@torch.no_grad()
+def test_random_weights_run_as_transformers_does(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Trained from scratch it is the same encoder, at every layer."""
+    wav = noise(5000, 1)
+    torch.manual_seed(3)
+    encoder = SSLEncoder(str(folder), EVERY, pretrained=False).eval()
+    config = original(folder).config  # whose loading draws numbers
+    torch.manual_seed(3)
+    model = transformers.AutoModel.from_config(config)
+    copied = shutil.copytree(folder, tmp_path / "random")
+    model.save_pretrained(copied)
+    *expected, last = original_states(copied, wav)
+    states = encoder(*padded([wav]))
+    for state, expected_BTD in zip(states, expected, strict=True):
+        assert close(state.hidden_BTD, expected_BTD)
+    assert close(encoder.final_norm(states[-1].hidden_BTD), last)
 
 
 @torch.no_grad()
@@ -223,3 +245,10 @@ def test_exits_beyond_the_model(
         SSLEncoder(str(one_folder), exit_layers)
     with pytest.raises(InputError, match="exit_layers"):
         SSLEncoder(str(one_folder), ["2"])
+
+
+def test_sample_rate_of_another_kind_of_audio(one_folder: Path) -> None:
+    """Audio of 8 kHz would pass for slow speech."""
+    SSLEncoder(str(one_folder), [4], sample_rate=16000)
+    with pytest.raises(InputError, match="^sample_rate: 8000 Hz.* to 16000"):
+        SSLEncoder(str(one_folder), [4], sample_rate=8000)

@@ -1,8 +1,8 @@
 """A pre-trained model is loaded whole or refused with the way out.
 
 Protects: clear errors for folders, files, architectures, installs and hubs
-that do not serve; weights as old checkpoints on the hub have them; quiet that
-ends with the loading.
+that do not serve; weights as old checkpoints on the hub have them, or random
+ones on request; quiet that ends with the loading.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -191,6 +191,35 @@ def test_half_precision_files_are_trained_in_single(folder: Path) -> None:
     original(folder).half().save_pretrained(folder)
     model = load_backbone(str(folder)).model
     assert {each.dtype for each in model.parameters()} == {torch.float32}
+
+
+def untrained(folder: Path, seed: int) -> dict[str, torch.Tensor]:
+    """The weights of the same architecture, random."""
+    torch.manual_seed(seed)
+    return load_backbone(str(folder), pretrained=False).model.state_dict()
+
+
+def test_random_weights_by_seed(folder: Path) -> None:
+    """Names and shapes of the file's, values of the seed; no file is read."""
+    trained = load_backbone(str(folder)).model.state_dict()
+    (folder / WEIGHTS).unlink()
+    one, same, other = (untrained(folder, seed) for seed in (1, 1, 2))
+    shapes = {name: value.shape for name, value in trained.items()}
+    assert {name: value.shape for name, value in one.items()} == shapes
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    matrices = [name for name in one if name.endswith("proj.weight")]
+    assert len(matrices) >= 16
+    for name in matrices:
+        assert not torch.equal(one[name], other[name]), name
+        assert not torch.equal(one[name], trained[name]), name
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_random_weights_need_the_architecture(folder: Path, name: str) -> None:
+    """What the model is, and what it hears, stands in files all the same."""
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"^source: .* has no {name}"):
+        load_backbone(str(folder), pretrained=False)
 
 
 @pytest.mark.parametrize("normalise", [True, False])

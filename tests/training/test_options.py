@@ -13,6 +13,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.options import (
+    OPTIONAL_KEYS,
     READ_KEYS,
     load_options,
     make_output_folder,
@@ -45,6 +46,21 @@ def test_values_and_overrides(small_yaml: Path) -> None:
     assert options["data_folder"] == "/x"
     assert options["sgd"].out_features == 5
     assert options["opt_class"].keywords == {"lr": 0.1}
+
+
+def test_optional_keys_need_not_be_in_the_yaml(small_yaml: Path) -> None:
+    """They have their defaults, the YAML's value, or the command line's."""
+    given = "data_folder: d"
+    options = load_options(str(small_yaml), given)
+    assert {key: options[key] for key in OPTIONAL_KEYS} == OPTIONAL_KEYS
+    options = load_options(str(small_yaml), f"{given}\noverthinking: True")
+    assert options["overthinking"] is True and options["in_domain"] is None
+    text = small_yaml.read_text("utf-8")
+    small_yaml.write_text(f"{text}in_domain: test\n", "utf-8")
+    options = load_options(str(small_yaml), given)
+    assert options["overthinking"] is False and options["in_domain"] == "test"
+    options = load_options(str(small_yaml), f"{given}\nin_domain: dev")
+    assert options["in_domain"] == "dev"
 
 
 def test_seed_comes_before_the_weights(small_yaml: Path) -> None:
