@@ -73,58 +73,6 @@ class SplitText:
     skipped: tuple[Skipped, ...]
 
 
-def find_split(data_folder: Path, split: str) -> Path:
-    """The folder of a split, or an error that says where to look instead.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The folder that holds the splits.
-    split : str
-        The name of one of them.
-
-    Returns
-    -------
-    Path
-        ``data_folder / split``.
-
-    Raises
-    ------
-    InputError
-        If either does not exist.
-    """
-    folder = data_folder / split
-    if folder.is_dir():
-        return folder
-    if not data_folder.is_dir():
-        raise InputError(
-            f"data_folder: {data_folder} is no folder; pass the one that "
-            f"holds the splits ({LAYOUT})."
-        )
-    raise InputError(
-        f"data_folder: {data_folder} has no split {split!r}; "
-        f"{_where_else(data_folder, split)}."
-    )
-
-
-def _where_else(data_folder: Path, split: str) -> str:
-    """What to pass instead of a data_folder without that split."""
-    if (data_folder.parent / split).is_dir():
-        return f"it lies one level up: pass data_folder={data_folder.parent}"
-    below = sorted(path for path in data_folder.iterdir() if path.is_dir())
-    for folder in below:
-        if (folder / split).is_dir():
-            return f"it lies one level down: pass data_folder={folder}"
-    pattern = f"*/*/*{TRANSCRIPT_SUFFIX}"
-    splits = [path.name for path in below if any(path.glob(pattern))]
-    if splits:
-        return f"the splits there are {', '.join(splits)}"
-    for folder in below:
-        if any(folder.glob(f"*/{pattern}")):
-            return f"there are splits one level down: try {folder}"
-    return f"no folder there has the expected layout {LAYOUT}"
-
-
 def list_split(split_folder: str | os.PathLike[str]) -> SplitFiles:
     """List the audio and transcript files of a split.
 

@@ -30,7 +30,6 @@ from speechbrain_ee.data.layout import (
     Skipped,
     SplitFiles,
     Utterance,
-    find_split,
     list_split,
     read_split,
 )
@@ -42,6 +41,7 @@ from speechbrain_ee.data.manifests import (
     finish,
     save_split,
 )
+from speechbrain_ee.data.splits import find_split, is_elsewhere, split_names
 from speechbrain_ee.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,10 @@ def prepare_librispeech(
     save_folder : path
         Where the manifests go; made if missing.
     tr_splits, dev_splits, te_splits : str or sequence of str
-        Names of the splits to prepare.
+        Names of the splits to prepare, or paths to splits of other
+        corpora: absolute, or from ``data_folder``. A path's manifest is
+        named after its last two folders, ``digits-test.csv`` for
+        ``../digits/test``.
     select_n_sentences : int or sequence of int
         Only the first so many usable utterances by id; one number for all
         splits, or one for each in the order train, dev, test.
@@ -92,8 +95,8 @@ def prepare_librispeech(
     Returns
     -------
     dict of str to SplitReport
-        One per split and one for the merged manifest; empty with
-        ``skip_prep``.
+        By name of the manifest: one per split and one for the merged
+        manifest; empty with ``skip_prep``.
 
     Raises
     ------
@@ -103,15 +106,20 @@ def prepare_librispeech(
     """
     if skip_prep:
         return {}
-    training = _names(tr_splits)
-    splits = _names(training, dev_splits, te_splits)
+    given = _names(tr_splits, dev_splits, te_splits)
     merged = _names(merge_lst)
-    _check_options(splits, merged, min_duration_s, max_duration_s)
+    _check_options(given, merged, min_duration_s, max_duration_s)
+    source, save = _absolute(data_folder), _absolute(save_folder)
+    names = split_names(source, given)
+    splits = list(names.values())
+    training = [names[split] for split in _names(tr_splits)]
+    merged = [names[split] for split in merged]
     stem = _merged_stem(merge_name, merged, splits)
     numbers = _numbers(select_n_sentences, splits)
-    source, save = _absolute(data_folder), _absolute(save_folder)
-    _check_source(source)
-    files = {split: list_split(find_split(source, split)) for split in splits}
+    folders = {names[split]: find_split(source, split) for split in given}
+    for folder in (source, *folders.values()):
+        _check_source(folder)
+    files = {split: list_split(folders[split]) for split in splits}
     fingerprint = {
         "data_folder": str(source),
         "training": training,
@@ -119,6 +127,11 @@ def prepare_librispeech(
         "merge": [stem, merged],
         "durations_s": [min_duration_s, max_duration_s],
         "corpus": {split: _state(files[split]) for split in splits},
+        "elsewhere": {
+            names[split]: str(folders[names[split]])
+            for split in given
+            if is_elsewhere(split)
+        },
     }
     earlier = earlier_reports(save, fingerprint)
     if earlier is not None:
@@ -234,12 +247,6 @@ def _check_options(
             "tr_splits, dev_splits, te_splits: all are empty; name at least "
             "one split of the corpus."
         )
-    for split in splits:
-        if split in ("", ".", "..") or Path(split).name != split:
-            raise InputError(
-                f"tr_splits, dev_splits, te_splits: {split!r} is not the "
-                "name of one folder; pass the folder above as data_folder."
-            )
     unknown = [name for name in merged if name not in splits]
     if unknown:
         raise InputError(

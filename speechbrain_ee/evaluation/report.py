@@ -12,7 +12,7 @@ Authors
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,53 @@ def write_report(
             (folder / name).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
     return Report(folder, title, analyses, data, transfer, ways, study)
+
+
+def study_options(
+    hparams: Mapping[str, Any], sets: Collection[str]
+) -> dict[str, Any]:
+    """What a YAML says of the study of overthinking, checked.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``overthinking`` and ``in_domain``.
+    sets : collection of str
+        Names of the test sets.
+
+    Returns
+    -------
+    dict
+        The two as :func:`write_report` takes them.
+
+    Raises
+    ------
+    InputError
+        If ``overthinking`` is neither True nor False, or ``in_domain`` is
+        given for no study or is no test set: better now than after training.
+
+    Example
+    -------
+    >>> study_options({"overthinking": True, "in_domain": None}, ["test"])
+    {'overthinking': True, 'in_domain': None}
+    """
+    study, domain = hparams["overthinking"], hparams["in_domain"]
+    if not isinstance(study, bool):
+        raise InputError(
+            f"overthinking: {study!r} must be True or False; the name of the "
+            "test set in domain is the option in_domain."
+        )
+    if domain is not None and not study:
+        raise InputError(
+            f"in_domain: {domain!r}, but only the study of overthinking has a "
+            "domain; pass --overthinking=True, or leave it out."
+        )
+    if domain is not None and domain not in sets:
+        raise InputError(
+            f"in_domain: there is no test set {domain!r}; the test sets are "
+            f"{', '.join(sets)}."
+        )
+    return {"overthinking": study, "in_domain": domain}
 
 
 def report_command(

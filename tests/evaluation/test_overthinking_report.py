@@ -12,8 +12,13 @@ from dataclasses import replace
 import pytest
 
 from speechbrain_ee.__main__ import main
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.report import (
+    report_command,
+    study_options,
+    write_report,
+)
 from speechbrain_ee.exits import Trace, read_trace, write_trace
 from tests.evaluation.made_up import made_up, small_trace
 from tests.evaluation.test_overthinking import with_errors
@@ -173,3 +178,24 @@ def test_published_traces(shared_folder, tmp_path):
     assert other["points_above_domain"]["low"] > 0
     trace = read_trace(path)
     assert len(trace) == clean["utterances"] + other["utterances"]
+
+
+@pytest.mark.parametrize(
+    ("study", "domain", "message"),
+    [
+        (True, None, None),
+        (True, "other", None),
+        (False, None, None),
+        (True, "dev", "no test set 'dev'; the test sets are clean, other"),
+        (False, "other", "in_domain: 'other', but only .*overthinking=True"),
+        ("other", None, "overthinking: 'other' must be True or False"),
+        (None, None, "overthinking: None must be True or False"),
+    ],
+)
+def test_options_of_a_yaml(study, domain, message):
+    options = {"overthinking": study, "in_domain": domain}
+    if message is None:
+        assert study_options(options, ["clean", "other"]) == options
+        return
+    with pytest.raises(InputError, match=message):
+        study_options(options, ["clean", "other"])

@@ -23,9 +23,14 @@ from librispeech_prepare import prepare_librispeech
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.splits import test_set_manifests
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import exits_on_input_error
-from speechbrain_ee.evaluation.report import console_tables, write_report
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    study_options,
+    write_report,
+)
 from speechbrain_ee.training.options import load_options, make_output_folder
 
 
@@ -55,8 +60,10 @@ def main() -> None:
             "skip_prep": hparams["skip_prep"],
         },
     )
+    hparams["test_csv"] = test_set_manifests(hparams)
     tokenizer = make_tokenizer(hparams)
     datasets = make_datasets(hparams, tokenizer)
+    study = study_options(hparams, datasets.tests)
 
     brain = hparams["brain_class"](
         modules=hparams["modules"],
@@ -94,6 +101,7 @@ def main() -> None:
             extra=brain.selection_facts(),
             policies=brain.policies,
             decoded=brain.decoded,
+            **study,
         )
         sys.stdout.write(console_tables(report) + "\n")
 

@@ -1,0 +1,227 @@
+"""Names and folders of splits, also of those in other corpora.
+
+A split is the name of a folder in ``data_folder``, or a path to one in the
+same layout elsewhere: absolute, or from ``data_folder``. The manifest of a
+path is named after its last two folders, so that ``../digits/test`` is the
+set ``digits-test`` and does not meet ``test``.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ee.data.layout import LAYOUT, TRANSCRIPT_SUFFIX
+from speechbrain_ee.errors import InputError
+
+
+def split_folder(data_folder: Path, split: str) -> Path:
+    """Where a split is, whether or not it exists.
+
+    Arguments
+    ---------
+    data_folder : Path
+        The folder that holds the splits.
+    split : str
+        The name of one of them, or a path.
+
+    Returns
+    -------
+    Path
+        Without ``..``; links stay what they are.
+
+    Raises
+    ------
+    InputError
+        If the split is no name and no path of a folder.
+
+    Example
+    -------
+    >>> print(split_folder(Path("/corpora/english"), "../digits/test"))
+    /corpora/digits/test
+    """
+    if os.path.normpath(split or ".") in (".", "..", os.sep):
+        raise InputError(
+            f"tr_splits, dev_splits, te_splits: {split!r} is not the name of "
+            "one folder, or a path to one; pass the folder above as "
+            "data_folder."
+        )
+    folder = data_folder / os.path.expanduser(split)
+    return Path(os.path.abspath(folder))
+
+
+def is_elsewhere(split: str) -> bool:
+    """Whether a split is given as a path.
+
+    Arguments
+    ---------
+    split : str
+        A name, or a path.
+
+    Returns
+    -------
+    bool
+    """
+    return Path(os.path.normpath(split)).name != os.path.normpath(split)
+
+
+def split_names(data_folder: Path, splits: Sequence[str]) -> dict[str, str]:
+    """Names of the splits' manifests, without ``.csv``.
+
+    Arguments
+    ---------
+    data_folder : Path
+        The folder that holds the splits.
+    splits : sequence of str
+        Names or paths.
+
+    Returns
+    -------
+    dict of str to str
+        By split.
+
+    Raises
+    ------
+    InputError
+        If a split is no folder's name or path, or two have one name.
+
+    Example
+    -------
+    >>> split_names(Path("/corpora/english"), ["test", "../digits/test"])
+    {'test': 'test', '../digits/test': 'digits-test'}
+    """
+    names: dict[str, str] = {}
+    for split in splits:
+        folder = split_folder(data_folder, split)
+        name = folder.name
+        if is_elsewhere(split):
+            name = f"{folder.parent.name}-{name}".lstrip("-")
+        for other, taken in names.items():
+            if taken == name:
+                raise InputError(
+                    f"tr_splits, dev_splits, te_splits: {other!r} and "
+                    f"{split!r} would both be written to {name}.csv; leave "
+                    "one out, or link to it under another name."
+                )
+        names[split] = name
+    return names
+
+
+def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
+    """The manifests of all test sets.
+
+    Where manifests are prepared, the sets are those of ``test_splits``: what
+    ``test_csv`` lacks of them is added, and what it lists in
+    ``output_folder`` of other splits is left out.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``test_csv``, ``test_splits``, ``data_folder``,
+        ``output_folder`` and ``skip_prep``.
+
+    Returns
+    -------
+    list of str
+        Those of ``test_csv`` first.
+
+    Raises
+    ------
+    InputError
+        If two have one name, or there is none.
+    """
+    paths = _listed(hparams["test_csv"])
+    splits = _listed(hparams["test_splits"])
+    if splits and not hparams["skip_prep"]:
+        source = Path(os.path.expanduser(hparams["data_folder"])).absolute()
+        output = hparams["output_folder"]
+        made = [
+            os.path.join(output, f"{name}.csv")
+            for name in split_names(source, splits).values()
+        ]
+        names = {Path(path).stem for path in made}
+        paths = [
+            path
+            for path in paths
+            if Path(path).stem in names or Path(path).parent != Path(output)
+        ]
+        known = {Path(path).stem for path in paths}
+        paths += [path for path in made if Path(path).stem not in known]
+    stems = [Path(path).stem for path in paths]
+    twice = [stem for stem in stems if stems.count(stem) > 1]
+    if twice:
+        raise InputError(
+            f"test_csv: two manifests are named {twice[0]}.csv, and results "
+            "are filed by that name; rename one."
+        )
+    if not paths:
+        raise InputError(
+            "test_splits, test_csv: both are empty; name at least one test set."
+        )
+    return paths
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    """A lone string is one name."""
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def find_split(data_folder: Path, split: str) -> Path:
+    """The folder of a split, or an error that says where to look instead.
+
+    Arguments
+    ---------
+    data_folder : Path
+        The folder that holds the splits.
+    split : str
+        The name of one of them, or a path.
+
+    Returns
+    -------
+    Path
+        :func:`split_folder`.
+
+    Raises
+    ------
+    InputError
+        If either does not exist.
+    """
+    folder = split_folder(data_folder, split)
+    if folder.is_dir():
+        return folder
+    if is_elsewhere(split):
+        raise InputError(
+            f"tr_splits, dev_splits, te_splits: {split!r} is the path "
+            f"{folder}, where no folder is; paths are absolute or start "
+            f"from data_folder, {data_folder}."
+        )
+    if not data_folder.is_dir():
+        raise InputError(
+            f"data_folder: {data_folder} is no folder; pass the one that "
+            f"holds the splits ({LAYOUT})."
+        )
+    raise InputError(
+        f"data_folder: {data_folder} has no split {split!r}; "
+        f"{_where_else(data_folder, split)}."
+    )
+
+
+def _where_else(data_folder: Path, split: str) -> str:
+    """What to pass instead of a data_folder without that split."""
+    if (data_folder.parent / split).is_dir():
+        return f"it lies one level up: pass data_folder={data_folder.parent}"
+    below = sorted(path for path in data_folder.iterdir() if path.is_dir())
+    for folder in below:
+        if (folder / split).is_dir():
+            return f"it lies one level down: pass data_folder={folder}"
+    pattern = f"*/*/*{TRANSCRIPT_SUFFIX}"
+    splits = [path.name for path in below if any(path.glob(pattern))]
+    if splits:
+        return f"the splits there are {', '.join(splits)}"
+    for folder in below:
+        if any(folder.glob(f"*/{pattern}")):
+            return f"there are splits one level down: try {folder}"
+    return f"no folder there has the expected layout {LAYOUT}"
