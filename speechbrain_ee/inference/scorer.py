@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
 from speechbrain_ee.exits.criteria.criterion import Measure
-from speechbrain_ee.exits.criteria.measuring import measure_all
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.criteria.registry import get_measure
@@ -115,16 +115,13 @@ class LiveScorer:
         dict of str to array of shape (B,)
             NaN where a measure needs earlier exits that there are not.
         """
-        names = [measure.name for measure in self.measures]
-        ready = [m for m in names if self._ready(m, view)]
-        # One transfer from a GPU for all of them.
-        taken = measure_all(view, ready) if ready else {}
+        passed, rows = len(view.earlier), len(view.output.lengths_B)
         values = {
-            name: raw.double().cpu().numpy() for name, raw in taken.items()
+            measure.name: _numbers(measure.function(view))
+            if measure.earlier <= passed
+            else np.full(rows, np.nan)
+            for measure in self.measures
         }
-        rows = len(view.output.lengths_B)
-        for name in names:
-            values.setdefault(name, np.full(rows, np.nan))
         if self.of_text:
             found = measure_texts(list(texts or ()), self.language_model)
             values |= {name: found[name] for name in self.of_text}
@@ -187,10 +184,11 @@ class LiveScorer:
         selector = self._given(self.selector, "exit_selector.json.gz")
         return self._given(selector.language_model, "a language model")
 
-    def _ready(self, name: str, view: ExitView) -> bool:
-        return get_measure(name).earlier <= len(view.earlier)
-
 
 def _measures(names: set[str]) -> list[str]:
     known = set(measure_names())
     return [name for name in names if name.partition(":")[0] in known]
+
+
+def _numbers(raw_B: Tensor) -> NDArray[np.float64]:
+    return raw_B.double().cpu().numpy()
