@@ -7,6 +7,7 @@ Rooms, in the order in which the data walks through them:
 * :mod:`speechbrain_ee.exits` -- traces, criteria, policies, the oracle
 * :mod:`speechbrain_ee.training` -- losses and Brain classes
 * :mod:`speechbrain_ee.evaluation` -- costs, curves, reports
+* :mod:`speechbrain_ee.inference` -- transcribing, exporting, measuring speed
 
 Authors
  * The speechbrain-ee contributors 2026

@@ -6,11 +6,29 @@ Authors
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from speechbrain_ee import __version__
 from speechbrain_ee.errors import exits_on_input_error
+
+# Commands that say themselves what they take: module and one line of help.
+ROOMS = {
+    "transcribe": (
+        "speechbrain_ee.inference.transcribe",
+        "text from audio, each utterance as deep as a policy wants it",
+    ),
+    "export": (
+        "speechbrain_ee.inference.export_command",
+        "an inference folder, ONNX graphs, or a smaller model, from a run",
+    ),
+    "bench": (
+        "speechbrain_ee.inference.bench",
+        "time, memory and errors of policies, batches, threads, backends",
+    ),
+}
 
 
 def _demo_corpus(arguments: argparse.Namespace) -> None:
@@ -67,7 +85,17 @@ def _learn(arguments: argparse.Namespace) -> None:
     print(learn_command(arguments.trace, arguments.out, arguments.texts))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _add_rooms(commands: Any, chosen: str) -> None:
+    """Only what was chosen is imported: others stand in the list of help."""
+    for name, (module, words) in ROOMS.items():
+        parser = commands.add_parser(name, help=words, description=words)
+        if name == chosen:
+            command = import_module(module)
+            command.add_arguments(parser)
+            parser.set_defaults(run=command.run)
+
+
+def _parser(chosen: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_ee",
         description="Early-exit speech recognition with SpeechBrain.",
@@ -139,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, help="folder for the selector and the trace"
     )
     learn.set_defaults(run=_learn)
+    _add_rooms(commands, chosen)
     return parser
 
 
@@ -202,8 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         The command line without the program's name.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parsed = _parser().parse_args(arguments)
-    parsed.run(parsed)
+    # Says on import what it has set up.
+    logging.getLogger("speechbrain").setLevel(logging.WARNING)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = _parser(given[0] if given else "").parse_args(given)
+    said = parsed.run(parsed)
+    if isinstance(said, str):
+        print(said)
 
 
 if __name__ == "__main__":

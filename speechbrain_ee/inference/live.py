@@ -76,8 +76,11 @@ class LiveRunner:
         costs = DecodingCost(model, options)
         self.decoding_macs = partial(costs.macs, decoding)
         self.cost = LiveCost(model)
-        frames = self.cost.below.frames(_REFERENCE_S * sample_rate)
-        self.frame_s = _REFERENCE_S / frames
+        some, more = (
+            self.cost.below.frames(times * _REFERENCE_S * sample_rate)
+            for times in (1, 2)
+        )
+        self.frame_s = _REFERENCE_S / (more - some)
 
     @torch.inference_mode()
     def run(

@@ -31,6 +31,7 @@ from speechbrain_ee.evaluation.report import (
     study_options,
     write_report,
 )
+from speechbrain_ee.inference.from_training import export_training
 from speechbrain_ee.training.options import load_options, make_output_folder
 
 
@@ -104,6 +105,7 @@ def main() -> None:
             **study,
         )
         sys.stdout.write(console_tables(report) + "\n")
+        export_training(hparams)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""What a measurement transcribes: a manifest or a folder, in memory.
+
+Audio is read before anything is timed, so that a slow disk is not taken for
+a slow model.
+
+Axes: N utterances, B utterances of a batch, S samples.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+from torch import Tensor
+
+from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.errors import InputError
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance.
+
+    Arguments
+    ---------
+    id : str
+        Its name.
+    wav_S : torch.Tensor
+        Samples, shape (S,).
+    ref : str, optional
+        What was said, if that is known.
+    """
+
+    id: str
+    wav_S: Tensor
+    ref: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances of like length, padded.
+
+    Arguments
+    ---------
+    rows : tuple of int
+        Places of the utterances in the data.
+    wavs_BS : torch.Tensor
+        Shape (B, S).
+    wav_lens_B : torch.Tensor
+        Lengths relative to the longest, shape (B,).
+    """
+
+    rows: tuple[int, ...]
+    wavs_BS: Tensor
+    wav_lens_B: Tensor
+
+
+def read_spoken(
+    data: str | Path, sample_rate: int, limit: int | None = None
+) -> tuple[Spoken, ...]:
+    """Read a manifest or a folder.
+
+    Arguments
+    ---------
+    data : str or Path
+        A CSV file with a column ``wav``, and ``ID`` and ``wrd`` where these
+        are known, as data preparation writes it; or a folder, all of whose
+        audio files are read.
+    sample_rate : int
+        Of the model, in Hz.
+    limit : int, optional
+        Read so many utterances, evenly spread over the data.
+
+    Returns
+    -------
+    tuple of Spoken
+
+    Raises
+    ------
+    InputError
+        If there is no audio, or a file cannot be read.
+    """
+    data = Path(data)
+    rows = _of_folder(data) if data.is_dir() else _of_manifest(data)
+    if limit is not None and limit < len(rows):
+        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    reader = AudioReader(sample_rate)
+    return tuple(Spoken(id, reader(path), ref) for id, path, ref in rows)
+
+
+def batches_of(spoken: Sequence[Spoken], size: int) -> tuple[Batch, ...]:
+    """Batches of a number of utterances, longest first.
+
+    Arguments
+    ---------
+    spoken : sequence of Spoken
+        The data.
+    size : int
+        Utterances of a batch.
+
+    Returns
+    -------
+    tuple of Batch
+        Every utterance once.
+
+    Example
+    -------
+    >>> data = [Spoken(str(n), torch.zeros(n)) for n in (4, 9, 8)]
+    >>> [(b.rows, b.wav_lens_B.tolist()) for b in batches_of(data, 2)]
+    [((1, 2), [1.0, 0.8888888955116272]), ((0,), [1.0])]
+    """
+    order = sorted(range(len(spoken)), key=lambda i: -len(spoken[i].wav_S))
+    batches = []
+    for first in range(0, len(order), size):
+        rows = order[first : first + size]
+        wavs_BS = torch.nn.utils.rnn.pad_sequence(
+            [spoken[row].wav_S for row in rows], batch_first=True
+        )
+        lengths_B = torch.tensor([len(spoken[row].wav_S) for row in rows])
+        batches.append(Batch(tuple(rows), wavs_BS, lengths_B / len(wavs_BS[0])))
+    return tuple(batches)
+
+
+def _of_manifest(path: Path) -> list[tuple[str, str, str | None]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"--data {path}: cannot be read as a manifest ({error}); give a "
+            "CSV file with the column `wav`, or a folder of audio files."
+        ) from error
+    if not rows or not rows[0].get("wav"):
+        raise InputError(
+            f"--data {path}: no utterances, or no column `wav`; give a "
+            "manifest as data preparation writes it, or a folder."
+        )
+    return [
+        (row.get("ID") or row["wav"], row["wav"], row.get("wrd"))
+        for row in rows
+    ]
+
+
+def _of_folder(folder: Path) -> list[tuple[str, str, str | None]]:
+    known = {f".{name.lower()}" for name in soundfile.available_formats()}
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in known | {".opus"} and path.is_file()
+    )
+    if not paths:
+        raise InputError(
+            f"--data {folder}: holds no audio files; give a folder of "
+            "recordings, or a manifest."
+        )
+    return [(str(p.relative_to(folder)), str(p), None) for p in paths]

@@ -1,0 +1,308 @@
+"""The command ``bench``: what it measures, with what, and in which order.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.inference import bench, bench_backends, bench_machine
+from speechbrain_ee.inference.bench_data import (
+    Spoken,
+    batches_of,
+    read_spoken,
+)
+from speechbrain_ee.inference.bench_measure import (
+    Configuration,
+    measure_in_turn,
+    transcribed,
+)
+from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.models.model import EarlyExitModel
+from tests.helpers import SAMPLE_RATE
+from tests.inference.bench_corpus import LENGTHS, write_corpus
+from tests.inference.live_runs import live_model, runner_of, waves
+
+
+def hypothesis(text: str = "", exit: int = 1, macs: int = 1) -> Hypothesis:
+    """A hypothesis of which little matters."""
+    return Hypothesis(text, (), exit, exit, 0.0, 0.0, (), (), macs, 1.0)
+
+
+def entropy_policy(model: EarlyExitModel) -> ExitPolicy:
+    """Half of the recordings stop at the first exit."""
+    first = ThresholdPolicy("entropy", -np.inf)
+    policy = Policies(model.exit_layers).resolve(first)
+    runner, one = runner_of(model), torch.ones(1)
+    scores = sorted(
+        runner.run(wav[None], one, policy)[0].score for wav in waves(LENGTHS)
+    )
+    limit = (scores[1] + scores[2]) / 2
+    return ExitPolicy("entropy", model.exit_layers, limit, "wer=+5%", "naive")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Recordings below audio/, a manifest test.csv."""
+    return write_corpus(tmp_path)
+
+
+@pytest.fixture
+def asr(monkeypatch) -> SimpleNamespace:
+    """A tiny recogniser in place of whatever folder is asked for."""
+    model = live_model()
+    entropy = entropy_policy(model)
+    found = SimpleNamespace(
+        folder=SimpleNamespace(name="tiny"),
+        sample_rate=SAMPLE_RATE,
+        runner=runner_of(model),
+        policies=Policies(model.exit_layers, {"fast": entropy}, "fast"),
+        model=model,
+    )
+
+    def from_hparams(source, decoding=None):
+        found.runner = runner_of(model, decoding or "ctc_greedy")
+        return found
+
+    monkeypatch.setattr(
+        bench_backends.EarlyExitASR, "from_hparams", from_hparams
+    )
+    return found
+
+
+def arguments(*given: str) -> argparse.Namespace:
+    """Options as the command line gives them."""
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(["--model", "folder", *given])
+
+
+def test_all_combinations_are_measured(corpus, asr, monkeypatch) -> None:
+    asked = []  # two threads that share a busy core take long
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    out = corpus / "new" / "bench.json"
+    text = bench.run(
+        arguments(
+            *("--data", str(corpus / "test.csv"), "--out", str(out)),
+            *("--policy", "fast", "2", "--batch-size", "1", "3"),
+            *("--threads", "1", "2", "--warmup", "1", "--repeats", "2"),
+        )
+    )
+    result = json.loads(out.read_text())
+    keys = ("policy", "batch_size", "threads", "backend")
+    found = {tuple(row[k] for k in keys) for row in result["results"]}
+    expected = {
+        (policy, size, threads, "torch")
+        for policy in ("fast", "2", "last")
+        for size in (1, 3)
+        for threads in (1, 2)
+    }
+    assert found == expected
+    assert len(result["results"]) == len(expected)
+    for row in result["results"]:
+        assert len(row["wall_s_by_repeat"]) == 2
+        assert row["rtf"] == pytest.approx(
+            np.median(row["wall_s_by_repeat"]) / row["audio_s"], rel=1e-3
+        )
+        assert row["audio_s"] == pytest.approx(sum(LENGTHS) / 16000, abs=1e-3)
+        assert row["policy"] in text
+    # what a policy does depends neither on the batch nor on the threads
+    for policy in ("fast", "2", "last"):
+        rows = [r for r in result["results"] if r["policy"] == policy]
+        for name in ("wer", "macs_per_utterance", "utterances_by_exit"):
+            assert all(row[name] == rows[0][name] for row in rows), name
+    last = [r for r in result["results"] if r["policy"] == "last"]
+    assert {(r["relative_time"], r["relative_macs"]) for r in last} == {(1, 1)}
+    known = result["machine"]
+    assert known["cpu"] and known["cores"] >= 1 and known["torch"]
+    assert {"load_1min_before", "load_1min_after", "ram_gib"} <= set(known)
+    assert not [p for p in out.parent.iterdir() if p != out]
+    assert {1, 2} <= {*asked}
+
+
+def test_counts_are_those_of_the_hypotheses(corpus, asr) -> None:
+    out = corpus / "bench.json"
+    bench.run(
+        arguments(
+            *("--data", str(corpus / "audio"), "--out", str(out)),
+            *("--batch-size", "2", "--warmup", "0", "--repeats", "1"),
+        )
+    )
+    rows = json.loads(out.read_text())["results"]
+    assert [row["policy"] for row in rows] == ["fast", "last"]
+    spoken = read_spoken(corpus / "audio", SAMPLE_RATE)
+    policy = asr.policies.resolve("fast")
+    alone = [
+        asr.runner.run(one.wav_S[None], torch.ones(1), policy)[0]
+        for one in spoken
+    ]
+    row = rows[0]
+    assert row["macs_per_utterance"] == round(sum(h.macs for h in alone) / 4)
+    assert row["average_layer"] == np.mean([h.layer for h in alone])
+    exits = [h.exit for h in alone]
+    assert row["utterances_by_exit"] == {
+        str(k): exits.count(k) for k in sorted({*exits})
+    }
+    assert len({*exits}) > 1
+    assert row["wer"] is None  # a folder has no references
+    total = sum(h.macs for h in alone)
+    ratio = rows[0]["macs_per_audio_s"] / rows[1]["macs_per_audio_s"]
+    assert row["relative_macs"] == pytest.approx(ratio, abs=1e-5)
+    audio_s = sum(LENGTHS) / SAMPLE_RATE
+    assert total / audio_s == pytest.approx(row["macs_per_audio_s"], abs=1)
+
+
+def test_configurations_take_turns() -> None:
+    """Warm-up does not count, the order turns round, threads are set."""
+    calls = []
+    before = torch.get_num_threads()
+
+    def task(name: str):
+        def run():
+            calls.append((name, torch.get_num_threads()))
+            return (hypothesis(),)
+
+        return run
+
+    one = Configuration("one", 1, 1, "torch")
+    two = Configuration("two", 1, before + 1, "torch")
+    passes = []
+    measured = measure_in_turn(
+        {one: task("one"), two: task("two")},
+        warmup=1,
+        repeats=3,
+        audio_s=2.0,
+        on_pass=lambda: passes.append(1),
+    )
+    order = [name for name, _ in calls]
+    assert order in (
+        ["two", "one", "one", "two", "two", "one", "one", "two"],
+        ["one", "two", "two", "one", "one", "two", "two", "one"],
+    )
+    assert {*calls} == {("one", 1), ("two", before + 1)}
+    assert len(passes) == 8
+    assert [len(each.wall_s_R) for each in measured] == [3, 3]
+    assert [each.configuration for each in measured] == [one, two]
+    assert torch.get_num_threads() == before
+
+
+def test_cpu_time_is_of_all_threads() -> None:
+    def busy() -> None:
+        matrix = np.ones((700, 700))
+        for _ in range(12):
+            matrix = np.tanh(matrix)
+
+    def task():
+        threads = [threading.Thread(target=busy) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (hypothesis(),)
+
+    one = Configuration("one", 1, 1, "torch")
+    (measured,) = measure_in_turn({one: task}, 0, 1, 1.0)
+    start = os.times()
+    busy()
+    end = os.times()
+    alone = (end.user + end.system) - (start.user + start.system)
+    assert measured.cpu_s_R[0] > 1.4 * alone
+
+
+def test_ratio_pairs_repeats() -> None:
+    """A burst that slows both policies in one repeat leaves the ratio."""
+    row = {"backend": "torch", "threads": 1, "batch_size": 1}
+    rows = [
+        {
+            **row,
+            "policy": policy,
+            "wall_s_by_repeat": [factor * s for s in (1.0, 1.1, 9.0)],
+            "macs_per_audio_s": macs,
+        }
+        for policy, factor, macs in (("fast", 0.5, 40), ("last", 1.0, 100))
+    ]
+    rows[0]["wall_s_by_repeat"][1] = 7.0  # one outlier
+    fast, last = bench.with_ratios(rows)
+    assert fast["relative_time"] == 0.5
+    assert fast["relative_macs"] == 0.4
+    assert last["relative_time"] == 1.0
+
+
+def test_transcribed_is_in_the_order_of_the_data() -> None:
+    spoken = [Spoken(str(n), w) for n, w in enumerate(waves(LENGTHS))]
+    echo = SimpleNamespace(
+        run=lambda wavs, lens, policy: [
+            hypothesis(str(round(float(share) * wavs.shape[1])))
+            for share in lens
+        ]
+    )
+    found = transcribed(echo, batches_of(spoken, 3), None)
+    assert [one.text for one in found] == [str(n) for n in LENGTHS]
+
+
+def test_peak_memory_sees_what_was_given_back() -> None:
+    own = bench_machine.start_peak_memory()
+    before = bench_machine.peak_memory_mib()
+    np.ones(30 * 2**20, dtype=np.uint8).sum()
+    after = bench_machine.peak_memory_mib()
+    assert after >= before
+    if own:
+        assert after - before > 15
+        bench_machine.start_peak_memory()
+        assert bench_machine.peak_memory_mib() < after - 15
+
+
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--threads", "1", "-1"], "--threads -1"),
+        (["--repeats", "0"], "--repeats 0"),
+        (["--warmup", "-1"], "--warmup -1"),
+        (["--limit", "0"], "--limit 0"),
+        (["--backend", "tpu"], "tpu.*torch, compiled, onnx, onnx-int8"),
+        (["--policy", "nonesuch"], "nonesuch"),
+        (["--policy", "9"], "exit 9"),
+    ],
+)
+def test_wrong_options_are_refused(corpus, asr, wrong, named) -> None:
+    given = arguments("--data", str(corpus / "test.csv"), *wrong)
+    with pytest.raises(InputError, match=named):
+        bench.run(given)
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8", "compiled"])
+def test_backend_that_is_not_installed(corpus, asr, name, monkeypatch) -> None:
+    for module in ("onnx_host", "compiled"):
+        blocked = f"speechbrain_ee.inference.{module}"
+        monkeypatch.setitem(sys.modules, blocked, None)
+    given = arguments("--data", str(corpus / "test.csv"), "--backend", name)
+    with pytest.raises(InputError, match=f"--backend {name}: "):
+        bench.run(given)
+
+
+def test_graphs_are_not_compared_with_a_beam_search(corpus, asr) -> None:
+    """They decode greedily; another way on PyTorch would be another task."""
+    given = ["--backend", "onnx", "--decoding", "ctc_beam"]
+    with pytest.raises(InputError, match="--decoding ctc_greedy"):
+        bench.run(arguments("--data", str(corpus / "test.csv"), *given))
+
+
+def test_result_that_cannot_be_written(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        bench.write_result(tmp_path / "file" / "out.json", {})

@@ -1,0 +1,246 @@
+"""The latency controller: its equations, its limits, its ladder.
+
+Axes: N utterances, E exits, B batches.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.controller import LatencyController
+from speechbrain_ee.inference.controller_ladder import (
+    Rung,
+    exit_ladder,
+    ladder_of_folder,
+    threshold_ladder,
+)
+from tests.inference.controller_data import LAYERS, trace_of
+
+# so fine that its steps do not matter
+FINE = [Rung(FixedExit(k), 1.01**k) for k in range(1, 301)]
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    """Calibration data."""
+    return trace_of()
+
+
+@pytest.fixture(scope="module")
+def ladder(trace: Trace) -> tuple[Rung, ...]:
+    """Thresholds on entropy."""
+    return threshold_ladder(trace, "entropy")
+
+
+def share(controller: LatencyController) -> float:
+    """What the controller computes now, of full quality."""
+    return controller.rung.macs_per_s / controller.ladder[-1].macs_per_s
+
+
+def test_error_decays_by_the_gain() -> None:
+    """e <- (1 - a) e, whatever the exponent of the compute is."""
+    for exponent in (0.5, 1.0, 1.4):
+        controller = LatencyController(
+            0.1, FINE, margin=0.0, time_constant_s=5.0, hysteresis=0.0
+        )
+        gain = 1 - math.exp(-2.0 / 5.0)
+        errors = []
+        for step in range(12):
+            load_rtf = 0.12 if step < 2 else 0.4
+            rtf = load_rtf * share(controller) ** exponent
+            controller.observe(2.0, 2.0 * rtf)
+            errors.append(math.log(rtf / 0.1))
+        expected = errors[2] * (1 - gain * exponent) ** np.arange(10)
+        assert errors[2:] == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize("factor", [1.5, 3.0, 10.0])
+def test_settles_in_the_stated_time(factor: float) -> None:
+    controller = LatencyController(0.1, FINE, hysteresis=0.0)
+    controller.observe(1.0, 0.08)
+    second, late = 0.0, []
+    for _ in range(200):
+        rtf = 0.08 * factor * share(controller)
+        late.append((second, rtf > 0.1))
+        controller.observe(1.0, rtf)
+        second += 1.0
+    last_late = max([s for s, is_late in late if is_late], default=0.0)
+    # the load rose by less than the factor against what the deadline bears
+    assert last_late <= controller.settling_s(factor) + 1.0
+    assert not late[-1][1]
+
+
+def test_nothing_winds_up(ladder) -> None:
+    """A hundred times longer out of reach: back in the same time."""
+    back = []
+    for batches in (20, 2000):
+        controller = LatencyController(0.1, ladder)
+        for _ in range(batches):
+            controller.observe(5.0, 5.0 * 30 * share(controller))
+        assert not controller.feasible
+        assert controller.rung == ladder[0]
+        steps = 0
+        while controller.rung != ladder[-1]:
+            controller.observe(5.0, 5.0 * 0.05 * share(controller))
+            steps += 1
+            assert steps < 50
+        back.append(steps)
+        assert controller.feasible
+    assert back[0] == back[1]
+
+
+def test_constant_load_is_left_alone(ladder) -> None:
+    """Without noise no policy changes once the load is known."""
+    for load_rtf in np.geomspace(0.02, 2.0, 60):
+        controller = LatencyController(0.1, ladder)
+        seen = []
+        for _ in range(60):
+            rtf = load_rtf * (0.1 + 0.9 * share(controller))
+            controller.observe(5.0, 5.0 * rtf)
+            seen.append(ladder.index(controller.rung))
+        assert len({*seen[30:]}) == 1, load_rtf
+        # and what is left is on the safe side, where there is a safe side
+        if load_rtf * (0.1 + 0.9 * share(controller)) > 0.1:
+            assert seen[-1] == 0
+
+
+def test_macs_tell_hard_utterances_from_a_slow_machine(ladder) -> None:
+    with_macs = LatencyController(0.1, ladder)
+    without = LatencyController(0.1, ladder)
+    full = ladder[-1].macs_per_s
+    for controller, macs in ((with_macs, True), (without, False)):
+        for _ in range(20):
+            # twice the average of the policy, at the same speed
+            spent = 2 * controller.rung.macs_per_s
+            rtf = 0.08 * spent / full
+            controller.observe(5.0, 5.0 * rtf, 5.0 * spent if macs else None)
+    assert with_macs.load_rtf == pytest.approx(0.08)
+    assert without.load_rtf == pytest.approx(0.16)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_harder_data_than_the_calibration(ladder, told) -> None:
+    """Every policy computes 1.4 times what it should: the deadline holds."""
+    controller = LatencyController(0.1, ladder)
+    full = ladder[-1].macs_per_s
+    for _ in range(120):
+        spent = 1.4 * controller.rung.macs_per_s
+        rtf = 0.15 * spent / full
+        controller.observe(5.0, 5.0 * rtf, 5.0 * spent if told else None)
+    assert 0.07 <= rtf <= 0.1
+    assert controller.feasible
+
+
+@pytest.mark.parametrize("audio_s, wall_s", [(0, 1), (1, 0), (0, 0)])
+def test_empty_batches_say_nothing(ladder, audio_s, wall_s) -> None:
+    controller = LatencyController(0.1, ladder)
+    controller.observe(audio_s, wall_s)
+    assert controller.load_rtf is None
+    assert controller.feasible
+    assert controller.rung == ladder[-1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"deadline_rtf": 0.0},
+        {"deadline_rtf": math.nan},
+        {"margin": 1.0},
+        {"time_constant_s": 0.0},
+        {"hysteresis": -0.1},
+        {"ladder": []},
+        {"ladder": FINE[::-1]},
+        {"ladder": [FINE[0], FINE[0]]},
+    ],
+)
+def test_wrong_settings_are_refused(wrong) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        LatencyController(**{"deadline_rtf": 0.1, "ladder": FINE, **wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong", [(-1, 1, None), (1, math.nan, None), (1, 1, -5.0)]
+)
+def test_wrong_observations_are_refused(wrong) -> None:
+    with pytest.raises(InputError):
+        LatencyController(0.1, FINE).observe(*wrong)
+
+
+def test_ladder_is_efficient_and_as_measured(trace, ladder) -> None:
+    """Every rung against a reference that walks utterance by utterance."""
+    rates = [rung.macs_per_s for rung in ladder]
+    wers = [rung.wer for rung in ladder]
+    assert rates == sorted({*rates})
+    assert wers == sorted({*wers}, reverse=True)
+    for rung in ladder[:: len(ladder) // 3]:
+        macs = errors = seconds = 0.0
+        for record in trace.records:
+            for exit_ in record.exits:
+                if -exit_.evidence["entropy"] >= rung.policy.threshold:
+                    break
+            macs += exit_.macs
+            errors += exit_.errors
+            seconds += record.duration_s
+        assert rung.macs_per_s == pytest.approx(macs / seconds)
+        assert rung.wer == pytest.approx(100 * errors / (3 * len(trace)))
+
+
+def test_ladder_ends_at_the_policy_asked_for(trace) -> None:
+    top = ThresholdPolicy("entropy", (-0.3, -0.2), 3)
+    rungs = threshold_ladder(trace, "entropy", top)
+    assert rungs[-1].policy == top
+    assert max(rung.macs_per_s for rung in rungs[:-1]) < rungs[-1].macs_per_s
+
+
+def test_ladder_of_a_folder(trace) -> None:
+    policy = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
+    folder = SimpleNamespace(
+        policies={"fast": policy}, default_policy="fast", calibration=trace
+    )
+    assert ladder_of_folder(folder)[-1].policy == policy.policy
+    assert ladder_of_folder(folder, "fast") == ladder_of_folder(folder)
+    with pytest.raises(InputError, match="'slow'.*fast"):
+        ladder_of_folder(folder, "slow")
+    bare = SimpleNamespace(policies={}, default_policy=None, calibration=trace)
+    assert ladder_of_folder(bare) == exit_ladder(trace)
+    assert ladder_of_folder(bare)[0].policy == FixedExit(1)
+    bare.calibration = None
+    with pytest.raises(InputError, match="calibration"):
+        ladder_of_folder(bare)
+
+
+def test_ladder_of_greedy_decoding_pays_no_search(trace) -> None:
+    """A trace of a beam search, and the same without it."""
+    records = tuple(
+        replace(
+            record,
+            exits=tuple(
+                replace(e, macs=e.macs + 7000, decoding_macs=7000)
+                for e in record.exits
+            ),
+        )
+        for record in trace.records
+    )
+    folder = SimpleNamespace(
+        policies={},
+        default_policy=None,
+        calibration=Trace(trace.header, records),
+    )
+    assert ladder_of_folder(folder, decoding="ctc_greedy") == exit_ladder(trace)
+    assert ladder_of_folder(folder) != exit_ladder(trace)
+
+
+def test_ladder_needs_durations(trace) -> None:
+    records = tuple(replace(r, duration_s=None) for r in trace.records)
+    with pytest.raises(InputError, match="durations"):
+        exit_ladder(Trace(trace.header, records))

@@ -1,0 +1,192 @@
+"""Inference folders: what is written is what is read.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.inference import model_folder
+from speechbrain_ee.inference.from_training import export_run
+from speechbrain_ee.inference.model_folder import (
+    read_model_folder,
+    write_model_folder,
+)
+from tests.helpers import noise, padded
+from tests.inference.runs import (
+    SYSTEMS,
+    log_probs,
+    same,
+    write_run,
+)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_model_of_the_folder_is_the_trained_one(run_of, exported, system):
+    run, folder = run_of(system), read_model_folder(exported(system))
+    trained = run.model.state_dict()
+    loaded = folder.model.state_dict()
+    assert all(torch.equal(loaded[name], trained[name]) for name in loaded)
+    kept = [n for n in trained if not n.startswith("encoder.feature_aug")]
+    assert sorted(loaded) == sorted(kept)
+    assert same(log_probs(folder.model), log_probs(run.model))
+    assert folder.exit_layers == run.model.exit_layers
+    assert not folder.model.training
+    assert {p.dtype for p in folder.model.parameters()} == {torch.float32}
+
+
+def test_reading_and_writing_again_changes_no_byte(exported, tmp_path):
+    folder = read_model_folder(exported("digits"))
+    card = (folder.path / "README.md").read_text("utf-8")
+    again = write_model_folder(tmp_path / "again", folder, card)
+    assert files(again) == files(folder.path)
+    assert sorted(files(again)) == [
+        "README.md",
+        "calibration.jsonl.gz",
+        "combination.json",
+        "config.json",
+        "model.safetensors",
+        "policies/entropy.ltt.yaml",
+        "policies/entropy.naive.yaml",
+        "policies/learned.ltt.yaml",
+        "policies/learned.naive.yaml",
+        "selector.json.gz",
+        "tokenizer.model",
+    ]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_folder_tells_no_place_of_its_writer(run_of, exported, system):
+    run = run_of(system)
+    for name, content in files(exported(system)).items():
+        if name.endswith(".gz"):
+            content = gzip.decompress(content)
+        assert str(run.folder.parent).encode() not in content, name
+        assert b"speaker" not in content or name == "README.md", name
+
+
+def test_calibration_has_errors_and_scores_but_no_words(run_of, exported):
+    run, folder = run_of("digits"), read_model_folder(exported("digits"))
+    trace = folder.calibration
+    assert trace.errors_NE.tolist() == run.dev.errors_NE.tolist()
+    assert trace.words_N.tolist() == run.dev.words_N.tolist()
+    assert trace.macs_NE.tolist() == run.dev.macs_NE.tolist()
+    for name in ("entropy", "learned"):
+        found = trace.evidence_NE(name)
+        assert found.tolist() == run.dev.evidence_NE(name).tolist()
+    assert {word for r in trace.records for word in r.ref.split()} == {"-"}
+
+
+FRESH = """
+import hashlib, socket, sys
+def refuse(*_, **__):
+    raise OSError("no network here")
+socket.socket.connect = socket.create_connection = refuse
+import torch
+from speechbrain_ee.inference.model_folder import read_model_folder
+folder = read_model_folder(sys.argv[1])
+wavs, lens = torch.load(sys.argv[2], weights_only=True)
+with torch.no_grad():
+    outputs = folder.model(wavs, lens)
+for output in outputs:
+    data = output.log_probs_BTV.numpy().tobytes()
+    print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_loads_in_a_fresh_process_without_network(exported, tmp_path):
+    wavs, lens = padded([noise(16000), noise(9000)])
+    torch.save((wavs, lens), tmp_path / "batch.pt")
+    command = [sys.executable, "-c", FRESH, exported("tiny_ssl")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = root
+    environment.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(
+        [*map(str, command), str(tmp_path / "batch.pt")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.split()
+    model = read_model_folder(exported("tiny_ssl")).model
+    assert len(found) == len(model.exit_layers)
+    assert found == _digests(model, wavs, lens)
+
+
+@torch.no_grad()
+def _digests(model, wavs, lens):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        outputs = model(wavs, lens)
+    finally:
+        torch.set_num_threads(threads)
+    return [
+        hashlib.sha256(o.log_probs_BTV.numpy().tobytes()).hexdigest()
+        for o in outputs
+    ]
+
+
+def test_a_folder_that_cannot_be_finished_leaves_the_old_one(
+    copied, monkeypatch
+):
+    folder, before = read_model_folder(copied), files(copied)
+
+    def fail(*_):
+        raise InputError("disk full")
+
+    monkeypatch.setattr(model_folder, "write_policy", fail)
+    with pytest.raises(InputError, match="disk full"):
+        write_model_folder(copied, replace(folder, name="other"))
+    assert files(copied) == before
+    assert [path.name for path in copied.parent.iterdir()] == [copied.name]
+
+
+def test_an_inference_folder_is_replaced_and_nothing_else(copied, tmp_path):
+    folder = read_model_folder(copied)
+    (copied / "stale.txt").write_text("x")
+    write_model_folder(copied, replace(folder, name="other"))
+    assert read_model_folder(copied).name == "other"
+    assert not (copied / "stale.txt").exists()
+    other = tmp_path / "thesis"
+    other.mkdir()
+    write_model_folder(other, folder)  # an empty one may be filled
+    for path in other.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (other / "thesis.tex").write_text("x")
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path in (other, file):
+        with pytest.raises(InputError, match=f"{path}: something else"):
+            write_model_folder(path, folder)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_single_exit_models_need_no_policy(tmp_path):
+    run = write_run(tmp_path / "run", exit_layers=[2])
+    folder = read_model_folder(export_run(run.folder, tmp_path / "out"))
+    assert folder.policies == {} and folder.default_policy is None
+    assert same(log_probs(folder.model), log_probs(run.model))
