@@ -21,19 +21,24 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from speechbrain_ee.exits.trace import (
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+import importlib
+from typing import Any
 
-__all__ = [
-    "ExitRecord",
-    "Trace",
-    "TraceHeader",
-    "UtteranceRecord",
-    "read_trace",
-    "write_trace",
-]
+# By name, the module; imported when asked for, see PEP 562.
+_HOMES = {
+    "ExitRecord": "trace",
+    "Trace": "trace",
+    "TraceHeader": "trace",
+    "UtteranceRecord": "trace",
+    "read_trace": "trace_io",
+    "write_trace": "trace_io",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(module, name)

@@ -82,6 +82,8 @@ class TimedToken:
 
     Arguments
     ---------
+    token : int
+        Its index.
     piece : str
         What it writes, :data:`WORD_BEGIN` in front of a word.
     first, last : int
@@ -90,6 +92,7 @@ class TimedToken:
         Its probability, 0 to 1.
     """
 
+    token: int
     piece: str
     first: int
     last: int
@@ -117,9 +120,9 @@ def words_of(
     Example
     -------
     >>> tokens = [
-    ...     TimedToken("\u2581good", 2, 3, 0.9),
-    ...     TimedToken("\u2581by", 7, 7, 0.8),
-    ...     TimedToken("e", 9, 9, 0.6),
+    ...     TimedToken(4, "\u2581good", 2, 3, 0.9),
+    ...     TimedToken(5, "\u2581by", 7, 7, 0.8),
+    ...     TimedToken(6, "e", 9, 9, 0.6),
     ... ]
     >>> [(w.text, w.start_s, w.end_s) for w in words_of(tokens, 0.1, 1.0)]
     [('good', 0.2, 0.4), ('bye', 0.7, 1.0)]

@@ -24,7 +24,7 @@ from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding.greedy import greedy_tokens
 from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
-from speechbrain_ee.exits.decoding.nbest import NBest
+from speechbrain_ee.exits.decoding.nbest import NBest, Scored
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.inference.alignment import timed_tokens
 from speechbrain_ee.inference.hypothesis import Hypothesis, words_of
@@ -201,16 +201,22 @@ class LiveRunner:
     ) -> list[tuple[int, Hypothesis]]:
         """Hypotheses of the utterances that stop, by row of the batch."""
         exit = passed.exits[-1]
-        if passed.nbest is None:
-            nbest = self.decoding(exit, output)
-            searched = self._search_macs(exit, output, nbest)
-        else:  # charged when they were found
-            nbest = [passed.nbest[place] for place in leaving]
-            searched = [0] * len(nbest)
-        greedy = self.decoding.name == GREEDY
-        timed = timed_tokens(
-            output, None if greedy else [n.tokens for n in nbest], self.pieces
-        )
+        greedy = self.decoding.name == GREEDY and passed.nbest is None
+        searched = [0] * len(leaving)
+        if greedy:
+            timed = timed_tokens(output, None, self.pieces)
+            nbest = [
+                NBest((Scored(tuple(one.token for one in tokens)),))
+                for tokens in timed
+            ]
+        else:
+            if passed.nbest is None:
+                nbest = self.decoding(exit, output)
+                searched = self._search_macs(exit, output, nbest)
+            else:  # charged when they were found
+                nbest = [passed.nbest[place] for place in leaving]
+            spelt = [found.tokens for found in nbest]
+            timed = timed_tokens(output, spelt, self.pieces)
         frames_B = output.lengths_B.tolist()
         finished = []
         for at, place in enumerate(leaving.tolist()):

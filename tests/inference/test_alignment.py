@@ -79,15 +79,16 @@ def test_a_text_that_does_not_fit_has_no_times():
     assert timed_tokens(output_of([1]), [[1, 2]], PIECES) == [[]]
 
 
-def test_tokens_that_write_nothing_are_left_out():
-    assert timed_tokens(output_of([3, 2]), None, PIECES[:3])[0][0].piece == "b"
+def test_tokens_beyond_the_vocabulary_write_nothing():
+    first, second = timed_tokens(output_of([3, 2]), None, PIECES[:3])[0]
+    assert (first.piece, second.piece) == ("", "b")
 
 
 def test_words():
     tokens = [
-        TimedToken("\u2581a", 1, 2, 0.5),
-        TimedToken("b", 5, 5, 1.0),
-        TimedToken("\u2581c", 9, 30, 0.25),
+        TimedToken(1, "\u2581a", 1, 2, 0.5),
+        TimedToken(2, "b", 5, 5, 1.0),
+        TimedToken(3, "\u2581c", 9, 30, 0.25),
     ]
     first, second = words_of(tokens, 0.04, 1.0)
     assert (first.text, first.start_s, first.end_s) == ("ab", 0.04, 0.24)
@@ -97,4 +98,4 @@ def test_words():
 
 
 def test_a_word_mark_alone_is_no_word():
-    assert words_of([TimedToken("\u2581", 0, 1, 0.9)], 0.04, 1.0) == ()
+    assert words_of([TimedToken(1, "\u2581", 0, 1, 0.9)], 0.04, 1.0) == ()

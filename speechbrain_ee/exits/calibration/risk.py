@@ -42,7 +42,6 @@ Authors
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from speechbrain_ee.errors import InputError
 
@@ -111,6 +110,9 @@ def p_values(
     spread_T *= np.sqrt(1 / utterances + 1 / target)
     certain_T = spread_T <= _ROUNDING
     t_T = mean_T / np.where(certain_T, 1, spread_T)
+    # Not at the top: policies are read on devices without scipy.
+    from scipy.special import stdtr
+
     p_T = stdtr(utterances - 1, t_T)
     # losses that are all 0 so far do not show that they stay 0
     return np.where(certain_T, mean_T >= -_ROUNDING, p_T)

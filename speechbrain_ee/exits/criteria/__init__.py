@@ -1,7 +1,7 @@
 """Exit criteria: what says that an exit is good enough.
 
-Importing this module fills the registries. What measures an exit's frames is
-in :mod:`~speechbrain_ee.exits.criteria.frames`, hypotheses and successive exits in
+Asking for a name fills the registries. What measures an exit's frames is in
+:mod:`~speechbrain_ee.exits.criteria.frames`, hypotheses and successive exits in
 :mod:`~speechbrain_ee.exits.criteria.sequences`; what waits until exits agree is in
 :mod:`~speechbrain_ee.exits.criteria.patience`, what looks at an attention
 decoder's beam in :mod:`~speechbrain_ee.exits.criteria.attention`, what ignores
@@ -16,23 +16,18 @@ readiness, and the least ready value is returned. Early exits are sure of
 their blanks before they have learnt anything; the formulas of the literature
 would stop there.
 
+Those modules are imported when they are asked for: a device that runs exported
+graphs reads policies and criteria without torch.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-from speechbrain_ee.exits.criteria import (
-    attention,
-    baselines,
-    frames,
-    learned,
-    nbest,
-    patience,
-    plausibility,
-    sequences,
-    zscores,
-)
+import importlib
+from collections.abc import Callable
+from typing import Any
+
 from speechbrain_ee.exits.criteria.criterion import Criterion, Measure
-from speechbrain_ee.exits.criteria.measuring import measure_all
 from speechbrain_ee.exits.criteria.registry import (
     criterion,
     criterion_names,
@@ -42,6 +37,19 @@ from speechbrain_ee.exits.criteria.registry import (
     measure_names,
 )
 
+# Modules that register, in the order in which criteria are listed.
+_MODULES = (
+    "attention",
+    "baselines",
+    "frames",
+    "learned",
+    "nbest",
+    "sequences",
+    "patience",
+    "plausibility",
+    "zscores",
+)
+_WITH_TORCH = ("attention", "nbest", "sequences")
 __all__ = [
     "Criterion",
     "Measure",
@@ -62,3 +70,51 @@ __all__ = [
     "sequences",
     "zscores",
 ]
+
+
+def load(enough: Callable[[], bool] = lambda: False) -> None:
+    """Import the modules that register measures and criteria.
+
+    What needs torch comes last, and is left out where there is no torch.
+
+    Arguments
+    ---------
+    enough : callable
+        Whether what was wanted has been registered: nothing more is imported
+        then.
+    """
+    for name in sorted(_MODULES, key=_WITH_TORCH.__contains__):
+        if enough():
+            return
+        try:
+            importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "torch":
+                raise
+
+
+def place(module: str) -> int:
+    """Where a module's criteria stand in a list of all, whoever was first.
+
+    Arguments
+    ---------
+    module : str
+        Its full name.
+
+    Returns
+    -------
+    int
+        Modules from outside come last.
+    """
+    package, _, name = module.rpartition(".")
+    if package == __name__ and name in _MODULES:
+        return _MODULES.index(name)
+    return len(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "measure_all":
+        return importlib.import_module(f"{__name__}.measuring").measure_all
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

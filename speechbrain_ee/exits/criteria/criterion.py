@@ -10,16 +10,21 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from __future__ import annotations  # a device without torch reads criteria
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from speechbrain_ee.exits.criteria.view import ExitView
 
 Cost = Callable[[Any, int], Any]
 

@@ -10,13 +10,18 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import math
+from __future__ import annotations  # a device without torch reads criteria
 
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
 
 from speechbrain_ee.exits.criteria.criterion import per_entry
 from speechbrain_ee.exits.criteria.registry import measure
-from speechbrain_ee.exits.criteria.view import ExitView
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from speechbrain_ee.exits.criteria.view import ExitView
 
 TSALLIS = "Laptev and Ginsburg 2022, arXiv 2212.08703, Tsallis entropy"
 MARGIN = "after Berrebbi et al. 2023, arXiv 2211.08989, margin"

@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria.registry import criterion
-from speechbrain_ee.exits.criteria.sequences import LAGS
 from speechbrain_ee.exits.evidence import Evidence
 
+# Lags at which distances between output distributions are recorded.
+LAGS = (1, 2, 3, 4)
 PATIENCE = "after Berrebbi et al. 2023, arXiv 2211.08989, patience"
 RULE = "-(least tau for P + 1 members: join if max distance <= tau, else slide)"
 

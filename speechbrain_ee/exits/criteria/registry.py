@@ -34,6 +34,7 @@ class _Entry:
 
     build: Callable[..., Any]
     parameters: Parameters
+    module: str
 
 
 _MEASURES: dict[str, _Entry] = {}
@@ -122,9 +123,10 @@ def measure(
             )
 
         parameters = Parameters.of(function, ranges)
-        _add(_MEASURES, name, _Entry(build, parameters))
+        module = function.__module__
+        _add(_MEASURES, name, _Entry(build, parameters, module))
         if higher_is_ready is not None:
-            _add(_CRITERIA, name, _Entry(build_criterion, parameters))
+            _add(_CRITERIA, name, _Entry(build_criterion, parameters, module))
         return function
 
     return register
@@ -185,7 +187,7 @@ def criterion(
                 decodes=any(one.decodes for one in _measures(read)),
             )
 
-        _add(_CRITERIA, name, _Entry(build, known))
+        _add(_CRITERIA, name, _Entry(build, known, function.__module__))
         return function
 
     return register
@@ -205,7 +207,7 @@ def criterion_names() -> tuple[str, ...]:
     True
     """
     _fill()
-    return tuple(_CRITERIA)
+    return _listed(_CRITERIA)
 
 
 def measure_names() -> tuple[str, ...]:
@@ -216,7 +218,7 @@ def measure_names() -> tuple[str, ...]:
     tuple of str
     """
     _fill()
-    return tuple(_MEASURES)
+    return _listed(_MEASURES)
 
 
 def get_criterion(name: str) -> Criterion:
@@ -293,18 +295,25 @@ def _measures(needs: Sequence[str]) -> list[Measure]:
     return [get_measure(name) for name in names]
 
 
-def _fill() -> None:
+def _fill(registry: dict[str, _Entry] | None = None, stem: str = "") -> None:
     """Whoever asks finds everything, whatever was imported before."""
-    importlib.import_module("speechbrain_ee.exits.criteria")
+    package = importlib.import_module("speechbrain_ee.exits.criteria")
+    package.load(lambda: registry is not None and stem in registry)
+
+
+def _listed(registry: dict[str, _Entry]) -> tuple[str, ...]:
+    package = importlib.import_module("speechbrain_ee.exits.criteria")
+    places = {name: package.place(registry[name].module) for name in registry}
+    return tuple(sorted(registry, key=places.__getitem__))
 
 
 def _get(registry: dict[str, _Entry], kind: str, kinds: str, name: str) -> Any:
-    _fill()
     stem = name.partition(":")[0]
+    _fill(registry, stem)
     if stem not in registry:
         raise InputError(
             f"{kind} {stem!r} is not known; valid {kinds}: "
-            f"{', '.join(registry)}."
+            f"{', '.join(_listed(registry))}."
         )
     entry = registry[stem]
     return entry.build(name, **entry.parameters.parse(kind, name))

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from speechbrain_ee.exits.criteria.patience import LAGS
 from speechbrain_ee.exits.criteria.registry import measure
 from speechbrain_ee.exits.criteria.view import ExitView
 
 # What an exit with no hypothesis gets: below 50 s of 20 ms frames that are
 # uniform over 32 characters (-50 * 50 * ln 32 = -8,664).
 LEAST_LOG_PROB = -1e4
-# Lags at which distances between output distributions are recorded.
-LAGS = (1, 2, 3, 4)
 # Logarithm of the smallest normal fp32 number: keeps a cross-entropy finite
 # where an exit rules out what an earlier one believed.
 LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
