@@ -23,15 +23,15 @@ from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.bench import LAST, with_ratios
-from speechbrain_ee.inference.bench_data import Batch, Spoken, batches_of
-from speechbrain_ee.inference.bench_measure import (
+from speechbrain_ee.inference.bench.command import LAST, with_ratios
+from speechbrain_ee.inference.bench.data import Batch, Spoken, batches_of
+from speechbrain_ee.inference.bench.measure import (
     Configuration,
     measure_in_turn,
     transcribed,
 )
-from speechbrain_ee.inference.live_policy import LivePolicy
-from speechbrain_ee.inference.passed import chosen_rows
+from speechbrain_ee.inference.live.passed import chosen_rows
+from speechbrain_ee.inference.live.policy import LivePolicy
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02

@@ -21,11 +21,11 @@ ROOMS = {
         "text from audio, each utterance as deep as a policy wants it",
     ),
     "export": (
-        "speechbrain_ee.inference.export_command",
+        "speechbrain_ee.inference.export",
         "an inference folder, ONNX graphs, or a smaller model, from a run",
     ),
     "bench": (
-        "speechbrain_ee.inference.bench",
+        "speechbrain_ee.inference.bench.command",
         "time, memory and errors of policies, batches, threads, backends",
     ),
 }

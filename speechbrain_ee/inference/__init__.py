@@ -1,22 +1,20 @@
 """What a user runs: trained models that really stop early.
 
-====================  ====================================================
-module                what it holds
-====================  ====================================================
-``asr``               ``EarlyExitASR``: transcribe audio
-``live``              the runner that lets utterances leave the batch
-``policies``          from a name, a budget or a file to a policy
-``transcribe``        the command of that name
-``model_folder``      inference folders: ``read_model_folder`` and its pair
-``architecture``      a model as plain data
-``hyperparams``       that data out of a run's ``hyperparams.yaml``
-``weights``           safetensors
-``from_training``     the output folder of a run as an inference folder
-``export_command``    the command ``export``
-``card``, ``hub``     model card, publishing and fetching
-``onnx_export``       graphs for onnxruntime; ``onnx_host`` runs them
-``bench``             the command of that name
-====================  ====================================================
+===============  =========================================================
+module           what it holds
+===============  =========================================================
+``asr``          ``EarlyExitASR``: transcribe audio
+``policies``     from a name, a budget or a file to a policy
+``source``       from a folder, the hub or a training run to a model
+``transcribe``   the command of that name
+``export``       the command of that name
+``live/``        the runner that lets utterances leave the batch; scores,
+                 costs, times of words; the latency controller
+``folder/``      inference folders: architecture, weights, policies, card
+``recordings/``  reading, cutting and batching audio; formats of transcripts
+``onnx/``        graphs for onnxruntime, and a host without torch
+``bench/``       the command that measures speed
+===============  =========================================================
 
 Authors
  * The speechbrain-ee contributors 2026

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.live import LiveRunner
-from speechbrain_ee.inference.live_policy import LivePolicy
-from speechbrain_ee.inference.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.inference.policies import Policies, PolicyLike
 from speechbrain_ee.inference.source import open_source
 

@@ -22,7 +22,7 @@ from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.live_policy import LivePolicy
+from speechbrain_ee.inference.live.policy import LivePolicy
 
 logger = logging.getLogger(__name__)
 

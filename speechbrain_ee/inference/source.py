@@ -7,10 +7,10 @@ Authors
 import logging
 from pathlib import Path
 
-from speechbrain_ee.inference.folder_config import CONFIG_FILE
-from speechbrain_ee.inference.from_training import run_folder
-from speechbrain_ee.inference.hub import fetch_folder
-from speechbrain_ee.inference.model_folder import (
+from speechbrain_ee.inference.folder.config import CONFIG_FILE
+from speechbrain_ee.inference.folder.from_training import run_folder
+from speechbrain_ee.inference.folder.hub import fetch_folder
+from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     read_model_folder,
 )

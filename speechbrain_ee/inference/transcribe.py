@@ -17,22 +17,22 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.controller_ladder import (
+from speechbrain_ee.inference.live.controller import LatencyController
+from speechbrain_ee.inference.live.ladder import (
     exit_ladder,
     threshold_ladder,
 )
-from speechbrain_ee.inference.formats import FORMATS, get_format
-from speechbrain_ee.inference.outputs import (
+from speechbrain_ee.inference.recordings.files import Recording, find_recordings
+from speechbrain_ee.inference.recordings.formats import FORMATS, get_format
+from speechbrain_ee.inference.recordings.outputs import (
     FolderOutput,
     StreamOutput,
     open_output,
 )
-from speechbrain_ee.inference.progress import Progress
-from speechbrain_ee.inference.recordings import Recording, find_recordings
-from speechbrain_ee.inference.segmentation import Cutting
-from speechbrain_ee.inference.transcriber import Transcriber
-from speechbrain_ee.inference.transcript import Failure, Transcript
+from speechbrain_ee.inference.recordings.progress import Progress
+from speechbrain_ee.inference.recordings.segmentation import Cutting
+from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings.transcript import Failure, Transcript
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from tests.helpers import SAMPLE_RATE, VOCAB, padded
 from tests.inference.live_runs import EXITS, decode, live_model, waves
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference import audio_in
-from speechbrain_ee.inference.audio_in import AudioStream
-from speechbrain_ee.inference.resampling import BlockResampler
+from speechbrain_ee.inference.recordings import stream as audio_in
+from speechbrain_ee.inference.recordings.resampling import BlockResampler
+from speechbrain_ee.inference.recordings.stream import AudioStream
 from tests.inference.heard import record, speech
 
 

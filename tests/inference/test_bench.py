@@ -19,18 +19,20 @@ import torch
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference import bench, bench_backends, bench_machine
-from speechbrain_ee.inference.bench_data import (
+from speechbrain_ee.inference.bench import backends as bench_backends
+from speechbrain_ee.inference.bench import command as bench
+from speechbrain_ee.inference.bench import machine as bench_machine
+from speechbrain_ee.inference.bench.data import (
     Spoken,
     batches_of,
     read_spoken,
 )
-from speechbrain_ee.inference.bench_measure import (
+from speechbrain_ee.inference.bench.measure import (
     Configuration,
     measure_in_turn,
     transcribed,
 )
-from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.live.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE
@@ -287,7 +289,7 @@ def test_wrong_options_are_refused(corpus, asr, wrong, named) -> None:
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8", "compiled"])
 def test_backend_that_is_not_installed(corpus, asr, name, monkeypatch) -> None:
-    for module in ("onnx_host", "compiled"):
+    for module in ("onnx.host", "live.compiled"):
         blocked = f"speechbrain_ee.inference.{module}"
         monkeypatch.setitem(sys.modules, blocked, None)
     given = arguments("--data", str(corpus / "test.csv"), "--backend", name)

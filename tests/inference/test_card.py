@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.inference.card import model_card
-from speechbrain_ee.inference.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.card import model_card
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from tests.inference.runs import SYSTEMS
 
 

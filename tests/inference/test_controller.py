@@ -17,8 +17,8 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.controller_ladder import (
+from speechbrain_ee.inference.live.controller import LatencyController
+from speechbrain_ee.inference.live.ladder import (
     Rung,
     exit_ladder,
     ladder_of_folder,

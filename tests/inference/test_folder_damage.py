@@ -21,11 +21,11 @@ from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_io import write_trace
-from speechbrain_ee.inference.combination_file import (
+from speechbrain_ee.inference.folder.combination_file import (
     read_combination,
     write_combination,
 )
-from speechbrain_ee.inference.model_folder import (
+from speechbrain_ee.inference.folder.model_folder import (
     read_model_folder,
 )
 from tests.inference.runs import (

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.model_folder import (
+from speechbrain_ee.inference.folder.model_folder import (
     read_model_folder,
 )
 from tests.inference.runs import (

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.formats import (
+from speechbrain_ee.inference.live.hypothesis import Word
+from speechbrain_ee.inference.recordings.formats import (
     CUE_S,
     LINE_LETTERS,
     as_ctm,
@@ -26,8 +27,7 @@ from speechbrain_ee.inference.formats import (
     get_format,
     summary_data,
 )
-from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.transcript import (
+from speechbrain_ee.inference.recordings.transcript import (
     Failure,
     Segment,
     Summary,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference import hub
+from speechbrain_ee.inference.folder import hub
 from tests.inference.runs import (
     SYSTEMS,
 )

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference import model_folder
-from speechbrain_ee.inference.from_training import export_run
-from speechbrain_ee.inference.model_folder import (
+from speechbrain_ee.inference.folder import model_folder
+from speechbrain_ee.inference.folder.from_training import export_run
+from speechbrain_ee.inference.folder.model_folder import (
     read_model_folder,
     write_model_folder,
 )
@@ -102,7 +102,7 @@ def refuse(*_, **__):
     raise OSError("no network here")
 socket.socket.connect = socket.create_connection = refuse
 import torch
-from speechbrain_ee.inference.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 folder = read_model_folder(sys.argv[1])
 wavs, lens = torch.load(sys.argv[2], weights_only=True)
 with torch.no_grad():

@@ -24,10 +24,10 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
-from speechbrain_ee.inference.live import LiveRunner
-from speechbrain_ee.inference.onnx_export import export_onnx
-from speechbrain_ee.inference.onnx_host import OnnxRecogniser
-from speechbrain_ee.inference.onnx_sherpa import export_static, tokens
+from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.onnx.export import export_onnx
+from speechbrain_ee.inference.onnx.host import OnnxRecogniser
+from speechbrain_ee.inference.onnx.sherpa import export_static, tokens
 from speechbrain_ee.inference.policies import Policies
 from tests.helpers import SAMPLE_RATE, VOCAB, padded
 from tests.inference.live_runs import EXITS, LENGTHS, live_model, waves
@@ -42,7 +42,7 @@ import sys
 for name in ("torch", "torchaudio", "speechbrain", "scipy", "onnx"):
     sys.modules[name] = None
 import numpy as np
-from speechbrain_ee.inference.onnx_host import OnnxRecogniser
+from speechbrain_ee.inference.onnx.host import OnnxRecogniser
 rng = np.random.default_rng(0)
 waves = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
 host = OnnxRecogniser(sys.argv[1])

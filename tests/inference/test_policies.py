@@ -20,7 +20,7 @@ from speechbrain_ee.exits.records import (
     UtteranceRecord,
 )
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.live_policy import LivePolicy
+from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.inference.policies import Policies, describe
 
 LAYERS = (2, 4, 6)

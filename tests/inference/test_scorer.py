@@ -13,8 +13,8 @@ from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.selector.selection import Selection
-from speechbrain_ee.inference.live_policy import LivePolicy
-from speechbrain_ee.inference.scorer import LiveScorer
+from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.live.scorer import LiveScorer
 from tests.helpers import noise, padded
 from tests.inference.live_runs import (
     EXITS,

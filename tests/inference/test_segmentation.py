@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.segmentation import (
+from speechbrain_ee.inference.recordings.segmentation import (
     Cutting,
     Piece,
     cut_at_pauses,

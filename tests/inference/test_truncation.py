@@ -14,10 +14,13 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.records import ExitRecord
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference import export_command
-from speechbrain_ee.inference.export_command import add_arguments
-from speechbrain_ee.inference.model_folder import read_model_folder
-from speechbrain_ee.inference.shipped import up_to_layer, without_transcripts
+from speechbrain_ee.inference import export as export_command
+from speechbrain_ee.inference.export import add_arguments
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.shipped import (
+    up_to_layer,
+    without_transcripts,
+)
 from tests.inference.runs import (
     SYSTEMS,
     log_probs,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.model_folder import (
+from speechbrain_ee.inference.folder.model_folder import (
     read_model_folder,
 )
-from speechbrain_ee.inference.weights import (
+from speechbrain_ee.inference.folder.weights import (
     load_weights,
     model_weights,
     write_weights,

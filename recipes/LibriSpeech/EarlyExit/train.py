@@ -31,7 +31,7 @@ from speechbrain_ee.evaluation.report import (
     study_options,
     write_report,
 )
-from speechbrain_ee.inference.from_training import export_training
+from speechbrain_ee.inference.folder.from_training import export_training
 from speechbrain_ee.training.options import load_options, make_output_folder
 
 

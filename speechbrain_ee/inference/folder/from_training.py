@@ -1,0 +1,160 @@
+"""The output folder of a finished run as an inference folder.
+
+Everything is taken from files: the architecture from ``hyperparams.yaml``
+(read as plain data), the average of the best checkpoints that evaluation
+uses, tokenizer, learned selector, and the traces of development and test
+sets. Nothing in them is executed, unless that is asked for.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criteria.plausibility import add_plausibility
+from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.selector.selection import COMBINED
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.folder.card import model_card
+from speechbrain_ee.inference.folder.model_folder import (
+    ModelFolder,
+    write_model_folder,
+)
+from speechbrain_ee.inference.folder.shipped import (
+    default_of,
+    shipped_policies,
+    truncated_folder,
+    without_transcripts,
+)
+from speechbrain_ee.inference.folder.training_run import TrainingRun
+
+logger = logging.getLogger(__name__)
+
+FOLDER_NAME = "model"
+
+
+def export_training(hparams: Mapping[str, Any]) -> Path | None:
+    """Write the inference folder of a run that has just ended.
+
+    What cannot be written is no reason to lose a finished training: it is
+    reported as a warning.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``output_folder``.
+
+    Returns
+    -------
+    Path, optional
+        ``<output_folder>/model``; None if it could not be written.
+    """
+    output_folder = Path(hparams["output_folder"])
+    try:
+        return export_run(output_folder, output_folder / FOLDER_NAME)
+    except InputError as error:
+        logger.warning("No inference folder was written: %s", error)
+        return None
+
+
+def export_run(
+    output_folder: str | Path, out: str | Path, exits: int | None = None
+) -> Path:
+    """Write the inference folder of a finished run.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Where training wrote; it may have been moved since.
+    out : str or Path
+        Target.
+    exits : int, optional
+        Truncate the model at this exit.
+
+    Returns
+    -------
+    Path
+        The inference folder.
+
+    Raises
+    ------
+    InputError
+        If the run is not complete, or the folder cannot be written.
+    """
+    folder = run_folder(output_folder, exits)
+    return write_model_folder(out, folder, model_card(folder))
+
+
+def run_folder(
+    output_folder: str | Path, exits: int | None = None, trust: bool = False
+) -> ModelFolder:
+    """What an inference folder of a finished run holds, in memory.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Where training wrote; it may have been moved since.
+    exits : int, optional
+        Truncate the model at this exit.
+    trust : bool
+        Build a model that no inference folder can hold (of classes of the
+        user's own, for example) by executing what the YAML says of it.
+
+    Returns
+    -------
+    ModelFolder
+
+    Raises
+    ------
+    InputError
+        If the run is not complete.
+    """
+    run = TrainingRun(Path(output_folder))
+    model, architecture = run.model(trust)
+    trace = run.development_trace(model)
+    selector = run.selector(trace)
+    combination = _combination(trace, selector)
+    policies, calibration = {}, None
+    if trace is not None:
+        policies = shipped_policies(trace, run.value("exit_budget", None))
+        calibration = without_transcripts(trace)
+    if selector is None:
+        policies = {k: p for k, p in policies.items() if "learned" not in k}
+    folder = ModelFolder(
+        path=run.folder,
+        name=run.value("system_name"),
+        model=model,
+        architecture=architecture,
+        tokenizer=run.tokenizer(),
+        sample_rate=run.value("sample_rate"),
+        decoding=run.decoding,
+        search=run.search(),
+        policies=policies,
+        default_policy=default_of(policies),
+        selector=selector,
+        combination=combination,
+        calibration=calibration,
+        facts=run.facts(),
+    )
+    if exits is not None:
+        folder = truncated_folder(folder, exits)
+    measured = run.measured(model, folder)
+    return replace(folder, measured=measured)
+
+
+def _combination(trace: Trace | None, selector: Any) -> ZScores | None:
+    """The same as training made it, from the same trace."""
+    if trace is None or selector is None:
+        return None
+    model = selector.language_model
+    if model is not None and trace.evidence.hyps is not None:
+        trace = add_plausibility(trace, model)
+    known = {"agreement"} if trace.evidence.hyps is not None else set()
+    known |= set(trace.evidence_names)
+    names = [name for name in COMBINED if name in known]
+    return ZScores.fit(trace, names) if names else None

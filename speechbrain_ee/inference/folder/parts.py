@@ -1,0 +1,132 @@
+"""What is read from an inference folder beside model and weights.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.inference.folder.config import CONFIG_FILE, FolderConfig
+from speechbrain_ee.models.model import EarlyExitModel
+
+POLICY_FOLDER = "policies"
+SELECTOR_FILE = "selector.json.gz"
+_WAY_OUT = (
+    "write the folder again with `python -m speechbrain_ee export`, or fetch "
+    "it again"
+)
+
+
+def read_policies(
+    path: Path,
+    config: FolderConfig,
+    model: EarlyExitModel,
+    selector: LearnedSelector | None,
+) -> dict[str, ExitPolicy]:
+    """Read the policies of a folder.
+
+    Arguments
+    ---------
+    path : Path
+        The folder.
+    config : FolderConfig
+        Says which one is the default.
+    model : EarlyExitModel
+        They must be for its exits.
+    selector : LearnedSelector, optional
+        What policies on ``learned`` need.
+
+    Returns
+    -------
+    dict of str to ExitPolicy
+        By name.
+
+    Raises
+    ------
+    InputError
+        With file and key, if one cannot be read or does not fit.
+    """
+    found = {}
+    for file in sorted((path / POLICY_FOLDER).glob("*.yaml")):
+        policy = read_policy(file)
+        check_layers(file, policy.exit_layers, model)
+        if policy.criterion == "learned" and selector is None:
+            raise InputError(
+                f"{file}, key criterion: learned, but {path} has no "
+                f"{SELECTOR_FILE} to give its scores; {_WAY_OUT}."
+            )
+        found[file.stem] = policy
+    if config.default_policy not in (None, *found):
+        raise InputError(
+            f"{path / CONFIG_FILE}, key default_policy: there is no "
+            f"{POLICY_FOLDER}/{config.default_policy}.yaml; {_WAY_OUT}."
+        )
+    return found
+
+
+def check_layers(
+    file: Path, layers: tuple[int, ...] | None, model: EarlyExitModel
+) -> None:
+    """Refuse what was made for other exits.
+
+    Arguments
+    ---------
+    file : Path
+        Where it was read.
+    layers : tuple of int, optional
+        Its exit layers, all of the model's or some; None: nothing was read.
+    model : EarlyExitModel
+        The model.
+
+    Raises
+    ------
+    InputError
+        If one is not the model's.
+    """
+    if layers is not None and not set(layers) <= set(model.exit_layers):
+        raise InputError(
+            f"{file}, key exit_layers: {list(layers)}, but the model of "
+            f"config.json has {list(model.exit_layers)}; {_WAY_OUT}."
+        )
+
+
+def read_tokenizer(path: Path, model: EarlyExitModel) -> SentencePieceProcessor:
+    """Read the tokenizer.
+
+    Arguments
+    ---------
+    path : Path
+        Its file.
+    model : EarlyExitModel
+        The model.
+
+    Returns
+    -------
+    sentencepiece.SentencePieceProcessor
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or has more tokens than the model.
+    """
+    try:
+        tokenizer = SentencePieceProcessor(
+            model_proto=path.read_bytes() or b"\0"
+        )
+    except (OSError, RuntimeError) as error:
+        cause = getattr(error, "strerror", None) or "not a SentencePiece model"
+        raise InputError(f"{path}: {cause}; {_WAY_OUT}.") from error
+    pieces, size = tokenizer.get_piece_size(), model.heads.vocab_size
+    # Characters may be fewer than output_neurons.
+    if pieces > size:
+        raise InputError(
+            f"{path}: has {pieces} tokens, but the model of config.json "
+            f"{size}; {_WAY_OUT}."
+        )
+    return tokenizer

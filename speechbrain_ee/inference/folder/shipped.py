@@ -1,0 +1,217 @@
+"""What a folder ships for choosing exits: policies, and what they rest on.
+
+Axes: N utterances, E exits.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.records import UtteranceRecord
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.folder.model_folder import (
+    POLICY_SELECTOR,
+    ModelFolder,
+)
+
+logger = logging.getLogger(__name__)
+
+# Entropy costs a thousandth of a layer; the learned selector saves more.
+CRITERIA = ("entropy", "learned")
+METHODS = ("naive", "ltt")
+# On every corpus at hand the naive policy broke its budget on a test set.
+DEFAULT = "entropy.ltt"
+# They look at later exits, or read with what belongs to the selector.
+_OF_SELECTOR = ("learned", "combination")
+
+
+def shipped_policies(
+    trace: Trace, budget: str | None, criteria: Sequence[str] = CRITERIA
+) -> dict[str, ExitPolicy]:
+    """Calibrate the policies that a folder ships.
+
+    Arguments
+    ---------
+    trace : Trace
+        Of the development set.
+    budget : str, optional
+        What they hold, for example ``wer=+5%``; without it there are none.
+    criteria : sequence of str
+        Those without evidence in the trace are left out.
+
+    Returns
+    -------
+    dict of str to ExitPolicy
+        By ``<criterion>.<method>``.
+    """
+    found = {}
+    if budget is None or len(trace.layers_E) < 2:
+        return found
+    for name in criteria:
+        if not get_criterion(name).available(trace.evidence_names):
+            continue
+        for method in METHODS:
+            try:
+                policy = calibrate_trace(trace, name, budget, method)
+            except InputError as error:
+                logger.warning("%s.%s is not shipped: %s", name, method, error)
+                continue
+            if name == "learned":
+                policy = replace(policy, selector=POLICY_SELECTOR)
+            found[f"{name}.{method}"] = policy
+    return dict(sorted(found.items()))
+
+
+def default_of(policies: Mapping[str, ExitPolicy]) -> str | None:
+    """The policy to use where none is asked for.
+
+    Arguments
+    ---------
+    policies : mapping of str to ExitPolicy
+        By name.
+
+    Returns
+    -------
+    str, optional
+        The cheap one if it is there, else the first.
+    """
+    return DEFAULT if DEFAULT in policies else next(iter(policies), None)
+
+
+def without_transcripts(trace: Trace) -> Trace:
+    """A trace of which nobody learns what was said, or by whom.
+
+    Arguments
+    ---------
+    trace : Trace
+        Of any data.
+
+    Returns
+    -------
+    Trace
+        Same errors, words, durations, costs and measurements; references are
+        as many dashes as they had words, names are numbers.
+    """
+    records = []
+    errors_NE, words_N = trace.errors_NE, trace.words_N
+    for row, record in enumerate(trace.records):
+        exits = tuple(
+            replace(exit_, hyp=None, greedy=None, errors=int(errors))
+            for exit_, errors in zip(record.exits, errors_NE[row])
+        )
+        records.append(
+            UtteranceRecord(
+                id=str(row + 1),
+                set=record.set,
+                ref=" ".join("-" * int(words_N[row])),
+                exits=exits,
+                duration_s=record.duration_s,
+            )
+        )
+    return Trace(trace.header, tuple(records), trace.source)
+
+
+def up_to_layer(trace: Trace, layer: int) -> Trace | None:
+    """What a trace says of a model that ends at a layer.
+
+    Arguments
+    ---------
+    trace : Trace
+        Of the whole model.
+    layer : int
+        The encoder's last layer.
+
+    Returns
+    -------
+    Trace, optional
+        Without the scores of a learned selector, which look at what later
+        exits would bring; None if it has no exit so early.
+    """
+    header = trace.header
+    exits = sum(each <= layer for each in header.exit_layers)
+    if not exits:
+        return None
+    cut = {
+        key: value[:exits]
+        for key in ("exit_layers", "macs", "parameters")
+        if (value := getattr(header, key)) is not None
+    }
+    records = tuple(
+        replace(
+            record,
+            exits=tuple(
+                replace(
+                    exit_,
+                    evidence={
+                        name: value
+                        for name, value in exit_.evidence.items()
+                        if name not in _OF_SELECTOR
+                    },
+                )
+                for exit_ in record.exits[:exits]
+            ),
+        )
+        for record in trace.records
+    )
+    return Trace(replace(header, **cut), records, trace.source)
+
+
+def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
+    """The smaller model that ends at an exit, with policies of its own.
+
+    Its outputs are those of the whole model at these exits, bit by bit.
+    Budgets that speak of the last exit now speak of another one: policies are
+    calibrated again, on the development set of the folder, for the same
+    budgets. Those of a learned selector are left out: it predicts what later
+    exits bring, and must be learned again.
+
+    Arguments
+    ---------
+    folder : ModelFolder
+        The whole model.
+    exits : int
+        How many exits stay, 1 to the number of exits.
+
+    Returns
+    -------
+    ModelFolder
+        In memory; ``path`` is that of the whole model.
+
+    Raises
+    ------
+    InputError
+        If there is no such exit.
+    """
+    model = folder.model.truncated(exits)
+    if exits == len(folder.exit_layers):
+        return folder
+    trace, policies = folder.calibration, {}
+    if trace is not None:
+        trace = up_to_layer(trace, model.exit_layers[-1])
+    if trace is not None:
+        for name, policy in folder.policies.items():
+            again = shipped_policies(trace, policy.budget, [policy.criterion])
+            policies |= {key: again[key] for key in again if key == name}
+    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    return replace(
+        folder,
+        model=model.eval(),
+        architecture=folder.architecture.truncated(exits),
+        policies=policies,
+        default_policy=default_of(policies),
+        selector=None,
+        combination=None,
+        calibration=trace,
+        facts={
+            **folder.facts,
+            "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
+        },
+        measured=tuple(kept),
+    )

@@ -1,0 +1,286 @@
+"""The files of a finished run, read for an inference folder.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from sentencepiece import SentencePieceProcessor
+from speechbrain.utils.checkpoints import (
+    METAFNAME,
+    Checkpoint,
+    Checkpointer,
+    average_checkpoints,
+)
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.learn import SELECTOR_FILE
+from speechbrain_ee.exits.decoding.methods import (
+    BY_ATTENTION,
+    DECODINGS,
+    GREEDY,
+)
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import read_selector
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.inference.folder.architecture import Architecture
+from speechbrain_ee.inference.folder.config import SEARCH_KEYS
+from speechbrain_ee.inference.folder.hyperparams import Hyperparams
+from speechbrain_ee.inference.folder.measured import Measured, measure_choices
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.shipped import up_to_layer
+from speechbrain_ee.inference.folder.weights import LEFT_OUT, global_norms
+from speechbrain_ee.models.model import EarlyExitModel
+
+logger = logging.getLogger(__name__)
+
+_SEARCH = f"{SearchOptions.__module__}.{SearchOptions.__name__}"
+_REGIME = "speechbrain_ee.training.regimes.Regime"
+_WAY_OUT = "give the output_folder of a finished run of this recipe"
+
+
+class TrainingRun:
+    """What the output folder of a run holds.
+
+    Arguments
+    ---------
+    folder : Path
+        The folder; it may have been moved since training.
+
+    Raises
+    ------
+    InputError
+        If it has no readable ``hyperparams.yaml``.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.hparams = Hyperparams(folder / "hyperparams.yaml")
+        self.value = self.hparams.value
+        saved = Path(self.value("save_folder"))
+        try:  # also of a folder that was moved
+            saved = folder / saved.relative_to(self.value("output_folder"))
+        except ValueError:
+            pass
+        self.save_folder = saved
+        self.decoding = list(self.value("decodings", [GREEDY]))[0]
+
+    def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
+        """The model with the weights that evaluation uses.
+
+        Arguments
+        ---------
+        trust : bool
+            Execute the YAML where its model is none that a folder can hold.
+
+        Returns
+        -------
+        model : EarlyExitModel
+            Its trained exits.
+        architecture : Architecture, optional
+            The same as plain data; None if the YAML was executed.
+        """
+        try:
+            architecture, backbone = self.hparams.architecture()
+            model = architecture.build(
+                backbone and backbone.source, backbone and backbone.save_path
+            )
+        except InputError:
+            if not trust:
+                raise
+            model, architecture = _executed(self.hparams.path), None
+        found = []
+        # SpeechBrain's checkpointer would make a folder that is not there.
+        if any(self.save_folder.glob(f"*/{METAFNAME}")):
+            found = Checkpointer(self.save_folder).find_checkpoints(
+                min_key="WER",
+                max_num_checkpoints=self.value("average_checkpoints"),
+            )
+        if not found:
+            raise InputError(
+                f"{self.save_folder}: holds no checkpoint of a whole epoch; "
+                f"{_WAY_OUT}."
+            )
+        _load_checkpoints(model, found, self.save_folder)
+        trained = self.hparams.arguments("regime", _REGIME).get("active_exits")
+        if trained is not None:  # the exits above it are as they began
+            model = model.truncated(trained)
+            architecture = architecture and architecture.truncated(trained)
+        return model.eval(), architecture
+
+    def tokenizer(self) -> SentencePieceProcessor:
+        """SentencePiece's, as training made it."""
+        name = f"{self.value('output_neurons')}_{self.value('token_type')}"
+        path = self.save_folder / f"{name}.model"
+        try:
+            return SentencePieceProcessor(model_proto=path.read_bytes())
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: the tokenizer cannot be read ({error}); {_WAY_OUT}."
+            ) from error
+
+    def search(self) -> SearchOptions:
+        """How hypotheses are searched for; its numbers."""
+        options = (
+            self.hparams.arguments("search", _SEARCH)
+            if (self.decoding in BY_ATTENTION)
+            else {}
+        )
+        if options.get("scorers"):
+            raise InputError(
+                f"{self.hparams.path}, key search.scorers: language models "
+                "are not kept in an inference folder; evaluate without them "
+                "first (the best checkpoints stay), then export."
+            )
+        return SearchOptions(
+            **{key: options[key] for key in SEARCH_KEYS if key in options}
+        )
+
+    def trace(self, name: str, model: EarlyExitModel) -> Trace | None:
+        """The trace of a set; None if there is none for this model."""
+        path = self.folder / "traces" / f"{name}.jsonl.gz"
+        if not path.exists():
+            return None
+        trace = read_trace(path)
+        if not set(trace.header.exit_layers) <= set(model.exit_layers):
+            logger.warning(
+                "%s is left out: it has the exits after layers %s, the model "
+                "%s.",
+                path,
+                list(trace.header.exit_layers),
+                list(model.exit_layers),
+            )
+            return None
+        return trace
+
+    def development_trace(self, model: EarlyExitModel) -> Trace | None:
+        """What policies are calibrated on."""
+        trace = self.trace(Path(self.value("valid_csv")).stem, model)
+        if trace is None:
+            logger.warning(
+                "%s: no trace of the development set, so no policy is "
+                "shipped; the model always goes to its last exit.",
+                self.folder,
+            )
+        return trace
+
+    def selector(self, trace: Trace | None) -> LearnedSelector | None:
+        """The learned selector, if there is one for these exits."""
+        path = self.save_folder / SELECTOR_FILE
+        if trace is None or not path.exists():
+            return None
+        selector = read_selector(path)
+        same = selector.exit_layers == trace.header.exit_layers
+        return selector if same else None
+
+    def measured(
+        self, whole: EarlyExitModel, folder: ModelFolder
+    ) -> tuple[Measured, ...]:
+        """What the folder's exits and policies give on the test sets."""
+        rows: list[Measured] = []
+        for name in self.test_sets():
+            trace = self.trace(name, whole)
+            if trace is not None and folder.exit_layers != whole.exit_layers:
+                trace = up_to_layer(trace, folder.exit_layers[-1])
+            if trace is not None:
+                rows += measure_choices(
+                    trace, folder.policies, folder.exit_layers
+                )
+        return tuple(rows)
+
+    def test_sets(self) -> list[str]:
+        """Names of the sets that were tested."""
+        files = (self.folder / "traces").glob("*.jsonl.gz")
+        names = [file.name.removesuffix(".jsonl.gz") for file in files]
+        return sorted(
+            name
+            for name in names
+            if name != Path(self.value("valid_csv")).stem
+            and name.rpartition(".")[2] not in DECODINGS
+        )
+
+    def facts(self) -> dict[str, str]:
+        """What the card says of data and training."""
+        splits = {
+            "Training data": self.value("train_splits", None),
+            "Development data": self.value("dev_splits", None),
+        }
+        facts = {
+            key: ", ".join(map(str, value))
+            for key, value in splits.items()
+            if value
+        }
+        size, kind = self.value("output_neurons"), self.value("token_type")
+        facts["Tokens"] = f"{size}, {kind}"
+        facts["Checkpoints averaged"] = str(self.value("average_checkpoints"))
+        return facts
+
+
+def _executed(path: Path) -> EarlyExitModel:
+    """The model of a YAML that is trusted."""
+    logger.warning(
+        "%s: executing what it says of the model; trust it only if you trust "
+        "whoever wrote it.",
+        path,
+    )
+    text = StringIO()
+    try:
+        tree = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+        ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
+        return load_hyperpyyaml(text.getvalue())["model"]
+    # A YAML builds objects, so a wrong value can raise anything.
+    except Exception as error:
+        raise InputError(
+            f"{path}: its model cannot be built ({_short(error)}); {_WAY_OUT}."
+        ) from error
+
+
+def _load_checkpoints(
+    model: EarlyExitModel, found: Sequence[Checkpoint], place: Path
+) -> None:
+    """Average the best checkpoints, as evaluation does."""
+    try:
+        weights = average_checkpoints(
+            found,
+            recoverable_name="model",
+            parameter_loader=partial(torch.load, weights_only=True),
+        )
+        kept = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not name.startswith(LEFT_OUT)
+        }
+        model.load_state_dict(kept, strict=True)
+        _load_statistics(model, found[0].path / "normalizer.ckpt")
+    # A damaged or hostile file can raise anything.
+    except Exception as error:
+        logger.debug("%s", place, exc_info=True)
+        raise InputError(
+            f"{place}: its checkpoints cannot be loaded into the model of "
+            f"hyperparams.yaml ({_short(error)}); {_WAY_OUT}."
+        ) from error
+
+
+def _load_statistics(model: EarlyExitModel, path: Path) -> None:
+    """SpeechBrain keeps the means of features beside the weights."""
+    norms = global_norms(model).values()
+    if norms:
+        statistics = torch.load(path, weights_only=True, map_location="cpu")
+        for norm in norms:
+            norm._load_statistics_dict(statistics)
+
+
+def _short(error: Exception, limit: int = 200) -> str:
+    """What went wrong, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -1,0 +1,277 @@
+"""A model folder as ONNX graphs, one per segment, for hosts without torch.
+
+A device runs ``start.onnx`` once, then ``exit_01.onnx``, ``exit_02.onnx``, …
+until its policy is content; see :mod:`speechbrain_ee.inference.onnx.host`.
+Batch and time are dynamic in all of them. The measures that policies ask for
+are part of the graphs, traced from the functions that criteria are made of.
+
+Axes: B utterances, T frames, D width.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.inference.onnx.extra import load
+from speechbrain_ee.inference.onnx.graphs import (
+    POSITIONS,
+    SegmentGraph,
+    StartGraph,
+    exportable,
+    subsampling,
+)
+from speechbrain_ee.inference.onnx.int8 import quantise
+from speechbrain_ee.inference.onnx.manifest import (
+    Manifest,
+    segment_file,
+    start_file,
+    write_manifest,
+)
+from speechbrain_ee.inference.onnx.trace import PURPOSE, save, trace
+from speechbrain_ee.models.model import EarlyExitModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from speechbrain_ee.inference.folder.model_folder import ModelFolder
+
+logger = logging.getLogger(__name__)
+
+# Evidence that comes with one look at the probabilities.
+MEASURES = (
+    "entropy",
+    "entropy_nonblank",
+    "max_prob",
+    "max_prob_nonblank",
+    "margin",
+    "margin_nonblank",
+)
+_TRANSCRIPTS = "transcripts"
+_BATCH, _FRAMES = {0: "batch"}, {0: "batch", 1: "frames"}
+# Two lengths, so that nothing that depends on padding is missed.
+_TRACED_SAMPLES = (11_213, 6_077)
+_COST_FRAMES = (100, 200, 300)
+
+
+def export_onnx(
+    folder: "ModelFolder", target: str | Path, int8: bool = True
+) -> Path:
+    """Write a model folder as graphs.
+
+    Arguments
+    ---------
+    folder : ModelFolder
+        The model, its tokenizer and its policies.
+    target : str or Path
+        Folder to write to; files of the same names are replaced.
+    int8 : bool
+        Write the graphs with weights of 8 bits as well.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be exported, or a package is missing.
+    """
+    for package in ("onnx", "onnxruntime"):  # before anything is written
+        load(package, PURPOSE)
+    target = Path(target)
+    model = folder.model
+    policies = _followed(folder.policies)
+    if folder.decoding != GREEDY and policies:
+        logger.warning(
+            "%s is decoded by %s, graphs by %s: its policies, which were "
+            "calibrated for the former, are left out.",
+            folder.name,
+            folder.decoding,
+            GREEDY,
+        )
+        policies = {}
+    default = folder.default_policy
+    (target / "policies").mkdir(parents=True, exist_ok=True)
+    export_graphs(model, target, MEASURES, int8)
+    write_manifest(
+        target,
+        manifest(
+            model,
+            folder.name,
+            folder.sample_rate,
+            default if default in policies else None,
+            ("fp32", "int8") if int8 else ("fp32",),
+        ),
+    )
+    with whole_file(target / "tokenizer.model") as stream:
+        stream.write(folder.tokenizer.serialized_model_proto())
+    for name, policy in policies.items():
+        write_policy(target / "policies" / f"{name}.yaml", policy)
+    return target
+
+
+def export_graphs(
+    model: EarlyExitModel,
+    target: str | Path,
+    measures: Iterable[str] = MEASURES,
+    int8: bool = False,
+) -> None:
+    """Write the graphs alone.
+
+    Arguments
+    ---------
+    model : EarlyExitModel
+        In evaluation mode, on the CPU, in fp32.
+    target : str or Path
+        An existing folder.
+    measures : iterable of str
+        Evidence that every segment puts out.
+    int8 : bool
+        Write the graphs with weights of 8 bits as well.
+    """
+    encoder = exportable(model)
+    kind = POSITIONS[encoder.attention_type]
+    target, measures = Path(target), tuple(measures)
+    wavs_BS, samples_B = _example()
+    start = StartGraph(model)
+    with torch.no_grad():
+        state = start(wavs_BS, samples_B)
+    outputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
+    inputs = {"wavs": {0: "batch", 1: "samples"}, "samples": _BATCH}
+    path = target / start_file("fp32")
+    save(trace(start, (wavs_BS, samples_B), inputs, outputs), path)
+    for exit, _ in enumerate(model.exit_layers, start=1):
+        graph = _segment(model, exit, measures, kind, state)
+        path = target / segment_file(exit, "fp32")
+        save(graph, path)
+        if int8:
+            quantise(path, target / segment_file(exit, "int8"))
+
+
+def manifest(
+    model: EarlyExitModel,
+    name: str,
+    sample_rate: int,
+    default_policy: str | None = None,
+    precisions: tuple[str, ...] = ("fp32",),
+    measures: Iterable[str] = MEASURES,
+) -> Manifest:
+    """What a host has to know about the graphs of a model.
+
+    Arguments
+    ---------
+    model : EarlyExitModel
+        The model.
+    name : str
+        The system.
+    sample_rate : int
+        Samples per second.
+    default_policy : str, optional
+        Name of the policy that is followed if nothing is said.
+    precisions : tuple of str
+        Sets of graphs that there are.
+    measures : iterable of str
+        Evidence that every segment puts out.
+
+    Returns
+    -------
+    Manifest
+    """
+    cost = CostModel(model)
+    layers = (0, *model.exit_layers)
+    segments, heads = [], []
+    for exit, (below, top) in enumerate(zip(layers, layers[1:]), start=1):
+        segments.append(
+            _quadratic(
+                lambda frames, below=below, top=top: sum(
+                    cost.layer(at, frames) for at in range(below, top)
+                )
+            )
+        )
+        heads.append(_quadratic(lambda frames, k=exit: cost.head(k, frames)))
+    encoder = exportable(model)
+    hop = encoder.features.hop_samples
+    hops = range(subsampling(encoder) + 1)
+    return Manifest(
+        name=name,
+        sample_rate=sample_rate,
+        exit_layers=tuple(model.exit_layers),
+        vocab_size=model.heads.vocab_size,
+        blank_index=model.heads.blank_index,
+        positions=POSITIONS[encoder.attention_type],
+        measures=tuple(measures),
+        # Exact, where the frame at the start is not counted.
+        frame_s=hop * subsampling(encoder) / sample_rate,
+        precisions=precisions,
+        default_policy=default_policy,
+        hop=hop,
+        start_macs=tuple(cost.start.macs(n * hop) for n in hops),
+        segment_macs=tuple(segments),
+        head_macs=tuple(heads),
+    )
+
+
+def _segment(
+    model: EarlyExitModel,
+    exit: int,
+    measures: tuple[str, ...],
+    kind: str,
+    state: tuple[torch.Tensor, ...],
+) -> "ModelProto":
+    inputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
+    outputs = {"out": _FRAMES, "log_probs": _FRAMES}
+    outputs |= dict.fromkeys(measures, _BATCH)
+    return trace(SegmentGraph(model, exit, measures), state, inputs, outputs)
+
+
+def _followed(policies: Mapping[str, ExitPolicy]) -> dict[str, ExitPolicy]:
+    """Those that graphs give the evidence for."""
+    given = {*MEASURES, _TRANSCRIPTS}
+    kept = {
+        name: policy
+        for name, policy in policies.items()
+        if {*get_criterion(policy.criterion).needs} <= given
+        and policy.selector is None
+    }
+    left_out = [name for name in policies if name not in kept]
+    if left_out:
+        logger.warning(
+            "export: the policies %s need more than the graphs give and are "
+            "left out; thresholds on %s and on transcripts stay.",
+            ", ".join(left_out),
+            ", ".join(MEASURES),
+        )
+    return kept
+
+
+def _positions(kind: str) -> dict[str, dict[int, str]]:
+    return {} if kind == "none" else {"positions": {1: "positions"}}
+
+
+def _example() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    samples_B = torch.tensor(_TRACED_SAMPLES)
+    shape = (len(_TRACED_SAMPLES), max(_TRACED_SAMPLES))
+    return 0.1 * torch.randn(shape, generator=generator), samples_B
+
+
+def _quadratic(macs: Callable[[int], int]) -> tuple[float, float, float]:
+    """Coefficients of 1, T and T squared, through three lengths."""
+    one, two, three = map(macs, _COST_FRAMES)
+    step = _COST_FRAMES[0]
+    square = (one - 2 * two + three) / (2 * step**2)
+    linear = (two - one) / step - 3 * step * square
+    return one - linear * step - square * step**2, linear, square

@@ -1,0 +1,276 @@
+"""Early exit on onnxruntime: the loop that a device runs, without torch.
+
+It needs numpy, onnxruntime and sentencepiece, and for policies yaml and
+rapidfuzz. Graphs come from :mod:`speechbrain_ee.inference.onnx.export`.
+Utterances that stop leave the batch; the others go on, cut to the longest of
+them. What an utterance gets does not depend on the batch it was in; in int8
+the last bits do, since activations are quantised for the whole batch.
+
+Axes: B utterances of the batch, of which some are still in; S samples, T
+frames, V vocabulary entries.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sentencepiece import SentencePieceProcessor
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.onnx.extra import load
+from speechbrain_ee.inference.onnx.manifest import (
+    MANIFEST_FILE,
+    read_manifest,
+    segment_file,
+    start_file,
+)
+from speechbrain_ee.inference.onnx.policy import (
+    HostEvidence,
+    HostPolicy,
+    resolve,
+)
+from speechbrain_ee.inference.onnx.writer import HostWriter
+
+PURPOSE = "ONNX graphs"
+Array = NDArray[np.generic]
+
+
+class OnnxRecogniser:
+    """Transcribes with the graphs of a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What ``export --format onnx`` wrote.
+    precision : str
+        ``fp32`` or ``int8``.
+    threads : int
+        Threads of an operator.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such graphs.
+    """
+
+    def __init__(
+        self, folder: str | Path, precision: str = "fp32", threads: int = 1
+    ):
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        if precision not in self.manifest.precisions:
+            raise InputError(
+                f"{self.folder / MANIFEST_FILE}: there are no graphs in "
+                f"{precision!r}; there are some in "
+                f"{', '.join(self.manifest.precisions)}."
+            )
+        library = load("onnxruntime", PURPOSE)
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        exits = range(1, len(self.manifest.exit_layers) + 1)
+        # The start is the same in all precisions.
+        files = [start_file("fp32")]
+        files += [segment_file(exit, precision) for exit in exits]
+        start, *segments = [_session(self.folder / f, options) for f in files]
+        self.start, self.segments = start, segments
+        tokenizer = _tokenizer(self.folder / "tokenizer.model")
+        self.writer = HostWriter(self.manifest, tokenizer)
+        self.policies = {
+            path.stem: read_policy(path)
+            for path in sorted(self.folder.glob("policies/*.yaml"))
+        }
+        # What is fetched decides what is computed: no head that nobody reads.
+        self.options = library.RunOptions()
+        self.options.only_execute_path_to_fetches = True
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio."""
+        return self.manifest.sample_rate
+
+    def resolve(self, given: Any = None) -> HostPolicy:
+        """What to follow.
+
+        Arguments
+        ---------
+        given : optional
+            An exit, from 1, or ``last``; the name of a policy in the folder,
+            or the path of a policy file; or a policy as an object. None: the
+            folder's default.
+
+        Returns
+        -------
+        HostPolicy
+
+        Raises
+        ------
+        InputError
+            If it is none of these, or reads what the graphs do not give.
+        """
+        return resolve(given, self.manifest, self.policies)
+
+    def transcribe(
+        self, waves: Sequence[NDArray[np.floating]], policy: Any = None
+    ) -> list[Hypothesis]:
+        """Transcribe a batch of utterances.
+
+        Arguments
+        ---------
+        waves : sequence of B arrays of shape (samples,)
+            Audio at the model's sample rate.
+        policy : optional
+            See :meth:`resolve`.
+
+        Returns
+        -------
+        list of B Hypothesis
+        """
+        if not len(waves):
+            return []
+        samples_B = np.array([len(wave) for wave in waves], dtype=np.int64)
+        # A wave of no samples is one sample of silence.
+        longest = max(int(samples_B.max()), 1)
+        wavs_BS = np.zeros((len(waves), longest), dtype=np.float32)
+        for row, wave in zip(wavs_BS, waves):
+            row[: len(wave)] = wave
+        return self._run(wavs_BS, samples_B, self.resolve(policy))
+
+    def run(self, wavs_BS: Any, wav_lens_B: Any, policy: Any = None) -> Any:
+        """Transcribe a padded batch, as the runner on PyTorch does.
+
+        Arguments
+        ---------
+        wavs_BS : array or tensor of shape (B, samples)
+            Audio.
+        wav_lens_B : array or tensor of shape (B,)
+            Lengths relative to the longest.
+        policy : optional
+            See :meth:`resolve`.
+
+        Returns
+        -------
+        list of B Hypothesis
+        """
+        wavs_BS = np.asarray(wavs_BS, dtype=np.float32)
+        lengths_B = np.asarray(wav_lens_B, dtype=np.float32) * wavs_BS.shape[1]
+        samples_B = lengths_B.round().astype(np.int64)
+        return self._run(wavs_BS, samples_B, self.resolve(policy))
+
+    def _run(
+        self,
+        wavs_BS: NDArray[np.float32],
+        samples_B: NDArray[np.int64],
+        policy: HostPolicy,
+    ) -> list[Hypothesis]:
+        inputs = {"wavs": wavs_BS, "samples": samples_B}
+        hidden, lengths_B, *positions = self.start.run(None, inputs)
+        state = {"hidden": hidden, "lengths": lengths_B}
+        if positions:
+            state["positions"] = positions[0]
+        known = HostEvidence(policy, np.arange(len(samples_B)))
+        found: dict[int, Hypothesis] = {}
+        depth = 0
+        for place, exit in enumerate(policy.exits):
+            for segment in range(depth + 1, exit):
+                state |= self._climb(segment, state, ["out"])
+            depth = exit
+            if not known.looks(place):
+                state |= self._climb(exit, state, ["out"])
+                continue
+            wanted = ["out", "log_probs", *known.measures]
+            read = self._climb(exit, state, wanted)
+            state["hidden"] = read["hidden"]
+            stop_B, score_B = self._stops(place, exit, read, state, known)
+            for row in np.flatnonzero(stop_B):
+                at = known.rows[row]
+                found[at] = self.writer.hypothesis(
+                    read["log_probs"][row, : state["lengths"][row]],
+                    float(score_B[row]),
+                    int(samples_B[at]),
+                    known,
+                )
+            if stop_B.all():
+                break
+            if stop_B.any():
+                keep = np.flatnonzero(~stop_B)
+                known.select(keep)
+                state = self._select(state, keep)
+        return [found[row] for row in range(len(samples_B))]
+
+    def _climb(
+        self, exit: int, state: Mapping[str, Array], wanted: Sequence[str]
+    ) -> dict[str, Array]:
+        """Run a segment; its hidden states come under their input's name."""
+        values = self.segments[exit - 1].run(
+            list(wanted), dict(state), self.options
+        )
+        return {
+            "hidden" if name == "out" else name: value
+            for name, value in zip(wanted, values)
+        }
+
+    def _stops(
+        self,
+        place: int,
+        exit: int,
+        read: Mapping[str, Array],
+        state: Mapping[str, Array],
+        known: HostEvidence,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Which utterances stop at an exit, and their scores."""
+        policy, rows = known.policy, len(known.rows)
+        known.reads.append(exit)
+        score_B = np.full(rows, np.nan)
+        if policy.rule is None or place == len(policy.exits) - 1:
+            return np.ones(rows, dtype=bool), score_B
+        texts: list[str] = []
+        if known.reads_texts:
+            pairs = zip(read["log_probs"], state["lengths"])
+            texts = [self.writer.text(one[:frames]) for one, frames in pairs]
+        known.add(dict(read), texts)
+        score_B = known.score()
+        return policy.rule.stop(place + 1, score_B), score_B
+
+    def _select(
+        self, state: Mapping[str, Array], keep: NDArray[np.int64]
+    ) -> dict[str, Array]:
+        """The utterances that stay, cut to the longest of them."""
+        frames = state["hidden"].shape[1]
+        lengths_B = state["lengths"][keep]
+        shorter = int(lengths_B.max())
+        kept = {"hidden": state["hidden"][keep, :shorter], "lengths": lengths_B}
+        if self.manifest.positions == "rotary":
+            kept["positions"] = state["positions"][:, :shorter]
+        elif self.manifest.positions == "relative":
+            # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
+            cut = slice(frames - shorter, frames + shorter - 1)
+            kept["positions"] = state["positions"][:, cut]
+        return kept
+
+
+def _session(path: Path, options: Any) -> Any:
+    try:
+        return load("onnxruntime", PURPOSE).InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no other class
+        raise InputError(
+            f"{path}: cannot be loaded ({error}); export the model again."
+        ) from error
+
+
+def _tokenizer(path: Path) -> SentencePieceProcessor:
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); export the model again."
+        ) from error

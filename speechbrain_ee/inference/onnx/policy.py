@@ -1,0 +1,236 @@
+"""Policies on a device without torch: exits, thresholds, and their evidence.
+
+Criteria are those of :mod:`speechbrain_ee.exits.criteria`. What they read is
+what the graphs put out, and transcripts.
+
+Axes: B utterances that are still in the batch, E exits passed.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.criterion import Criterion
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.inference.onnx.manifest import Manifest
+
+TRANSCRIPTS = "transcripts"
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class HostPolicy:
+    """Which exits are read, and which utterances stop there.
+
+    Arguments
+    ---------
+    exits : tuple of int
+        The exits that can be taken, from 1; all stop at the last.
+    layers : tuple of int
+        The layers that they follow.
+    rule : ThresholdPolicy, optional
+        Compares scores with thresholds; None where there is one exit.
+    """
+
+    exits: tuple[int, ...]
+    layers: tuple[int, ...]
+    rule: ThresholdPolicy | None = None
+
+    @classmethod
+    def fixed(cls, exit: int, exit_layers: Sequence[int]) -> "HostPolicy":
+        """All utterances take one exit.
+
+        Arguments
+        ---------
+        exit : int
+            From 1.
+        exit_layers : sequence of int
+            Layers of the model's exits.
+
+        Returns
+        -------
+        HostPolicy
+        """
+        if not 1 <= exit <= len(exit_layers):
+            raise InputError(
+                f"policy: exit {exit} does not exist; these graphs have the "
+                f"exits 1 to {len(exit_layers)}."
+            )
+        return cls((exit,), (exit_layers[exit - 1],))
+
+    @classmethod
+    def thresholds(
+        cls, policy: Any, exit_layers: Sequence[int], measures: Sequence[str]
+    ) -> "HostPolicy":
+        """Thresholds on a criterion.
+
+        Arguments
+        ---------
+        policy : ExitPolicy or ThresholdPolicy
+            What was calibrated, or thresholds alone.
+        exit_layers : sequence of int
+            Layers of the model's exits.
+        measures : sequence of str
+            Evidence that the graphs put out.
+
+        Returns
+        -------
+        HostPolicy
+
+        Raises
+        ------
+        InputError
+            If it is not for these exits, or reads what graphs do not give.
+        """
+        layers = tuple(exit_layers)
+        chosen = tuple(getattr(policy, "exit_layers", layers))
+        if not set(chosen) <= set(layers):
+            raise InputError(
+                f"policy: it was calibrated for exits after the layers "
+                f"{list(chosen)}, and these graphs have exits after "
+                f"{list(layers)}; calibrate it on a trace of this model."
+            )
+        limits = policy.threshold
+        counted = len(limits) if isinstance(limits, tuple) else None
+        if counted not in (None, len(chosen) - 1, len(chosen)):
+            raise InputError(
+                f"policy: {counted} thresholds for {len(chosen)} exits; give "
+                "one for all, or one for each exit but the last."
+            )
+        missing = {*get_criterion(policy.criterion).needs}
+        missing -= {*measures, TRANSCRIPTS}
+        if missing:
+            raise InputError(
+                f"policy: {policy.criterion} reads {', '.join(sorted(missing))}"
+                f", which the graphs do not put out; they give "
+                f"{', '.join(measures)} and transcripts."
+            )
+        rule = ThresholdPolicy(policy.criterion, limits, len(chosen))
+        places = tuple(layers.index(layer) + 1 for layer in chosen)
+        return cls(places, chosen, rule)
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """What gives the scores; None where nothing is asked."""
+        return None if self.rule is None else get_criterion(self.rule.criterion)
+
+
+@dataclass
+class HostEvidence:
+    """What the utterances that are still in the batch have shown."""
+
+    policy: HostPolicy
+    rows: NDArray[np.int64]  # of the original batch
+    reads: list[int] = field(default_factory=list)  # exits whose heads ran
+    values: dict[str, list[NDArray[np.floating]]] = field(default_factory=dict)
+    texts: list[list[str]] = field(default_factory=list)  # by exit
+
+    def __post_init__(self) -> None:
+        found = self.policy.criterion
+        needs = () if found is None else found.needs
+        self.criterion = found
+        self.measures = tuple(name for name in needs if name != TRANSCRIPTS)
+        self.reads_texts = TRANSCRIPTS in needs
+
+    def looks(self, place: int) -> bool:
+        """Whether an exit's head is read, by its place in the policy."""
+        rule = self.policy.rule
+        if place == len(self.policy.exits) - 1 or rule is None:
+            return True
+        remembers = self.reads_texts or self.measures != (rule.criterion,)
+        return remembers or rule.at(place + 1) != np.inf
+
+    def score(self) -> NDArray[np.float64]:
+        """Scores at the exit where the batch stands."""
+        evidence = Evidence(
+            np.array(self.policy.layers[: len(self.reads)]),
+            [str(row) for row in self.rows],
+            {
+                name: np.stack(columns, axis=1).astype(np.float64)
+                for name, columns in self.values.items()
+            },
+            list(zip(*self.texts)) if self.reads_texts else None,
+            source="evidence of the graphs",
+        )
+        return self.criterion.scores(evidence)[:, -1]
+
+    def add(
+        self, values: dict[str, NDArray[np.floating]], texts: Sequence[str]
+    ) -> None:
+        """Note what an exit has shown."""
+        for name in self.measures:
+            self.values.setdefault(name, []).append(values[name])
+        if self.reads_texts:
+            self.texts.append(list(texts))
+
+    def select(self, keep: NDArray[np.int64]) -> None:
+        """Forget the utterances that have left."""
+        self.rows = self.rows[keep]
+        self.values = {
+            name: [column[keep] for column in columns]
+            for name, columns in self.values.items()
+        }
+        self.texts = [[texts[at] for at in keep] for texts in self.texts]
+
+
+def resolve(
+    given: Any, manifest: Manifest, policies: Mapping[str, ExitPolicy]
+) -> HostPolicy:
+    """What to follow.
+
+    Arguments
+    ---------
+    given : optional
+        See :meth:`speechbrain_ee.inference.onnx.host.OnnxRecogniser.resolve`.
+    manifest : Manifest
+        Of the graphs.
+    policies : mapping of str to ExitPolicy
+        Those of the folder, by name.
+
+    Returns
+    -------
+    HostPolicy
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or reads what the graphs do not give.
+    """
+    layers = manifest.exit_layers
+    if given is None:
+        given = manifest.default_policy or LAST
+    if isinstance(given, HostPolicy):
+        return given
+    if hasattr(given, "rule"):  # a policy of the runner on PyTorch
+        rule = given.rule
+        if rule is None:
+            return HostPolicy.fixed(given.exits[-1], layers)
+        known = HostPolicy.thresholds(rule, layers, manifest.measures)
+        return HostPolicy(tuple(given.exits), tuple(given.layers), known.rule)
+    if hasattr(given, "threshold"):
+        return HostPolicy.thresholds(given, layers, manifest.measures)
+    text = str(getattr(given, "exit", given)).strip()
+    if text == LAST or text.isdecimal():
+        exit = len(layers) if text == LAST else int(text)
+        return HostPolicy.fixed(exit, layers)
+    if text not in policies and not Path(text).is_file():
+        raise InputError(
+            f"policy: {text!r} is none of these graphs' policies "
+            f"({', '.join(policies) or 'there are none'}) and no "
+            f"file; give one of these, a policy file, an exit (1 to "
+            f"{len(layers)}), or last."
+        )
+    policy = policies.get(text) or read_policy(text)
+    return HostPolicy.thresholds(policy, layers, manifest.measures)
