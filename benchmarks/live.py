@@ -41,7 +41,6 @@ from live_parts import (
 
 from speechbrain_ee.errors import InputError, exits_on_input_error
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 from speechbrain_ee.inference.asr import EarlyExitASR
@@ -55,6 +54,8 @@ from speechbrain_ee.inference.bench.data import (
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = "abcde"
 GREEDY = "ctc_greedy"
+# No more errors than the last exit's on the calibration data, by these.
+EQUAL, EQUAL_BY = "wer=+0%", ("entropy", "learned")
 
 
 class Subject:
@@ -124,9 +125,13 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
     if not set(parts) & set("abcd"):
         return found
     calibration, spoken = subject.timed(arguments.limit)
-    equal = calibrate_trace(calibration, "entropy", "wer=+0%", "naive")
-    policies = {"equal WER": asr.policies.resolve(equal)}
-    default = policies["equal WER"]
+    policies = {}
+    for criterion in EQUAL_BY:
+        known = asr.policies.selector if criterion == "learned" else True
+        if known is not None:
+            equal = calibrate_trace(calibration, criterion, EQUAL, "naive")
+            policies[f"equal WER, {criterion}"] = asr.policies.resolve(equal)
+    default = policies[f"equal WER, {EQUAL_BY[0]}"]
     if asr.policies.default is not None:
         default = policies["default"] = asr.policies.resolve(None)
     for exit, _ in enumerate(asr.model.exit_layers[:-1], start=1):
@@ -147,8 +152,7 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
     if "b" in parts:
         probe = default
         if default.scorer is None or default.scorer.remembers:
-            rule = ThresholdPolicy("entropy", equal.threshold)
-            probe = asr.policies.resolve(rule)
+            probe = policies[f"equal WER, {EQUAL_BY[0]}"]
         found["b"] = [
             criterion_overhead(asr, probe, batches_of(spoken, size))
             for size in arguments.batch_size
@@ -156,16 +160,14 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
     if "d" in parts:
         found["d"] = [
             against_all_exits(asr, policy, spoken, *times)
-            for policy in {
-                default.name: default,
-                "": policies["equal WER"],
-            }.values()
+            for name, policy in policies.items()
+            if policy.scorer is not None
         ]
     return found
 
 
 def _equal(row: dict[str, Any]) -> bool:
-    return row["policy"] == "equal WER"
+    return row["policy"].startswith("equal WER")
 
 
 def _saving(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -175,6 +177,7 @@ def _saving(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         if each["policy"] == "last" and each["batch_size"] == row["batch_size"]
     )
     return {
+        "policy": row["policy"],
         "batch_size": row["batch_size"],
         "wer": row["wer"],
         "wer_last": last["wer"],
@@ -189,7 +192,7 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
     shown = [f"{name} ({found['decoding']})"]
     for row in found.get("a", ()):
         shown.append(
-            f"  (a) batch {row['batch_size']:2d} {row['policy']:10s} time "
+            f"  (a) batch {row['batch_size']:2d} {row['policy']:19s} time "
             f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
             f"({100 * row['time_over_macs_less_1']:+.1f} %)"
             f"{_mark(row['time_as_macs'])}"
@@ -202,7 +205,7 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
         )
     for row in found.get("c", ()):
         shown.append(
-            f"  (c) batch {row['batch_size']:2d} {100 * row['saved']:.1f} % "
+            f"  (c) batch {row['batch_size']:2d} {row['policy']}: {100 * row['saved']:.1f} % "
             f"saved, WER {row['wer']} (last {row['wer_last']})"
             f"{_mark(row['holds'])}"
         )

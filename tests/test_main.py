@@ -5,13 +5,15 @@ Authors
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from speechbrain_ee import __version__
-from speechbrain_ee.__main__ import main
+from speechbrain_ee.__main__ import ROOMS, main
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import (
@@ -176,3 +178,43 @@ def test_wrong_values_are_refused(folder, capsys, line, change, said):
     assert wrong != line
     assert said in refused(wrong, capsys)
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_commands_of_the_rooms_say_what_they_take(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert ROOMS[name][1].split()[0] in shown
+    assert "--policy" in shown or "--out" in shown
+
+
+def test_what_was_not_chosen_is_not_imported(repository):
+    """Help is there at once: torch takes seconds to import."""
+    program = (
+        "import sys\n"
+        "from speechbrain_ee.__main__ import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for name in ROOMS:
+        assert name in run.stdout
+
+
+def test_a_missing_model_ends_in_one_paragraph(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["transcribe", str(tmp_path), "--model", str(tmp_path / "no")])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
