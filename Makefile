@@ -58,6 +58,10 @@ demo: $(HAS_DEMO) ## install, build the demo corpus, train, evaluate, report
 	echo
 	echo "The figure and the HTML report are in $(RESULTS)/demo/report:"
 	find "$$root/$(RESULTS)/demo/report" -maxdepth 1 -type f | sort
+	echo
+	echo "The model is in $(RESULTS)/demo/model. Hear it stop early:"
+	echo "  $(PY) -m speechbrain_ee transcribe --model $(RESULTS)/demo/model" \
+	    "--policy macs=60% $(RESULTS)/demo-corpus/test-clean"
 
 test: lint ## install if needed, lint, run the tests and doctests
 	@HF_HUB_OFFLINE=1 $(PY) -m pytest --timeout=600 $(PYTEST_ARGS)
