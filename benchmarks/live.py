@@ -151,7 +151,7 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
         found["c"] = [_saving(row, rows) for row in rows if _equal(row)]
     if "b" in parts:
         probe = default
-        if default.scorer is None or default.scorer.remembers:
+        if default.scorer is None or not default.scorer.is_direct:
             probe = policies[f"equal WER, {EQUAL_BY[0]}"]
         found["b"] = [
             criterion_overhead(asr, probe, batches_of(spoken, size))

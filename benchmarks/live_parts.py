@@ -86,7 +86,7 @@ def criterion_overhead(
     batches: Sequence[Batch],
     warmup: int = 3,
 ) -> dict[str, Any]:
-    """(b): the time of a decision over that of an encoder layer.
+    """(b): the time of a direct decision over that of an encoder layer.
 
     Layers run in between, so that the criterion finds the caches as they
     leave them.
@@ -102,13 +102,8 @@ def criterion_overhead(
             took = (time.perf_counter() - start) / (state.depth - before)
             output = model.heads(exit, state)
             start = time.perf_counter()
-            values = scorer.measure(ExitView(output, []), None)
-            evidence = Evidence(
-                np.array(policy.layers[:1]),
-                [str(row) for row in batch.rows],
-                {name: value_B[:, None] for name, value_B in values.items()},
-            )
-            policy.rule.stop(place + 1, scorer.score(evidence))
+            score_B = scorer.direct(ExitView(output))
+            policy.rule.stop(place + 1, score_B)
             if turn >= len(warm):
                 decisions.append(time.perf_counter() - start)
                 layers.append(took)

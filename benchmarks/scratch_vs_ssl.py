@@ -8,8 +8,11 @@ is finished already is only evaluated again.
 
 > python benchmarks/scratch_vs_ssl.py --label english5h --data_folder=DIR \
 >     --source=results/ssl/tiny --precision bf16
-> python benchmarks/scratch_vs_ssl.py --label english5h --runs scratch full \
->     --beside conformer=results/english5h/joint --data_folder=DIR ...
+> python benchmarks/scratch_vs_ssl.py --label digits --data_folder=DIR \
+>     --source=results/ssl/tiny --precision bf16 --output_neurons=32 \
+>     --number_of_epochs=6 --dynamic_batching='{max_batch_length: 20}'
+> python benchmarks/scratch_vs_ssl.py --label english5h --finished \
+>     --source=results/ssl/tiny --beside conformer=results/english5h/joint
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -169,6 +172,11 @@ def main() -> None:
     )
     parser.add_argument("--source", required=True, help="the backbone")
     parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="compare finished runs as they are, without evaluating again",
+    )
+    parser.add_argument(
         "--results", type=Path, default=ROOT / "benchmarks" / "results"
     )
     given, options = parser.parse_known_args()
@@ -178,7 +186,11 @@ def main() -> None:
     folders, hours = {}, {}
     for name in [BASELINE, *(run for run in given.runs if run != BASELINE)]:
         folders[name] = parent / name.replace(", ", "-").replace(" ", "_")
-        taken_s = train(SYSTEM, folders[name], [*options, *RUNS[name]])
+        if given.finished:
+            clock = folders[name] / "seconds.txt"
+            taken_s = float(clock.read_text("utf-8"))
+        else:
+            taken_s = train(SYSTEM, folders[name], [*options, *RUNS[name]])
         hours[name] = round(taken_s / 3600, 2)
     for each in given.beside:
         name, _, folder = each.partition("=")

@@ -150,7 +150,7 @@ def test_time_is_trimmed_to_who_is_left(model):
     # The longest utterance leaves at once: the others go on without it.
     wavs = waves((3000, 40000, 5000))
     scores = [-1.0, 1.0, -1.0]
-    policy = LivePolicy.of(ThresholdPolicy("entropy", 0.0), EXITS)
+    policy = LivePolicy.of(ThresholdPolicy("agreement", 0.0), EXITS)
     object.__setattr__(policy.scorer, "score", lambda e: _first(e, scores))
     counter = LayerCounter(model)
     runner_of(model).run(*padded(wavs), policy)

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria import (
+    get_criterion,
+    get_measure,
+    measure_names,
+)
 from speechbrain_ee.exits.criteria.registry import criterion, measure
+from speechbrain_ee.exits.criteria.view import ExitView
+from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.inference.live.policy import LivePolicy
@@ -162,3 +168,42 @@ def test_scores_are_compared_in_double_precision(model):
     assert runner.run(wavs, lens, policy)[0].exit == 2
     at = ThresholdPolicy("max_prob", (one.score, -9, -9))
     assert runner.run(wavs, lens, LivePolicy.of(at, EXITS))[0].exit == 1
+
+
+@pytest.mark.parametrize("name", ["entropy", "max_prob", "margin_nonblank"])
+@pytest.mark.parametrize("lengths", [(9000,), (9000, 9000), (9000, 4000)])
+def test_a_direct_score_is_the_criterions(model, name, lengths):
+    """With padding and without; bit for bit."""
+    scorer = LiveScorer(name, EXITS)
+    assert scorer.is_direct
+    with torch.inference_mode():
+        outputs = model(*padded(waves(lengths)))
+    for output in outputs:
+        values = scorer.measure(ExitView(output), None)
+        evidence = Evidence(
+            np.array(EXITS[:1]),
+            [str(row) for row in range(len(lengths))],
+            {key: value_B[:, None] for key, value_B in values.items()},
+        )
+        direct_B = scorer.direct(ExitView(output))
+        assert np.array_equal(direct_B, scorer.score(evidence))
+
+
+def test_other_rules_are_not_direct(learned):
+    for name in ("agreement", "hidden_cosine", "patience_transcript"):
+        assert not LiveScorer(name, EXITS).is_direct
+    assert not LiveScorer("learned", EXITS, learned[0].selector).is_direct
+
+
+def test_measures_without_padding_are_those_with(model):
+    """The short cut for full batches changes nothing."""
+    with torch.inference_mode():
+        (output, *_) = model(*padded(waves((9000,))))
+    view, masked = ExitView(output), ExitView(output)
+    assert view.full
+    masked.__dict__["full"] = False
+    for name in measure_names():
+        measure = get_measure(name)
+        if measure.earlier or measure.decodes or not measure.always:
+            continue
+        assert torch.equal(measure.function(view), measure.function(masked))

@@ -99,9 +99,28 @@ class ExitView:
         return steps_T < self.output.lengths_B.to(steps_T.device).unsqueeze(1)
 
     @cached_property
+    def full(self) -> bool:
+        """Whether no frame is padding, where that is known for free.
+
+        As live, when one utterance is left: half of the operations on masks
+        can then be left out.
+        """
+        lengths_B = self.output.lengths_B
+        frames = self.output.log_probs_BTV.shape[1]
+        return lengths_B.device.type == "cpu" and all(
+            length == frames for length in lengths_B.tolist()
+        )
+
+    @cached_property
     def emitting_BT(self) -> Tensor:
         """True where the greedy path emits something other than blank."""
-        return self.frames_BT & (self.best_BT != self.blank)
+        emitting_BT = self.best_BT != self.blank
+        return emitting_BT if self.full else self.frames_BT & emitting_BT
+
+    @cached_property
+    def speaks_B1(self) -> Tensor:
+        """True where the greedy path emits anything."""
+        return self.emitting_BT.any(1, keepdim=True)
 
     @cached_property
     def spoken_BT(self) -> Tensor:
@@ -111,7 +130,9 @@ class ExitView:
         are sure of each of them. That is no readiness: for an utterance of
         which nothing is emitted no frame counts, whatever is averaged.
         """
-        return self.frames_BT & self.emitting_BT.any(1, keepdim=True)
+        if self.full:
+            return self.speaks_B1.expand_as(self.best_BT)
+        return self.frames_BT & self.speaks_B1
 
     @cached_property
     def starts_BT(self) -> Tensor:
@@ -179,6 +200,9 @@ class ExitView:
         -------
         tensor of shape (B,)
         """
+        if self.full and count_BT is self.spoken_BT:
+            mean_B = value_BT.sum(1) / max(value_BT.shape[1], 1)
+            return torch.where(self.speaks_B1.squeeze(1), mean_B, without)
         # where, not a product: padding may hold NaN or infinities
         total_B = torch.where(count_BT, value_BT, 0.0).sum(1)
         frames_B = count_BT.sum(1)

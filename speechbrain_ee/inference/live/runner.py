@@ -167,6 +167,11 @@ class LiveRunner:
         if place == len(policy.exits) - 1 or scorer is None:
             return np.ones(rows, dtype=bool), output
         passed.scored += 1
+        if scorer.is_direct:
+            if policy.decides[place]:
+                passed.score_B = scorer.direct(ExitView(output))
+                return policy.rule.stop(place + 1, passed.score_B), output
+            return np.zeros(rows, dtype=bool), output
         if scorer.decodes:
             passed.nbest = self.decoding(exit, output)
             passed.charge(self._search_macs(exit, output, passed.nbest))

@@ -72,6 +72,7 @@ class LiveScorer:
         self.reads_transcripts = bool(self.of_text) or TRANSCRIPTS in names
         self.language_model = self._language_model() if self.of_text else None
         self.reader = self._reader()
+        self._sign = None if self.remembers else self._direction()
 
     @property
     def decodes(self) -> bool:
@@ -97,6 +98,27 @@ class LiveScorer:
     def macs(self, frames: int, vocab: int) -> int:
         """Declared cost of a score at one exit, in multiply-accumulates."""
         return int(self.criterion.macs(frames, vocab))
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the score is a measure of the exit alone, or minus it."""
+        return self._sign is not None
+
+    def direct(self, view: ExitView) -> NDArray[np.float64]:
+        """As :meth:`measure` and :meth:`score`, where :attr:`is_direct`.
+
+        Arguments
+        ---------
+        view : ExitView
+            The batch at the exit.
+
+        Returns
+        -------
+        array of shape (B,)
+            Higher = more ready to stop.
+        """
+        score_B = self._sign * _numbers(self.measures[0].function(view))
+        return np.where(np.isnan(score_B), -np.inf, score_B)
 
     def measure(
         self, view: ExitView, texts: Sequence[str] | None
@@ -173,6 +195,19 @@ class LiveScorer:
                 "or choose another criterion."
             )
         return part
+
+    def _direction(self) -> float | None:
+        """Which way the one measure points; None if there is another rule."""
+        if len(self.measures) != 1 or self.measures[0].decodes:
+            return None
+        name, layers = self.criterion.name, self.layers_E[:1]
+        tried = np.array([[-2.0], [0.5], [3.0]])
+        evidence = Evidence(layers, ["a", "b", "c"], {name: tried})
+        scores_NE = self.criterion.scores(evidence)
+        for sign in (1.0, -1.0):
+            if np.array_equal(scores_NE, sign * tried):
+                return sign
+        return None
 
     def _reader(self) -> WordReader | None:
         if self.criterion.name != "learned":
