@@ -165,7 +165,7 @@ def test_exits_that_were_not_trained_are_left_out(tmp_path):
     folder = run_folder(run.folder)
     assert folder.exit_layers == (1, 2)
     assert same(log_probs(folder.model), log_probs(run.model.truncated(2)))
-    assert folder.default_policy == "entropy.naive"
+    assert folder.default_policy == "entropy.ltt"
 
 
 def test_language_models_cannot_be_shipped(run_of, tmp_path):

@@ -66,6 +66,7 @@ def made(request, tmp_path_factory):
         name="tiny",
         sample_rate=SAMPLE_RATE,
         tokenizer=tokenizer,
+        decoding="ctc_greedy",
         policies=SHIPPED,
         default_policy="half",
     )
@@ -225,7 +226,7 @@ def test_one_graph_for_one_exit(made, tmp_path):
     assert told["vocab_size"] == str(VOCAB)
     assert told["subsampling_factor"] == "4"
     for wav in waves((16000, 3000)):
-        with torch.inference_mode():
+        with torch.no_grad():
             wanted = made.folder.model(*padded([wav]))[2].log_probs_BTV
         for scale in (1.0, 12.0):  # sherpa-onnx scales the samples
             (got,) = session.run(None, {"x": scale * wav[None].numpy()})

@@ -176,7 +176,7 @@ def test_a_direct_score_is_the_criterions(model, name, lengths):
     """With padding and without; bit for bit."""
     scorer = LiveScorer(name, EXITS)
     assert scorer.is_direct
-    with torch.inference_mode():
+    with torch.no_grad():
         outputs = model(*padded(waves(lengths)))
     for output in outputs:
         values = scorer.measure(ExitView(output), None)
@@ -197,7 +197,7 @@ def test_other_rules_are_not_direct(learned):
 
 def test_measures_without_padding_are_those_with(model):
     """The short cut for full batches changes nothing."""
-    with torch.inference_mode():
+    with torch.no_grad():
         (output, *_) = model(*padded(waves((9000,))))
     view, masked = ExitView(output), ExitView(output)
     assert view.full

@@ -60,10 +60,11 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
 def lay_out(root: Path, corpus: Path, recipe_folder: Path) -> None:
     """Everything that MISTAKES refers to."""
     (root / "corpus").symlink_to(corpus)
-    flat = root / "flat/train-clean"
-    flat.mkdir(parents=True)
-    for path in (corpus / "train-clean").rglob("*.wav"):
-        shutil.copy(path, flat)
+    for split in corpus.iterdir():
+        flat = root / "flat" / split.name
+        flat.mkdir(parents=True)
+        for path in split.rglob("*.wav"):
+            shutil.copy(path, flat)
     shutil.copytree(corpus, root / "silent")
     for path in (root / "silent/train-clean").rglob("*-1-*"):
         path.write_bytes(b"")

@@ -82,7 +82,9 @@ class LiveRunner:
         )
         self.frame_s = _REFERENCE_S / (more - some)
 
-    @torch.inference_mode()
+    # Not inference_mode: SpeechBrain keeps tables between calls, and training
+    # in the same process could not use those made in it.
+    @torch.no_grad()
     def run(
         self, wavs_BS: Tensor, wav_lens_B: Tensor, policy: LivePolicy
     ) -> list[Hypothesis]:
