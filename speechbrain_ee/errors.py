@@ -63,3 +63,26 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(EXIT_STATUS)
 
     return guarded
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What went wrong, on one line, for the message of an InputError.
+
+    Arguments
+    ---------
+    error : BaseException
+        What a library raised.
+    limit : int
+        Most characters.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> one_line(OSError("no\\n  space"))
+    'no space'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ee.errors import InputError
+
 
 def first_exit(
     scores_NE: NDArray[np.floating], thresholds: float | Sequence[float]
@@ -216,3 +218,74 @@ class FixedExit:
         """
         rows, exits = scores_NE.shape
         return np.full(rows, min(self.exit, exits) - 1, dtype=np.int64)
+
+
+def check_exit(exit: int, exit_layers: Sequence[int], holder: str) -> None:
+    """Refuse an exit that there is not.
+
+    Arguments
+    ---------
+    exit : int
+        Counted from 1.
+    exit_layers : sequence of int
+        Layers of the exits that there are.
+    holder : str
+        Who has them, for the message: ``this model has``.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if not 1 <= exit <= len(exit_layers):
+        raise InputError(
+            f"policy: exit {exit} does not exist; {holder} the exits 1 to "
+            f"{len(exit_layers)}."
+        )
+
+
+def rule_for(
+    policy: Any, exit_layers: Sequence[int], holder: str
+) -> tuple[tuple[int, ...], tuple[int, ...], ThresholdPolicy]:
+    """A policy's thresholds, at the exits that there are.
+
+    Arguments
+    ---------
+    policy : ExitPolicy or ThresholdPolicy
+        What was calibrated, or thresholds alone.
+    exit_layers : sequence of int
+        Layers of the exits that there are.
+    holder : str
+        Who has them, for the message: ``this model has``.
+
+    Returns
+    -------
+    exits : tuple of int
+        The exits that the policy chooses from, counted from 1.
+    layers : tuple of int
+        The layers that they follow.
+    rule : ThresholdPolicy
+        Its thresholds.
+
+    Raises
+    ------
+    InputError
+        If the policy is for other exits.
+    """
+    known = tuple(exit_layers)
+    layers = tuple(getattr(policy, "exit_layers", known))
+    if not set(layers) <= set(known):
+        raise InputError(
+            f"policy: it was calibrated for exits after the layers "
+            f"{list(layers)}, and {holder} exits after {list(known)}; "
+            f"calibrate it on a trace of this model."
+        )
+    limits = policy.threshold
+    counted = len(limits) if isinstance(limits, tuple) else None
+    if counted not in (None, len(layers) - 1, len(layers)):
+        raise InputError(
+            f"policy: {counted} thresholds for {len(layers)} exits; give "
+            "one for all, or one for each exit but the last."
+        )
+    exits = tuple(known.index(layer) + 1 for layer in layers)
+    return exits, layers, ThresholdPolicy(policy.criterion, limits, len(layers))

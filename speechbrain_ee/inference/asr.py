@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.data.pieces import decode, pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.live.hypothesis import Hypothesis
@@ -66,14 +67,9 @@ class EarlyExitASR:
     ):
         self.folder = folder
         self.device = torch.device(device)
-        tokenizer = folder.tokenizer
-        pieces = [
-            "" if tokenizer.is_control(i) else tokenizer.id_to_piece(i)
-            for i in range(tokenizer.get_piece_size())
-        ]
         self.runner = LiveRunner(
             folder.model.to(self.device),
-            pieces,
+            pieces_of(folder.tokenizer),
             self.decode,
             folder.sample_rate,
             decoding or folder.decoding,
@@ -248,10 +244,7 @@ class EarlyExitASR:
         -------
         str
         """
-        tokenizer = self.folder.tokenizer
-        # A vocabulary of characters may be smaller than the model's.
-        pieces = tokenizer.get_piece_size()
-        return tokenizer.decode_ids([t for t in tokens if t < pieces])
+        return decode(self.folder.tokenizer, tokens)
 
     def _run(
         self, wavs_BS: Tensor, lens_B: Tensor, policy: LivePolicy

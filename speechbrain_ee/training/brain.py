@@ -15,6 +15,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from speechbrain_ee.data.pieces import decode
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
@@ -204,9 +205,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
 
     def decode(self, tokens: list[int]) -> str:
         """Token indices to text."""
-        # A vocabulary of characters may be smaller than output_neurons.
-        pieces = self.tokenizer.sp.get_piece_size()
-        return self.tokenizer.sp.decode_ids([t for t in tokens if t < pieces])
+        return decode(self.tokenizer.sp, tokens)
 
     def fit(
         self, epoch_counter: Any, train_set: Any, *args: Any, **kwargs: Any

@@ -8,26 +8,23 @@ Authors
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
-import torch
-from hyperpyyaml import load_hyperpyyaml
 from sentencepiece import SentencePieceProcessor
-from speechbrain.utils.checkpoints import (
-    METAFNAME,
-    Checkpoint,
-    Checkpointer,
-    average_checkpoints,
-)
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from torch import Tensor, nn
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import (
+    averaged_weights,
+    best_checkpoints,
+    build_model,
+    moved_save_folder,
+)
 from speechbrain_ee.training.seeding import kept_random_state
 
 logger = logging.getLogger(__name__)
@@ -128,7 +125,9 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
     with kept_random_state():
         tree = _read(folder / "hyperparams.yaml")
         options = {key: tree.get(key) for key in _NEEDED}
-        save_folder = _save_folder(folder, options)
+        save_folder = moved_save_folder(
+            folder, options["save_folder"], options["output_folder"]
+        )
         teacher = FrozenTeacher(
             _built(folder / "hyperparams.yaml", tree),
             _pieces(save_folder, options),
@@ -167,7 +166,7 @@ def _read(path: Path) -> Any:
     except (ruamel.yaml.error.YAMLError, TypeError, KeyError) as error:
         raise InputError(
             f"teacher_folder: {path} is not the YAML of a run of this recipe "
-            f"({_short(error)}); {_WAY_OUT}."
+            f"({one_line(error)}); {_WAY_OUT}."
         ) from error
     if lacking:
         raise InputError(
@@ -178,17 +177,15 @@ def _read(path: Path) -> Any:
 
 
 def _built(path: Path, tree: Any) -> EarlyExitModel:
-    """The model alone: a checkpointer, say, would make its folder."""
-    text = StringIO()
-    ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
+    """The model alone."""
     try:
-        model = load_hyperpyyaml(text.getvalue())["model"]
+        model = build_model(tree)
     # A YAML builds objects, so a wrong value can raise anything.
     except Exception as error:
         logger.debug("%s cannot be loaded", path, exc_info=True)
         raise InputError(
             f"teacher_folder: the model of {path} cannot be built "
-            f"({_short(error)}); is a file that it names still there?"
+            f"({one_line(error)}); is a file that it names still there?"
         ) from error
     if not isinstance(model, EarlyExitModel):
         raise InputError(
@@ -196,15 +193,6 @@ def _built(path: Path, tree: Any) -> EarlyExitModel:
             f"{type(model).__name__}, not EarlyExitModel; {_WAY_OUT}."
         )
     return model
-
-
-def _save_folder(folder: Path, options: dict[str, Any]) -> Path:
-    """Where the checkpoints are, also of a folder that was moved."""
-    saved = Path(options["save_folder"])
-    try:
-        return folder / saved.relative_to(options["output_folder"])
-    except ValueError:
-        return saved
 
 
 def _pieces(save_folder: Path, options: dict[str, Any]) -> list[str]:
@@ -216,7 +204,7 @@ def _pieces(save_folder: Path, options: dict[str, Any]) -> list[str]:
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"teacher_folder: the tokenizer {path} cannot be read "
-            f"({_short(error)}); {_WAY_OUT}."
+            f"({one_line(error)}); {_WAY_OUT}."
         ) from error
     return tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
 
@@ -225,23 +213,14 @@ def _load_weights(
     model: EarlyExitModel, save_folder: Path, average: int
 ) -> None:
     """Average the best checkpoints, as the run's evaluation does."""
-    found = []
-    # SpeechBrain's checkpointer would make a folder that is not there.
-    if any(save_folder.glob(f"*/{METAFNAME}")):
-        found = Checkpointer(save_folder).find_checkpoints(
-            min_key="WER", max_num_checkpoints=average
-        )
+    found = best_checkpoints(save_folder, average)
     if not found:
         raise InputError(
             f"teacher_folder: {save_folder} holds no checkpoint of a whole "
             f"epoch; {_WAY_OUT}."
         )
     try:
-        weights = average_checkpoints(
-            found,
-            recoverable_name="model",
-            parameter_loader=partial(torch.load, weights_only=True),
-        )
+        weights = averaged_weights(found)
         model.load_state_dict(weights, strict=True)
         _load_statistics(model, found[0])
     # A damaged file can raise anything.
@@ -249,7 +228,7 @@ def _load_weights(
         logger.debug("%s cannot be loaded", save_folder, exc_info=True)
         raise InputError(
             f"teacher_folder: the checkpoints in {save_folder} cannot be "
-            f"loaded into the model of its hyperparams.yaml ({_short(error)})"
+            f"loaded into the model of its hyperparams.yaml ({one_line(error)})"
             f"; {_WAY_OUT}."
         ) from error
     logger.info(
@@ -264,9 +243,3 @@ def _load_statistics(model: EarlyExitModel, checkpoint: Checkpoint) -> None:
             Checkpointer(
                 checkpoint.path.parent, recoverables={"normalizer": module}
             ).load_checkpoint(checkpoint)
-
-
-def _short(error: Exception, limit: int = 200) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[:limit] + " ..."

@@ -20,6 +20,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from sentencepiece import SentencePieceProcessor
 
+from speechbrain_ee.data.pieces import pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
@@ -71,7 +72,7 @@ def made(request, tmp_path_factory):
         default_policy="half",
     )
     export_onnx(folder, graphs)
-    pieces = [tokenizer.id_to_piece(i) for i in range(VOCAB)]
+    pieces = pieces_of(tokenizer)  # as EarlyExitASR has them
     runner = LiveRunner(model, pieces, tokenizer.decode_ids, SAMPLE_RATE)
     return SimpleNamespace(
         folder=folder,

@@ -6,22 +6,14 @@ Authors
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import ruamel.yaml
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from sentencepiece import SentencePieceProcessor
-from speechbrain.utils.checkpoints import (
-    METAFNAME,
-    Checkpoint,
-    Checkpointer,
-    average_checkpoints,
-)
+from speechbrain.utils.checkpoints import Checkpoint
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.exits.decoding.methods import (
     BY_ATTENTION,
@@ -41,6 +33,12 @@ from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.inference.folder.weights import LEFT_OUT, global_norms
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import (
+    averaged_weights,
+    best_checkpoints,
+    build_model,
+    moved_save_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +65,9 @@ class TrainingRun:
         self.folder = folder
         self.hparams = Hyperparams(folder / "hyperparams.yaml")
         self.value = self.hparams.value
-        saved = Path(self.value("save_folder"))
-        try:  # also of a folder that was moved
-            saved = folder / saved.relative_to(self.value("output_folder"))
-        except ValueError:
-            pass
-        self.save_folder = saved
+        self.save_folder = moved_save_folder(
+            folder, self.value("save_folder"), self.value("output_folder")
+        )
         self.decoding = list(self.value("decodings", [GREEDY]))[0]
 
     def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
@@ -99,13 +94,9 @@ class TrainingRun:
             if not trust:
                 raise
             model, architecture = _executed(self.hparams.path), None
-        found = []
-        # SpeechBrain's checkpointer would make a folder that is not there.
-        if any(self.save_folder.glob(f"*/{METAFNAME}")):
-            found = Checkpointer(self.save_folder).find_checkpoints(
-                min_key="WER",
-                max_num_checkpoints=self.value("average_checkpoints"),
-            )
+        found = best_checkpoints(
+            self.save_folder, self.value("average_checkpoints")
+        )
         if not found:
             raise InputError(
                 f"{self.save_folder}: holds no checkpoint of a whole epoch; "
@@ -233,15 +224,13 @@ def _executed(path: Path) -> EarlyExitModel:
         "whoever wrote it.",
         path,
     )
-    text = StringIO()
     try:
         tree = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-        ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
-        return load_hyperpyyaml(text.getvalue())["model"]
+        return build_model(tree)
     # A YAML builds objects, so a wrong value can raise anything.
     except Exception as error:
         raise InputError(
-            f"{path}: its model cannot be built ({_short(error)}); {_WAY_OUT}."
+            f"{path}: its model cannot be built ({one_line(error)}); {_WAY_OUT}."
         ) from error
 
 
@@ -250,14 +239,9 @@ def _load_checkpoints(
 ) -> None:
     """Average the best checkpoints, as evaluation does."""
     try:
-        weights = average_checkpoints(
-            found,
-            recoverable_name="model",
-            parameter_loader=partial(torch.load, weights_only=True),
-        )
         kept = {
             name: tensor
-            for name, tensor in weights.items()
+            for name, tensor in averaged_weights(found).items()
             if not name.startswith(LEFT_OUT)
         }
         model.load_state_dict(kept, strict=True)
@@ -267,7 +251,7 @@ def _load_checkpoints(
         logger.debug("%s", place, exc_info=True)
         raise InputError(
             f"{place}: its checkpoints cannot be loaded into the model of "
-            f"hyperparams.yaml ({_short(error)}); {_WAY_OUT}."
+            f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
         ) from error
 
 
@@ -278,9 +262,3 @@ def _load_statistics(model: EarlyExitModel, path: Path) -> None:
         statistics = torch.load(path, weights_only=True, map_location="cpu")
         for norm in norms:
             norm._load_statistics_dict(statistics)
-
-
-def _short(error: Exception, limit: int = 200) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import forced_align
 
-from speechbrain_ee.inference.live.hypothesis import TimedToken
+from speechbrain_ee.inference.live.hypothesis import TimedToken, timed_runs
 from speechbrain_ee.models.heads import ExitOutput
 
 
@@ -62,7 +62,7 @@ def timed_tokens(
             for one, length, wanted in zip(log_probs, lengths, tokens)
         ]
     return [
-        _runs(path_T[:length], prob_T[:length], blank, pieces)
+        timed_runs(path_T[:length], prob_T[:length], blank, pieces)
         for (path_T, prob_T), length in zip(paths, lengths)
     ]
 
@@ -78,33 +78,3 @@ def _aligned(
     finite = log_probs_TV.clamp(min=-1e4).unsqueeze(0)
     path, score = forced_align(finite, wanted, blank=blank)
     return path[0].numpy(), score[0].exp().numpy()
-
-
-def _runs(
-    path_T: NDArray[np.integer],
-    prob_T: NDArray[np.floating],
-    blank: int,
-    pieces: Sequence[str],
-) -> list[TimedToken]:
-    """Stretches of equal tokens, blanks left out."""
-    if not len(path_T):
-        return []
-    turns = np.flatnonzero(path_T[1:] != path_T[:-1]) + 1
-    firsts = np.concatenate([[0], turns])
-    ends = np.append(turns, len(path_T))
-    means = np.add.reduceat(prob_T, firsts) / (ends - firsts)
-    rows = zip(
-        path_T[firsts].tolist(), firsts.tolist(), ends.tolist(), means.tolist()
-    )
-    return [
-        TimedToken(
-            token,
-            # A vocabulary of characters may be smaller than the model's.
-            pieces[token] if token < len(pieces) else "",
-            first,
-            end - 1,
-            share,
-        )
-        for token, first, end, share in rows
-        if token != blank
-    ]

@@ -9,6 +9,9 @@ Authors
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 WORD_BEGIN = "\u2581"  # SentencePiece's mark in front of a word
 
 
@@ -97,6 +100,58 @@ class TimedToken:
     first: int
     last: int
     confidence: float
+
+
+def timed_runs(
+    path_T: NDArray[np.integer],
+    prob_T: NDArray[np.floating],
+    blank: int,
+    pieces: Sequence[str],
+) -> list[TimedToken]:
+    """Stretches of equal tokens on a path, blanks left out.
+
+    Arguments
+    ---------
+    path_T : array of shape (T,)
+        A token for every frame.
+    prob_T : array of shape (T,)
+        Its probability.
+    blank : int
+        CTC's blank.
+    pieces : sequence of str
+        What the tokens write, by index; those beyond write nothing.
+
+    Returns
+    -------
+    list of TimedToken
+
+    Example
+    -------
+    >>> path, ones = np.array([1, 1, 0, 1]), np.ones(4)
+    >>> [(t.first, t.last) for t in timed_runs(path, ones, 0, ["", "a"])]
+    [(0, 1), (3, 3)]
+    """
+    if not len(path_T):
+        return []
+    turns = np.flatnonzero(path_T[1:] != path_T[:-1]) + 1
+    firsts = np.concatenate([[0], turns])
+    ends = np.append(turns, len(path_T))
+    means = np.add.reduceat(prob_T, firsts) / (ends - firsts)
+    rows = zip(
+        path_T[firsts].tolist(), firsts.tolist(), ends.tolist(), means.tolist()
+    )
+    return [
+        TimedToken(
+            token,
+            # A vocabulary of characters may be smaller than the model's.
+            pieces[token] if token < len(pieces) else "",
+            first,
+            end - 1,
+            share,
+        )
+        for token, first, end, share in rows
+        if token != blank
+    ]
 
 
 def words_of(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding.nbest import NBest
 from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.inference.live.gathered import Gathered
 from speechbrain_ee.models.heads import ExitOutput
 
 
@@ -27,8 +28,7 @@ class Passed:
     exits: list[int] = field(default_factory=list)  # whose heads ran
     scored: int = 0  # exits at which the criterion was asked
     views: list[ExitView] = field(default_factory=list)
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    texts: list[list[str]] = field(default_factory=list)  # by exit
+    gathered: Gathered = field(default_factory=Gathered)
     score_B: NDArray[np.float64] | None = None
     nbest: list[NBest] | None = None
     searches: list[int] = field(default_factory=list)  # MACs by row
@@ -36,40 +36,21 @@ class Passed:
     def __post_init__(self) -> None:
         self.searches = [0] * len(self.rows)
 
-    def add(
-        self,
-        values: dict[str, NDArray[np.float64]],
-        texts: Sequence[str] | None,
-    ) -> None:
-        """Note what was measured at an exit."""
-        for name, value_B in values.items():
-            self.values.setdefault(name, []).append(value_B)
-        if texts is not None:
-            self.texts.append(list(texts))
-
     def charge(self, macs: Sequence[int]) -> None:
         """Count what searching has cost."""
         self.searches = [sum(both) for both in zip(self.searches, macs)]
 
     def evidence(self, layers: Sequence[int]) -> Evidence:
         """What is known of the utterances that are still in."""
-        return Evidence(
-            np.array(layers[: self.scored]),
-            [str(row) for row in self.rows],
-            {name: np.stack(v, axis=1) for name, v in self.values.items()},
-            list(zip(*self.texts)) if self.texts else None,
-            source="live evidence",
+        return self.gathered.evidence(
+            layers[: self.scored], self.rows, "live evidence"
         )
 
     def select(self, keep: NDArray[np.int64]) -> None:
         """Forget the utterances that have left."""
         self.rows = [self.rows[place] for place in keep]
         self.searches = [self.searches[place] for place in keep]
-        self.values = {
-            name: [value_B[keep] for value_B in columns]
-            for name, columns in self.values.items()
-        }
-        self.texts = [[texts[at] for at in keep] for texts in self.texts]
+        self.gathered.select(keep)
         views: list[ExitView] = []
         for view in self.views:
             views.append(ExitView(chosen_rows(view.output, keep), views))

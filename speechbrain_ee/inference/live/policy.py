@@ -10,10 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    ThresholdPolicy,
+    check_exit,
+    rule_for,
+)
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.inference.live.scorer import LiveScorer
 
@@ -62,11 +65,7 @@ class LivePolicy:
         InputError
             If there is no such exit.
         """
-        if not 1 <= exit <= len(exit_layers):
-            raise InputError(
-                f"policy: exit {exit} does not exist; this model has the "
-                f"exits 1 to {len(exit_layers)}."
-            )
+        check_exit(exit, exit_layers, "this model has")
         return cls(f"exit {exit}", (exit,), (exit_layers[exit - 1],))
 
     @classmethod
@@ -101,28 +100,13 @@ class LivePolicy:
             If the policy is not for these exits, or its criterion needs what
             is not given.
         """
-        layers = tuple(exit_layers)
-        chosen = getattr(policy, "exit_layers", layers)
-        if not set(chosen) <= set(layers):
-            raise InputError(
-                f"policy: it was calibrated for exits after the layers "
-                f"{list(chosen)}, and this model has exits after "
-                f"{list(layers)}; calibrate it on a trace of this model."
-            )
-        limits = policy.threshold
-        counted = len(limits) if isinstance(limits, tuple) else None
-        if counted not in (None, len(chosen) - 1, len(chosen)):
-            raise InputError(
-                f"policy: {counted} thresholds for {len(chosen)} exits; give "
-                "one for all, or one for each exit but the last."
-            )
-        rule = ThresholdPolicy(policy.criterion, limits, len(chosen))
+        exits, layers, rule = rule_for(policy, exit_layers, "this model has")
         return cls(
             name or getattr(policy, "name", policy.criterion),
-            tuple(layers.index(layer) + 1 for layer in chosen),
-            tuple(chosen),
+            exits,
+            layers,
             rule,
-            LiveScorer(policy.criterion, chosen, selector, combination),
+            LiveScorer(policy.criterion, layers, selector, combination),
         )
 
     @cached_property

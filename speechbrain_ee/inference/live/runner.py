@@ -183,7 +183,7 @@ class LiveRunner:
         texts = None
         if scorer.reads_transcripts:
             texts = [self.decode(tokens) for tokens in greedy_tokens(output)]
-        passed.add(scorer.measure(view, texts), texts)
+        passed.gathered.add(scorer.measure(view, texts), texts)
         if not policy.decides[place]:
             return np.zeros(rows, dtype=bool), output
         passed.score_B = scorer.score(passed.evidence(policy.layers))

@@ -66,7 +66,7 @@ class LiveScorer:
         self.combination = combination
         names = self._sources(criterion)
         self.measures: tuple[Measure, ...] = tuple(
-            map(get_measure, sorted(names & set(_measures(names))))
+            map(get_measure, sorted(_measures(names)))
         )
         self.of_text = tuple(name for name in OF_TEXT if name in names)
         self.reads_transcripts = bool(self.of_text) or TRANSCRIPTS in names

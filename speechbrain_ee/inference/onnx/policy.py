@@ -22,8 +22,12 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.criterion import Criterion
-from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    ThresholdPolicy,
+    check_exit,
+    rule_for,
+)
+from speechbrain_ee.inference.live.gathered import Gathered
 from speechbrain_ee.inference.onnx.manifest import Manifest
 
 TRANSCRIPTS = "transcripts"
@@ -63,11 +67,7 @@ class HostPolicy:
         -------
         HostPolicy
         """
-        if not 1 <= exit <= len(exit_layers):
-            raise InputError(
-                f"policy: exit {exit} does not exist; these graphs have the "
-                f"exits 1 to {len(exit_layers)}."
-            )
+        check_exit(exit, exit_layers, "these graphs have")
         return cls((exit,), (exit_layers[exit - 1],))
 
     @classmethod
@@ -94,21 +94,7 @@ class HostPolicy:
         InputError
             If it is not for these exits, or reads what graphs do not give.
         """
-        layers = tuple(exit_layers)
-        chosen = tuple(getattr(policy, "exit_layers", layers))
-        if not set(chosen) <= set(layers):
-            raise InputError(
-                f"policy: it was calibrated for exits after the layers "
-                f"{list(chosen)}, and these graphs have exits after "
-                f"{list(layers)}; calibrate it on a trace of this model."
-            )
-        limits = policy.threshold
-        counted = len(limits) if isinstance(limits, tuple) else None
-        if counted not in (None, len(chosen) - 1, len(chosen)):
-            raise InputError(
-                f"policy: {counted} thresholds for {len(chosen)} exits; give "
-                "one for all, or one for each exit but the last."
-            )
+        exits, layers, rule = rule_for(policy, exit_layers, "these graphs have")
         missing = {*get_criterion(policy.criterion).needs}
         missing -= {*measures, TRANSCRIPTS}
         if missing:
@@ -117,9 +103,7 @@ class HostPolicy:
                 f", which the graphs do not put out; they give "
                 f"{', '.join(measures)} and transcripts."
             )
-        rule = ThresholdPolicy(policy.criterion, limits, len(chosen))
-        places = tuple(layers.index(layer) + 1 for layer in chosen)
-        return cls(places, chosen, rule)
+        return cls(exits, layers, rule)
 
     @property
     def criterion(self) -> Criterion | None:
@@ -134,8 +118,7 @@ class HostEvidence:
     policy: HostPolicy
     rows: NDArray[np.int64]  # of the original batch
     reads: list[int] = field(default_factory=list)  # exits whose heads ran
-    values: dict[str, list[NDArray[np.floating]]] = field(default_factory=dict)
-    texts: list[list[str]] = field(default_factory=list)  # by exit
+    gathered: Gathered = field(default_factory=Gathered)
 
     def __post_init__(self) -> None:
         found = self.policy.criterion
@@ -154,15 +137,9 @@ class HostEvidence:
 
     def score(self) -> NDArray[np.float64]:
         """Scores at the exit where the batch stands."""
-        evidence = Evidence(
-            np.array(self.policy.layers[: len(self.reads)]),
-            [str(row) for row in self.rows],
-            {
-                name: np.stack(columns, axis=1).astype(np.float64)
-                for name, columns in self.values.items()
-            },
-            list(zip(*self.texts)) if self.reads_texts else None,
-            source="evidence of the graphs",
+        layers = self.policy.layers[: len(self.reads)]
+        evidence = self.gathered.evidence(
+            layers, self.rows, "evidence of the graphs"
         )
         return self.criterion.scores(evidence)[:, -1]
 
@@ -170,19 +147,13 @@ class HostEvidence:
         self, values: dict[str, NDArray[np.floating]], texts: Sequence[str]
     ) -> None:
         """Note what an exit has shown."""
-        for name in self.measures:
-            self.values.setdefault(name, []).append(values[name])
-        if self.reads_texts:
-            self.texts.append(list(texts))
+        read = {name: values[name] for name in self.measures}
+        self.gathered.add(read, texts if self.reads_texts else None)
 
     def select(self, keep: NDArray[np.int64]) -> None:
         """Forget the utterances that have left."""
         self.rows = self.rows[keep]
-        self.values = {
-            name: [column[keep] for column in columns]
-            for name, columns in self.values.items()
-        }
-        self.texts = [[texts[at] for at in keep] for texts in self.texts]
+        self.gathered.select(keep)
 
 
 def resolve(

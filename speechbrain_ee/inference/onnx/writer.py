@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ee.data.pieces import decode, pieces_of
 from speechbrain_ee.inference.live.hypothesis import (
     Hypothesis,
     TimedToken,
+    timed_runs,
     words_of,
 )
 from speechbrain_ee.inference.onnx.manifest import Manifest
@@ -34,6 +36,7 @@ class HostWriter:
     def __init__(self, manifest: Manifest, tokenizer: Any):
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self.pieces = pieces_of(tokenizer)
 
     def text(self, log_probs_TV: NDArray[np.float32]) -> str:
         """The words of an utterance without its padding.
@@ -47,8 +50,8 @@ class HostWriter:
         -------
         str
         """
-        runs = greedy_runs(log_probs_TV, self.manifest.blank_index)
-        return self.tokenizer.decode_ids([token for token, _, _ in runs])
+        timed = self._timed(log_probs_TV)
+        return decode(self.tokenizer, [one.token for one in timed])
 
     def hypothesis(
         self,
@@ -75,22 +78,11 @@ class HostWriter:
         Hypothesis
         """
         manifest, frames = self.manifest, len(log_probs_TV)
-        runs = greedy_runs(log_probs_TV, manifest.blank_index)
-        probs_T = np.exp(log_probs_TV.max(-1))
-        timed = [
-            TimedToken(
-                token,
-                self.tokenizer.id_to_piece(token),
-                first,
-                end - 1,
-                float(probs_T[first:end].mean()),
-            )
-            for token, first, end in runs
-        ]
-        tokens = tuple(token for token, _, _ in runs)
+        timed = self._timed(log_probs_TV)
+        tokens = tuple(one.token for one in timed)
         spoken = [token.confidence for token in timed]
         duration_s = samples / manifest.sample_rate
-        text = self.tokenizer.decode_ids(list(tokens))
+        text = decode(self.tokenizer, tokens)
         exit = known.reads[-1]
         return Hypothesis(
             text=text,
@@ -105,6 +97,12 @@ class HostWriter:
             duration_s=duration_s,
         )
 
+    def _timed(self, log_probs_TV: NDArray[np.float32]) -> list[TimedToken]:
+        path_T, prob_T = log_probs_TV.argmax(-1), np.exp(log_probs_TV.max(-1))
+        return timed_runs(
+            path_T, prob_T, self.manifest.blank_index, self.pieces
+        )
+
     def _macs(self, samples: int, frames: int, known: HostEvidence) -> int:
         reads = tuple(known.reads)
         macs = self.manifest.macs(samples, frames, reads)
@@ -114,32 +112,3 @@ class HostWriter:
         asked = len(reads) - (reads[-1] == known.policy.exits[-1])
         once = known.criterion.macs(frames, self.manifest.vocab_size)
         return macs + asked * int(once)
-
-
-def greedy_runs(
-    log_probs_TV: NDArray[np.float32], blank: int
-) -> list[tuple[int, int, int]]:
-    """Stretches of equal tokens on the best path, blanks left out.
-
-    Arguments
-    ---------
-    log_probs_TV : array of shape (T, V)
-        What an exit put out.
-    blank : int
-        CTC's blank.
-
-    Returns
-    -------
-    list of (int, int, int)
-        Token, first frame, and the frame behind the last.
-
-    Example
-    -------
-    >>> greedy_runs(np.eye(3)[[1, 1, 0, 1, 2]], blank=0)
-    [(1, 0, 2), (1, 3, 4), (2, 4, 5)]
-    """
-    path_T = log_probs_TV.argmax(-1)
-    starts = np.flatnonzero(np.diff(path_T, prepend=-1))
-    ends = np.append(starts[1:], len(path_T))
-    rows = zip(path_T[starts].tolist(), starts.tolist(), ends.tolist())
-    return [row for row in rows if row[0] != blank]
