@@ -21,7 +21,6 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.bench import backends as bench_backends
 from speechbrain_ee.inference.bench import command as bench
-from speechbrain_ee.inference.bench import machine as bench_machine
 from speechbrain_ee.inference.bench.data import (
     Spoken,
     batches_of,
