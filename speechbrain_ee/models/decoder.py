@@ -26,7 +26,7 @@ from speechbrain.lobes.models.transformer.Transformer import (
 )
 from torch import Tensor, nn
 
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from speechbrain.lobes.downsampling import (
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 # Kernels in samples, by method: of `convolution` that of SpeechBrain's recipe;
 # of `signal` it follows from the factor.

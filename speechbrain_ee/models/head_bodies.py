@@ -51,14 +51,16 @@ class TwoLayerBody(nn.Module):
         self.linear = nn.Linear(d_model, width)
         self.activation = nn.LeakyReLU()
 
-    def forward(self, hidden_BTD: Tensor, padding_mask_BT: Tensor) -> Tensor:
+    def forward(
+        self, hidden_BTD: Tensor, padding_mask_BT: Tensor | None
+    ) -> Tensor:
         """Map every frame by itself.
 
         Arguments
         ---------
         hidden_BTD : torch.Tensor
             Normed hidden states, shape (B, T, D).
-        padding_mask_BT : torch.Tensor
+        padding_mask_BT : torch.Tensor, optional
             True where a frame is padding, shape (B, T); not needed here.
 
         Returns
@@ -103,14 +105,16 @@ class FeedForwardBody(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_BTD: Tensor, padding_mask_BT: Tensor) -> Tensor:
+    def forward(
+        self, hidden_BTD: Tensor, padding_mask_BT: Tensor | None
+    ) -> Tensor:
         """Map every frame by itself.
 
         Arguments
         ---------
         hidden_BTD : torch.Tensor
             Normed hidden states, shape (B, T, D).
-        padding_mask_BT : torch.Tensor
+        padding_mask_BT : torch.Tensor, optional
             True where a frame is padding, shape (B, T); not needed here.
 
         Returns
@@ -167,14 +171,16 @@ class SelfAttentionBody(nn.Module):
             normalize_before=False,
         )
 
-    def forward(self, hidden_BTD: Tensor, padding_mask_BT: Tensor) -> Tensor:
+    def forward(
+        self, hidden_BTD: Tensor, padding_mask_BT: Tensor | None
+    ) -> Tensor:
         """Map the frames of every utterance together.
 
         Arguments
         ---------
         hidden_BTD : torch.Tensor
             Normed hidden states, shape (B, T, D).
-        padding_mask_BT : torch.Tensor
+        padding_mask_BT : torch.Tensor, optional
             True where a frame is padding, shape (B, T): nothing attends to it.
 
         Returns

@@ -15,6 +15,7 @@ Authors
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.lobes.models.transformer.Branchformer import (
     BranchformerEncoderLayer,
@@ -23,36 +24,11 @@ from speechbrain.lobes.models.transformer.Conformer import (
     ConformerEncoderLayer,
     ConvolutionModule,
 )
-from speechbrain.nnet.CNN import Conv2d
+from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-
-
-def padding_mask(lengths_B: Tensor, frames: int) -> Tensor:
-    """Mark the padded frames of a batch.
-
-    Arguments
-    ---------
-    lengths_B : torch.Tensor
-        Valid frames of every utterance, shape (B,).
-    frames : int
-        Padded number of frames, T.
-
-    Returns
-    -------
-    torch.Tensor
-        Boolean mask of shape (B, T), True where there is padding (the
-        convention of SpeechBrain's ``src_key_padding_mask``).
-
-    Example
-    -------
-    >>> padding_mask(torch.tensor([1, 3]), 3)
-    tensor([[False,  True,  True],
-            [False, False, False]])
-    """
-    time_T = torch.arange(frames, device=lengths_B.device)
-    return time_T >= lengths_B.unsqueeze(1)
+from speechbrain_ee.models.padding import padding_in
 
 
 class MaskedConvolutionFrontEnd(nn.Module):
@@ -129,13 +105,40 @@ class MaskedConvolutionFrontEnd(nn.Module):
                     hidden = layer(hidden)
                     continue
                 if self.mask_padding:
-                    mask_BT = padding_mask(lengths_B, hidden.shape[1])
-                    shape = mask_BT.shape + (1,) * (hidden.ndim - 2)
-                    hidden = hidden.masked_fill(mask_BT.view(shape), 0.0)
-                hidden = layer(hidden)
+                    mask_BT = padding_in(lengths_B, hidden.shape[1])
+                    if mask_BT is not None:
+                        shape = mask_BT.shape + (1,) * (hidden.ndim - 2)
+                        hidden = hidden.masked_fill(mask_BT.view(shape), 0.0)
+                hidden = _convolved(layer, hidden)
                 stride = layer.stride[0]
                 lengths_B = (lengths_B + stride - 1) // stride
         return hidden.flatten(start_dim=2), lengths_B
+
+
+def _convolved(layer: Conv2d, hidden: Tensor) -> Tensor:
+    """What the layer gives, on channels that stay innermost.
+
+    SpeechBrain transposes time with channels before and after, which leaves
+    the norm and the next layer a tensor in the wrong order.
+    """
+    padding = [
+        get_padding_elem(layer.in_channels, stride, size, dilation)[0]
+        for stride, size, dilation in zip(
+            layer.stride, layer.kernel_size, layer.dilation
+        )
+    ]
+    if layer.unsqueeze:
+        hidden = hidden.unsqueeze(-1)
+    out = F.conv2d(
+        hidden.permute(0, 3, 1, 2),
+        layer.conv.weight.transpose(2, 3),  # over time first
+        layer.conv.bias,
+        stride=layer.stride[::-1],
+        padding=padding[::-1],
+        dilation=layer.dilation[::-1],
+        groups=layer.conv.groups,
+    ).permute(0, 2, 3, 1)
+    return out.squeeze(-1) if layer.unsqueeze else out
 
 
 class MaskedConvolutionModule(ConvolutionModule):
@@ -143,7 +146,9 @@ class MaskedConvolutionModule(ConvolutionModule):
 
     It takes the parts of an existing module, so that parameters and their
     names stay SpeechBrain's. Chunked (streaming) training is left to the
-    original module.
+    original module. Channels stay the innermost axis throughout: on a CPU the
+    depthwise convolution is then tens of times faster than
+    ``torch.nn.Conv1d`` on channels that are outermost.
 
     Arguments
     ---------
@@ -169,14 +174,38 @@ class MaskedConvolutionModule(ConvolutionModule):
         dynchunktrain_config: None = None,
     ) -> Tensor:
         """Apply the module to ``x``, shape (B, T, D); ``mask`` is (B, T, 1)."""
-        if dynchunktrain_config is not None or mask is None:
+        if dynchunktrain_config is not None:
             return super().forward(x, mask, dynchunktrain_config)
-        out_BDT = self.bottleneck(self.layer_norm(x).transpose(1, 2))
-        out_BDT = self.conv(out_BDT.masked_fill(mask.transpose(1, 2), 0.0))
+        pointwise = self.bottleneck[0]  # then a gated linear unit
+        out = F.linear(
+            self.layer_norm(x), pointwise.weight.squeeze(-1), pointwise.bias
+        )
+        out = F.glu(out, dim=-1)
+        if mask is not None:
+            out = out.masked_fill(mask, 0.0)
+        out = self._over_time(out)
         if self.causal:
-            out_BDT = out_BDT[..., : -self.padding]
-        out = self.after_conv(out_BDT.transpose(1, 2))
-        return out.masked_fill(mask, 0.0)
+            out = out[:, : -self.padding]
+        out = self.after_conv(out)
+        return out if mask is None else out.masked_fill(mask, 0.0)
+
+    def _over_time(self, hidden_BTD: Tensor) -> Tensor:
+        conv, hidden_BDT = self.conv, hidden_BTD.transpose(1, 2)
+        if hidden_BTD.device.type != "cpu":
+            return conv(hidden_BDT).transpose(1, 2)
+        # In two dimensions PyTorch sees that channels are innermost.
+        return (
+            F.conv2d(
+                hidden_BDT.unsqueeze(2),
+                conv.weight.unsqueeze(2),
+                conv.bias,
+                padding=(0, *conv.padding),
+                dilation=(1, *conv.dilation),
+                groups=conv.groups,
+            )
+            .squeeze(2)
+            .transpose(1, 2)
+        )
 
 
 class MaskedBranchformerLayer(BranchformerEncoderLayer):

@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.downsampling import waveform_downsampler
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 from speechbrain_ee.models.ssl_loading import load_backbone
 from speechbrain_ee.models.ssl_masks import layer_masks
 from speechbrain_ee.models.state import EncoderState

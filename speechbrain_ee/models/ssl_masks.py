@@ -64,7 +64,7 @@ def _added_mask(state: EncoderState, dtype: torch.dtype) -> Tensor | None:
     takes; None without padding, for the kernels that take no mask.
     """
     mask_BT = state.padding_mask_BT
-    if not mask_BT.any():
+    if mask_BT is None or not mask_BT.any():
         return None
     added_BT = torch.zeros_like(mask_BT, dtype=dtype)
     return added_BT.masked_fill(mask_BT, torch.finfo(dtype).min)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_in
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class EncoderState:
     bias_HTT: Tensor | None = None
 
     @property
-    def padding_mask_BT(self) -> Tensor:
-        """True where a frame is padding, shape (B, T)."""
-        return padding_mask(self.lengths_B, self.hidden_BTD.shape[1])
+    def padding_mask_BT(self) -> Tensor | None:
+        """True where a frame is padding, shape (B, T); None without any."""
+        return padding_in(self.lengths_B, self.hidden_BTD.shape[1])
 
     def select(self, keep_B: Tensor) -> "EncoderState":
         """Drop the utterances that have left and trim the time axis.

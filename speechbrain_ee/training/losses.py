@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 LEAST_CONFIDENCE = 0.1  # keeps a loss divided by a confidence bounded
 

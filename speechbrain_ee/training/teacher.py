@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.head_bodies import HEAD_KINDS, head_body
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 from tests.helpers import shaken
 
 KINDS = HEAD_KINDS[1:]

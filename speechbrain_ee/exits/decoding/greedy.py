@@ -7,7 +7,7 @@ Authors
 import torch
 
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 
 def greedy_tokens(output: ExitOutput) -> list[list[int]]:

@@ -26,7 +26,7 @@ from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.ensemble.ensemble import ExitCombination, pool
 from speechbrain_ee.exits.ensemble.ensemble_file import check_pooling
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.models.masking import padding_mask
+from speechbrain_ee.models.padding import padding_mask
 
 # outputs of all exits, target tokens of shape (B, S), their counts (B,)
 Batch = tuple[Sequence[ExitOutput], Tensor, Tensor]
