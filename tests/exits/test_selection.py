@@ -19,7 +19,9 @@ from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.folder.shipped import up_to_layer
 from tests.spoken import spoken, texts
 
 GIVEN = ("plausibility", "unseen_words", "learned", "combination")
@@ -150,6 +152,22 @@ def test_without_entropy_the_combination_does_without():
     selection, scored = Selection.fit(trace, texts())
     assert set(selection.combination.weights) == {"agreement", "plausibility"}
     assert np.isfinite(scored.evidence_NE("combination")).all()
+
+
+def test_a_truncated_selector_looks_less_far_ahead(fitted):
+    """Of the exits that stay it expects what it expected before."""
+    selector, dev = fitted[0].selector, fitted[1]
+    exits = len(selector.exit_layers) - 1
+    short = truncated_selector(selector, exits)
+    whole_NE = selector.scores(dev.evidence)
+    cut = up_to_layer(dev, short.exit_layers[-1])
+    short_NE = short.scores(cut.evidence)
+    assert (short_NE[:, -1] == 0).all()
+    # One exit less to go on to: the best gain per layer is no larger.
+    earlier_NE = whole_NE[:, : exits - 1]
+    assert (short_NE[:, :-1] >= earlier_NE - 1e-9).all()
+    assert np.isclose(short_NE[:, :-1], earlier_NE).any()
+    assert (short_NE[:, :-1] > earlier_NE + 0.01).any()
 
 
 def test_few_utterances_are_refused():

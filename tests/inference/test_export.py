@@ -14,6 +14,10 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import (
+    CalibrationSummary,
+    ExitPolicy,
+)
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
@@ -22,7 +26,7 @@ from speechbrain_ee.inference.folder.from_training import (
     run_folder,
 )
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.folder.shipped import up_to_layer
+from speechbrain_ee.inference.folder.shipped import default_of, up_to_layer
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.inference.runs import (
     Bomb,
@@ -195,3 +199,22 @@ def test_other_models_need_trust_and_are_not_written(tmp_path, caplog):
     assert same(log_probs(folder.model), log_probs(run.model))
     with pytest.raises(InputError, match="cannot be exported"):
         export_command.write_model_folder(tmp_path / "out", folder)
+
+
+def test_the_default_climbs_fewest_layers():
+    """Of the cheap criteria by Learn then Test; of others the first."""
+    points = {"entropy": 5.0, "plausibility": 3.0, "learned": 1.0}
+    policies = {}
+    for name, layer in points.items():
+        summary = CalibrationSummary(
+            "m", "ctc_greedy", ("dev",), 50, 99, 9.0, 9.0, avg_layer=layer
+        )
+        for method in ("naive", "ltt"):
+            policies[f"{name}.{method}"] = ExitPolicy(
+                name, (1, 2), 0.5, "wer=+5%", method, calibration=summary
+            )
+    assert default_of(policies) == "plausibility.ltt"
+    policies.pop("plausibility.ltt")
+    assert default_of(policies) == "entropy.ltt"
+    assert default_of({"b.naive": None, "a.naive": None}) == "b.naive"
+    assert default_of({}) is None

@@ -24,6 +24,7 @@ from speechbrain_ee.data.pieces import pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.inference.onnx.export import export_onnx
@@ -36,8 +37,10 @@ from tests.inference.runs import write_tokenizer
 
 SHIPPED = {
     "half": ExitPolicy("entropy", EXITS, -0.2, "wer=+5%", "naive"),
+    "spelling": ExitPolicy("plausibility", EXITS, -3.0, "wer=+5%", "naive"),
     "learned": ExitPolicy("learned", EXITS, 0.0, "wer=+5%", "naive"),
 }
+TEXTS = ["abc cab", "bad dab", "acid"]
 WITHOUT_TORCH = """
 import sys
 for name in ("torch", "torchaudio", "speechbrain", "scipy", "onnx"):
@@ -47,7 +50,7 @@ from speechbrain_ee.inference.onnx.host import OnnxRecogniser
 rng = np.random.default_rng(0)
 waves = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
 host = OnnxRecogniser(sys.argv[1])
-for policy in (None, 2, "last", "half"):
+for policy in (None, 2, "last", "half", "spelling"):
     print([(one.exit, one.text) for one in host.transcribe(waves, policy)])
 assert not any(name == "torch" or name.startswith("torch.")
                for name, module in sys.modules.items() if module is not None)
@@ -62,8 +65,10 @@ def made(request, tmp_path_factory):
     tokenizer = SentencePieceProcessor(
         model_file=str(write_tokenizer(graphs / "letters.model"))
     )
+    selector = SimpleNamespace(language_model=CharNgram.train(TEXTS))
     folder = SimpleNamespace(
         model=model,
+        selector=selector,
         name="tiny",
         sample_rate=SAMPLE_RATE,
         tokenizer=tokenizer,
@@ -79,7 +84,7 @@ def made(request, tmp_path_factory):
         graphs=graphs,
         runner=runner,
         host=OnnxRecogniser(graphs),
-        policies=Policies(model.exit_layers, SHIPPED),
+        policies=Policies(model.exit_layers, SHIPPED, selector=selector),
     )
 
 
@@ -92,7 +97,13 @@ def middling(made, criterion: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "criterion", ("entropy", "max_prob", "margin_nonblank", "entropy_nonblank")
+    "criterion",
+    (
+        "entropy",
+        "max_prob",
+        "margin_nonblank",
+        "entropy_nonblank",
+    ),
 )
 def test_decisions_are_those_of_the_live_runner(made, criterion):
     policy = ThresholdPolicy(criterion, middling(made, criterion), len(EXITS))
@@ -107,6 +118,8 @@ def test_decisions_are_those_of_the_live_runner(made, criterion):
         ThresholdPolicy("agreement", -0.5, len(EXITS)),
         ThresholdPolicy("patience_transcript:patience=1", -0.3, len(EXITS)),
         ThresholdPolicy("max_prob", (np.inf, 0.0, np.inf), len(EXITS)),
+        ThresholdPolicy("unseen_words", -0.9, len(EXITS)),
+        ThresholdPolicy("plausibility", -4.0, len(EXITS)),
         ExitPolicy("entropy", (EXITS[1], EXITS[3]), -0.5, "x", "naive"),
     ),
     ids=str,
@@ -174,7 +187,7 @@ def test_policies_by_name_and_by_file(made, tmp_path):
         with pytest.raises(InputError, match="policy"):
             host.resolve(wrong)
     # What graphs cannot follow is not shipped with them.
-    assert set(host.policies) == {"half"}
+    assert set(host.policies) == {"half", "spelling"}
 
 
 def test_graphs_that_are_not_there(made, tmp_path):
@@ -195,7 +208,7 @@ def test_it_runs_without_torch(made):
     audio = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
     heard = [
         made.host.transcribe(audio, policy)
-        for policy in (None, 2, "last", "half")
+        for policy in (None, 2, "last", "half", "spelling")
     ]
     lines = [str([(one.exit, one.text) for one in row]) for row in heard]
     assert done.stdout.splitlines() == lines

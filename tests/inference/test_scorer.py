@@ -14,6 +14,7 @@ from speechbrain_ee.exits.criteria import (
     get_measure,
     measure_names,
 )
+from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
@@ -187,6 +188,33 @@ def test_a_direct_score_is_the_criterions(model, name, lengths):
         )
         direct_B = scorer.direct(ExitView(output))
         assert np.array_equal(direct_B, scorer.score(evidence))
+
+
+@pytest.mark.parametrize("name", ["plausibility", "unseen_words"])
+def test_a_score_of_the_text_alone_is_direct(model, learned, name):
+    """No earlier exit is read for it, and no measure taken."""
+    selector = learned[0].selector
+    scorer = LiveScorer(name, EXITS, selector)
+    assert scorer.is_direct and not scorer.remembers and not scorer.measures
+    texts = ["seven two", "xqz vvk", ""]
+    evidence = Evidence(
+        np.array(EXITS[:1]),
+        ["a", "b", "c"],
+        {
+            key: value_B[:, None]
+            for key, value_B in measure_texts(
+                texts, selector.language_model
+            ).items()
+        },
+    )
+    wanted_B = get_criterion(name).scores(evidence)[:, 0]
+    with torch.no_grad():
+        output = model(*padded(waves((5000, 4000, 3000))))[0]
+    assert np.array_equal(scorer.direct(ExitView(output), texts), wanted_B)
+    policy = LivePolicy.of(
+        ThresholdPolicy(name, (np.inf, 9.0, 9.0)), EXITS, selector
+    )
+    assert policy.reads == (False, True, True, True)
 
 
 def test_other_rules_are_not_direct(learned):

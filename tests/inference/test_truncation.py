@@ -63,7 +63,8 @@ def test_truncated_policies_are_calibrated_again(run_of, exported, tmp_path):
     command(exported("digits"), "--out", tmp_path / "k", "--exit", 3)
     small = read_model_folder(tmp_path / "k")
     assert sorted(small.policies) == ["entropy.ltt", "entropy.naive"]
-    assert small.selector is None and small.combination is None
+    assert small.selector.exit_layers == (1, 2, 3)
+    assert small.combination is None
     dev = run_of("digits").dev
     cut = Trace(
         up_to_layer(dev, 3).header,

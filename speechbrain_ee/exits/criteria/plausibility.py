@@ -27,11 +27,12 @@ logger = logging.getLogger(__name__)
 # letters has about -5; nothing is counted below, and the empty transcript,
 # which says nothing, is put here.
 FLOOR = -20.0
+OF_TEXT = ("plausibility", "unseen_words")
 _FOREIGN = 0.9
 
 
 def measure_texts(
-    hyps: Sequence[str], model: CharNgram
+    hyps: Sequence[str], model: CharNgram, names: Sequence[str] = OF_TEXT
 ) -> dict[str, NDArray[np.float64]]:
     """Measure some transcripts.
 
@@ -41,6 +42,8 @@ def measure_texts(
         The transcripts.
     model : CharNgram
         Of the training transcripts.
+    names : sequence of str
+        Which of the two measurements.
 
     Returns
     -------
@@ -55,13 +58,13 @@ def measure_texts(
     >>> measured["plausibility"].round(1).tolist(), measured["unseen_words"]
     ([-0.5, -1.9, -20.0], array([0., 1., 1.]))
     """
-    # Exits agree more often than not: each distinct text is read once.
-    known = {
-        text: (_plausibility(text, model), model.unseen_words(text))
-        for text in set(hyps)
-    }
-    table_B2 = np.array([known[text] for text in hyps]).reshape(-1, 2)
-    return {"plausibility": table_B2[:, 0], "unseen_words": table_B2[:, 1]}
+    found = {}
+    for name in names:
+        measure = _MEASURES[name]
+        # Exits agree more often than not: each distinct text is read once.
+        known = {text: measure(text, model) for text in set(hyps)}
+        found[name] = np.array([known[text] for text in hyps], dtype=float)
+    return found
 
 
 def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
@@ -147,3 +150,10 @@ def unseen_words(evidence: Evidence) -> NDArray[np.floating]:
 
 def _plausibility(text: str, model: CharNgram) -> float:
     return max(model.per_char(text), FLOOR) if text.strip() else FLOOR
+
+
+def _unseen_words(text: str, model: CharNgram) -> float:
+    return model.unseen_words(text)
+
+
+_MEASURES = {"plausibility": _plausibility, "unseen_words": _unseen_words}

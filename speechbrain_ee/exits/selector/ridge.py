@@ -7,7 +7,7 @@ Authors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,25 @@ class Ridge:
     weights_PQ: NDArray[np.float64]
     bias_Q: NDArray[np.float64]
     shares_P: NDArray[np.float64]
+
+    def first(self, targets: int) -> "Ridge":
+        """The same for the first targets alone.
+
+        Arguments
+        ---------
+        targets : int
+            How many.
+
+        Returns
+        -------
+        Ridge
+            Its ``shares_P`` are those of all targets.
+        """
+        return replace(
+            self,
+            weights_PQ=self.weights_PQ[:, :targets],
+            bias_Q=self.bias_Q[:targets],
+        )
 
     @classmethod
     def fit(

@@ -25,6 +25,7 @@ from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     write_model_folder,
 )
+from speechbrain_ee.inference.folder.parts import OF_SELECTOR
 from speechbrain_ee.inference.folder.shipped import (
     default_of,
     shipped_policies,
@@ -124,7 +125,11 @@ def run_folder(
         policies = shipped_policies(trace, run.value("exit_budget", None))
         calibration = without_transcripts(trace)
     if selector is None:
-        policies = {k: p for k, p in policies.items() if "learned" not in k}
+        policies = {
+            name: policy
+            for name, policy in policies.items()
+            if policy.criterion not in OF_SELECTOR
+        }
     folder = ModelFolder(
         path=run.folder,
         name=run.value("system_name"),

@@ -11,12 +11,14 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.inference.folder.config import CONFIG_FILE, FolderConfig
 from speechbrain_ee.models.model import EarlyExitModel
 
 POLICY_FOLDER = "policies"
 SELECTOR_FILE = "selector.json.gz"
+OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
 _WAY_OUT = (
     "write the folder again with `python -m speechbrain_ee export`, or fetch "
     "it again"
@@ -56,9 +58,9 @@ def read_policies(
     for file in sorted((path / POLICY_FOLDER).glob("*.yaml")):
         policy = read_policy(file)
         check_layers(file, policy.exit_layers, model)
-        if policy.criterion == "learned" and selector is None:
+        if policy.criterion in OF_SELECTOR and selector is None:
             raise InputError(
-                f"{file}, key criterion: learned, but {path} has no "
+                f"{file}, key criterion: {policy.criterion}, but {path} has no "
                 f"{SELECTOR_FILE} to give its scores; {_WAY_OUT}."
             )
         found[file.stem] = policy

@@ -7,6 +7,7 @@ Authors
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.records import UtteranceRecord
+from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.model_folder import (
     POLICY_SELECTOR,
@@ -23,11 +26,11 @@ from speechbrain_ee.inference.folder.model_folder import (
 
 logger = logging.getLogger(__name__)
 
-# Entropy costs a thousandth of a layer; the learned selector saves more.
-CRITERIA = ("entropy", "learned")
+# These take microseconds; the learned selector reads every word.
+CHEAP = ("entropy", *OF_TEXT)
+CRITERIA = (*CHEAP, "learned")
+# On every corpus at hand a naive policy broke its budget on a test set.
 METHODS = ("naive", "ltt")
-# On every corpus at hand the naive policy broke its budget on a test set.
-DEFAULT = "entropy.ltt"
 # They look at later exits, or read with what belongs to the selector.
 _OF_SELECTOR = ("learned", "combination")
 
@@ -80,9 +83,18 @@ def default_of(policies: Mapping[str, ExitPolicy]) -> str | None:
     Returns
     -------
     str, optional
-        The cheap one if it is there, else the first.
+        Of those by Learn then Test on a cheap criterion, the one that climbed
+        fewest layers on the development set; else the first.
     """
-    return DEFAULT if DEFAULT in policies else next(iter(policies), None)
+    known = [f"{name}.ltt" for name in CHEAP if f"{name}.ltt" in policies]
+    if not known:
+        return next(iter(policies), None)
+    return min(known, key=lambda name: _layers(policies[name]))
+
+
+def _layers(policy: ExitPolicy) -> float:
+    point = policy.calibration
+    return math.inf if point is None else point.avg_layer
 
 
 def without_transcripts(trace: Trace) -> Trace:
@@ -169,8 +181,8 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
     Its outputs are those of the whole model at these exits, bit by bit.
     Budgets that speak of the last exit now speak of another one: policies are
     calibrated again, on the development set of the folder, for the same
-    budgets. Those of a learned selector are left out: it predicts what later
-    exits bring, and must be learned again.
+    budgets. Those of the learned selector are left out: its scores of the
+    development set take the transcripts, which no folder holds.
 
     Arguments
     ---------
@@ -192,7 +204,9 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
     model = folder.model.truncated(exits)
     if exits == len(folder.exit_layers):
         return folder
-    trace, policies = folder.calibration, {}
+    trace, policies, selector = folder.calibration, {}, folder.selector
+    if selector is not None:
+        selector = truncated_selector(selector, exits) if exits > 1 else None
     if trace is not None:
         trace = up_to_layer(trace, model.exit_layers[-1])
     if trace is not None:
@@ -206,7 +220,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
         architecture=folder.architecture.truncated(exits),
         policies=policies,
         default_policy=default_of(policies),
-        selector=None,
+        selector=selector,
         combination=None,
         calibration=trace,
         facts={

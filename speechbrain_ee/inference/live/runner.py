@@ -169,20 +169,18 @@ class LiveRunner:
         if place == len(policy.exits) - 1 or scorer is None:
             return np.ones(rows, dtype=bool), output
         passed.scored += 1
+        texts = None
+        if scorer.reads_transcripts:
+            texts = [self.decode(tokens) for tokens in greedy_tokens(output)]
         if scorer.is_direct:
-            if policy.decides[place]:
-                passed.score_B = scorer.direct(ExitView(output))
-                return policy.rule.stop(place + 1, passed.score_B), output
-            return np.zeros(rows, dtype=bool), output
+            passed.score_B = scorer.direct(ExitView(output), texts)
+            return policy.rule.stop(place + 1, passed.score_B), output
         if scorer.decodes:
             passed.nbest = self.decoding(exit, output)
             passed.charge(self._search_macs(exit, output, passed.nbest))
         view = ExitView(output, passed.views, passed.nbest)
         if scorer.looks_back:
             passed.views.append(view)
-        texts = None
-        if scorer.reads_transcripts:
-            texts = [self.decode(tokens) for tokens in greedy_tokens(output)]
         passed.gathered.add(scorer.measure(view, texts), texts)
         if not policy.decides[place]:
             return np.zeros(rows, dtype=bool), output

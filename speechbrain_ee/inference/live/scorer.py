@@ -21,7 +21,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
 from speechbrain_ee.exits.criteria.criterion import Measure
 from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.plausibility import measure_texts
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT, measure_texts
 from speechbrain_ee.exits.criteria.registry import get_measure
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.criteria.zscores import ZScores
@@ -29,7 +29,6 @@ from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.words import WordReader
 
-OF_TEXT = ("plausibility", "unseen_words")
 TRANSCRIPTS = "transcripts"
 
 
@@ -70,6 +69,7 @@ class LiveScorer:
         )
         self.of_text = tuple(name for name in OF_TEXT if name in names)
         self.reads_transcripts = bool(self.of_text) or TRANSCRIPTS in names
+        self.reads_earlier_texts = TRANSCRIPTS in names
         self.language_model = self._language_model() if self.of_text else None
         self.reader = self._reader()
         self._sign = None if self.remembers else self._direction()
@@ -89,7 +89,7 @@ class LiveScorer:
         """Whether a score depends on the exits before."""
         name = self.criterion.name
         return (
-            self.reads_transcripts
+            self.reads_earlier_texts
             or self.looks_back
             or self.criterion.needs != (name,)
             or name in ("learned", "combination")
@@ -104,20 +104,25 @@ class LiveScorer:
         """Whether the score is a measure of the exit alone, or minus it."""
         return self._sign is not None
 
-    def direct(self, view: ExitView) -> NDArray[np.float64]:
+    def direct(
+        self, view: ExitView, texts: Sequence[str] | None = None
+    ) -> NDArray[np.float64]:
         """As :meth:`measure` and :meth:`score`, where :attr:`is_direct`.
 
         Arguments
         ---------
         view : ExitView
             The batch at the exit.
+        texts : sequence of B str, optional
+            As for :meth:`measure`.
 
         Returns
         -------
         array of shape (B,)
             Higher = more ready to stop.
         """
-        score_B = self._sign * _numbers(self.measures[0].function(view))
+        (value_B,) = self.measure(view, texts).values()
+        score_B = self._sign * value_B
         return np.where(np.isnan(score_B), -np.inf, score_B)
 
     def measure(
@@ -145,8 +150,9 @@ class LiveScorer:
             for measure in self.measures
         }
         if self.of_text:
-            found = measure_texts(list(texts or ()), self.language_model)
-            values |= {name: found[name] for name in self.of_text}
+            values |= measure_texts(
+                texts or (), self.language_model, self.of_text
+            )
         return values
 
     def score(self, evidence: Evidence) -> NDArray[np.float64]:
@@ -198,7 +204,8 @@ class LiveScorer:
 
     def _direction(self) -> float | None:
         """Which way the one measure points; None if there is another rule."""
-        if len(self.measures) != 1 or self.measures[0].decodes:
+        sources = len(self.measures) + len(self.of_text)
+        if sources != 1 or self.decodes:
             return None
         name, layers = self.criterion.name, self.layers_E[:1]
         tried = np.array([[-2.0], [0.5], [3.0]])

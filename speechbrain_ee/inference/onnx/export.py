@@ -12,7 +12,7 @@ Authors
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,11 @@ from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.ngram_file import write_ngram
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.inference.folder.shipped import default_of
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.graphs import (
     POSITIONS,
@@ -34,6 +37,7 @@ from speechbrain_ee.inference.onnx.graphs import (
 )
 from speechbrain_ee.inference.onnx.int8 import quantise
 from speechbrain_ee.inference.onnx.manifest import (
+    LANGUAGE_MODEL_FILE,
     Manifest,
     segment_file,
     start_file,
@@ -93,7 +97,10 @@ def export_onnx(
         load(package, PURPOSE)
     target = Path(target)
     model = folder.model
-    policies = _followed(folder.policies)
+    selector = folder.selector
+    spelling = None if selector is None else selector.language_model
+    given = MEASURES if spelling is None else (*MEASURES, *OF_TEXT)
+    policies = _followed(folder.policies, given)
     if folder.decoding != GREEDY and policies:
         logger.warning(
             "%s is decoded by %s, graphs by %s: its policies, which were "
@@ -112,12 +119,14 @@ def export_onnx(
             model,
             folder.name,
             folder.sample_rate,
-            default if default in policies else None,
+            default if default in policies else default_of(policies),
             ("fp32", "int8") if int8 else ("fp32",),
         ),
     )
     with whole_file(target / "tokenizer.model") as stream:
         stream.write(folder.tokenizer.serialized_model_proto())
+    if spelling is not None:
+        write_ngram(target / LANGUAGE_MODEL_FILE, spelling)
     for name, policy in policies.items():
         write_policy(target / "policies" / f"{name}.yaml", policy)
     return target
@@ -237,9 +246,11 @@ def _segment(
     return trace(SegmentGraph(model, exit, measures), state, inputs, outputs)
 
 
-def _followed(policies: Mapping[str, ExitPolicy]) -> dict[str, ExitPolicy]:
-    """Those that graphs give the evidence for."""
-    given = {*MEASURES, _TRANSCRIPTS}
+def _followed(
+    policies: Mapping[str, ExitPolicy], evidence: Sequence[str]
+) -> dict[str, ExitPolicy]:
+    """Those that there is evidence for."""
+    given = {*evidence, _TRANSCRIPTS}
     kept = {
         name: policy
         for name, policy in policies.items()
@@ -252,7 +263,7 @@ def _followed(policies: Mapping[str, ExitPolicy]) -> dict[str, ExitPolicy]:
             "export: the policies %s need more than the graphs give and are "
             "left out; thresholds on %s and on transcripts stay.",
             ", ".join(left_out),
-            ", ".join(MEASURES),
+            ", ".join(evidence),
         )
     return kept
 

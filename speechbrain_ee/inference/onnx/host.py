@@ -23,9 +23,11 @@ from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.criteria.ngram_file import read_ngram
 from speechbrain_ee.inference.live.hypothesis import Hypothesis
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.manifest import (
+    LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     read_manifest,
     segment_file,
@@ -87,6 +89,10 @@ class OnnxRecogniser:
             path.stem: read_policy(path)
             for path in sorted(self.folder.glob("policies/*.yaml"))
         }
+        spelling = self.folder / LANGUAGE_MODEL_FILE
+        self.language_model = (
+            read_ngram(spelling) if spelling.exists() else None
+        )
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True
@@ -115,7 +121,7 @@ class OnnxRecogniser:
         InputError
             If it is none of these, or reads what the graphs do not give.
         """
-        return resolve(given, self.manifest, self.policies)
+        return resolve(given, self.manifest, self.policies, self.language_model)
 
     def transcribe(
         self, waves: Sequence[NDArray[np.floating]], policy: Any = None
@@ -175,7 +181,8 @@ class OnnxRecogniser:
         state = {"hidden": hidden, "lengths": lengths_B}
         if positions:
             state["positions"] = positions[0]
-        known = HostEvidence(policy, np.arange(len(samples_B)))
+        rows_B = np.arange(len(samples_B))
+        known = HostEvidence(policy, rows_B, self.language_model)
         found: dict[int, Hypothesis] = {}
         depth = 0
         for place, exit in enumerate(policy.exits):

@@ -17,6 +17,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.trace_io import whole_file
 
 MANIFEST_FILE = "onnx.json"
+LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
 SCHEMA = "early-exit-onnx/1"
 PRECISIONS = ("fp32", "int8")
 POSITION_KINDS = ("relative", "rotary", "none")

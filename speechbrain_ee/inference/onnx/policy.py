@@ -22,6 +22,8 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.criterion import Criterion
+from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT, measure_texts
 from speechbrain_ee.exits.policy import (
     ThresholdPolicy,
     check_exit,
@@ -72,7 +74,7 @@ class HostPolicy:
 
     @classmethod
     def thresholds(
-        cls, policy: Any, exit_layers: Sequence[int], measures: Sequence[str]
+        cls, policy: Any, exit_layers: Sequence[int], evidence: Sequence[str]
     ) -> "HostPolicy":
         """Thresholds on a criterion.
 
@@ -82,8 +84,8 @@ class HostPolicy:
             What was calibrated, or thresholds alone.
         exit_layers : sequence of int
             Layers of the model's exits.
-        measures : sequence of str
-            Evidence that the graphs put out.
+        evidence : sequence of str
+            What there is beside transcripts.
 
         Returns
         -------
@@ -96,12 +98,12 @@ class HostPolicy:
         """
         exits, layers, rule = rule_for(policy, exit_layers, "these graphs have")
         missing = {*get_criterion(policy.criterion).needs}
-        missing -= {*measures, TRANSCRIPTS}
+        missing -= {*evidence, TRANSCRIPTS}
         if missing:
             raise InputError(
                 f"policy: {policy.criterion} reads {', '.join(sorted(missing))}"
-                f", which the graphs do not put out; they give "
-                f"{', '.join(measures)} and transcripts."
+                f", which is not known here; there are "
+                f"{', '.join(evidence)} and transcripts."
             )
         return cls(exits, layers, rule)
 
@@ -117,6 +119,7 @@ class HostEvidence:
 
     policy: HostPolicy
     rows: NDArray[np.int64]  # of the original batch
+    language_model: CharNgram | None = None
     reads: list[int] = field(default_factory=list)  # exits whose heads ran
     gathered: Gathered = field(default_factory=Gathered)
 
@@ -124,15 +127,18 @@ class HostEvidence:
         found = self.policy.criterion
         needs = () if found is None else found.needs
         self.criterion = found
-        self.measures = tuple(name for name in needs if name != TRANSCRIPTS)
-        self.reads_texts = TRANSCRIPTS in needs
+        self.of_text = tuple(name for name in needs if name in OF_TEXT)
+        other = (*self.of_text, TRANSCRIPTS)
+        self.measures = tuple(name for name in needs if name not in other)
+        self.keeps_texts = TRANSCRIPTS in needs
+        self.reads_texts = self.keeps_texts or bool(self.of_text)
 
     def looks(self, place: int) -> bool:
         """Whether an exit's head is read, by its place in the policy."""
         rule = self.policy.rule
         if place == len(self.policy.exits) - 1 or rule is None:
             return True
-        remembers = self.reads_texts or self.measures != (rule.criterion,)
+        remembers = self.criterion.needs != (rule.criterion,)
         return remembers or rule.at(place + 1) != np.inf
 
     def score(self) -> NDArray[np.float64]:
@@ -148,7 +154,9 @@ class HostEvidence:
     ) -> None:
         """Note what an exit has shown."""
         read = {name: values[name] for name in self.measures}
-        self.gathered.add(read, texts if self.reads_texts else None)
+        if self.of_text:
+            read |= measure_texts(texts, self.language_model, self.of_text)
+        self.gathered.add(read, texts if self.keeps_texts else None)
 
     def select(self, keep: NDArray[np.int64]) -> None:
         """Forget the utterances that have left."""
@@ -157,7 +165,10 @@ class HostEvidence:
 
 
 def resolve(
-    given: Any, manifest: Manifest, policies: Mapping[str, ExitPolicy]
+    given: Any,
+    manifest: Manifest,
+    policies: Mapping[str, ExitPolicy],
+    language_model: CharNgram | None = None,
 ) -> HostPolicy:
     """What to follow.
 
@@ -169,6 +180,8 @@ def resolve(
         Of the graphs.
     policies : mapping of str to ExitPolicy
         Those of the folder, by name.
+    language_model : CharNgram, optional
+        What ``plausibility`` and ``unseen_words`` are read with.
 
     Returns
     -------
@@ -180,6 +193,9 @@ def resolve(
         If it is none of these, or reads what the graphs do not give.
     """
     layers = manifest.exit_layers
+    evidence = manifest.measures
+    if language_model is not None:
+        evidence = (*evidence, *OF_TEXT)
     if given is None:
         given = manifest.default_policy or LAST
     if isinstance(given, HostPolicy):
@@ -188,10 +204,10 @@ def resolve(
         rule = given.rule
         if rule is None:
             return HostPolicy.fixed(given.exits[-1], layers)
-        known = HostPolicy.thresholds(rule, layers, manifest.measures)
+        known = HostPolicy.thresholds(rule, layers, evidence)
         return HostPolicy(tuple(given.exits), tuple(given.layers), known.rule)
     if hasattr(given, "threshold"):
-        return HostPolicy.thresholds(given, layers, manifest.measures)
+        return HostPolicy.thresholds(given, layers, evidence)
     text = str(getattr(given, "exit", given)).strip()
     if text == LAST or text.isdecimal():
         exit = len(layers) if text == LAST else int(text)
@@ -204,4 +220,4 @@ def resolve(
             f"{len(layers)}), or last."
         )
     policy = policies.get(text) or read_policy(text)
-    return HostPolicy.thresholds(policy, layers, manifest.measures)
+    return HostPolicy.thresholds(policy, layers, evidence)
