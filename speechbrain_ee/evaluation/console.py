@@ -102,7 +102,7 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
     Example
     -------
     >>> print(aligned([["exit", "WER: clean", "other"], ["1", "2.50", "7"]]))
-           WER
+              WER
     exit  clean  other
     ----  -----  -----
     1      2.50      7

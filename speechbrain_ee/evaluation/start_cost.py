@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+from functools import cached_property
 from typing import Protocol
 
 from speechbrain.nnet.CNN import Conv2d
@@ -117,15 +118,27 @@ class LogMelStart:
             Encoder frames after subsampling.
         """
         macs = 0
+        for stride, per_frame in self._convolutions:
+            frames = -(-frames // stride)
+            macs += frames * per_frame
+        return macs + frames * self._projection, frames
+
+    @cached_property
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """Of each, its stride over time and the MACs of a frame it gives."""
+        found = []
         mels = self.encoder.features.compute_features.compute_fbanks.n_mels
         for block in self.encoder.front_end.blocks.children():
             for layer in block.convs.children():
                 if isinstance(layer, Conv2d):
-                    frames = -(-frames // layer.stride[0])
                     mels = -(-mels // layer.stride[1])
-                    macs += frames * mels * layer.conv.weight.numel()
-        macs += frames * weights(self.encoder.input_projection)
-        return macs, frames
+                    macs = mels * layer.conv.weight.numel()
+                    found.append((layer.stride[0], macs))
+        return found
+
+    @cached_property
+    def _projection(self) -> int:
+        return weights(self.encoder.input_projection)
 
 
 class SSLStart:
