@@ -213,6 +213,19 @@ def tone_dataset(
     return DynamicItemDataset(rows, output_keys=["id", "sig", "wrd", "tokens"])
 
 
+def repeated(data: DynamicItemDataset, times: int) -> DynamicItemDataset:
+    """Every utterance several times: an epoch with so many more steps.
+
+    Validation and a checkpoint cost a tiny model more than its steps do.
+    """
+    rows = {
+        f"{name}-{n}": row
+        for n in range(times)
+        for name, row in data.data.items()
+    }
+    return DynamicItemDataset(rows, output_keys=["id", "sig", "wrd", "tokens"])
+
+
 class ToneTokenizer:
     """One word per token, with the interface of SpeechBrain's wrapper."""
 

@@ -6,13 +6,18 @@ Authors
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding import NBest, greedy_tokens
+from speechbrain_ee.exits.records import (
+    ExitRecord,
+    UtteranceRecord,
+    utterance_row,
+)
 from speechbrain_ee.exits.scoring import word_errors
-from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
 from speechbrain_ee.models.heads import ExitOutput
 
 
@@ -74,6 +79,7 @@ class TraceRecorder:
         self.by_decoding: dict[str, list[UtteranceRecord]] = {
             name: [] for name in self.decoders
         }
+        self.batch_sizes: list[int] = []
         self.cut: dict[str, int] = dict.fromkeys(self.decoders, 0)
 
     @property
@@ -117,6 +123,43 @@ class TraceRecorder:
                 batch.cells.setdefault(name, []).append(cells)
         for name, records in self.by_decoding.items():
             records += self._records(batch, name)
+        self.batch_sizes.append(len(batch.rows))
+
+    def plain_batches(self) -> list[dict[str, list[dict[str, Any]]]]:
+        """What was recorded, as values that JSON can hold.
+
+        Returns
+        -------
+        list of dict
+            One entry per batch: the rows of its utterances, by decoding.
+        """
+        ends = list(accumulate(self.batch_sizes))
+        return [
+            {
+                name: [utterance_row(each) for each in records[start:end]]
+                for name, records in self.by_decoding.items()
+            }
+            for start, end in zip([0, *ends], ends)
+        ]
+
+    def replace(
+        self, batches: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]
+    ) -> None:
+        """Put other batches in place of what was recorded.
+
+        Arguments
+        ---------
+        batches : sequence of dict
+            As :meth:`plain_batches` returns them, here or elsewhere.
+        """
+        for name in self.by_decoding:
+            self.by_decoding[name] = [
+                utterance_record(row)
+                for batch in batches
+                for row in batch[name]
+            ]
+        main = next(iter(self.by_decoding))
+        self.batch_sizes = [len(batch[main]) for batch in batches]
 
     def _decode(
         self,
@@ -165,6 +208,8 @@ class TraceRecorder:
 
 @dataclass
 class _Batch:
+    """What was measured of one batch, by decoding, exit and row."""
+
     ids: Sequence[str]
     refs: Sequence[str]
     samples: Sequence[int]
@@ -189,3 +234,19 @@ def _cells(
         {"layer": layer, "hyp": hyp, "evidence": values}
         for hyp, values in zip(greedy, evidence, strict=True)
     ]
+
+
+def utterance_record(row: Mapping[str, Any]) -> UtteranceRecord:
+    """An utterance from what ``utterance_row`` made of it.
+
+    Arguments
+    ---------
+    row : mapping
+        Plain values; they are not checked.
+
+    Returns
+    -------
+    UtteranceRecord
+    """
+    exits = tuple(ExitRecord(**each) for each in row["exits"])
+    return UtteranceRecord(**{**row, "exits": exits})

@@ -13,19 +13,20 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from speechbrain_ee.data.pieces import decode
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.training.distributed import SharedWork
 from speechbrain_ee.training.evaluation import ExitEvaluation
 from speechbrain_ee.training.losses import joint_loss
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
     ExitErrorRates,
     ExitLosses,
+    forget_later_epochs,
     selection_wer,
 )
 from speechbrain_ee.training.optimisers import FineTuning
@@ -35,7 +36,7 @@ from speechbrain_ee.training.seeding import seed_step
 logger = logging.getLogger(__name__)
 
 
-class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
+class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     """What all multi-exit systems share; subclasses say what an exit learns.
 
     ``modules`` holds one entry, ``model``, which returns all exits from one
@@ -83,7 +84,10 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         }
         if self.checkpointer is not None:
             for head, means in self.exit_loss_means.items():
-                self.checkpointer.add_recoverable(f"{head}_losses", means)
+                # optional: only the log's means of one epoch depend on it
+                self.checkpointer.add_recoverable(
+                    f"{head}_losses", means, optional_load=True
+                )
 
     @property
     def decoded_exits(self) -> tuple[int, ...]:
@@ -137,7 +141,12 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         exits = self.active_exits
         if stage == sb.Stage.TEST:
             exits = self.decoded_exits[-1]
-        return self.modules.model(wavs, wav_lens, tokens_BS, exits)
+        # DDP's wrapper exchanges buffers, also where batches are no longer
+        # as many in every process.
+        model = self._unwrapped_model()
+        if stage == sb.Stage.TRAIN:
+            model = self.modules.model
+        return model(wavs, wav_lens, tokens_BS, exits)
 
     def compute_objectives(
         self, outputs: Any, batch: Any, stage: sb.Stage
@@ -161,9 +170,14 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         # A test may stop below the exits that were trained, or go beyond.
         trained = outputs[: self.active_exits]
         losses = self.exit_losses(trained, batch)
+        weights = {h: w[: len(trained)] for h, w in self.loss_weights.items()}
+        joint = [joint_loss(losses[h], weights[h]) for h in losses]
+        loss = torch.stack(joint).sum()
+        if stage == sb.Stage.TRAIN:
+            rows = len(outputs[0].lengths_B)
+            loss, losses = self.over_processes(loss, losses, rows)
         if stage != sb.Stage.TEST:
-            for head, losses_E in losses.items():
-                self.exit_loss_means[head].append(losses_E)
+            self.note_losses(loss, losses, stage)
         if stage == sb.Stage.VALID:
             hyps = [
                 [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -175,9 +189,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
             self.recorder.append(
                 batch.id, batch.wrd, samples.int().tolist(), outputs
             )
-        weights = {h: w[: len(trained)] for h, w in self.loss_weights.items()}
-        joint = [joint_loss(losses[h], weights[h]) for h in losses]
-        return torch.stack(joint).sum()
+        return loss
 
     def targets(self, batch: Any, rows: int) -> tuple[Tensor, Tensor]:
         """Tokens to learn, repeated as the augmentation has the audio.
@@ -207,48 +219,21 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         """Token indices to text."""
         return decode(self.tokenizer.sp, tokens)
 
-    def fit(
-        self, epoch_counter: Any, train_set: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """As SpeechBrain's, with a batch sampler that is told the epoch.
-
-        Without that, dynamic batches are the same in every epoch of a
-        single-process run, and differ after a resume.
-        """
-        options = kwargs.get("train_loader_kwargs", {})
-        if not isinstance(train_set, DataLoader):
-            train_set = self.make_dataloader(
-                train_set, stage=sb.Stage.TRAIN, **options
-            )
-        if self.train_sampler is None:
-            self.train_sampler = train_set.batch_sampler
-        steps = len(train_set) // self.grad_accumulation_factor
-        self.set_total_steps(steps, epoch_counter.limit)
-        super().fit(epoch_counter, train_set, *args, **kwargs)
-
     def on_fit_start(self) -> None:
         """Resume, or say which key does not fit the checkpoint."""
         try:
             super().on_fit_start()
         except (RuntimeError, ValueError) as error:
             self._explain_mismatch(error)
+        if self.checkpointer is not None and if_main_process():
+            epoch = self.hparams.epoch_counter.current
+            forget_later_epochs(self.hparams.train_logger, epoch)
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
         """Seed the step by its place in the run, and set its learning rate."""
         epoch = self.hparams.epoch_counter.current
         seed_step(self.hparams.seed, epoch, self.step)
         self.start_step(should_step)
-
-    def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Name the place of a loss that is not finite, then as SpeechBrain."""
-        if not torch.isfinite(loss):
-            logger.warning(
-                "NON-FINITE LOSS at epoch %d, batch %d. Lower `lr` or "
-                "`max_grad_norm`, or look for broken audio.",
-                self.hparams.epoch_counter.current,
-                self.step,
-            )
-        super().check_loss_isfinite(loss)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Empty the counters."""
@@ -262,6 +247,8 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, sb.Brain):
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """Log the stage; after validation, save a checkpoint."""
+        if stage == sb.Stage.VALID:
+            stage_loss = self.joined_validation(stage_loss)
         stats = {"loss": float(stage_loss)}
         for head, means in self.exit_loss_means.items():
             for layer, loss in zip(self.active_layers, means.mean_E):

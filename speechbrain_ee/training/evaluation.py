@@ -36,6 +36,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
 )
 from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.training.exchange import all_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -154,13 +155,10 @@ class ExitEvaluation:
         except InputError as error:
             # the test sets are worth their tables without it
             logger.warning("Exit selection was not learned: %s", error)
-        self._write_set(name, trace)
-        if self.selection is not None and if_main_process():
-            folder = Path(self.hparams.save_folder)
-            write_selector(folder / SELECTOR_FILE, self.selection.selector)
-            for policy in self.policies:
-                path = folder / f"exit_policy.{policy.method}.yaml"
-                write_policy(path, policy)
+        with all_or_none("writing what was learned of exit selection"):
+            self._write_set(name, trace)
+            if self.selection is not None and if_main_process():
+                self._write_selection(Path(self.hparams.save_folder))
 
     def _calibrated(self, trace: Trace) -> tuple[ExitPolicy, ...]:
         budget = self.hparams.exit_budget
@@ -217,10 +215,8 @@ class ExitEvaluation:
         if self.selection is not None:
             main = self.selection.annotate(main)
         self.decoded[name] = (main, *others)
-        self._write_set(name, main)
-        if if_main_process():
-            for trace in others:
-                write_trace(trace.source, trace.header, trace.records)
+        with all_or_none(f"writing the traces of {name}"):
+            self._write_set(name, main, *others)
         return main
 
     def _decode_set(
@@ -241,9 +237,7 @@ class ExitEvaluation:
             {each: self._decoder(each) for each in decodings},
             self.decoded_exits,
         )
-        self.evaluate(
-            test_set, min_key="WER", test_loader_kwargs=dict(loader_options)
-        )
+        self.evaluate_together(name, test_set, loader_options)
         traces = []
         for decoding, records in self.recorder.by_decoding.items():
             path = self._trace_path(name, decoding, decodings[0])
@@ -289,11 +283,18 @@ class ExitEvaluation:
                 len(self.recorder.records) * len(self.decoded_exits),
             )
 
-    def _write_set(self, name: str, trace: Trace) -> None:
+    def _write_set(self, name: str, *traces: Trace) -> None:
         if if_main_process():
-            write_trace(trace.source, trace.header, trace.records)
+            for trace in traces:
+                write_trace(trace.source, trace.header, trace.records)
             folder = Path(self.hparams.output_folder)
             self._write_alignments(folder / f"wer_{name}.txt")
+
+    def _write_selection(self, folder: Path) -> None:
+        write_selector(folder / SELECTOR_FILE, self.selection.selector)
+        for policy in self.policies:
+            path = folder / f"exit_policy.{policy.method}.yaml"
+            write_policy(path, policy)
 
     def _trace_path(self, name: str, decoding: str, main: str) -> Path:
         folder = Path(self.hparams.output_folder)

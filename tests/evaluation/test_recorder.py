@@ -5,6 +5,7 @@ Authors
 """
 
 import itertools
+import json
 from typing import Any
 
 import jiwer
@@ -223,6 +224,20 @@ def test_wer_of_the_trace_is_jiwers_and_speechbrains(
                 100 * jiwer.wer(refs, hyps), rel=1e-12
             )
         assert 0 < wer_E[-1] < wer_E[0]
+
+
+def test_plain_batches_make_the_same_records() -> None:
+    """By way of JSON, in another recorder, and with nothing recorded."""
+    outputs = make_outputs()
+    recorder = recorder_of(outputs, [[4, 0, 2], [3, 1]])
+    batches = json.loads(json.dumps(recorder.plain_batches()))
+    assert [len(batch["ctc_greedy"]) for batch in batches] == [3, 2]
+    other = recorder_of(outputs, [[1]])
+    other.replace(batches)
+    assert other.records == recorder.records
+    assert other.plain_batches() == recorder.plain_batches()
+    other.replace([])
+    assert other.records == other.plain_batches() == []
 
 
 def speechbrain_stats(refs: list[str], hyps: list[str]) -> dict:

@@ -23,19 +23,26 @@ from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.systems import CTCAttentionEarlyExitBrain
-from tests.helpers import EXITS, shaken, tiny_brain, tiny_model, tone_dataset
+from tests.helpers import (
+    EXITS,
+    repeated,
+    shaken,
+    tiny_brain,
+    tiny_model,
+    tone_dataset,
+)
 
 KINDS = ("shared", "separate")
 
 
 def fit(
-    brain: CTCAttentionEarlyExitBrain, utterances: int = 8, batch_size: int = 4
+    brain: CTCAttentionEarlyExitBrain, batch_size: int = 4, times: int = 1
 ) -> CTCAttentionEarlyExitBrain:
-    """Train on tones, validate on the same tones."""
-    data = tone_dataset(utterances, first=3)
+    """Train on tones, several times an epoch; validate on the same tones."""
+    data = tone_dataset(8, first=3)
     brain.fit(
         brain.hparams.epoch_counter,
-        data,
+        repeated(data, times),
         data,
         train_loader_kwargs={"batch_size": batch_size, "shuffle": True},
         valid_loader_kwargs={"batch_size": 8},
@@ -60,7 +67,7 @@ def test_overfits_eight_utterances_with_both_heads(
 ) -> None:
     """No error at any exit: greedy CTC, and the search by attention alone."""
     model = tiny_model(attention=kind, attention_type="RoPEMHA", d_model=32)
-    brain = fit(tiny_brain(tmp_path, model, epochs=80, lr=0.005))
+    brain = fit(tiny_brain(tmp_path, model, epochs=16, lr=0.005), times=8)
     assert brain.error_rates.words == 39
     assert brain.error_rates.wer == (0.0,) * len(EXITS)
     assert brain.token_accuracy.tokens == 39 + 8
@@ -231,7 +238,7 @@ def test_resumed_epoch_has_both_mean_losses(tmp_path: Path) -> None:
             tiny_model(attention="shared"),
             epochs=2,
             ckpt_interval_minutes=0,
-            ckpt_interval_steps=1,
+            ckpt_interval_steps=2,
             **options,
         )
         fit(brain, batch_size=2)

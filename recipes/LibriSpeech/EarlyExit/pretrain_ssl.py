@@ -20,6 +20,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -176,6 +177,11 @@ def main() -> None:
         stream=sys.stderr,
     )
     given = make_parser().parse_args()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "pretrain_ssl.py: runs as a single process; start it without "
+            "torchrun."
+        )
     out = Path(given.out).expanduser()
     device = check_device(given.device)
     options = make_options(given)
