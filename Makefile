@@ -22,11 +22,16 @@ TORCH_ARGS ?=
 DEMO_ARGS ?=
 # Further arguments of pytest, e.g. PYTEST_ARGS="tests/data -x".
 PYTEST_ARGS ?=
+# Processes that share the tests: make test JOBS=0 runs them in one.
+JOBS ?= 2
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 RESULTS := results
+# A file's tests stay together, so that its models are made once.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest
+SHARED := -n $(JOBS) --dist loadfile
 # An editable install remembers where the checkout lies: stamps carry that
 # place, so that a checkout moved together with its .venv installs again.
 HERE := $(shell pwd | cksum | cut -d' ' -f1)
@@ -37,7 +42,8 @@ HAS_DEV := $(VENV)/.dev-$(HERE)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PIP_WORKS := $(PIP) install --help >/dev/null 2>&1
 
-.PHONY: help demo test test-slow lint format install clean distclean
+.PHONY: help demo test test-slow coverage soak mutate lint format docs \
+    upstream install clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -64,16 +70,32 @@ demo: $(HAS_DEMO) ## install, build the demo corpus, train, evaluate, report
 	    "--policy macs=60% $(RESULTS)/demo-corpus/test-clean"
 
 test: lint ## install if needed, lint, run the tests and doctests
-	@HF_HUB_OFFLINE=1 $(PY) -m pytest --timeout=600 $(PYTEST_ARGS)
+	@$(PYTEST) --timeout=600 $(SHARED) $(PYTEST_ARGS)
 
 test-slow: $(HAS_DEV) ## run the tests that take minutes
-	@HF_HUB_OFFLINE=1 $(PY) -m pytest --timeout=7200 -m slow $(PYTEST_ARGS)
+	@$(PYTEST) --timeout=7200 -m slow $(PYTEST_ARGS)
+
+coverage: $(HAS_DEV) ## run the tests; 90 % of the lines must have run
+	@$(PYTEST) --timeout=600 $(SHARED) --cov=speechbrain_ee \
+	    --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+soak: $(HAS_DEV) ## kill trainings and sweeps 50 times each (20 minutes)
+	@for what in "training --system demo" "training --system demo_aed" \
+	        sweeps; do
+	    name="$$(echo $$what | tr -c 'a-z_\n' '_')"
+	    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m tests.soak.$$what \
+	        --kills 50 --out "$(RESULTS)/soak/$$name.json"
+	done
+
+mutate: $(HAS_DEV) ## break formulas, see that tests notice (an hour)
+	@$(PY) benchmarks/mutation.py --sample 150 \
+	    --result benchmarks/results/mutation.json
 
 lint: $(HAS_DEV) ## ruff (check and format), yamllint, codespell
 	@status=0
 	$(PY) -m ruff check . || status=1
 	$(PY) -m ruff format --check . || status=1
-	$(PY) -m yamllint hparams .pre-commit-config.yaml .yamllint.yaml || status=1
+	$(PY) -m yamllint hparams upstream .pre-commit-config.yaml .yamllint.yaml || status=1
 	$(PY) -m codespell_lib || status=1
 	exit $$status
 
@@ -81,11 +103,19 @@ format: $(HAS_DEV) ## let ruff fix and format the code
 	@$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: $(HAS_DEV) ## the reference, from the docstrings, in build/api
+	@$(PY) docs/make_api.py build/api
+	echo "The reference is in build/api/README.md; the guides are in docs/."
+
+upstream: $(HAS_DEV) ## write the contribution to SpeechBrain, and check it
+	@rm -rf "$(RESULTS)/upstream"
+	$(PY) -m upstream "$(RESULTS)/upstream" --check
+
 install: $(HAS_DEV) ## make .venv with everything that demo and test need
 
 clean: ## remove caches, builds and the demo's results
 	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis \
-	    .coverage coverage.xml "$(RESULTS)/demo" "$(RESULTS)/demo-corpus"
+	    .coverage .coverage.* coverage.xml "$(RESULTS)/demo" "$(RESULTS)/demo-corpus"
 	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -print0 \
 	    | xargs -0 rm -rf
 

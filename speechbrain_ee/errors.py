@@ -9,6 +9,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import errno
 import functools
 import logging
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 2  # what argparse uses for wrong arguments, too
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(ValueError):
@@ -49,17 +51,30 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
     -------
     callable
         The same, printing the paragraph to standard error and leaving with
-        status 2 instead of showing a traceback.
+        status 2 instead of showing a traceback. So does a full disk.
     """
 
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        # What cannot be logged, for example because the disk is full, is no
+        # reason for a traceback per line.
+        logging.raiseExceptions = False
         try:
             return main(*args, **kwargs)
         except InputError as error:
             # A loader's worker process sends its traceback as the message.
             paragraph = str(error).rpartition("InputError: ")[2].strip()
             sys.stderr.write(f"\nerror: {paragraph}\n")
+            sys.exit(EXIT_STATUS)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            place = error.filename or "output_folder"
+            sys.stderr.write(
+                f"\nerror: {place}: cannot be written ({error.strerror}). "
+                "Make room or raise the quota, and start the same command "
+                "again; training goes on from its last complete checkpoint.\n"
+            )
             sys.exit(EXIT_STATUS)
 
     return guarded

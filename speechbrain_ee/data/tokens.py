@@ -5,15 +5,67 @@ Authors
 """
 
 import csv
+import os
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from sentencepiece import SentencePieceProcessor
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
 from speechbrain_ee.data.manifest_check import check_manifest
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 
 TOKEN_TYPES = ("bpe", "unigram", "char")
+
+
+class WholeSentencePiece(SentencePiece):
+    """SpeechBrain's wrapper, whose files appear when they are complete.
+
+    A kill while it learns would otherwise leave half of the transcripts,
+    which the next run would take for all, or half of a model.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As for :class:`speechbrain.tokenizers.SentencePiece.SentencePiece`.
+    """
+
+    def _train_BPE(self) -> None:  # noqa: N802 SpeechBrain's name
+        final, text = self.prefix_model_file, self.text_file
+        scratch = Path(f"{final}.unfinished")
+        learnt = str(scratch / Path(final).name)
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            self.prefix_model_file = learnt
+            self.text_file = str(scratch / Path(text).name)
+            super()._train_BPE()
+            _check_whole(Path(f"{learnt}.model"))
+            for suffix in (".vocab", ".model"):
+                os.replace(learnt + suffix, final + suffix)
+        except OSError as error:
+            raise InputError(
+                f"save_folder: the tokenizer {final}.model cannot be written "
+                f"({one_line(error)}); make room or give permission, and "
+                "start again."
+            ) from error
+        finally:
+            self.prefix_model_file, self.text_file = final, text
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_whole(model: Path) -> None:
+    """Raise OSError for a model that was cut where the disk is full.
+
+    SentencePiece does so without a word.
+    """
+    try:
+        SentencePieceProcessor().load(str(model))
+    except RuntimeError as error:
+        size = model.stat().st_size
+        raise OSError(f"it was cut after {size} bytes") from error
 
 
 def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
@@ -46,7 +98,7 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
         )
     check_manifest(hparams["train_csv"])
     try:
-        tokenizer = SentencePiece(
+        tokenizer = WholeSentencePiece(
             model_dir=hparams["save_folder"],
             vocab_size=size,
             annotation_train=hparams["train_csv"],
@@ -56,6 +108,8 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             bos_id=hparams.get("bos_index", -1),
             eos_id=hparams.get("eos_index", -1),
         )
+    except InputError:
+        raise
     except (RuntimeError, ValueError, OSError) as error:
         cause = " ".join(str(error).split())
         raise InputError(

@@ -152,8 +152,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); choose "
-            f"a place that you may write to."
+            f"{path}: cannot be written ({error.strerror or error}); make "
+            "room, or choose a place that you may write to."
         ) from None
     finally:
         # of the parent only what is there: it may be a file or missing

@@ -6,7 +6,10 @@ Authors
 
 import json
 import logging
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from speechbrain.utils import checkpoints
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts, word_counts
+from speechbrain_ee.exits.trace_io import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +213,33 @@ def selection_wer(wer: Sequence[float], rule: str) -> float:
         f"checkpoint_rule: {rule!r} is unknown; use one of "
         f"{', '.join(CHECKPOINT_RULES)}."
     )
+
+
+def forget_later_epochs(train_logger: Any, epoch: int) -> None:
+    """Take back what a killed run has logged behind its last checkpoint.
+
+    An epoch is logged before it is saved; of one that is computed again, the
+    log would have two lines.
+
+    Arguments
+    ---------
+    train_logger : speechbrain.utils.train_logger.TrainLogger
+        A logger into a file; nothing is done for any other.
+    epoch : int
+        The last epoch that is complete, 0 if there is none.
+    """
+    path = Path(getattr(train_logger, "save_file", ""))
+    if not path.is_file():
+        return
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        found = re.match(r"epoch: (\d+)", line)
+        if line.endswith("\n") and not (found and int(found[1]) > epoch):
+            kept.append(line)
+    if kept != lines:
+        with whole_file(path) as stream:
+            stream.write("".join(kept).encode())
 
 
 class BlankCollapseMonitor:

@@ -1,0 +1,97 @@
+"""A tokenizer is learnt whole or not at all.
+
+Protects: what a kill while it is learnt leaves to the next run, and what a
+full disk leaves and says.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ee.data.tokens import make_tokenizer
+from speechbrain_ee.errors import InputError
+from tests.soak.killing import (
+    KILLED,
+    Change,
+    forked,
+    note_changes,
+    status_of,
+)
+
+TEXTS = ["a cat sat on the mat", "the dog ate it all", "and up again today"]
+LIMIT_BYTES = 300  # more than the transcripts, less than the model
+
+
+@pytest.fixture
+def hparams(tmp_path: Path) -> dict:
+    """What a tokenizer is learnt from."""
+    rows = [[f"u{n}", 1.0, "u.wav", "s", wrd] for n, wrd in enumerate(TEXTS)]
+    with (tmp_path / "train.csv").open("w", newline="") as stream:
+        header = ["ID", "duration", "wav", "spk_id", "wrd"]
+        csv.writer(stream).writerows([header, *rows])
+    return {
+        "save_folder": str(tmp_path / "save"),
+        "train_csv": str(tmp_path / "train.csv"),
+        "output_neurons": 26,
+        "token_type": "bpe",
+    }
+
+
+def pieces(hparams: dict) -> list[str]:
+    """The vocabulary of a tokenizer that is there or is learnt now."""
+    sp = make_tokenizer(hparams).sp
+    return [sp.id_to_piece(i) for i in range(sp.get_piece_size())]
+
+
+def test_killed_at_every_change(hparams: dict, tmp_path: Path) -> None:
+    """Among them: half of the transcripts written."""
+    expected = pieces(hparams | {"save_folder": str(tmp_path / "whole")})
+    names = {"26_bpe.model", "26_bpe.vocab"}
+    for number in range(1, 20):
+        folder = tmp_path / f"{number}"
+        own = hparams | {"save_folder": str(folder)}
+
+        def child(
+            folder: Path = folder, own: dict = own, number: int = number
+        ) -> None:
+            note_changes(folder, Change(".", number))
+            make_tokenizer(own)
+
+        status = status_of(forked(child))
+        for text in folder.glob("*/*.txt"):
+            text.write_text(TEXTS[0][:5], "utf-8")
+        assert pieces(own) == expected
+        # What the last kill leaves is read by nobody.
+        found = {path.name for path in folder.iterdir()}
+        assert found - {"26_bpe.unfinished"} == names
+        if status != KILLED:
+            break
+    assert status == 0 and number > 4
+
+
+def test_full_disk(hparams: dict, tmp_path: Path) -> None:
+    """SentencePiece says nothing and writes a part of the model."""
+    paragraph = tmp_path / "paragraph.txt"
+
+    def child() -> None:
+        # What SentencePiece itself prints would reach the limit, too.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        limits = (LIMIT_BYTES, LIMIT_BYTES)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        try:
+            make_tokenizer(hparams)
+        except InputError as error:
+            paragraph.write_text(str(error)[-LIMIT_BYTES:], "utf-8")
+
+    assert status_of(forked(child)) == 0
+    text = paragraph.read_text("utf-8")
+    assert "26_bpe.model cannot be written" in text and "make room" in text
+    assert list((tmp_path / "save").iterdir()) == []

@@ -1,0 +1,224 @@
+"""A miniature of a recipe's training: to run it, to kill it, to compare it.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
+from tests.recipes.conftest import SHRINK, SHRINK_DECODING, write_split
+from tests.soak.killing import Change, die, die_in_half_a_file, note_changes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = REPOSITORY / "recipes/LibriSpeech/EarlyExit"
+SPLITS = {"train-clean": 12, "dev-clean": 4, "test-clean": 4, "test-other": 3}
+# Of a run: what is random is on, and every optimiser step is saved.
+OPTIONS = (
+    "--dynamic_batching={max_batch_length: 4, num_buckets: 3}",
+    "--dropout=0.1",
+    "--grad_accumulation_factor=2",
+    "--average_checkpoints=2",
+    "--exit_layers=[1,3,6]",
+    "--ckpt_interval_minutes=0",
+    "--ckpt_interval_steps=1",
+)
+EPOCHS = 3
+# Logs with times, and the code.
+NOT_COMPARED = ("log.txt", "env.log", "train.py")
+# What a kill may leave behind: names that nothing reads.
+LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.\d+\.(part|tmp|new|old)(/|$)")
+
+
+def write_corpus(root: Path) -> Path:
+    """A corpus in LibriSpeech layout, some seconds long."""
+    for speaker, (split, number) in enumerate(SPLITS.items(), start=100):
+        write_split(root / split, speaker, number)
+    return root
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a training ends before its time; nowhere by default.
+
+    Arguments
+    ---------
+    change : Change, optional
+        Before a change of its folder.
+    half_file : int, optional
+        With half of so manieth file of ``torch.save`` written.
+    step : (int, int), optional
+        Behind this epoch's batch of this number.
+    interrupt : bool
+        By Ctrl-C, which lets Python clean up, not by SIGKILL.
+    """
+
+    change: Change | None = None
+    half_file: int | None = None
+    step: tuple[int, int] | None = None
+    interrupt: bool = False
+
+
+def trainer(
+    system: str, corpus: Path, folder: Path, kill: Kill | None = None
+) -> Callable[[], None]:
+    """A function that runs train.py and notes every step.
+
+    Arguments
+    ---------
+    system : str
+        Name of the YAML.
+    corpus : Path
+        Its data.
+    folder : Path
+        ``output_folder``; what was noted of steps goes to a file beside it.
+    kill : Kill, optional
+        Where it ends.
+
+    Returns
+    -------
+    callable
+        To be called in a child.
+    """
+    kill = kill or Kill()
+    sys.path.insert(0, str(RECIPE))
+    train = importlib.import_module("train")
+    sys.path.remove(str(RECIPE))
+    shrink = SHRINK + (SHRINK_DECODING if "aed" in system else ())
+
+    def run() -> None:
+        # One that was started in the background may be deaf to it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        os.chdir(RECIPE)
+        sys.argv = [
+            "train.py",
+            f"hparams/{system}.yaml",
+            f"--data_folder={corpus}",
+            f"--output_folder={folder}",
+            f"--number_of_epochs={EPOCHS}",
+            *shrink,
+            *OPTIONS,
+        ]
+        _note_steps(Path(f"{folder}.notes"), kill)
+        if kill.half_file is not None:
+            die_in_half_a_file(kill.half_file)
+        if kill.change is not None:
+            note_changes(folder, kill.change)
+        train.main()
+
+    return run
+
+
+def _note_steps(path: Path, kill: Kill) -> None:
+    """Have losses, learning rates and utterances of every step written."""
+    as_ever = CTCEarlyExitBrain.on_fit_batch_end
+
+    def noting(
+        brain: CTCEarlyExitBrain,
+        batch: Any,
+        outputs: Any,
+        loss: Any,
+        *rest: Any,
+    ) -> None:
+        as_ever(brain, batch, outputs, loss, *rest)
+        place = (brain.hparams.epoch_counter.current, brain.step)
+        rates = list(brain.learning_rates().values())
+        line = [*place, float(loss).hex(), rates, sorted(batch.id)]
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if place == kill.step and kill.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+        elif place == kill.step:
+            die()
+
+    CTCEarlyExitBrain.on_fit_batch_end = noting
+
+
+def facts(folder: Path, was: Path | None = None) -> dict[str, object]:
+    """Everything that two runs must have in common, by name.
+
+    Arguments
+    ---------
+    folder : Path
+        The output folder of a run that has ended.
+    was : Path, optional
+        What it was called then.
+
+    Returns
+    -------
+    dict
+        Content of the files, without the folder's own name; of checkpoints
+        the newest. What was noted of every step.
+    """
+    found: dict[str, object] = dict(_steps(Path(f"{folder}.notes")))
+    for path in folder.rglob("*"):
+        place = str(path.relative_to(folder))
+        known = place in NOT_COMPARED or place.startswith("save/CKPT")
+        if path.is_file() and not known and not LEFT_BEHIND.search(place):
+            content = path.read_bytes()
+            found[place] = content.replace(bytes(was or folder), b"FOLDER")
+    return found | _checkpoint(folder / "save")
+
+
+def stage(folder: Path) -> str:
+    """What a run was about to do, by what is there."""
+    if (folder / "report/report.html").exists():
+        return "export"
+    if (folder / "traces").exists():
+        return "evaluation"
+    if any(folder.glob("save/*.model")):
+        return "training"
+    return "preparation"
+
+
+def left_behind(folder: Path) -> int:
+    """How many temporary files are still there."""
+    places = (str(p.relative_to(folder)) for p in folder.rglob("*"))
+    return sum(bool(LEFT_BEHIND.search(place)) for place in places)
+
+
+def _steps(path: Path) -> dict[str, str]:
+    """What was noted by epoch and step; a step done twice is the same twice."""
+    steps: dict[str, str] = {}
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            epoch, step, *rest = json.loads(line)
+        except ValueError:
+            continue  # killed while noting it
+        place, text = f"epoch {epoch}, step {step}", json.dumps(rest)
+        if steps.setdefault(place, text) != text:
+            steps[place] += f" or {text}"
+    return steps
+
+
+def _checkpoint(save: Path) -> dict[str, object]:
+    """What the newest checkpoint holds, but for the time."""
+    metas = {
+        path.parent: yaml.safe_load(path.read_text("utf-8"))
+        for path in save.glob("CKPT*/CKPT.yaml")
+    }
+    newest = max(metas, key=lambda path: metas[path].pop("unixtime"))
+    found: dict[str, object] = {"checkpoint": metas[newest]}
+    for path in newest.glob("*.ckpt"):
+        found[f"checkpoint/{path.name}"] = path.read_bytes()
+    unfinished = set(save.glob("CKPT*")) - metas.keys()
+    return found | {"unfinished": len(unfinished)}
+
+
+def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    """Names of what is not the same."""
+    names = one.keys() | other.keys()
+    return sorted(n for n in names if one.get(n) != other.get(n))

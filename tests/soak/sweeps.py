@@ -1,0 +1,221 @@
+"""A sweep whose workers are killed over and over, and one by a lone worker.
+
+    python -m tests.soak.sweeps --kills 50 --out results/soak_sweep.json
+
+Four workers share a study; each is killed at a random moment and replaced by
+a new one, until the kills are used up. Every point must have been counted once
+and have the numbers and the place on the front that a serial search gives it.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import optuna
+import yaml
+from tqdm import tqdm
+
+from speechbrain_ee.__main__ import main as command_line
+from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.sweeps.results import pareto_front, rows_of
+from speechbrain_ee.sweeps.study import StudyFolder
+from tests.soak.killing import KILLED, forked, killed_at_random, status_of
+from tests.sweeps.conftest import BASE, SEARCH
+
+WORKERS = 4
+POINTS = 8
+EPOCH_S = 0.2  # of two: a training goes on where it was killed
+LONGEST_S = 10.0  # that a worker lives
+LONGER = 1.1  # with every change of shift, as the machine may be slow
+FACTS = ("point", "state", "values", "parameters")
+
+
+@dataclass(frozen=True)
+class SweepSoak:
+    """What became of a soak.
+
+    Arguments
+    ---------
+    seed : int
+        Of the kills.
+    workers, points : int
+        At a time; of the study.
+    kills, starts : int
+        Workers that were killed, that were started.
+    seconds : float
+        All of it.
+    trials : dict of str to int
+        How the trials in the journal ended.
+    differences : list of str
+        What was lost, counted twice or measured otherwise.
+    """
+
+    seed: int
+    workers: int
+    points: int
+    kills: int
+    starts: int
+    seconds: float
+    trials: dict[str, int]
+    differences: list[str] = field(default_factory=list)
+
+
+def worker(file: Path, study: Path, epoch_s: float) -> Callable[[], None]:
+    """A function that joins a study, for a child."""
+    folder = ["--study-folder", str(study)]
+    arguments = ["sweep", str(file), *folder, f"--epoch_s={epoch_s}"]
+    return lambda: command_line(arguments)
+
+
+def differences(serial: Path, parallel: Path, points: int) -> list[str]:
+    """What a search with kills has that a serial one has not.
+
+    Arguments
+    ---------
+    serial, parallel : Path
+        The studies.
+    points : int
+        How many they should have.
+
+    Returns
+    -------
+    list of str
+        Empty if nothing was lost.
+    """
+    found = []
+    studies = [rows_of(StudyFolder(path)) for path in (serial, parallel)]
+    for name, rows in [
+        ("rows", studies),
+        ("front", [pareto_front(rows) for rows in studies]),
+    ]:
+        one, other = ([_facts(row) for row in each] for each in rows)
+        if one != other:
+            found.append(f"{name}: {one} serially, {other} in parallel")
+    study, _ = StudyFolder(parallel).open()
+    ended = Counter(
+        trial.user_attrs["point"]
+        for trial in study.get_trials()
+        if trial.state == optuna.trial.TrialState.COMPLETE
+    )
+    if ended != dict.fromkeys(range(points), 1):
+        found.append(f"points that count: {dict(ended)}")
+    return found
+
+
+def _facts(row: object) -> str:
+    return json.dumps([getattr(row, name) for name in FACTS])
+
+
+def soak(kills: int, seed: int, root: Path) -> SweepSoak:
+    """Kill workers at random times.
+
+    Arguments
+    ---------
+    kills : int
+        How many at least, in as many studies as it takes.
+    seed : int
+        Of the times.
+    root : Path
+        An empty folder.
+
+    Returns
+    -------
+    SweepSoak
+    """
+    began = time.monotonic()
+    (root / "base.yaml").write_text(BASE, "utf-8")
+    file = root / "hpopt.yaml"
+    search = {**SEARCH, "trials": POINTS}
+    file.write_text(yaml.safe_dump(search, sort_keys=False), "utf-8")
+    log, serial = root / "log.txt", root / "serial"
+    _expect(status_of(forked(worker(file, serial, 0.0), log)), log)
+    rng = random.Random(seed)
+    killed = starts = number = 0
+    trials: Counter[str] = Counter()
+    different: list[str] = []
+    with tqdm(total=kills, unit="kill") as bar:
+        while killed < kills:
+            number += 1
+            study = root / f"study{number}"
+            ends = _one_study(worker(file, study, EPOCH_S), rng, log)
+            starts += len(ends)
+            killed += ends.count(KILLED)
+            bar.update(ends.count(KILLED))
+            different += differences(serial, study, POINTS)
+            journal, _ = StudyFolder(study).open()
+            trials.update(t.state.name for t in journal.get_trials())
+    return SweepSoak(
+        seed=seed,
+        workers=WORKERS,
+        points=POINTS,
+        kills=killed,
+        starts=starts,
+        seconds=round(time.monotonic() - began, 1),
+        trials=dict(trials),
+        differences=different,
+    )
+
+
+def _one_study(
+    join: Callable[[], None], rng: random.Random, log: Path
+) -> list[int]:
+    """How the workers of a study ended; the last ones have finished it."""
+    ends: list[int] = []
+    longest_s = LONGEST_S
+    while KILLED in ends[-WORKERS:] or not ends:
+        # Each has a keeper, which kills it and ends as it did.
+        keepers = []
+        for _ in range(WORKERS):
+            own = random.Random(rng.random())
+
+            def keep(
+                own: random.Random = own, longest_s: float = longest_s
+            ) -> None:
+                status = killed_at_random(join, longest_s, own, log)
+                sys.exit(abs(status))
+
+            keepers.append(forked(keep, log))
+        statuses = [status_of(keeper) for keeper in keepers]
+        for status in statuses:
+            if status not in (0, -KILLED):
+                _expect(status, log)
+        longest_s *= LONGER
+        ends += [KILLED if status else 0 for status in statuses]
+    return ends
+
+
+def _expect(status: int, log: Path) -> None:
+    if status != 0:
+        tail = log.read_text("utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"A worker ended with status {status}:\n{tail}")
+
+
+def main() -> int:
+    """The command line; 1 if anything was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = soak(chosen.kills, chosen.seed, Path(folder))
+    text = json.dumps(asdict(result), indent=1)
+    sys.stdout.write(f"{text}\n")
+    if chosen.out is not None:
+        with whole_file(chosen.out) as stream:
+            stream.write(f"{text}\n".encode())
+    return int(bool(result.differences))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
