@@ -8,6 +8,7 @@ Rooms, in the order in which the data walks through them:
 * :mod:`speechbrain_ee.training` -- losses and Brain classes
 * :mod:`speechbrain_ee.evaluation` -- costs, curves, reports
 * :mod:`speechbrain_ee.inference` -- transcribing, exporting, measuring speed
+* :mod:`speechbrain_ee.sweeps` -- searches over keys of a YAML
 
 Authors
  * The speechbrain-ee contributors 2026

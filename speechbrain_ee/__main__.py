@@ -28,7 +28,13 @@ ROOMS = {
         "speechbrain_ee.inference.bench.command",
         "time, memory and errors of policies, batches, threads, backends",
     ),
+    "sweep": (
+        "speechbrain_ee.sweeps.command",
+        "search over keys of a YAML, on one machine or a cluster",
+    ),
 }
+# Commands that look criteria up by name.
+READ_CRITERIA = "report calibrate learn transcribe export bench".split()
 
 
 def _demo_corpus(arguments: argparse.Namespace) -> None:
@@ -168,6 +174,15 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
     )
     learn.set_defaults(run=_learn)
     _add_rooms(commands, chosen)
+    for name in READ_CRITERIA:
+        commands.choices[name].add_argument(
+            "--criteria",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="Python file or module that registers criteria of your own; "
+            "it is executed",
+        )
     return parser
 
 
@@ -235,6 +250,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
     given = sys.argv[1:] if arguments is None else list(arguments)
     parsed = _parser(given[0] if given else "").parse_args(given)
+    if getattr(parsed, "criteria", None):
+        from speechbrain_ee.exits.criteria.outside import load_criteria
+
+        for name in parsed.criteria:
+            load_criteria(name)
     said = parsed.run(parsed)
     if isinstance(said, str):
         print(said)

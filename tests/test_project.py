@@ -13,7 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "speechbrain_ee"
-CODE_FOLDERS = ("speechbrain_ee", "recipes", "benchmarks", "tests")
+CODE_FOLDERS = (
+    "speechbrain_ee",
+    "recipes",
+    "benchmarks",
+    "docs",
+    "upstream",
+    "tests",
+)
 TEXT_FOLDERS = (*CODE_FOLDERS, "hparams")
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".cfg", ".toml", ".txt", ".csv", ".cff"}
 MAX_LINES = 320

@@ -20,6 +20,7 @@ from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget
+from speechbrain_ee.exits.criteria.outside import load_criteria
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ SYSTEM_KEYS = frozenset(
     """.split()
 )
 # Keys that any YAML may leave out: the command line knows them all the same.
-OPTIONAL_KEYS = {"overthinking": False, "in_domain": None}
+OPTIONAL_KEYS = {"overthinking": False, "in_domain": None, "criteria": None}
 # Options that SpeechBrain's Brain takes from the YAML.
 BRAIN_KEYS = frozenset(
     """
@@ -93,6 +94,7 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     try:
         options = load_hyperpyyaml(text, overrides)
         options["exit_budget"] = _with_equals(options["exit_budget"])
+        _load_criteria(options["criteria"])
         return options
     except InputError:
         raise
@@ -215,6 +217,12 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
             "--name=value."
         )
     return given or {}
+
+
+def _load_criteria(given: str | Sequence[str] | None) -> None:
+    """Criteria of the user's own: files or modules that register them."""
+    for name in [given] if isinstance(given, str) else given or ():
+        load_criteria(name)
 
 
 def _with_equals(budget: Any) -> Any:

@@ -74,9 +74,13 @@ def panel_of(analysis, **aspect):
     return draw_panel(analysis, Aspect(**aspect)).axes[0]
 
 
-def test_every_criterion_has_a_family():
+def test_a_criterion_without_a_family_is_one_of_the_others():
+    """A new one takes the family's colour, and no other edit."""
     scored = [n for n in criterion_names() if not get_criterion(n).baseline]
-    assert [n for n in scored if family(n) == "others"] == []
+    for name in scored:
+        assert look(name)[0] == FAMILIES[family(name)][0]
+    assert family("entropy") == "entropies"
+    assert family("new_criterion") == "others"
 
 
 def test_families_share_a_colour_and_members_differ_in_dashes():

@@ -5,9 +5,12 @@ Asking for a name fills the registries. What measures an exit's frames is in
 :mod:`~speechbrain_ee.exits.criteria.sequences`; what waits until exits agree is in
 :mod:`~speechbrain_ee.exits.criteria.patience`, what looks at an attention
 decoder's beam in :mod:`~speechbrain_ee.exits.criteria.attention`, what ignores
-the utterance in :mod:`~speechbrain_ee.exits.criteria.baselines`. To add a measure or a criterion, write
-one decorated function: the evaluation then records it in every trace, and
-every report shows it.
+the utterance in :mod:`~speechbrain_ee.exits.criteria.baselines`.
+
+To add a measure or a criterion, write one decorated function, in one of these
+modules, in a new one of this folder, or in a module of your own (see
+:mod:`~speechbrain_ee.exits.criteria.outside`): the evaluation then records it in
+every trace, and every report shows it.
 
 Rules that all follow (the baselines aside): padding frames do not count; a
 batch changes nothing; the score of an exit does not depend on later exits;
@@ -24,7 +27,9 @@ Authors
 """
 
 import importlib
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from speechbrain_ee.exits.criteria.criterion import Criterion, Measure
@@ -50,6 +55,19 @@ _MODULES = (
     "zscores",
 )
 _WITH_TORCH = ("attention", "nbest", "sequences")
+# Modules that register nothing; any other one in this folder may.
+_TOOLS = (
+    "beam",
+    "criterion",
+    "measuring",
+    "ngram",
+    "ngram_file",
+    "outside",
+    "parameters",
+    "registered",
+    "registry",
+    "view",
+)
 __all__ = [
     "Criterion",
     "Measure",
@@ -83,7 +101,8 @@ def load(enough: Callable[[], bool] = lambda: False) -> None:
         Whether what was wanted has been registered: nothing more is imported
         then.
     """
-    for name in sorted(_MODULES, key=_WITH_TORCH.__contains__):
+    listed = sorted(_MODULES, key=_WITH_TORCH.__contains__)
+    for name in chain(listed, _others()):
         if enough():
             return
         try:
@@ -91,6 +110,12 @@ def load(enough: Callable[[], bool] = lambda: False) -> None:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "torch":
                 raise
+
+
+def _others() -> Iterator[str]:
+    """Modules of this folder that are not listed above."""
+    found = {module.name for module in pkgutil.iter_modules(__path__)}
+    yield from sorted(found - {*_MODULES, *_TOOLS})
 
 
 def place(module: str) -> int:

@@ -9,13 +9,10 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.criterion import (
     Cost,
     Criterion,
@@ -24,21 +21,12 @@ from speechbrain_ee.exits.criteria.criterion import (
     per_entry,
 )
 from speechbrain_ee.exits.criteria.parameters import Parameters, Range
+from speechbrain_ee.exits.criteria.registered import Entry, Registered
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """How to make a measure or criterion from its parameters."""
-
-    build: Callable[..., Any]
-    parameters: Parameters
-    module: str
-
-
-_MEASURES: dict[str, _Entry] = {}
-_CRITERIA: dict[str, _Entry] = {}
+_MEASURES = Registered("measure", "measures")
+_CRITERIA = Registered("criterion", "criteria")
 
 
 def measure(
@@ -123,10 +111,9 @@ def measure(
             )
 
         parameters = Parameters.of(function, ranges)
-        module = function.__module__
-        _add(_MEASURES, name, _Entry(build, parameters, module))
+        _MEASURES.add(name, Entry(build, parameters, function))
         if higher_is_ready is not None:
-            _add(_CRITERIA, name, _Entry(build_criterion, parameters, module))
+            _CRITERIA.add(name, Entry(build_criterion, parameters, function))
         return function
 
     return register
@@ -187,7 +174,7 @@ def criterion(
                 decodes=any(one.decodes for one in _measures(read)),
             )
 
-        _add(_CRITERIA, name, _Entry(build, known, function.__module__))
+        _CRITERIA.add(name, Entry(build, known, function))
         return function
 
     return register
@@ -206,8 +193,7 @@ def criterion_names() -> tuple[str, ...]:
     >>> "entropy" in criterion_names()
     True
     """
-    _fill()
-    return _listed(_CRITERIA)
+    return _CRITERIA.names()
 
 
 def measure_names() -> tuple[str, ...]:
@@ -217,8 +203,7 @@ def measure_names() -> tuple[str, ...]:
     -------
     tuple of str
     """
-    _fill()
-    return _listed(_MEASURES)
+    return _MEASURES.names()
 
 
 def get_criterion(name: str) -> Criterion:
@@ -245,7 +230,7 @@ def get_criterion(name: str) -> Criterion:
     >>> get_criterion("max_prob").needs
     ('max_prob',)
     """
-    return _get(_CRITERIA, "criterion", "criteria", name)
+    return _CRITERIA.get(name)
 
 
 def get_measure(name: str) -> Measure:
@@ -266,13 +251,7 @@ def get_measure(name: str) -> Measure:
     InputError
         If there is none of that name, or no such parameter.
     """
-    return _get(_MEASURES, "measure", "measures", name)
-
-
-def _add(registry: dict[str, _Entry], name: str, entry: _Entry) -> None:
-    if name in registry:
-        raise ValueError(f"{name!r} is registered twice")
-    registry[name] = entry
+    return _MEASURES.get(name)
 
 
 def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
@@ -293,27 +272,3 @@ def _measures(needs: Sequence[str]) -> list[Measure]:
     """The measures among what a criterion reads."""
     names = [name for name in needs if name.partition(":")[0] in _MEASURES]
     return [get_measure(name) for name in names]
-
-
-def _fill(registry: dict[str, _Entry] | None = None, stem: str = "") -> None:
-    """Whoever asks finds everything, whatever was imported before."""
-    package = importlib.import_module("speechbrain_ee.exits.criteria")
-    package.load(lambda: registry is not None and stem in registry)
-
-
-def _listed(registry: dict[str, _Entry]) -> tuple[str, ...]:
-    package = importlib.import_module("speechbrain_ee.exits.criteria")
-    places = {name: package.place(registry[name].module) for name in registry}
-    return tuple(sorted(registry, key=places.__getitem__))
-
-
-def _get(registry: dict[str, _Entry], kind: str, kinds: str, name: str) -> Any:
-    stem = name.partition(":")[0]
-    _fill(registry, stem)
-    if stem not in registry:
-        raise InputError(
-            f"{kind} {stem!r} is not known; valid {kinds}: "
-            f"{', '.join(_listed(registry))}."
-        )
-    entry = registry[stem]
-    return entry.build(name, **entry.parameters.parse(kind, name))
