@@ -89,6 +89,7 @@ def test_without_the_option_nothing_changes(report, tmp_path):
     assert with_it[:start] == page[:start]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_console_is_never_too_wide(tmp_path):
     trace = small_trace()
     trace = trace.with_evidence(
@@ -106,6 +107,7 @@ def test_console_is_never_too_wide(tmp_path):
     assert max(map(len, study.splitlines())) <= 100
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_error_free_last_exit(tmp_path):
     perfect = with_errors(made_up(20, 5), lambda n: [*n[:-1], 0])
     trace = made_up(20, 6)
@@ -117,6 +119,7 @@ def test_an_error_free_last_exit(tmp_path):
     assert "nan" not in console_tables(report)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_evidence(tmp_path):
     trace = small_trace(evidence=False, macs=False)
     bare = Trace(
@@ -137,6 +140,7 @@ def test_without_evidence(tmp_path):
     assert "Shift" not in console_tables(report)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command(tmp_path, capsys):
     path = tmp_path / "t.jsonl.gz"
     write_trace(path, small_trace().header, small_trace().records)

@@ -160,7 +160,7 @@ def test_unwritable_target(tmp_path):
     [
         ("t.jsonl", b"", "is empty"),
         ("t.jsonl.gz", b"", "is empty"),
-        ("t.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("t.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("t.jsonl", HEAD.encode() + b"\n", "no utterance"),
         ("t.jsonl.gz", HEAD.encode(), "line 1: the gzip data"),
         ("t.jsonl", b"\xff\xfe\xff", "not UTF-8"),

@@ -120,7 +120,14 @@ class ExitView:
     @cached_property
     def speaks_B1(self) -> Tensor:
         """True where the greedy path emits anything."""
-        return self.emitting_BT.any(1, keepdim=True)
+        if self.blank != 0 or "best_BT" in self.__dict__:
+            return self.emitting_BT.any(1, keepdim=True)
+        # Where the first token is not the largest; which one is takes longer.
+        log_probs_BTV = self.log_probs_BTV
+        emitting_BT = log_probs_BTV.amax(-1) > log_probs_BTV[..., 0]
+        if not self.full:
+            emitting_BT = emitting_BT & self.frames_BT
+        return emitting_BT.any(1, keepdim=True)
 
     @cached_property
     def spoken_BT(self) -> Tensor:
@@ -131,7 +138,8 @@ class ExitView:
         which nothing is emitted no frame counts, whatever is averaged.
         """
         if self.full:
-            return self.speaks_B1.expand_as(self.best_BT)
+            shape = self.log_probs_BTV.shape[:2]
+            return self.speaks_B1.expand(shape)
         return self.frames_BT & self.speaks_B1
 
     @cached_property

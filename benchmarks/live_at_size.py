@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Does time follow multiply-accumulates where layers are of the usual size?
+
+The models of benchmarks/live.py are small. Here stands the model of a YAML
+with random weights: how long a layer takes does not depend on what it has
+learned. Measured are (a) time by exit over the time of the last exit, against
+the ratio of their multiply-accumulates, and (b) the time of one decision by
+entropy over that of a layer, as there.
+
+> python benchmarks/live_at_size.py hparams/conformer_ctc.yaml test.csv
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from environment import describe, store
+from hyperpyyaml import load_hyperpyyaml
+from live_parts import criterion_overhead, time_against_macs
+
+from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.inference.bench.data import batches_of, read_spoken
+from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.policies import Policies
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+class RandomWeights:
+    """What the measurements ask of an EarlyExitASR, without training.
+
+    Arguments
+    ---------
+    path : Path
+        A YAML of this project.
+    """
+
+    def __init__(self, path: Path):
+        torch.manual_seed(0)
+        text = path.read_text(encoding="utf-8")
+        hparams = load_hyperpyyaml(text, {"data_folder": "none"})
+        self.model = hparams["model"].eval()
+        self.sample_rate = hparams["sample_rate"]
+        self.policies = Policies(self.model.exit_layers)
+        vocabulary = self.model.heads.vocab_size
+        self.runner = LiveRunner(
+            self.model, [""] * vocabulary, lambda tokens: "", self.sample_rate
+        )
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both parts."""
+    asr = RandomWeights(arguments.yaml)
+    spoken = read_spoken(arguments.data, asr.sample_rate, arguments.limit)
+    exits = range(1, len(asr.model.exit_layers))
+    policies = {f"exit {exit}": asr.policies.resolve(exit) for exit in exits}
+    never = ThresholdPolicy("entropy", 9.0)
+    asked = asr.policies.resolve(never)
+    sizes = arguments.batch_size
+    parameters = sum(one.numel() for one in asr.model.parameters())
+    return {
+        "model": arguments.yaml.name,
+        "weights": "random",
+        "parameters": parameters,
+        "exit_layers": list(asr.model.exit_layers),
+        "utterances": len(spoken),
+        "a": [
+            row
+            for row in time_against_macs(
+                asr,
+                {**policies, "never stopping": asked},
+                spoken,
+                sizes,
+                arguments.warmup,
+                arguments.repeats,
+            )
+            if row["policy"] != "last"
+        ],
+        "b": [
+            criterion_overhead(asr, asked, batches_of(spoken, size))
+            for size in sizes
+        ],
+    }
+
+
+def main() -> None:
+    """Measure, store, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("yaml", type=Path, help="a YAML of hparams/")
+    parser.add_argument("data", type=Path, help="a manifest (CSV)")
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--limit", type=int, default=32, help="utterances")
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    before = describe()
+    found = measure(arguments)
+    after = describe()["load_1min"]
+    found["environment"] = {**before, "load_1min_after": after}
+    store(arguments.results / "live_at_size.json", found)
+    for row in found["a"]:
+        print(
+            f"(a) batch {row['batch_size']:2d} {row['policy']:15s} time "
+            f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
+            f"({100 * row['time_over_macs_less_1']:+.1f} %)"
+        )
+    for row in found["b"]:
+        print(
+            f"(b) batch {row['batch_size']:2d} {row['criterion']}: "
+            f"{row['decision_us']:.0f} us, "
+            f"{100 * row['share_of_a_layer']:.2f} % of a layer"
+        )
+
+
+if __name__ == "__main__":
+    main()
