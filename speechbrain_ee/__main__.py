@@ -32,6 +32,10 @@ ROOMS = {
         "speechbrain_ee.sweeps.command",
         "search over keys of a YAML, on one machine or a cluster",
     ),
+    "shards": (
+        "speechbrain_ee.data.shards.command",
+        "tar archives of a manifest's utterances, for training from afar",
+    ),
 }
 # Commands that look criteria up by name.
 READ_CRITERIA = "report calibrate learn transcribe export bench".split()

@@ -1,0 +1,95 @@
+"""What a trained model is worth: numbers from the traces that it left.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.operating_point import (
+    OperatingPoint,
+    criterion_macs,
+    measure,
+)
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.sweeps.objective import LAST, POLICIES, Objective
+
+_FIELDS = {"wer": "wer", "macs": "avg_macs", "layers": "avg_layer"}
+
+
+def outcome(folder: Path, objectives: Sequence[Objective]) -> list[float]:
+    """The values of a finished training.
+
+    Arguments
+    ---------
+    folder : Path
+        Its ``output_folder``.
+    objectives : sequence of Objective
+        What is asked for.
+
+    Returns
+    -------
+    list of float
+
+    Raises
+    ------
+    InputError
+        If the training left nothing of the kind.
+    """
+    values = []
+    for objective in objectives:
+        trace = _trace(folder, objective.set)
+        point = _point(folder, trace, objective.at)
+        value = getattr(point, _FIELDS[objective.metric])
+        if value is None or not math.isfinite(value):
+            raise InputError(
+                f"objective {objective.label}: {trace.source} does not tell it."
+            )
+        values.append(float(value))
+    return values
+
+
+def _trace(folder: Path, name: str) -> Trace:
+    path = folder / "traces" / f"{name}.jsonl.gz"
+    if not path.is_file():
+        there = sorted(
+            each.name.removesuffix(".jsonl.gz")
+            for each in path.parent.glob("*.jsonl.gz")
+        )
+        raise InputError(
+            f"objective: {path} is not there; sets with a trace: "
+            f"{', '.join(there) or 'none'}. A model with one exit leaves "
+            "traces of test sets only."
+        )
+    return read_trace(path)
+
+
+def _point(folder: Path, trace: Trace, at: str | int) -> OperatingPoint:
+    exits = len(trace.header.exit_layers)
+    if at not in POLICIES:
+        exit_ = exits if at == LAST else at
+        if exit_ > exits:
+            raise InputError(
+                f"objective: at exit {exit_}, but {trace.source} has {exits}."
+            )
+        return measure(trace, np.full(len(trace.records), exit_ - 1))
+    return _policy_point(folder / "save" / f"exit_policy.{at}.yaml", trace)
+
+
+def _policy_point(path: Path, trace: Trace) -> OperatingPoint:
+    # These load torch, which takes longer than all the rest of a worker.
+    from speechbrain_ee.evaluation.policies import scored_for
+    from speechbrain_ee.exits.calibration.policy_file import read_policy
+    from speechbrain_ee.exits.criteria import get_criterion
+
+    policy = read_policy(path)
+    (trace,) = scored_for([trace], path, policy)
+    criterion = get_criterion(policy.criterion)
+    choice_N = policy.choose(criterion.scores(trace.evidence))
+    return measure(trace, choice_N, None, criterion_macs(trace, criterion))

@@ -1,0 +1,166 @@
+"""Workers that are killed lose no trial and count none twice.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from speechbrain_ee.sweeps.results import pareto_front, rows_of
+from speechbrain_ee.sweeps.study import StudyFolder
+
+KILLS, POINTS = 50, 60
+FACTS = ("point", "state", "values", "parameters")
+
+
+def facts(rows) -> list[tuple]:
+    """What a serial search must give, too."""
+    return [
+        tuple(json.dumps(getattr(row, name)) for name in FACTS) for row in rows
+    ]
+
+
+def trials_of(folder: StudyFolder):
+    """Everything in the journal."""
+    _, study_id = folder.open()
+    return folder.storage.get_all_trials(study_id)
+
+
+def kill_some(
+    workers: list,
+    study: Path,
+    number: int,
+    seed: int,
+    log: str = "notes",
+    within_s: float = 0.6,
+) -> None:
+    """SIGKILL workers at random times while points are left."""
+    chance = random.Random(seed)
+    while not list((study / "trials").glob(f"*/{log}")):
+        time.sleep(0.02)  # until the first one is at work
+    for worker in chance.sample(workers, number):
+        time.sleep(chance.uniform(0.05, within_s))
+        worker.send_signal(signal.SIGKILL)
+
+
+def check_book(folder: StudyFolder, points: int) -> None:
+    """Every point has one trial that counts, and a training that ended."""
+    trials = trials_of(folder)
+    ended = Counter(
+        trial.user_attrs["point"]
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+    )
+    assert ended == dict.fromkeys(range(points), 1)
+    assert not [t for t in trials if not t.state.is_finished()]
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            assert trial.user_attrs["reason"] == "lost"
+        source = trial.user_attrs.get("retried_from")
+        if source is not None:
+            assert trials[source].params == trial.params
+            assert trials[source].state == TrialState.FAIL
+    for point in range(points):
+        notes = (folder.trial(point) / "notes").read_text("utf-8")
+        # more than once if a worker died before it had noted the result
+        assert notes.count("end") >= 1
+        log = (folder.trial(point) / "train_log.txt").read_text("utf-8")
+        assert [line.split(",")[0] for line in log.splitlines()] == [
+            f"epoch: {epoch}" for epoch in (1, 2)
+        ]
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_two_of_four_workers_killed(seed, search, start, tmp_path):
+    file = search(overrides={"epoch_s": 0.2}, sampler="random")
+    study = tmp_path / "parallel"
+    workers = [start(file, study) for _ in range(4)]
+    kill_some(workers, study, 2, seed)
+    for worker in workers:
+        output, _ = worker.communicate(timeout=120)
+        assert worker.returncode in (0, -signal.SIGKILL), output
+    assert [w.returncode for w in workers].count(-signal.SIGKILL) == 2
+    folder = StudyFolder(study)
+    check_book(folder, 8)
+
+    alone = start(
+        search(sampler="random"), tmp_path / "serial", "--epoch_s=0.0"
+    )
+    output, _ = alone.communicate(timeout=120)
+    assert alone.returncode == 0, output
+    serial, parallel = (
+        rows_of(StudyFolder(tmp_path / "serial")),
+        rows_of(folder),
+    )
+    assert facts(parallel) == facts(serial)
+    assert facts(pareto_front(parallel)) == facts(pareto_front(serial))
+    assert all(row.state == "complete" for row in serial)
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing(search, start, tmp_path):
+    """Four workers; whoever is killed comes back as a new one."""
+    file = search(overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS)
+    study = tmp_path / "study"
+    chance = random.Random(7)
+    workers = [start(file, study) for _ in range(4)]
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0.1, 2.0))
+        place = chance.randrange(4)
+        assert workers[place].poll() is None, "finished too early: more points"
+        workers[place].kill()
+        workers[place].communicate()
+        workers[place] = start(file, study)
+    for worker in workers:
+        output, _ = worker.communicate(timeout=600)
+        assert worker.returncode == 0, output
+    check_book(StudyFolder(study), POINTS)
+
+
+def test_training_dies_with_its_worker(search, start, tmp_path):
+    study = tmp_path / "study"
+    worker = start(search(overrides={"epoch_s": 60}), study)
+    notes = study / "trials/0000/notes"
+    while not (notes.is_file() and notes.read_text("utf-8").endswith("\n")):
+        time.sleep(0.02)
+    training = int(notes.read_text("utf-8").split()[2])
+    worker.kill()
+    worker.communicate()
+    for _ in range(200):
+        if not Path(f"/proc/{training}").exists():
+            return
+        stat = Path(f"/proc/{training}/stat").read_text("utf-8")
+        if stat.rpartition(")")[2].split()[0] in "ZX":
+            return
+        time.sleep(0.05)
+    pytest.fail("the training outlived its worker")
+
+
+def test_worker_told_to_stop_gives_its_point_back(search, start, tmp_path):
+    study = tmp_path / "study"
+    file = search(trials=1, overrides={"epoch_s": 0.5})
+    worker = start(file, study)
+    while not (study / "trials/0000/train_log.txt").is_file():
+        time.sleep(0.02)
+    worker.terminate()
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, output
+    assert "0 of 1 points complete" in output
+    again = start(file, study)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    first, second = trials_of(StudyFolder(study))
+    assert first.user_attrs["reason"] == "stopped"
+    assert second.user_attrs["retried_from"] == first.number
+    assert second.state == TrialState.COMPLETE
+    # the second training went on from the first one's epoch
+    log = (study / "trials/0000/train_log.txt").read_text("utf-8")
+    assert [line[:8] for line in log.splitlines()] == ["epoch: 1", "epoch: 2"]
