@@ -79,13 +79,14 @@ coverage: $(HAS_DEV) ## run the tests; 90 % of the lines must have run
 	@$(PYTEST) --timeout=600 $(SHARED) --cov=speechbrain_ee \
 	    --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-soak: $(HAS_DEV) ## kill trainings and sweeps 50 times each (20 minutes)
-	@for what in "training --system demo" "training --system demo_aed" \
-	        sweeps; do
-	    name="$$(echo $$what | tr -c 'a-z_\n' '_')"
-	    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m tests.soak.$$what \
-	        --kills 50 --out "$(RESULTS)/soak/$$name.json"
+soak: $(HAS_DEV) ## kill trainings and sweeps 50 times each (10 minutes)
+	@export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+	for system in demo demo_aed; do
+	    $(PY) -m tests.soak.training --system $$system --kills 50 \
+	        --out benchmarks/results/soak/$$system.json
 	done
+	$(PY) -m tests.soak.sweeps --kills 50 \
+	    --out benchmarks/results/soak/sweeps.json
 
 mutate: $(HAS_DEV) ## break formulas, see that tests notice (an hour)
 	@$(PY) benchmarks/mutation.py --sample 150 \

@@ -8,6 +8,7 @@ Authors
 """
 
 import csv
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -169,6 +170,36 @@ def test_row_can_be_debugged(row: dict[str, str]) -> None:
         name, _, value = flag.partition("=")
         assert name.startswith("--") and value, flag
         assert name[2:] in keys, f"{flag}: no such key in the YAML"
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])
+def test_row_checks_a_loss_that_the_log_has(row: dict[str, str]) -> None:
+    """File, name, threshold and epoch, as SpeechBrain's tests parse them.
+
+    10 per token and exit, where a model that guesses has about 4: the check
+    is there for a loss that runs away or is no number.
+    """
+    (check,) = re.findall(
+        r"performance_check=\[(.*?)\]", row["test_debug_checks"]
+    )
+    file, name, threshold, epoch = (part.strip() for part in check.split(","))
+    assert (file, name) == ("train_log.txt", "train loss")
+    assert file in row["test_debug_checks"].partition("]")[0]
+    text = (ROOT / row["Hparam_file"]).read_text(encoding="utf-8")
+    exits = json.loads(re.search(r"(?m)^exit_layers: (\[.*?\])", text)[1])
+    assert threshold == f"<={10.0 * len(exits)}"
+    epochs = re.search(r"--number_of_epochs=(\d+)", row["test_debug_flags"])[1]
+    assert epoch == f"epoch: {epochs}"
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])
+def test_performance_of_a_row_is_in_the_readme(row: dict[str, str]) -> None:
+    """An error rate in the table is one that the README explains."""
+    readme = (ROOT / row["Readme_file"]).read_text(encoding="utf-8")
+    rates = re.findall(r"WER=([\d.]+)%", row["performance"])
+    assert bool(rates) == bool(row["performance"])
+    for rate in rates:
+        assert re.search(rf"(?<![\d.]){re.escape(rate)}(?![\d.])", readme), rate
 
 
 @pytest.mark.parametrize("row", read_rows(), ids=lambda row: row["Hparam_file"])

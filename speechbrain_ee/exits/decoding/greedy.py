@@ -4,7 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-
 from speechbrain_ee.models.heads import ExitOutput
 
 
