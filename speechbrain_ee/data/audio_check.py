@@ -18,9 +18,12 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from speechbrain_ee.data.clips import Clip
+
 UNREADABLE_AUDIO = "unreadable audio"
 EMPTY_AUDIO = "empty audio"
 NOT_FINITE = "samples not finite"
+BEYOND_THE_END = "beyond the end of the recording"
 TOO_FAST = "too short for its transcript"
 TOO_SHORT = "shorter than min_duration_s"
 TOO_LONG = "longer than max_duration_s"
@@ -54,13 +57,14 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
     Arguments
     ---------
     path : path
-        An audio file.
+        An audio file, or a part of one in the notation of
+        :mod:`speechbrain_ee.data.clips`.
 
     Returns
     -------
     AudioFacts
         Duration in seconds; ``fault`` is one of ``UNREADABLE_AUDIO``,
-        ``EMPTY_AUDIO``, ``NOT_FINITE`` or None.
+        ``EMPTY_AUDIO``, ``NOT_FINITE``, ``BEYOND_THE_END`` or None.
 
     Example
     -------
@@ -69,6 +73,9 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
     >>> check_audio(path)
     AudioFacts(duration_s=1.0, fault=None)
     """
+    clip = Clip.parse(os.fspath(path))
+    if clip is not None:
+        return _check_clip(clip)
     try:
         if os.path.getsize(path) == 0:
             return AudioFacts(0.0, EMPTY_AUDIO)
@@ -81,6 +88,20 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
             elif audio.subtype in FLOAT_SUBTYPES and not _is_finite(audio):
                 fault = NOT_FINITE
             return AudioFacts(audio.frames / audio.samplerate, fault)
+    except (OSError, soundfile.SoundFileError):
+        return AudioFacts(0.0, UNREADABLE_AUDIO)
+
+
+def _check_clip(clip: Clip) -> AudioFacts:
+    """As :func:`check_audio`, by the header of the whole recording."""
+    try:
+        with soundfile.SoundFile(clip.path) as audio:
+            duration_s = clip.length / audio.samplerate
+            if clip.length == 0:
+                return AudioFacts(0.0, EMPTY_AUDIO)
+            if clip.start + clip.length > audio.frames:
+                return AudioFacts(duration_s, BEYOND_THE_END)
+            return AudioFacts(duration_s)
     except (OSError, soundfile.SoundFileError):
         return AudioFacts(0.0, UNREADABLE_AUDIO)
 

@@ -17,9 +17,21 @@ from speechbrain.tokenizers.SentencePiece import SentencePiece
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.data.shards.batches import ShardBatchSampler
+from speechbrain_ee.data.shards.index import ShardSource
+from speechbrain_ee.data.shards.store import ShardReader
 from speechbrain_ee.errors import InputError
 
+# What SpeechBrain's sampler raises for arguments that it cannot use.
+SAMPLER_ERRORS = (
+    AssertionError,
+    AttributeError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 OUTPUT_KEYS = ("id", "sig", "wrd", "tokens")
 
 
@@ -51,7 +63,8 @@ def make_datasets(
     ---------
     hparams : mapping
         Uses ``data_folder``, ``train_csv``, ``valid_csv``, ``test_csv``,
-        ``sample_rate``, ``cache_audio``.
+        ``sample_rate``, ``cache_audio`` and, if it is there,
+        ``train_shards``.
     tokenizer : SentencePiece
         Turns transcripts into tokens.
 
@@ -60,7 +73,12 @@ def make_datasets(
     Datasets
         Training, validation and test sets.
     """
-    reader = AudioReader(hparams["sample_rate"], hparams["cache_audio"])
+    shards = hparams.get("train_shards")
+    reader = AudioReader(
+        hparams["sample_rate"],
+        hparams["cache_audio"],
+        ShardReader(ShardSource.of(shards)) if shards else None,
+    )
     train = _read_manifest(hparams, hparams["train_csv"])
     valid = _read_manifest(hparams, hparams["valid_csv"])
     valid = valid.filtered_sorted(sort_key="duration", reverse=True)
@@ -111,7 +129,8 @@ def train_loader_options(
     hparams : mapping
         Uses ``train_dataloader_opts`` and, if not null,
         ``dynamic_batching``: the arguments of SpeechBrain's
-        ``DynamicBatchSampler``, lengths in seconds.
+        ``DynamicBatchSampler``, lengths in seconds. With ``train_shards``
+        batches are made of a few shards at a time, by ``seed`` and epoch.
     train : DynamicItemDataset
         The training set.
 
@@ -122,16 +141,20 @@ def train_loader_options(
     """
     options = dict(hparams["train_dataloader_opts"])
     batching = hparams["dynamic_batching"]
-    if batching is None:
+    shards = hparams.get("train_shards")
+    if batching is None and not shards:
         return options
     try:
-        sampler = DynamicBatchSampler(
-            train,
-            length_func=lambda row: float(row["duration"]),
-            seed=hparams["seed"],
-            **batching,
-        )
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        if shards:
+            sampler = _shard_batches(hparams, train)
+        else:
+            sampler = DynamicBatchSampler(
+                train,
+                length_func=lambda row: float(row["duration"]),
+                seed=hparams["seed"],
+                **batching,
+            )
+    except SAMPLER_ERRORS as error:
         raise InputError(
             f"dynamic_batching: {batching} cannot be used ({error}); it "
             "needs max_batch_length in seconds and num_buckets, or null for "
@@ -141,3 +164,20 @@ def train_loader_options(
         options.pop(key, None)
     options["batch_sampler"] = sampler
     return options
+
+
+def _shard_batches(
+    hparams: Mapping[str, Any], train: DynamicItemDataset
+) -> ShardBatchSampler:
+    """Batches of a manifest that names parts of shards."""
+    rows = [train.data[name] for name in train.data_ids]
+    given = hparams["train_dataloader_opts"]
+    plain = ("batch_size", "shuffle", "drop_last")
+    return ShardBatchSampler(
+        [Clip.parse(row["wav"]).path for row in rows],
+        [float(row["duration"]) for row in rows],
+        ShardSource.of(hparams["train_shards"]).buffer,
+        hparams["seed"],
+        hparams["dynamic_batching"],
+        **{key: given[key] for key in plain if key in given},
+    )

@@ -48,7 +48,13 @@ SYSTEM_KEYS = frozenset(
     """.split()
 )
 # Keys that any YAML may leave out: the command line knows them all the same.
-OPTIONAL_KEYS = {"overthinking": False, "in_domain": None, "criteria": None}
+OPTIONAL_KEYS = {
+    "overthinking": False,
+    "in_domain": None,
+    "criteria": None,
+    "corpus": "librispeech",
+    "train_shards": {},  # as null it could not be given as a mapping
+}
 # Options that SpeechBrain's Brain takes from the YAML.
 BRAIN_KEYS = frozenset(
     """
@@ -94,6 +100,8 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     try:
         options = load_hyperpyyaml(text, overrides)
         options["exit_budget"] = _with_equals(options["exit_budget"])
+        if options["train_shards"]:
+            options["train_splits"] = []  # they take the place of these
         _load_criteria(options["criteria"])
         return options
     except InputError:

@@ -4,9 +4,15 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import pytest
+import csv
+from pathlib import Path
 
-from tests.data.corpora import add
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_ee.data.shards.writing import write_shards
+from tests.data.corpora import RATE, SHARD_MB, add
 
 
 @pytest.fixture
@@ -25,3 +31,40 @@ def corpus(tmp_path):
 def save(tmp_path):
     """Where the manifests go."""
     return tmp_path / "save"
+
+
+@pytest.fixture(scope="session")
+def shard_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of several formats and rates, and parts of a long recording."""
+    folder = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(3)
+    talk = folder / "talk.sph"
+    noise = rng.normal(0, 0.1, 5 * RATE)
+    soundfile.write(talk, noise, RATE, "PCM_16", format="NIST")
+    rows = []
+    for number in range(14):
+        length = RATE // 2 + 1000 * number
+        suffix = ("flac", "wav", "ogg")[number % 3]
+        wav = str(folder / f"u{number}.{suffix}")
+        rate = 8000 if number == 4 else RATE
+        soundfile.write(wav, rng.normal(0, 0.1, length), rate)
+        if number % 4 == 3:
+            wav = f"{talk}?samples={3000 * number}+{length}"
+        name = f"u.{number}/x" if number == 5 else f"u-{number:02d}"
+        words = f'SAYS "{number}", É'
+        rows.append([name, length / rate, wav, f"s{number % 2}", words])
+    path = folder / "train.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        header = ["ID", "duration", "wav", "spk_id", "wrd"]
+        csv.writer(stream).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="session")
+def shards(
+    shard_manifest: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Written once; only to be read."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(shard_manifest, folder, SHARD_MB)
+    return folder

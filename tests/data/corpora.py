@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 RATE = 16000
+SHARD_MB = 0.1  # three or four of the utterances that are put in shards
 FORMATS = {
     "flac": ("FLAC", "PCM_16"),
     "wav": ("WAV", "PCM_16"),

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from speechbrain_ee.data import manifests, prepare
+from speechbrain_ee.data import manifests, preparation
 from speechbrain_ee.data.prepare import prepare_librispeech
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import add, ids_of, rows_of, spoil
@@ -24,8 +24,8 @@ def prepared(corpus, save, monkeypatch):
         looked.extend(paths)
         return real(paths, title)
 
-    real = prepare.check_all
-    monkeypatch.setattr(prepare, "check_all", check_all)
+    real = preparation.check_all
+    monkeypatch.setattr(preparation, "check_all", check_all)
 
     def call(*splits, **options):
         looked.clear()

@@ -9,7 +9,8 @@ sets.
 > python train.py hparams/conformer_ctc.yaml --data_folder=/path/LibriSpeech
 
 Any key of the YAML can be given on the command line; a single-exit model of
-depth 6, for example, is ``--exit_layers=[6]``.
+depth 6, for example, is ``--exit_layers=[6]``. SpeechBrain's ``--hpopt`` and
+``--hpopt_mode=orion`` report the best validation WER to a search.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -17,12 +18,18 @@ Authors
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
+import torch
+import yaml
 from librispeech_prepare import prepare_librispeech
+from speechbrain.utils import hpopt as hp
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
+from speechbrain_ee.data.corpora import preparation_of, with_corpus
 from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.shards.manifest import write_training_manifest
 from speechbrain_ee.data.splits import test_set_manifests
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import exits_on_input_error
@@ -37,8 +44,23 @@ from speechbrain_ee.training.options import load_options, make_output_folder
 
 @exits_on_input_error
 def main() -> None:
+    """Train, and tell a search what came out if one asked for it."""
+    arguments = sys.argv[1:]
+    if not any(word.startswith("--hpopt") for word in arguments):
+        train(*sb.parse_arguments(arguments))
+        return
+    with hp.hyperparameter_optimization(objective_key="WER") as context:
+        hparams_file, run_opts, overrides = context.parse_arguments(
+            arguments, pass_trial_id=False
+        )
+        for key in hp.HPOPT_KEYS:
+            overrides.pop(key, None)
+        train(hparams_file, run_opts, yaml.safe_dump(overrides))
+
+
+def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
     """Prepare, train, evaluate, report."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    overrides = with_corpus(hparams_file, overrides)
     hparams = load_options(hparams_file, overrides)
     sb.utils.distributed.ddp_init_group(run_opts)
     make_output_folder(hparams["output_folder"])
@@ -49,7 +71,7 @@ def main() -> None:
     )
 
     run_on_main(
-        prepare_librispeech,
+        preparation_of(hparams["corpus"], prepare_librispeech),
         kwargs={
             "data_folder": hparams["data_folder"],
             "save_folder": hparams["output_folder"],
@@ -61,6 +83,7 @@ def main() -> None:
             "skip_prep": hparams["skip_prep"],
         },
     )
+    run_on_main(write_training_manifest, args=[hparams])
     hparams["test_csv"] = test_set_manifests(hparams)
     tokenizer = make_tokenizer(hparams)
     datasets = make_datasets(hparams, tokenizer)
@@ -106,6 +129,12 @@ def main() -> None:
         )
         sys.stdout.write(console_tables(report) + "\n")
         export_training(hparams)
+    best = brain.checkpointer.find_checkpoint(min_key="WER")
+    # processes other than the main one report nothing
+    told = best is not None and if_main_process()
+    hp.report_result({"WER": best.meta["WER"]} if told else None)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+../../../speechbrain_ee/data/tedlium.py

@@ -1,0 +1,142 @@
+"""The training manifest of a run that reads shards.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ee.data.clips import Clip
+from speechbrain_ee.data.layout import CSV_VARIABLE
+from speechbrain_ee.data.manifests import COLUMNS, open_atomically
+from speechbrain_ee.data.shards.index import (
+    BYTES_PER_GB,
+    INDEX,
+    ShardIndex,
+    ShardSource,
+    is_remote,
+)
+from speechbrain_ee.data.shards.store import read_all
+from speechbrain_ee.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def write_training_manifest(hparams: Mapping[str, Any]) -> None:
+    """Write the manifest of ``train_shards``, if there are any.
+
+    It is the one that lies beside the shards, with their paths or URLs. What
+    is read in training are the parts of shards that it names.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``train_shards`` (or nothing), ``train_csv`` and ``output_folder``.
+
+    Raises
+    ------
+    InputError
+        If the shards are missing or incomplete, or the manifest would
+        overwrite one that is not of this run.
+    """
+    if not hparams["train_shards"]:
+        return
+    source = ShardSource.of(hparams["train_shards"])
+    path = Path(os.path.abspath(hparams["train_csv"]))
+    if path.parent != Path(os.path.abspath(hparams["output_folder"])):
+        raise InputError(
+            f"train_csv: {path} is no file of output_folder, and with "
+            "train_shards the manifest is written there; leave train_csv out."
+        )
+    index, text = read_index(source)
+    _check_shards(source, index)
+    table = csv.DictReader(io.StringIO(text))
+    with open_atomically(path) as stream:
+        written = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        written.writeheader()
+        for row in table:
+            written.writerow({**row, "wav": _located(source, row["wav"])})
+    logger.info(
+        "%s: %d shards, %d utterances, %.2f h",
+        source.source,
+        len(index.shards),
+        index.utterances,
+        index.hours,
+    )
+
+
+def read_index(source: ShardSource) -> tuple[ShardIndex, str]:
+    """What the index says, and the manifest beside it.
+
+    Arguments
+    ---------
+    source : ShardSource
+        Where they are.
+
+    Returns
+    -------
+    ShardIndex
+        The index.
+    str
+        Text of the manifest.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or do not fit each other.
+    """
+    url = source.url(INDEX)
+    if CSV_VARIABLE.search(url):
+        raise InputError(
+            f"train_shards: SpeechBrain's CSV reader takes the dollar sign in "
+            f"{source.source} for a variable; write it without."
+        )
+    index = ShardIndex.from_json(read_all(url), url)
+    manifest = source.url(index.manifest)
+    content = read_all(manifest)
+    if hashlib.sha256(content).hexdigest() != index.manifest_sha256:
+        raise InputError(
+            f"{manifest}: is not the manifest that {url} was written with; "
+            "copy the folder of shards again, or write it again."
+        )
+    return index, content.decode("utf-8")
+
+
+def _located(source: ShardSource, wav: str) -> str:
+    """The clip with the path or URL of its shard."""
+    clip = Clip.parse(wav)
+    return wav.replace(clip.path, source.url(clip.path), 1)
+
+
+def _check_shards(source: ShardSource, index: ShardIndex) -> None:
+    """Raise InputError for what would end a run after hours."""
+    largest = sorted(shard.bytes for shard in index.shards)[-source.buffer :]
+    if is_remote(source.source):
+        if sum(largest) > source.cache_gb * BYTES_PER_GB:
+            raise InputError(
+                f"train_shards: cache_gb: {source.cache_gb} is less than the "
+                f"{len(largest)} shards that are read at a time, "
+                f"{sum(largest) / BYTES_PER_GB:.3g} GB; raise it, or lower "
+                "buffer."
+            )
+        return
+    for shard in index.shards:
+        path = Path(source.url(shard.file))
+        if not path.is_file():
+            raise InputError(
+                f"{path}: this shard is missing, which {INDEX} lists; copy "
+                "it there, or write the shards again."
+            )
+        if path.stat().st_size != shard.bytes:
+            raise InputError(
+                f"{path}: this shard has {path.stat().st_size} bytes, not "
+                f"{shard.bytes} as {INDEX} says; copy it again, or write the "
+                "shards again."
+            )
