@@ -187,7 +187,8 @@ def test_commands_of_the_rooms_say_what_they_take(name, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert ROOMS[name][1].split()[0] in shown
-    assert {"--policy", "--out", "--study-folder"} & set(shown.split())
+    told = {"--policy", "--out", "--study-folder", "--shard-size-mb"}
+    assert told & set(shown.split())
 
 
 def test_what_was_not_chosen_is_not_imported(repository):

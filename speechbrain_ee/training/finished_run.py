@@ -16,11 +16,10 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import (
     METAFNAME,
     Checkpoint,
+    Checkpointer,
     average_checkpoints,
 )
 from torch import Tensor
-
-from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 
 
 def moved_save_folder(
@@ -64,7 +63,7 @@ def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
     # SpeechBrain's checkpointer would make a folder that is not there.
     if not any(save_folder.glob(f"*/{METAFNAME}")):
         return []
-    return AtomicCheckpointer(save_folder).find_checkpoints(
+    return Checkpointer(save_folder).find_checkpoints(
         min_key="WER", max_num_checkpoints=average
     )
 

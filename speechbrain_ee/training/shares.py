@@ -221,7 +221,8 @@ def evenly_split(
     -------
     list of list of int
         The largest batches of the last round are halved until all processes
-        have one; where it holds too few utterances, later batches first.
+        have one; where it holds too few utterances, later batches first, and
+        where all batches hold one, some of the last hold another.
 
     Raises
     ------
@@ -241,6 +242,8 @@ def evenly_split(
         if len(batches[place]) < 2:
             large = (n for n, batch in enumerate(batches) if len(batch) > 1)
             place = max(large, default=None)
+        if place is None and whole:
+            return _fuller(batches, whole - processes, processes)
         if place is None:
             raise InputError(
                 f"training: {len(batches)} utterances cannot be shared by "
@@ -251,6 +254,16 @@ def evenly_split(
         half = (len(batch) + 1) // 2
         batches[place : place + 1] = [batch[:half], batch[half:]]
     return batches
+
+
+def _fuller(
+    batches: list[list[int]], start: int, processes: int
+) -> list[list[int]]:
+    """One batch for each process of what follows, in order."""
+    rest = [one for batch in batches[start:] for one in batch]
+    ends = [len(rest) * n // processes for n in range(processes + 1)]
+    shares = [rest[a:b] for a, b in zip(ends, ends[1:])]
+    return batches[:start] + shares
 
 
 def in_order(parts: Sequence[Sequence[Item]]) -> list[Item]:

@@ -96,6 +96,12 @@ def test_split_evenly(batches: list[list[int]], processes: int) -> None:
         assert split[:whole] == batches[:whole]
 
 
+def test_batches_of_one_are_shared():
+    """As with batch_size 1 and an odd number of utterances."""
+    split = evenly_split([[n] for n in range(7)], processes=3)
+    assert split == [[0], [1], [2], [3], [4], [5, 6]]
+
+
 @given(st.integers(0, 20), st.integers(1, 4))
 def test_back_in_order(number: int, processes: int) -> None:
     """Shares of a test set, not made even."""

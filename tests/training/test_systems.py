@@ -67,7 +67,7 @@ def test_overfits_eight_utterances_with_both_heads(
 ) -> None:
     """No error at any exit: greedy CTC, and the search by attention alone."""
     model = tiny_model(attention=kind, attention_type="RoPEMHA", d_model=32)
-    brain = fit(tiny_brain(tmp_path, model, epochs=16, lr=0.005), times=8)
+    brain = fit(tiny_brain(tmp_path, model, epochs=24, lr=0.005), times=8)
     assert brain.error_rates.words == 39
     assert brain.error_rates.wer == (0.0,) * len(EXITS)
     assert brain.token_accuracy.tokens == 39 + 8
