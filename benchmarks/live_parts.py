@@ -102,7 +102,11 @@ def criterion_overhead(
             took = (time.perf_counter() - start) / (state.depth - before)
             output = model.heads(exit, state)
             start = time.perf_counter()
-            score_B = scorer.direct(ExitView(output))
+            texts = None
+            if scorer.reads_transcripts:
+                tokens = greedy_tokens(output)
+                texts = [asr.decode(one) for one in tokens]
+            score_B = scorer.direct(ExitView(output), texts)
             policy.rule.stop(place + 1, score_B)
             if turn >= len(warm):
                 decisions.append(time.perf_counter() - start)

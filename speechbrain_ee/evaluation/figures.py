@@ -217,8 +217,25 @@ def _legend(
         list(entries.values()),
         list(entries),
         loc="outside upper left",
-        ncols=math.ceil(len(entries) / rows),
+        ncols=_columns(
+            list(entries),
+            figure.get_figwidth(),
+            math.ceil(len(entries) / rows),
+        ),
         fontsize=9,
         handlelength=2.6,
         columnspacing=1.4,
     )
+
+
+def _columns(texts: Sequence[str], width_in: float, most: int) -> int:
+    """As many columns of a legend as the figure is wide enough for."""
+    for columns in range(most, 1, -1):
+        longest = [
+            max(map(len, column))
+            for column in np.array_split(np.array(texts, object), columns)
+        ]
+        # Characters of 9 pt; a handle and the space beside it.
+        if sum(0.071 * count + 0.65 for count in longest) <= width_in:
+            return columns
+    return 1

@@ -10,12 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from speechbrain_ee.evaluation.aspect import Aspect, has_close_up
 from speechbrain_ee.evaluation.families import depth_needed, leaders
 from speechbrain_ee.evaluation.figures import (
+    _columns,
     aspects,
     draw_curves,
     draw_panel,
@@ -271,3 +275,25 @@ def test_same_bytes(sets, kind):
         figure_bytes(draw_curves([sets["clean"]]), kind) for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("number", [1, 5, 11, 30])
+@pytest.mark.parametrize("text", ["oracle", "policy A: learned, macs=12.5G"])
+def test_a_legend_ends_inside_the_figure(text, number):
+    """Names of policies are long, and as many as the user gives."""
+    figure = Figure((10, 8))
+    canvas = FigureCanvasAgg(figure)
+    texts = [text] * number
+    columns = _columns(texts, 10, number)
+    legend = figure.legend(
+        [Line2D([], [])] * number,
+        texts,
+        ncols=columns,
+        fontsize=9,
+        handlelength=2.6,
+        columnspacing=1.4,
+    )
+    canvas.draw()
+    width = legend.get_window_extent().width
+    assert width <= figure.bbox.width
+    assert columns == number or width > figure.bbox.width / 2
