@@ -18,6 +18,8 @@ PIP_ARGS ?=
 # then comes first. For the small CPU-only install give PyTorch's own
 # documented CPU wheel index: TORCH_ARGS="--index-url <its address>".
 TORCH_ARGS ?=
+# The versions that are installed; empty takes the newest that setup.cfg allows.
+LOCK ?= requirements/lock.txt
 # Overrides of hparams/demo.yaml, e.g. DEMO_ARGS="--number_of_epochs=2".
 DEMO_ARGS ?=
 # Further arguments of pytest, e.g. PYTEST_ARGS="tests/data -x".
@@ -43,7 +45,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PIP_WORKS := $(PIP) install --help >/dev/null 2>&1
 
 .PHONY: help demo test test-slow coverage soak mutate lint format docs \
-    upstream install clean distclean
+    upstream install lock canary oldest clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -56,9 +58,9 @@ help: ## show this list
 
 demo: $(HAS_DEMO) ## install, build the demo corpus, train, evaluate, report
 	@root="$$PWD"
-	"$$root/$(PY)" -m speechbrain_ee demo-corpus "$(RESULTS)/demo-corpus"
+	"$(PY)" -m speechbrain_ee demo-corpus "$(RESULTS)/demo-corpus"
 	cd recipes/LibriSpeech/EarlyExit
-	"$$root/$(PY)" train.py hparams/demo.yaml \
+	"$(abspath $(PY))" train.py hparams/demo.yaml \
 	    --data_folder="$$root/$(RESULTS)/demo-corpus" \
 	    --output_folder="$$root/$(RESULTS)/demo" $(DEMO_ARGS)
 	echo
@@ -114,6 +116,15 @@ upstream: $(HAS_DEV) ## write the contribution to SpeechBrain, and check it
 
 install: $(HAS_DEV) ## make .venv with everything that demo and test need
 
+lock: $(HAS_PYTHON) ## renew requirements/lock.txt with the newest versions
+	@$(PY) requirements/environments.py lock
+
+canary: $(HAS_PYTHON) ## smoke test with the newest versions, without the lock
+	@$(PY) requirements/environments.py canary
+
+oldest: $(HAS_PYTHON) ## smoke test with the lower bounds of setup.cfg
+	@$(PY) requirements/environments.py oldest
+
 clean: ## remove caches, builds and the demo's results
 	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis \
 	    .coverage .coverage.* coverage.xml "$(RESULTS)/demo" "$(RESULTS)/demo-corpus"
@@ -168,29 +179,16 @@ $(HAS_PYTHON):
 	"$$found" -m venv --clear $(VENV)
 	touch $@
 
-# install EXTRAS: torch first where TORCH_ARGS names its source, then the rest;
-# the import at the end catches a pair that does not fit, here and not at hour 2.
-define install
-	echo "Installing speechbrain-ee[$(1)] (the first time: minutes, some GB)"
-	if [ -n "$$(echo $(TORCH_ARGS))" ]; then
-	    mapfile -t pair < <(sed -nE 's/^ +(torch(audio)?[<>=].*)$$/\1/p' \
-	        setup.cfg)
-	    $(PIP) install -qq $(PIP_ARGS) $(TORCH_ARGS) "$${pair[@]}"
-	fi
-	$(PIP) install -qq $(PIP_ARGS) -e '.[$(1)]'
-	if ! $(PY) -c 'import torch, torchaudio, speechbrain'; then
-	    echo "error: the environment in $(VENV) does not import; torch and" \
-	        "torchaudio must have the same minor version. Remove it with" \
-	        "'make distclean' and run this again." >&2
-	    exit 2
-	fi
-endef
+# pip's output is in $(VENV)/install.log; when it fails, its reason is shown.
+install = PIP_ARGS='$(PIP_ARGS)' TORCH_ARGS='$(TORCH_ARGS)' \
+    GOAL='$(or $(firstword $(MAKECMDGOALS)),install)' \
+    requirements/install.sh '$(VENV)' '$(1)' '$(LOCK)'
 
-$(HAS_DEMO): setup.cfg pyproject.toml | $(HAS_PYTHON)
+$(HAS_DEMO): setup.cfg pyproject.toml $(LOCK) | $(HAS_PYTHON)
 	@$(call install,demo)
 	touch $@
 
-$(HAS_DEV): setup.cfg pyproject.toml | $(HAS_PYTHON)
+$(HAS_DEV): setup.cfg pyproject.toml $(LOCK) | $(HAS_PYTHON)
 	@$(call install,demo$(comma)dev)
 	touch $(HAS_DEMO) $@
 

@@ -76,6 +76,26 @@ def test_every_layer_equals_transformers(folder: Path) -> None:
 
 
 @torch.no_grad()
+def test_every_row_of_a_batch_of_three_equals_transformers(
+    folder: Path,
+) -> None:
+    """A layer that returns a tensor is not taken for a tuple's first entry.
+
+    transformers returned tuples up to 5.10 and returns tensors since 5.17,
+    where `[0]` is the first utterance, broadcast over the others unnoticed.
+    """
+    wavs = [noise(7000, 1), noise(6200, 2), noise(4100, 3)]
+    states = SSLEncoder(str(folder), EVERY).eval()(*padded(wavs))
+    for row, wav in enumerate(wavs):
+        *expected, _ = original_states(folder, wav)
+        for state, expected_BTD in zip(states, expected, strict=True):
+            frames = int(state.lengths_B[row])
+            assert frames == expected_BTD.shape[1]
+            own_BTD = state.hidden_BTD[row : row + 1, :frames]
+            assert close(own_BTD, expected_BTD)
+
+
+@torch.no_grad()
 def test_random_weights_run_as_transformers_does(
     folder: Path, tmp_path: Path
 ) -> None:
