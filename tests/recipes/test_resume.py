@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.soak.killing import CRASHED, KILLED
 from tests.soak.planned import KILLS
@@ -90,9 +91,10 @@ def test_the_comparison_sees_a_difference(folder: Path, tmp_path: Path) -> None:
     whole = facts(folder / "whole")
     assert differences(whole, facts(copy, was=folder / "whole")) == []
     newest = max(copy.glob("save/CKPT*"), key=lambda path: path.name)
-    weights = bytearray((newest / "model.ckpt").read_bytes())
-    weights[len(weights) // 2] ^= 1
-    (newest / "model.ckpt").write_bytes(weights)
+    weights = torch.load(newest / "model.ckpt", weights_only=True)
+    last = next(reversed(weights.values())).view(torch.uint8).flatten()
+    last[0] ^= 1
+    torch.save(weights, newest / "model.ckpt")
     (copy / "report/report.json").unlink()
     log = (copy / "train_log.txt").read_text("utf-8")
     (copy / "train_log.txt").write_text(log.replace("1", "2"), "utf-8")
