@@ -21,7 +21,6 @@ import speechbrain_ee
 # Distributions whose import name is not their own name in lower case.
 IMPORT_NAMES = {
     "espeakng-loader": "espeakng_loader",
-    "flashlight-text": "flashlight",
     "pyyaml": "yaml",
     "ruamel.yaml": "ruamel",
 }
@@ -195,7 +194,7 @@ def test_installed_versions_are_in_the_declared_ranges(
 def test_extras_are_optional(metadata: configparser.ConfigParser) -> None:
     """The extras of the README exist, and none is a core dependency."""
     groups = extras(metadata)
-    assert set(groups) >= {"demo", "ssl", "beam", "onnx", "sweep", "dev"}
+    assert set(groups) >= {"demo", "ssl", "onnx", "sweep", "dev"}
     assert "espeakng-loader" in groups["demo"], "GPL: an extra, never core"
     for name, needed in groups.items():
         assert not set(needed) & set(core(metadata)), name

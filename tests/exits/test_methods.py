@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.beam import beam_search
@@ -60,7 +61,9 @@ def test_ctc_beam_is_ctcs_search_over_pieces():
         (MODEL, silent),
         (PLAIN, OUTPUT.log_probs_BTV[1, :5]),
     ):
-        expected = beam_search(frames_TV, BLANK, 3)
+        (expected,) = beam_search(
+            frames_TV[None], torch.tensor([len(frames_TV)]), BLANK, 3
+        )
         hypotheses = found("ctc_beam", model=model)[1].hypotheses
         assert [h.tokens for h in hypotheses] == [h.tokens for h in expected]
         assert [h.score for h in hypotheses] == pytest.approx(

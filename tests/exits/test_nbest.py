@@ -1,13 +1,12 @@
-"""N-best posterior: exact on small problems, batches, searchers, options.
+"""N-best posterior: exact on small problems, batches, options.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import collections
 import itertools
-import logging
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import beam as beam_module
 from speechbrain_ee.exits.criteria import (
     get_criterion,
     get_measure,
@@ -31,22 +29,9 @@ from speechbrain_ee.models.heads import ExitOutput
 WIDE = 512  # more than all prefixes and endings of four frames of four
 
 
-@pytest.fixture(params=["flashlight", "speechbrain"])
-def searcher(request):
-    if request.param == "flashlight":
-        pytest.importorskip("flashlight.lib.text.decoder")
-    return request.param
-
-
-@pytest.fixture
-def without_flashlight(monkeypatch):
-    monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
-    beam_module._flashlight.cache_clear()
-    beam_module._which.cache_clear()
-    yield
-    monkeypatch.undo()
-    beam_module._flashlight.cache_clear()
-    beam_module._which.cache_clear()
+def searched(log_probs_TV, blank=0, beam=10, size=None):
+    lengths = torch.tensor([len(log_probs_TV)])
+    return beam_search(log_probs_TV[None], lengths, blank, beam)[0][:size]
 
 
 def random_frames(seed, frames, vocab, sharpness=2.0):
@@ -79,17 +64,14 @@ def all_sequences(log_probs_TV, blank):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 4), st.data())
-@pytest.mark.parametrize("name", ["flashlight", "speechbrain"])
-def test_wide_beam_is_exact(name, seed, frames, vocab, data):
-    if name == "flashlight":
-        pytest.importorskip("flashlight.lib.text.decoder")
+def test_wide_beam_is_exact(seed, frames, vocab, data):
     blank = data.draw(st.integers(0, vocab - 1))
     size = data.draw(st.integers(2, 12))
     log_probs_TV = random_frames(seed, frames, vocab)
     exact = all_sequences(log_probs_TV, blank)
     assert sum(exact.values()) == pytest.approx(1.0)
-    posterior = NBestPosterior(size, WIDE, name)
-    found = posterior.search(log_probs_TV, blank)
+    posterior = NBestPosterior(size, WIDE)
+    found = searched(log_probs_TV, blank, WIDE, size)
     assert len(found) == min(size, len(exact))
     for one, p in zip(found, exact.values()):
         assert math.exp(one.log_prob) == pytest.approx(p, rel=1e-5)
@@ -102,19 +84,19 @@ def test_wide_beam_is_exact(name, seed, frames, vocab, data):
     assert measured.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_alignments_are_summed_not_maximised(searcher):
+def test_alignments_are_summed_not_maximised():
     # (1,) has three alignments of .16, .24 and .24; the best path, () with
     # .36, is only one.
     log_probs_TV = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
-    best = beam_search(log_probs_TV, 0, 9, searcher)[0]
+    best = searched(log_probs_TV, 0, 9)[0]
     assert best.tokens == (1,)
     assert math.exp(best.log_prob) == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize("filler", [float("nan"), float("-inf"), 50.0, 0.0])
-def test_batch_and_padding_change_nothing(searcher, filler):
+def test_batch_and_padding_change_nothing(filler):
     rows = [random_frames(n, n, 12) for n in (30, 1, 7, 18)]
-    posterior = NBestPosterior(5, 8, searcher)
+    posterior = NBestPosterior(5, 8)
     alone = [posterior.measure(view_of([row], extra=0)) for row in rows]
     together = posterior.measure(view_of(rows, filler=filler))
     assert together.shape == (4,)
@@ -123,57 +105,88 @@ def test_batch_and_padding_change_nothing(searcher, filler):
     assert torch.equal(backwards.flip(0), together)
 
 
-def test_searchers_agree_when_the_beam_prunes():
-    pytest.importorskip("flashlight.lib.text.decoder")
-    for seed, vocab in enumerate([5, 32, 64]):
+def one_by_one(log_probs_TV, blank, beam):
+    """Prefix beam search as papers write it, with a dictionary."""
+    beams = {(): (0.0, -math.inf)}  # alignments that end in blank, in a token
+    for frame in log_probs_TV.double():
+        after = collections.defaultdict(lambda: [-math.inf, -math.inf])
+
+        def add(tokens, place, score, after=after):
+            after[tokens][place] = np.logaddexp(after[tokens][place], score)
+
+        for token in frame.topk(min(beam, len(frame))).indices.tolist():
+            p = frame[token].item()
+            for tokens, (by_blank, by_token) in beams.items():
+                both = np.logaddexp(by_blank, by_token)
+                if token == blank:
+                    add(tokens, 0, both + p)
+                elif tokens[-1:] == (token,):
+                    add(tokens, 1, by_token + p)
+                    add((*tokens, token), 1, by_blank + p)
+                else:
+                    add((*tokens, token), 1, both + p)
+        ranked = sorted(after.items(), key=lambda one: -np.logaddexp(*one[1]))
+        beams = {tokens: tuple(scores) for tokens, scores in ranked[:beam]}
+    return {tokens: np.logaddexp(*scores) for tokens, scores in beams.items()}
+
+
+@pytest.mark.parametrize("vocab", [5, 32, 64])
+def test_pruning_search_equals_the_plain_algorithm(vocab):
+    for seed in range(5):
         log_probs_TV = random_frames(seed, 60, vocab, sharpness=3.0)
-        first, second = (
-            beam_search(log_probs_TV, 2, 10, name)
-            for name in ("flashlight", "speechbrain")
-        )
-        assert [one.tokens for one in first] == [one.tokens for one in second]
-        assert [one.log_prob for one in first] == pytest.approx(
-            [one.log_prob for one in second], rel=1e-9
+        expected = one_by_one(log_probs_TV, 2, 10)
+        found = searched(log_probs_TV, 2, 10)
+        assert [one.tokens for one in found] == list(expected)
+        assert [one.log_prob for one in found] == pytest.approx(
+            list(expected.values()), rel=1e-9
         )
 
 
-def test_certain_and_undecided(searcher):
-    posterior = NBestPosterior(4, 6, searcher)
+def test_a_hypothesis_that_comes_back_is_one_hypothesis():
+    """Dropped by the beam and found again, it is not counted twice."""
+    for seed in range(30):
+        log_probs_TV = random_frames(seed, 40, 4, sharpness=1.0)
+        found = [one.tokens for one in searched(log_probs_TV, 0, 3)]
+        assert len(set(found)) == len(found)
+
+
+def test_certain_and_undecided():
+    posterior = NBestPosterior(4, 6)
     certain = torch.eye(3)[[1, 0, 2, 2]].log()  # zeros become -inf
-    assert posterior.search(certain)[0].tokens == (1, 2)
+    assert searched(certain, 0, 6)[0].tokens == (1, 2)
     undecided = torch.full((4, 3), 1 / 3).log()
     sure, unsure = posterior.measure(view_of([certain, undecided])).tolist()
     assert sure == 1.0
     assert 0.25 <= unsure < 0.5
 
 
-def test_long_utterance_does_not_underflow(searcher):
+def test_long_utterance_does_not_underflow():
     # exp(-3000) is 0 in any precision: only differences may be exponentiated
     log_probs_TV = random_frames(3, 1500, 12, sharpness=0.5)
-    posterior = NBestPosterior(3, 3, searcher)
-    assert posterior.search(log_probs_TV)[0].log_prob < -1500
+    posterior = NBestPosterior(3, 3)
+    assert searched(log_probs_TV, 0, 3)[0].log_prob < -1500
     assert 1 / 3 <= posterior.measure(view_of([log_probs_TV])).item() < 1
 
 
-def test_nothing_recognised_is_the_least_ready(searcher):
+def test_nothing_recognised_is_the_least_ready():
     blanks = torch.tensor([[0.98, 0.01, 0.01]] * 6).log()
     rows = [blanks, blanks[:0], random_frames(0, 6, 3)]
-    values = NBestPosterior(3, 9, searcher).measure(view_of(rows))
+    values = NBestPosterior(3, 9).measure(view_of(rows))
     assert values[:2].tolist() == [0.0, 0.0]
     assert values[2] > 0
 
 
-def test_not_a_number_stays_one(searcher):
+def test_not_a_number_stays_one():
     broken = random_frames(0, 6, 4)
     broken[2, 1] = float("nan")
     rows = [broken, random_frames(1, 4, 4)]
-    values = NBestPosterior(3, 5, searcher).measure(view_of(rows))
+    values = NBestPosterior(3, 5).measure(view_of(rows))
     assert values.isnan().tolist() == [True, False]
 
 
-def test_half_precision_and_gradients(searcher):
+def test_half_precision_and_gradients():
     log_probs_TV = random_frames(4, 20, 8)
-    posterior = NBestPosterior(5, 20, searcher)
+    posterior = NBestPosterior(5, 20)
     full = posterior.measure(view_of([log_probs_TV]))
     leaf = log_probs_TV.clone().requires_grad_()
     assert torch.equal(posterior.measure(view_of([leaf])), full)
@@ -185,11 +198,11 @@ def test_half_precision_and_gradients(searcher):
     )
 
 
-def test_first_token_of_any_index(searcher):
+def test_first_token_of_any_index():
     for token in (1, 2, 3):
         frames = torch.full((3, 4), 0.01)
         frames[:, token] = 0.97
-        best = beam_search(frames.log(), 0, 8, searcher)[0]
+        best = searched(frames.log(), 0, 8)[0]
         assert best.tokens == (token,)
 
 
@@ -202,33 +215,11 @@ def test_one_hypothesis_says_nothing(size):
 def test_impossible_options():
     with pytest.raises(InputError, match="beam=5 .* at least 8"):
         NBestPosterior(size=8, beam=5)
-    with pytest.raises(InputError, match="auto, flashlight, speechbrain"):
-        NBestPosterior(searcher="torch")
-    with pytest.raises(InputError, match="auto, flashlight, speechbrain"):
-        beam_search(random_frames(0, 2, 3), 0, 4, "torch")
-
-
-def test_absent_package_is_named(without_flashlight):
-    posterior = NBestPosterior(searcher="flashlight")
-    with pytest.raises(InputError, match="flashlight-text .* `beam`"):
-        posterior.measure(view_of([random_frames(0, 4, 5)]))
-
-
-def test_absent_package_is_replaced(without_flashlight, caplog):
-    view = view_of([random_frames(0, 9, 5)])
-    expected = NBestPosterior(4, 6, "speechbrain").measure(view)
-    with caplog.at_level(logging.WARNING, beam_module.__name__):
-        for _ in range(2):
-            assert torch.equal(NBestPosterior(4, 6).measure(view), expected)
-    said = [r for r in caplog.records if r.name == beam_module.__name__]
-    assert len(said) == 1
-    assert "flashlight-text" in said[0].getMessage()
 
 
 def test_measure_and_its_parameters():
     view = view_of([random_frames(n, 9, 6) for n in range(3)])
-    taken = "nbest_posterior" in measure_all(view)
-    assert taken == beam_module.has_flashlight()
+    assert "nbest_posterior" in measure_all(view), "always taken"
     name = "nbest_posterior:size=3,beam=7"
     measured = measure_all(view, [name])[name]
     assert torch.equal(measured, NBestPosterior(3, 7).measure(view))

@@ -1,42 +1,32 @@
-"""Beam searches over CTC outputs: token sequences and their log-probability.
+"""CTC prefix beam search: token sequences and their log-probability.
 
 No lexicon and no language model: what an exit itself finds probable. A
 score sums over all alignments of a token sequence that the beam has kept,
-and each frame extends the beam by its ``beam`` most probable tokens only.
+and each frame extends the beam by its ``beam`` most probable tokens only
+(prefix beam search of Graves and Jaitly 2014, ICML, in the form of Hannun et
+al. 2014, arXiv 1408.2873).
 
-Two searchers go through the same candidates and differ in speed only.
-Flashlight's is compiled (the extra ``beam``); SpeechBrain's is Python and
-there so that a search works without the extra.
+All utterances of a batch and all their hypotheses go through a frame
+together. Two hypotheses are the same when a 64-bit hash of their tokens is.
 
-Axes: T frames, V vocabulary entries.
+Axes: B utterances, T frames, V vocabulary entries, K hypotheses of each (the
+beam), C tokens that a frame may add.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import functools
-import importlib
-import itertools
-import logging
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.errors import InputError
-
-logger = logging.getLogger(__name__)
-
-SEARCHERS = ("auto", "flashlight", "speechbrain")
-# Instead of minus infinity, which a searcher would subtract from itself.
-_NEVER = -1e4
-# Where SpeechBrain's searcher must not prune any further.
-_NO_PRUNING = -1e30
-# First of the code points that stand for tokens in its text-based search.
-_PRIVATE = 0xF0000
+# Of the empty hypothesis; a token multiplies the hash and is added to it.
+_SEED = np.uint64(1469598103934665603)
+_FACTOR = np.uint64(6364136223846793005)
+_IMPOSSIBLE = -np.inf
 
 
 @dataclass(frozen=True)
@@ -55,165 +45,190 @@ class Hypothesis:
     log_prob: float
 
 
+@dataclass
+class _Beam:
+    """The hypotheses of a batch after some frames; arrays of shape (B, K)."""
+
+    hashes: NDArray[np.uint64]
+    parents: NDArray[np.uint64]  # hash of the hypothesis without its last token
+    last: NDArray[np.int64]  # last token; -1 of the empty one
+    blank: NDArray[np.float64]  # log-probability of alignments ending in blank
+    token: NDArray[np.float64]  # and of those that end in the last token
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        return np.logaddexp(self.blank, self.token)
+
+
 def beam_search(
-    log_probs_TV: Tensor, blank: int, beam: int, searcher: str = "auto"
-) -> list[Hypothesis]:
-    """The most probable token sequences of one utterance.
+    log_probs_BTV: Tensor, lengths_B: Tensor, blank: int, beam: int
+) -> list[list[Hypothesis]]:
+    """The most probable token sequences of every utterance of a batch.
 
     Arguments
     ---------
-    log_probs_TV : tensor of shape (T, V)
-        Log-probabilities of its frames, none of them NaN.
+    log_probs_BTV : tensor of shape (B, T, V)
+        Log-probabilities of the frames, none of an utterance's own NaN.
+    lengths_B : tensor of shape (B,)
+        Frames of each utterance; what lies beyond is not read.
     blank : int
         Index of CTC's blank.
     beam : int
-        Width of the search.
-    searcher : str
-        ``flashlight``, ``speechbrain``, or ``auto`` for the first of them
-        that is installed.
+        Width of the search, and the greatest number of tokens that a frame
+        may add.
 
     Returns
     -------
-    list of Hypothesis
-        At most ``beam``, the best first.
-
-    Raises
-    ------
-    InputError
-        If the searcher is not known or not installed.
+    list of list of Hypothesis
+        For every utterance at most ``beam``, the best first.
 
     Example
     -------
-    >>> import torch
     >>> frames_TV = torch.tensor([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1]]).log()
-    >>> best = beam_search(frames_TV, 0, beam=9, searcher="speechbrain")[0]
+    >>> found = beam_search(frames_TV[None], torch.tensor([2]), 0, beam=9)
+    >>> best = found[0][0]
     >>> best.tokens, round(best.log_prob, 3)  # ln(0.42 + 0.21 + 0.06)
     ((1,), -0.371)
     """
-    search = _search_flashlight
-    if _which(searcher) == "speechbrain":
-        search = _search_speechbrain
-    clamped_TV = log_probs_TV.detach().cpu().float().clamp(min=_NEVER)
-    found = search(clamped_TV.contiguous(), blank, beam)
-    return sorted(found, key=lambda one: -one.log_prob)
+    lengths = lengths_B.cpu().numpy()
+    order = np.argsort(-lengths, kind="stable")  # who is done leaves at the end
+    log_probs_BTV = log_probs_BTV.detach().float().cpu()[order]
+    size = min(beam, log_probs_BTV.shape[-1])
+    log_probs_BTV.masked_fill_(log_probs_BTV.isnan(), _IMPOSSIBLE)
+    best = torch.topk(log_probs_BTV, size)
+    scores_BTC = best.values.numpy().astype(np.float64)
+    tokens_BTC = best.indices.numpy()
+    blanks_BTC = tokens_BTC == blank
+    blank_BT = np.where(blanks_BTC, scores_BTC, _IMPOSSIBLE).max(-1)
+    scores_BTC = np.where(blanks_BTC, _IMPOSSIBLE, scores_BTC)
+
+    state = _start(len(lengths), beam)
+    slots, added = [], []
+    lengths = lengths[order]
+    for frame in range(int(lengths.max(initial=0))):
+        rows = int((lengths > frame).sum())
+        state, slots_BK, added_BK = _extended(
+            state,
+            scores_BTC[:rows, frame],
+            tokens_BTC[:rows, frame],
+            blank_BT[:rows, frame],
+        )
+        slots.append(slots_BK)
+        added.append(added_BK)
+    found: list[list[Hypothesis]] = [[] for _ in lengths]
+    total_BK = state.total
+    for row, place in enumerate(order):
+        ranked = np.argsort(-total_BK[row], kind="stable")
+        found[place] = [
+            Hypothesis(
+                _tokens(slots, added, row, slot, lengths[row]),
+                float(total_BK[row, slot]),
+            )
+            for slot in ranked.tolist()
+            if total_BK[row, slot] > _IMPOSSIBLE
+        ]
+    return found
 
 
-def has_flashlight() -> bool:
-    """Whether the package flashlight-text (the extra ``beam``) is there.
+def _start(batch: int, beam: int) -> _Beam:
+    """The empty hypothesis, with probability 1, and free places."""
+    shape = (batch, beam)
+    blank = np.full(shape, _IMPOSSIBLE)
+    blank[:, 0] = 0.0
+    # Free places have hashes of their own, so that none of them is a parent.
+    hashes = np.broadcast_to(np.arange(beam, dtype=np.uint64), shape).copy()
+    hashes[:, 0] = _SEED
+    return _Beam(
+        hashes,
+        np.zeros(shape, np.uint64),
+        np.full(shape, -1, np.int64),
+        blank,
+        np.full(shape, _IMPOSSIBLE),
+    )
 
-    Returns
-    -------
-    bool
+
+def _extended(
+    state: _Beam,
+    scores_BC: NDArray,
+    tokens_BC: NDArray,
+    blank_B: NDArray,
+) -> tuple[_Beam, NDArray, NDArray]:
+    """The hypotheses after one more frame of the first rows.
+
+    Returns them with the slot that each comes from and the token that it
+    added, -1 where it only stayed.
     """
-    return _flashlight() is not None
+    rows, beam = len(scores_BC), state.last.shape[1]
+    last_BK = state.last[:rows]
+    token_BK, blank_BK = state.token[:rows], state.blank[:rows]
+    total_BK = np.logaddexp(token_BK, blank_BK)
+    repeats_BKC = tokens_BC[:, None, :] == last_BK[:, :, None]
 
+    # It stays: by a blank, or by its last token once more.
+    again_BK = np.where(repeats_BKC, scores_BC[:, None, :], _IMPOSSIBLE)
+    again_BK = again_BK.max(-1)
+    stays_blank_BK = total_BK + blank_B[:, None]
+    stays_token_BK = token_BK + again_BK
 
-@functools.cache
-def _flashlight() -> ModuleType | None:
-    try:
-        return importlib.import_module("flashlight.lib.text.decoder")
-    except ImportError:
-        return None
+    # It grows by a token: after a blank, where the token is its last one.
+    before_BKC = np.where(
+        repeats_BKC, blank_BK[:, :, None], total_BK[:, :, None]
+    )
+    grows_BKC = before_BKC + scores_BC[:, None, :]
 
-
-@functools.cache
-def _which(searcher: str) -> str:
-    """The searcher to use; says once when it is the slow one."""
-    if searcher not in SEARCHERS:
-        raise InputError(
-            f"CTC beam search: searcher={searcher!r} is not known; valid "
-            f"searchers: {', '.join(SEARCHERS)}."
+    # What grows into a hypothesis that the beam holds already adds to it.
+    same_BKK = state.parents[:rows, :, None] == state.hashes[:rows, None, :]
+    same_BKK &= last_BK[:, :, None] >= 0
+    row, child, parent = np.nonzero(same_BKK)
+    if len(row):
+        at = tokens_BC[row] == last_BK[row, child][:, None]
+        hit = at.any(-1)
+        row, child, parent, at = row[hit], child[hit], parent[hit], at[hit]
+        which = at.argmax(-1)
+        stays_token_BK[row, child] = np.logaddexp(
+            stays_token_BK[row, child], grows_BKC[row, parent, which]
         )
-    if searcher == "speechbrain":
-        return searcher
-    if has_flashlight():
-        return "flashlight"
-    missing = "the package flashlight-text (the extra `beam`) is not installed"
-    if searcher == "flashlight":
-        raise InputError(
-            f"CTC beam search: searcher='flashlight': {missing}; install it "
-            f"or choose searcher='speechbrain', which is slower."
-        )
-    logger.warning(
-        "CTC beam search: %s; SpeechBrain's searcher takes its place and is "
-        "some fifteen times slower.",
-        missing,
+        grows_BKC[row, parent, which] = _IMPOSSIBLE
+
+    stays_BK = np.logaddexp(stays_blank_BK, stays_token_BK)
+    choices = np.concatenate([stays_BK, grows_BKC.reshape(rows, -1)], axis=1)
+    chosen_BK = np.argpartition(-choices, beam - 1, axis=1)[:, :beam]
+    chosen_BK.sort(axis=1)
+    stayed_BK = chosen_BK < beam
+    grown_BK = np.where(stayed_BK, 0, chosen_BK - beam)
+    width = tokens_BC.shape[1]
+    slots_BK = np.where(stayed_BK, chosen_BK, grown_BK // width)
+    index_B = np.arange(rows)[:, None]
+    new_BK = tokens_BC[index_B, grown_BK % width]
+    score_BK = choices[index_B, chosen_BK]
+
+    hashes_BK = state.hashes[index_B, slots_BK]
+    grown_hash_BK = hashes_BK * _FACTOR + new_BK.astype(np.uint64) + _SEED
+    following = _Beam(*(array.copy() for array in vars(state).values()))
+    following.hashes[:rows] = np.where(stayed_BK, hashes_BK, grown_hash_BK)
+    following.parents[:rows] = np.where(
+        stayed_BK, state.parents[index_B, slots_BK], hashes_BK
     )
-    return "speechbrain"
-
-
-def _search_flashlight(
-    log_probs_TV: Tensor, blank: int, beam: int
-) -> list[Hypothesis]:
-    library = _flashlight()
-    frames, vocab = log_probs_TV.shape
-    options = library.LexiconFreeDecoderOptions(
-        beam_size=beam,
-        beam_size_token=min(vocab, beam),
-        beam_threshold=float("inf"),
-        lm_weight=0.0,
-        sil_score=0.0,
-        log_add=True,
-        criterion_type=library.CriterionType.CTC,
+    following.last[:rows] = np.where(
+        stayed_BK, last_BK[index_B, slots_BK], new_BK
     )
-    # The decoder does not keep the language model alive: hold it here. The
-    # blank is the silence, too, or a token of that index could not be first.
-    lm = library.ZeroLM()
-    decoder = library.LexiconFreeDecoder(options, lm, blank, blank, [])
-    results = decoder.decode(log_probs_TV.data_ptr(), frames, vocab)
-    return [
-        Hypothesis(_collapse(result.tokens, blank), result.score)
-        for result in results
-    ]
-
-
-def _search_speechbrain(
-    log_probs_TV: Tensor, blank: int, beam: int
-) -> list[Hypothesis]:
-    log_probs = log_probs_TV.double().numpy()  # its sums keep this precision
-    searcher = _speechbrain(log_probs.shape[1], blank, beam)
-    found = searcher.decode_log_probs(
-        _best_tokens(log_probs, beam), len(log_probs)
+    following.blank[:rows] = np.where(
+        stayed_BK, stays_blank_BK[index_B, slots_BK], _IMPOSSIBLE
     )
-    return [
-        Hypothesis(tuple(ord(c) - _PRIVATE for c in one.text), float(one.score))
-        for one in found
-    ]
-
-
-@functools.lru_cache(maxsize=8)
-def _speechbrain(vocab: int, blank: int, beam: int) -> Any:
-    # Late: only who has no flashlight pays for the import.
-    from speechbrain.decoders.ctc import CTCBeamSearcher
-
-    # One private character per token: it merges hypotheses by their text,
-    # so that tokens that spell alike must not look alike. No token splits
-    # words: "the blank is the space" keeps it from looking for one.
-    tokens = [chr(_PRIVATE + index) for index in range(vocab)]
-    return CTCBeamSearcher(
-        blank_index=blank,
-        vocab_list=tokens,
-        space_token=tokens[blank],
-        beam_size=beam,
-        beam_prune_logp=_NO_PRUNING,
-        token_prune_min_logp=_NO_PRUNING,
-        prune_history=False,
-        topk=beam,
+    following.token[:rows] = np.where(
+        stayed_BK, stays_token_BK[index_B, slots_BK], score_BK
     )
+    return following, slots_BK, np.where(stayed_BK, -1, new_BK)
 
 
-def _best_tokens(log_probs: NDArray[np.floating], beam: int) -> NDArray:
-    """Only the ``beam`` best tokens of each frame; the rest is impossible."""
-    vocab = log_probs.shape[1]
-    if beam >= vocab:
-        return log_probs
-    kept = np.argpartition(log_probs, vocab - beam)[:, vocab - beam :]
-    best = np.full_like(log_probs, -np.inf)
-    np.put_along_axis(best, kept, np.take_along_axis(log_probs, kept, 1), 1)
-    return best
-
-
-def _collapse(path: list[int], blank: int) -> tuple[int, ...]:
-    return tuple(
-        token for token, _ in itertools.groupby(path) if token != blank
-    )
+def _tokens(
+    slots: list[NDArray], added: list[NDArray], row: int, slot: int, frames: int
+) -> tuple[int, ...]:
+    """The tokens of a hypothesis, followed back to the first frame."""
+    tokens = []
+    for frame in reversed(range(frames)):
+        token = int(added[frame][row, slot])
+        if token >= 0:
+            tokens.append(token)
+        slot = int(slots[frame][row, slot])
+    return tuple(reversed(tokens))

@@ -48,26 +48,15 @@ def ctc_nbest(
     """
     log_probs_BTV = output.log_probs_BTV.detach().float().cpu().clone()
     log_probs_BTV[..., list(special)] = -torch.inf
-    return [
-        _search(log_probs_TV[:frames], output.blank_index, size, special)
-        for log_probs_TV, frames in zip(
-            log_probs_BTV, output.lengths_B.tolist()
-        )
-    ]
-
-
-def _search(
-    log_probs_TV: Tensor, blank: int, size: int, special: Sequence[int]
-) -> list[Hypothesis]:
-    # Of an output that is no number nothing can be said.
-    unknown = [Hypothesis((), math.nan)]
-    if log_probs_TV.isnan().any():
-        return unknown
-    found = beam_search(log_probs_TV, blank, size)[:size]
-    # A search wider than there are choices falls back on the special tokens.
-    return [one for one in found if not set(one.tokens) & set(special)] or (
-        unknown
+    found = beam_search(
+        log_probs_BTV, output.lengths_B, output.blank_index, size
     )
+    # Of an output that is not a number nothing can be said.
+    unknown = Hypothesis((), math.nan)
+    for row, frames in enumerate(output.lengths_B.tolist()):
+        if log_probs_BTV[row, :frames].isnan().any() or not found[row]:
+            found[row] = [unknown]
+    return found
 
 
 @torch.no_grad()
