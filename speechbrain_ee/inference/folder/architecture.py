@@ -212,7 +212,8 @@ class _Builder:
         if "same_as" in value:
             if str(value["same_as"]) not in self.made:
                 self._fail(
-                    path, f"no object before has id {quoted(value['same_as'])}"
+                    path,
+                    f"no object before has id {str(value['same_as'])[:100]}",
                 )
             return self.made[str(value["same_as"])]
         return {key: self.make(v, f"{path}.{key}") for key, v in value.items()}

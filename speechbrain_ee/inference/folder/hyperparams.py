@@ -199,7 +199,9 @@ class _Converter:
         """A value or an object."""
         self.count += 1
         if self.count > _MOST_NODES or self.depth > MOST_DEPTH:
-            self._fail(key[:200], "too much for a model: aliases of aliases?")
+            self._fail(
+                key[:100], "refers to itself, or is too much for a model"
+            )
         self.depth += 1
         try:
             return self._converted(node, key)
@@ -278,6 +280,8 @@ class _Converter:
                 for each in ("source", "save_path")
                 if each in parts
             }
+            if where.get("save_path", "") is None:
+                del where["save_path"]
             for each, value in where.items():
                 if not isinstance(value, str):
                     self._fail(f"{key}.{each}", f"{quoted(value)} is no text")
