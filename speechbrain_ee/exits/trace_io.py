@@ -166,7 +166,7 @@ def _encode(row: dict[str, Any]) -> bytes:
 
 def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
     """Numbered lines; everything the file system can do is an InputError."""
-    number = size = 0
+    number = size = blank = 0
     try:
         with open_plain(path) as raw:
             packed = raw.peek(2)[:2] == GZIP
@@ -180,7 +180,8 @@ def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
             while line := stream.readline(MOST_LINE):
                 number += 1
                 size += len(line)
-                if size > most or len(line) == MOST_LINE:
+                blank += len(line) if line.isspace() else 0
+                if size > most or len(line) == MOST_LINE or blank > MB:
                     raise InputError(
                         f"{path}, line {number}: too large to be a trace "
                         f"(lines up to {MOST_LINE // MB} MB and {most // MB} "

@@ -52,11 +52,11 @@ def model(made: Path, tmp_path: Path) -> Path:
 def refused(message: str) -> Iterator[None]:
     """By a short InputError, in time and memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         yield
     assert len(str(caught.value)) < hostile.LONGEST_MESSAGE
-    assert time.monotonic() - began < LONGEST_S
+    assert time.process_time() - began < LONGEST_S
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < MOST_MB * 1024
 
@@ -104,7 +104,7 @@ def test_a_value_of_a_megabyte_is_not_quoted(model):
 @pytest.mark.parametrize("name", ["selector.json.gz", "calibration.jsonl.gz"])
 @pytest.mark.parametrize("filling", [b" ", b"\n", b"["])
 def test_six_gigabytes_in_a_small_file(model, name, filling):
-    part = gzip.compress(filling * 10**8, 9)
+    part = gzip.compress(filling * 10**8, 1)
     with open(model / name, "wb") as file:
         for _ in range(60):
             file.write(part)
