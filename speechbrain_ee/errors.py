@@ -12,6 +12,7 @@ Authors
 import errno
 import functools
 import logging
+import reprlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 2  # what argparse uses for wrong arguments, too
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Characters of a message: its begin, and its end, where the way out stands
+# (or, behind a worker's traceback, all of it).
+_HEAD, _TAIL = 1000, 3000
 
 
 class InputError(ValueError):
@@ -37,6 +41,12 @@ class InputError(ValueError):
     ...
     speechbrain_ee.errors.InputError: data_folder: /no/such does not ...
     """
+
+    def __init__(self, message: str = ""):
+        text = str(message)
+        if len(text) > _HEAD + _TAIL:
+            text = f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+        super().__init__(text)
 
 
 def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,12 +90,42 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
+def quoted(value: Any) -> str:
+    """A value from a file as a message shows it, whatever its size.
+
+    Arguments
+    ---------
+    value : Any
+        What the file holds.
+
+    Returns
+    -------
+    str
+        As ``repr``, with the middle left out of what is long.
+
+    Example
+    -------
+    >>> quoted("fast"), quoted([1] * 10**6)
+    ("'fast'", '[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ...]')
+    """
+    try:
+        return _SHORT.repr(value)
+    except (ValueError, RecursionError):  # whole numbers of 5000 digits
+        return f"a {type(value).__name__} that is too long to show"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+
+
+def one_line(error: BaseException | str, limit: int = 200) -> str:
     """What went wrong, on one line, for the message of an InputError.
 
     Arguments
     ---------
-    error : BaseException
+    error : BaseException or str
         What a library raised.
     limit : int
         Most characters.
@@ -99,5 +139,8 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     >>> one_line(OSError("no\\n  space"))
     'no space'
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = " ".join(str(error).split()) or type(error).__name__
+    except (ValueError, RecursionError):  # it quotes what cannot be shown
+        text = type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]} ..."

@@ -23,14 +23,11 @@ import io
 import logging
 import multiprocessing
 import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +57,15 @@ from speechbrain_ee.data.demo_voices import (
     synthesise,
 )
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import restore, whole_folder
 
 logger = logging.getLogger(__name__)
 
 _POOL_FROM = 200  # utterances; below, starting processes costs more
-_STALE_S = 3600  # age of a leftover of a killed build
+_WAY_OUT = (
+    "choose a folder whose parent can be written to, on a disk with about "
+    "200 MB to spare"
+)
 
 
 @dataclass(frozen=True)
@@ -119,16 +120,22 @@ def build_demo_corpus(
     _check_arguments(seed, scale)
     folder = Path(folder).expanduser().resolve()
     wanted = identity(seed, scale)
-    with _writing_to(folder):
+    restore(folder)
+    try:
         marker = read_marker(folder)
         problem = find_problem(folder, marker, wanted)
         if problem:
             refuse_foreign(folder, splits=UTTERANCES)
-            load_synthesiser()
-            logger.info("Building the demo corpus in %s: %s", folder, problem)
-            marker = _rebuild(folder, wanted, progress)
-        else:
-            logger.info("The demo corpus in %s is complete", folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror or error}); {_WAY_OUT}."
+        ) from error
+    if problem:
+        load_synthesiser()
+        logger.info("Building the demo corpus in %s: %s", folder, problem)
+        marker = _rebuild(folder, wanted, progress)
+    else:
+        logger.info("The demo corpus in %s is complete", folder)
     splits = {
         name: SplitSummary(**summary)
         for name, summary in marker["splits"].items()
@@ -146,43 +153,13 @@ def _check_arguments(seed: int, scale: float) -> None:
         )
 
 
-@contextmanager
-def _writing_to(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a user's message."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"The demo corpus cannot be written to {folder} "
-            f"({error.strerror or error}): choose a folder whose parent "
-            "can be written to, on a disk with about 200 MB to spare."
-        ) from error
-
-
 def _rebuild(
     folder: Path, wanted: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
     """Build beside the folder, then take its place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}.partial-"
-    _remove_stale(folder.parent, prefix)
-    workshop = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-    try:
-        corpus = workshop / "new"
-        marker = _write_corpus(corpus, wanted, progress)
-        if folder.exists():
-            os.replace(folder, workshop / "old")
-        os.replace(corpus, folder)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-    return marker
-
-
-def _remove_stale(parent: Path, prefix: str) -> None:
-    """Clear what a killed build left, but nothing that is being built."""
-    for leftover in parent.glob(f"{prefix}*"):
-        if time.time() - leftover.stat().st_mtime > _STALE_S:
-            shutil.rmtree(leftover, ignore_errors=True)
+    check = partial(refuse_foreign, splits=UTTERANCES)
+    with whole_folder(folder, check, _WAY_OUT) as corpus:
+        return _write_corpus(corpus, wanted, progress)
 
 
 def _write_corpus(

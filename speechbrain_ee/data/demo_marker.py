@@ -10,19 +10,22 @@ Authors
 """
 
 import json
+import os
 import re
 import zlib
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import check_ours, read_json
 
 VERSION = 2  # raise it with every change that is heard or read
 MARKER = "corpus.json"
 FORMAT = "speechbrain-ee demo corpus"
-_SPEAKER_FOLDER = re.compile(r"9\d{3}")
+# Speaker (LibriSpeech has none from 9000 on), chapter, file.
+_FILE = r"(?P<s>9\d{3})/(?P<c>\d+)/(?P=s)-(?P=c)(-\d+\.flac|\.trans\.txt)"
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
         None where there is no marker that can be read.
     """
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return marker if marker["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+        marker = read_json(folder / MARKER, "build the corpus again")
+    except InputError:
         return None
+    return marker if marker.get("format") == FORMAT else None
 
 
 def write_marker(folder: Path, marker: dict[str, Any]) -> None:
@@ -136,6 +139,8 @@ def find_problem(
         for summary in marker["splits"].values():
             SplitSummary(**summary)
         for path, expected in marker["files"].items():
+            if ".." in path or os.path.isabs(path):
+                return f"its {MARKER} names files elsewhere"
             if fingerprint(folder / path) != expected:
                 return f"{path} is damaged"
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -164,14 +169,14 @@ def fingerprint(path: Path) -> list[int]:
     return [len(content), zlib.crc32(content)]
 
 
-def refuse_foreign(folder: Path, splits: Container[str]) -> None:
+def refuse_foreign(folder: Path, splits: Iterable[str]) -> None:
     """Make sure that a rebuild deletes nothing but a demo corpus.
 
     Arguments
     ---------
     folder : Path
         Where the corpus shall be built.
-    splits : container of str
+    splits : iterable of str
         Names of the splits. LibriSpeech has such splits, too; the speaker
         numbers tell the two apart.
 
@@ -184,20 +189,6 @@ def refuse_foreign(folder: Path, splits: Container[str]) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder instead.")
-    for entry in sorted(folder.iterdir()):
-        if entry.name == MARKER and entry.is_file():
-            continue
-        ours = (
-            entry.name in splits
-            and entry.is_dir()
-            and all(
-                _SPEAKER_FOLDER.fullmatch(speaker.name)
-                for speaker in entry.iterdir()
-            )
-        )
-        if not ours:
-            raise InputError(
-                f"{folder} holds {entry.name}, which is not part of a demo "
-                "corpus and would be deleted; name an empty or new folder, "
-                "or move it away first."
-            )
+    check_ours(
+        folder, True, re.escape(MARKER), rf"({'|'.join(splits)})/{_FILE}"
+    )

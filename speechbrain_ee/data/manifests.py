@@ -13,16 +13,15 @@ Authors
 import csv
 import json
 import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from speechbrain_ee import __version__
 from speechbrain_ee.data.layout import Skipped
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ SKIPPED_COLUMNS = ("ID", "path", "reason")
 FINGERPRINT = "prepare.json"
 EXAMPLES = 3  # ids that the log names for each reason
 SECONDS_PER_HOUR = 3600
+_WAY_OUT = "make room or give permission, or pass another save_folder"
 
 Row = tuple[str, str, str, str, str]
 
@@ -57,45 +57,11 @@ class SplitReport:
     skipped: Mapping[str, tuple[str, ...]]
 
 
-@contextmanager
-def open_atomically(path: Path) -> Iterator[TextIO]:
-    """Open a text file that appears under its name only when complete.
-
-    Arguments
-    ---------
-    path : Path
-        The file to write or replace.
-
-    Yields
-    ------
-    TextIO
-        A file beside it, which takes its place at the end.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as stream:
-            yield stream
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"save_folder: {path} cannot be written ({error.strerror}); "
-            "make room or give permission, or pass another save_folder."
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
 def _write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
     """Write a table; the csv module quotes commas and quotes."""
-    with open_atomically(path) as stream:
+    with whole_file(path, _WAY_OUT, text=True) as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(columns)
         table.writerows(rows)
@@ -254,7 +220,8 @@ def begin(save_folder: Path) -> None:
             f"save_folder: {save_folder} cannot be made ({error.strerror}); "
             "pass a folder that you may write to."
         ) from error
-    with open_atomically(save_folder / FINGERPRINT) as stream:
+    path = save_folder / FINGERPRINT
+    with whole_file(path, _WAY_OUT, text=True) as stream:
         json.dump({}, stream)
 
 
@@ -278,5 +245,6 @@ def finish(
         "fingerprint": _signed(fingerprint),
         "reports": {name: asdict(one) for name, one in reports.items()},
     }
-    with open_atomically(save_folder / FINGERPRINT) as stream:
+    path = save_folder / FINGERPRINT
+    with whole_file(path, _WAY_OUT, text=True) as stream:
         json.dump(stored, stream, indent=1)

@@ -9,15 +9,12 @@ Authors
 """
 
 import gzip
-import io
 import json
-import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.records import (
@@ -34,8 +31,14 @@ from speechbrain_ee.exits.trace_parse import (
     Line,
     SameEvidence,
 )
+from speechbrain_ee.files import GZIP, MB, open_plain, whole_file
 
-logger = logging.getLogger(__name__)
+MOST_LINE = 8 * MB  # one utterance
+MOST_BYTES = 4000 * MB  # of lines; the records take several times as much
+# Text of hypotheses packs to a tenth; a file that packs a hundredfold and is
+# larger than this was made to fill memory.
+MOST_RATIO = 100
+MOST_FREE = 64 * MB
 
 
 def write_trace(
@@ -63,13 +66,15 @@ def write_trace(
         _write_lines(raw, path, header, records)
 
 
-def read_trace(path: str | Path) -> Trace:
+def read_trace(path: str | Path, most: int = MOST_BYTES) -> Trace:
     """Read a trace and check every field of it.
 
     Arguments
     ---------
     path : str or Path
         A file that follows ``exit-trace/1``.
+    most : int
+        Most bytes, decompressed.
 
     Returns
     -------
@@ -81,7 +86,7 @@ def read_trace(path: str | Path) -> Trace:
         With file, line and field, if the file is missing, cut or malformed.
     """
     path = Path(path)
-    lines = _lines(path)
+    lines = _lines(path, most)
     try:
         number, line = next(lines)
     except StopIteration:
@@ -125,44 +130,8 @@ class _Checks:
         return record
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all.
-
-    Arguments
-    ---------
-    path : Path
-        Target; its folder is made if missing.
-
-    Yields
-    ------
-    binary stream
-        Its content takes the place of the target when all went well.
-
-    Raises
-    ------
-    InputError
-        If the target cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
-            yield stream
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); make "
-            "room, or choose a place that you may write to."
-        ) from None
-    finally:
-        # of the parent only what is there: it may be a file or missing
-        with suppress(OSError):
-            temporary.unlink()
-
-
 def _write_lines(
-    raw: BinaryIO,
+    raw: IO[bytes],
     path: Path,
     header: TraceHeader,
     records: Iterable[UtteranceRecord],
@@ -195,19 +164,32 @@ def _encode(row: dict[str, Any]) -> bytes:
     return (text + "\n").encode()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
     """Numbered lines; everything the file system can do is an InputError."""
-    number = 0
+    number = size = blank = 0
     try:
-        with open(path, "rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        with open_plain(path) as raw:
+            packed = raw.peek(2)[:2] == GZIP
             if path.suffix == ".gz" and not packed and raw.peek(1):
                 raise gzip.BadGzipFile("no gzip header")
-            stream = gzip.GzipFile(fileobj=raw) if packed else raw
-            for line in io.TextIOWrapper(stream, encoding="utf-8"):
+            stream: Any = raw
+            if packed:
+                stream = gzip.GzipFile(fileobj=raw)
+                packed_size = os.fstat(raw.fileno()).st_size
+                most = min(most, max(MOST_FREE, MOST_RATIO * packed_size))
+            while line := stream.readline(MOST_LINE):
                 number += 1
-                if line.strip():
-                    yield number, line
+                size += len(line)
+                blank += len(line) if line.isspace() else 0
+                if size > most or len(line) == MOST_LINE or blank > MB:
+                    raise InputError(
+                        f"{path}, line {number}: too large to be a trace "
+                        f"(lines up to {MOST_LINE // MB} MB and {most // MB} "
+                        "MB in all are read); write the trace again, in "
+                        "parts."
+                    )
+                if not line.isspace():
+                    yield number, line.decode()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path}, line {number + 1}: the gzip data are cut or damaged "
@@ -215,7 +197,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}, line {number + 1}: not UTF-8 text ({error})."
+            f"{path}, line {number}: not UTF-8 text ({error})."
         ) from None
     except OSError as error:
         raise InputError(

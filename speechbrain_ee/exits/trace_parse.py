@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.exits.records import (
     MACS_REFERENCE_S,
     SCHEMA,
@@ -79,11 +79,11 @@ class Line:
     ) -> None:
         self.path, self.number = path, number
         if not isinstance(row, dict):
-            self.fail("JSON", f"an object was expected, got {str(row)[:40]!r}")
+            self.fail("JSON", f"an object was expected, got {quoted(row)}")
         if fields is HEADER_FIELDS and row.get("schema") != SCHEMA:
             self.fail(
                 "schema",
-                f"{row.get('schema')!r} in the first line; this reader knows "
+                f"{quoted(row.get('schema'))} in the first line; this reader knows "
                 f"{SCHEMA!r}",
             )
         self.row = row
@@ -115,7 +115,7 @@ class Line:
         unknown = row.keys() - fields
         if unknown:
             self.fail(
-                f"{where}{min(unknown)}",
+                f"{where}{min(unknown)[:100]}",
                 f"unknown; valid fields: {', '.join(sorted(fields))}",
             )
 
@@ -128,7 +128,7 @@ class Line:
     def text_of(self, value: Any, field: str) -> str:
         """A value that must be text."""
         if not isinstance(value, str):
-            self.fail(field, f"a text was expected, got {value!r}")
+            self.fail(field, f"a text was expected, got {quoted(value)}")
         if not value.isascii():
             try:
                 value.encode()
@@ -140,7 +140,7 @@ class Line:
     def count(self, value: Any, field: str) -> int:
         """A value that must be a count."""
         if type(value) is not int or not 0 <= value <= _LARGEST_COUNT:
-            self.fail(field, f"a count was expected, got {value!r}")
+            self.fail(field, f"a count was expected, got {quoted(value)}")
         return value
 
     def number_of(self, value: Any, field: str) -> float:
@@ -150,7 +150,7 @@ class Line:
             with suppress(OverflowError):
                 if math.isfinite(number := float(value)):
                     return number
-        self.fail(field, f"a finite number was expected, got {value!r}")
+        self.fail(field, f"a finite number was expected, got {quoted(value)}")
 
     def positive(self, name: str) -> float | None:
         """A field that may be a positive number."""
@@ -167,7 +167,9 @@ class Line:
         if values is None:
             return None
         if not isinstance(values, list) or not values:
-            self.fail(name, f"a list of counts was expected, got {values!r}")
+            self.fail(
+                name, f"a list of counts was expected, got {quoted(values)}"
+            )
         if length is not None and len(values) != length:
             self.fail(
                 name, f"{len(values)} values for {length} exits; give one each"
@@ -180,7 +182,9 @@ class Line:
         if layers is None:
             self.fail("exit_layers", "missing")
         if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
-            self.fail("exit_layers", f"{list(layers)} does not increase")
+            self.fail(
+                "exit_layers", f"{quoted(list(layers))} does not increase"
+            )
         vocab_size = self.row.get("vocab_size")
         if vocab_size is not None:
             self.count(vocab_size, "vocab_size")
@@ -211,7 +215,7 @@ class Line:
         if not whole or layers != list(header.exit_layers):
             self.fail(
                 "exits",
-                f"layers {layers}, but the header's exit_layers are "
+                f"layers {quoted(layers)}, but the header's exit_layers are "
                 f"{list(header.exit_layers)}: every utterance needs every "
                 f"exit, in that order",
             )

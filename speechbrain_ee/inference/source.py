@@ -36,7 +36,7 @@ def open_source(
         Where what is fetched from the hub is kept.
     trust : bool
         Allow a run's ``hyperparams.yaml`` to be executed, where its model
-        has classes of the user's own.
+        has classes of the user's own, and what it names to be fetched.
 
     Returns
     -------

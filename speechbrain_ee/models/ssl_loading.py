@@ -5,7 +5,6 @@ Authors
 """
 
 import importlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import read_json
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
@@ -155,16 +155,9 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
             "its feature extractor."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"source: {path} cannot be read ({error}); fetch the model again."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"source: {path} holds no keys and values; fetch the model again."
-        )
-    return content
+        return read_json(path, "fetch the model again")
+    except InputError as error:
+        raise InputError(f"source: {error}") from error
 
 
 def _check_family(source: str, config: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 
 _BEATS = 6  # signs of life in the time after which one is taken for dead
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter
 
 from speechbrain_ee.evaluation.theme import COLOURS, GRID, INK, PALE
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 
 if TYPE_CHECKING:
     from speechbrain_ee.sweeps.results import Row

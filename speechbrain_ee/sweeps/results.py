@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.figure import draw_results
 from speechbrain_ee.sweeps.ledger import ENDED, by_point
 from speechbrain_ee.sweeps.study import StudyFolder

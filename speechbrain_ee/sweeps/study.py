@@ -20,7 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.base_yaml import BaseYAML
 from speechbrain_ee.sweeps.definition import OUTPUT, Definition
 from speechbrain_ee.sweeps.journal import alone, open_journal

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from speechbrain_ee.errors import EXIT_STATUS, InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.beats import Heartbeat
 from speechbrain_ee.sweeps.ledger import (
     CRASHED,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts, word_counts
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
 

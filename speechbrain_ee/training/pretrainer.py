@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from speechbrain_ee.data.cropped import CroppedBatches
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.training.held_out import HeldOut, measure
 from speechbrain_ee.training.pretraining import SAMPLE_RATE, MaskedPrediction
 from speechbrain_ee.training.pretraining_options import PretrainingOptions

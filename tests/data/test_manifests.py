@@ -12,6 +12,7 @@ import pytest
 from speechbrain_ee.data import manifests, preparation
 from speechbrain_ee.data.prepare import prepare_librispeech
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import whole_file
 from tests.data.corpora import add, ids_of, rows_of, spoil
 
 
@@ -118,7 +119,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path.write_text("old")
     with (
         pytest.raises(KeyboardInterrupt),
-        manifests.open_atomically(path) as stream,
+        whole_file(path, text=True) as stream,
     ):
         stream.write("half")
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from speechbrain_ee.data import layout, manifests
+from speechbrain_ee.data import layout
 from speechbrain_ee.data.prepare import prepare_librispeech
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import add, ids_of, spoil
@@ -122,7 +122,7 @@ def test_an_unwritable_save_folder_is_named(corpus, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(manifests.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="cannot be written.*No space left"):
         prepare_librispeech(corpus, tmp_path / "save", "train")
     assert not list((tmp_path / "save").iterdir())

@@ -36,7 +36,7 @@ def test_tree_builds_what_the_yaml_builds(run_of, system):
     ).architecture()
     tree = json.loads(json.dumps(found.tree))
     assert tree == found.tree
-    model = Architecture(tree).build(backbone and backbone.source)
+    model = Architecture(tree).build(backbone)
     assert shapes(model) == shapes(run.model)
     assert model.exit_layers == run.model.exit_layers == found.exit_layers
     assert not model.training
@@ -53,7 +53,7 @@ def test_truncated_tree_builds_the_truncated_model(run_of, system, exits):
     found, backbone = Hyperparams(
         run.folder / "hyperparams.yaml"
     ).architecture()
-    small = found.truncated(exits).build(backbone and backbone.source)
+    small = found.truncated(exits).build(backbone)
     assert shapes(small) == shapes(run.model.truncated(exits))
     assert small.exit_layers == run.model.exit_layers[:exits]
     assert found.exit_layers == run.model.exit_layers

@@ -167,10 +167,11 @@ def test_a_folder_that_cannot_be_finished_leaves_the_old_one(
 
 def test_an_inference_folder_is_replaced_and_nothing_else(copied, tmp_path):
     folder = read_model_folder(copied)
-    (copied / "stale.txt").write_text("x")
+    stale = copied / "policies/oracle.naive.yaml"
+    stale.write_text("x")
     write_model_folder(copied, replace(folder, name="other"))
     assert read_model_folder(copied).name == "other"
-    assert not (copied / "stale.txt").exists()
+    assert not stale.exists()
     other = tmp_path / "thesis"
     other.mkdir()
     write_model_folder(other, folder)  # an empty one may be filled

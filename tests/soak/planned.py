@@ -33,7 +33,7 @@ KILLS = (
     Kill(Change(r"os.remove model\.ckpt")),
     Kill(step=(3, 1)),
     Kill(Change(r"os.rename .*/\.test-clean\.jsonl")),
-    Kill(Change(r"os.rename .*/\.model\.\d+\.new$")),
+    Kill(Change(r"os.rename .*/\.model\.[0-9a-f]{16}\.new$")),
 )
 
 

@@ -39,7 +39,7 @@ EPOCHS = 3
 # Logs with times, and the code.
 NOT_COMPARED = ("log.txt", "env.log", "train.py")
 # What a kill may leave behind: names that nothing reads.
-LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.\d+\.(part|tmp|new|old)(/|$)")
+LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{16}\.(part|new|old)(/|$)")
 
 
 def write_corpus(root: Path) -> Path:

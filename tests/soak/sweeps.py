@@ -26,7 +26,7 @@ import yaml
 from tqdm import tqdm
 
 from speechbrain_ee.__main__ import main as command_line
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.results import pareto_front, rows_of
 from speechbrain_ee.sweeps.study import StudyFolder
 from tests.soak.killing import KILLED, forked, killed_at_random, status_of

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from tests.soak.killing import KILLED, forked, killed_at_random, status_of
 from tests.soak.runs import (
     differences,

@@ -16,12 +16,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.files import parse_json
 
 INDEX = "shards.json"
 FORMAT = 1
 BYTES_PER_GB = 10**9
 PLACE = "{}"  # of the file's name in a URL
+_REMEDY = "write it again with `python -m speechbrain_ee shards`"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class ShardIndex:
             If it is damaged or of another format.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text, name, _REMEDY)
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
             shards = tuple(Shard(**shard) for shard in content["shards"])
@@ -122,10 +124,11 @@ class ShardIndex:
                 raise ValueError(f"files {strange}")
             given = {f.name: content[f.name] for f in fields(cls)}
             return cls(**{**given, "shards": shards})
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{name}: is no index of shards ({error}); write it again "
-                "with `python -m speechbrain_ee shards`."
+                f"{name}: is no index of shards ({one_line(error)}); {_REMEDY}."
             ) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.layout import CSV_VARIABLE
-from speechbrain_ee.data.manifests import COLUMNS, open_atomically
+from speechbrain_ee.data.manifests import COLUMNS
 from speechbrain_ee.data.shards.index import (
     BYTES_PER_GB,
     INDEX,
@@ -25,6 +25,7 @@ from speechbrain_ee.data.shards.index import (
 )
 from speechbrain_ee.data.shards.store import read_all
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def write_training_manifest(hparams: Mapping[str, Any]) -> None:
     index, text = read_index(source)
     _check_shards(source, index)
     table = csv.DictReader(io.StringIO(text))
-    with open_atomically(path) as stream:
+    with whole_file(path, text=True) as stream:
         written = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         written.writeheader()
         for row in table:

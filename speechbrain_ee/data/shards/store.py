@@ -27,6 +27,7 @@ from speechbrain_ee.data.shards.index import (
     is_remote,
 )
 from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.files import open_plain, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +91,15 @@ class ShardReader:
 
     def _bytes(self, clip: Clip) -> bytes:
         with self._open(clip.path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if not 0 <= clip.start <= clip.start + clip.length <= size:
+                raise OSError(f"it has {size} bytes")
             stream.seek(clip.start)
             return stream.read(clip.length)
 
     def _open(self, path: str) -> BinaryIO:
         if not is_remote(path):
-            return open(path, "rb")
+            return open_plain(path)
         if self.cache is None:
             raise InputError(
                 f"{path}: is a shard from elsewhere, and train_shards names "
@@ -179,15 +183,9 @@ class ShardCache:
 
     def _fetch(self, url: str, path: Path) -> None:
         """Copy a file, then delete others that are too many."""
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            with fetching(url) as stream, open(temporary, "wb") as copy:
-                while block := stream.read(COPIED):
-                    copy.write(block)
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        with whole_file(path) as copy, fetching(url) as stream:
+            while block := stream.read(COPIED):
+                copy.write(block)
         self._make_room(path)
 
     def _make_room(self, newest: Path) -> None:
@@ -266,9 +264,10 @@ def read_all(url: str) -> bytes:
                 blocks.append(block)
             return b"".join(blocks)
     try:
-        return Path(url).read_bytes()
+        with open_plain(url) as stream:
+            return stream.read()
     except OSError as error:
         raise InputError(
-            f"{url}: cannot be read ({error.strerror}); give the folder that "
+            f"{url}: cannot be read ({one_line(error)}); give the folder that "
             "`python -m speechbrain_ee shards` has written, with its index."
         ) from error

@@ -39,10 +39,15 @@ from speechbrain_ee.data.shards.plan import (
     shard_name,
     stem_of,
 )
-from speechbrain_ee.data.shards.whole import whole_file
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
+
+_WAY_OUT = (
+    "make room or give another folder. The same command goes on where it "
+    "stopped"
+)
 
 
 def write_shards(
@@ -156,7 +161,7 @@ def _write_if_missing(
             return note
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or not whole: write it (again)
-    with whole_file(path) as stream:
+    with whole_file(path, _WAY_OUT) as stream:
         hashing = Hashing(stream)
         rows = write_shard(hashing, path.name, sources)
     duration_s = sum(float(source.duration) for source in sources)
@@ -168,7 +173,7 @@ def _write_if_missing(
         hashing.sha256.hexdigest(),
     )
     note = {"made_from": fingerprint, "shard": asdict(shard), "rows": rows}
-    with whole_file(_note_of(path)) as stream:
+    with whole_file(_note_of(path), _WAY_OUT) as stream:
         stream.write(json.dumps(note).encode())
     return note
 
@@ -184,7 +189,7 @@ def _finish(
         table.writerows(note["rows"])
     content = text.getvalue().encode()
     manifest = folder / f"{stem}.csv"
-    with whole_file(manifest) as stream:
+    with whole_file(manifest, _WAY_OUT) as stream:
         stream.write(content)
     index = ShardIndex(
         plan.fingerprint,
@@ -192,7 +197,7 @@ def _finish(
         hashlib.sha256(content).hexdigest(),
         tuple(Shard(**note["shard"]) for note in notes),
     )
-    with whole_file(folder / INDEX) as stream:
+    with whole_file(folder / INDEX, _WAY_OUT) as stream:
         stream.write(index.to_json().encode())
     for number in range(len(notes)):
         note = _note_of(folder / shard_name(stem, number))

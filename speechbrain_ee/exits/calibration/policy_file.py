@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from speechbrain_ee.errors import quoted
 from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
     ExitPolicy,
 )
 from speechbrain_ee.exits.calibration.policy_parse import Keys
 from speechbrain_ee.exits.calibration.shift import ScoreDistribution
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 
 __all__ = [
     "SCHEMA",
@@ -111,7 +112,7 @@ def read_policy(path: str | Path) -> ExitPolicy:
     keys = Keys.read(path)
     schema = keys.text("schema")
     if schema != SCHEMA:
-        keys.fail("schema", f"{schema!r} is not {SCHEMA!r}")
+        keys.fail("schema", f"{quoted(schema)} is not {SCHEMA!r}")
     layers = keys.rising("exit_layers")
     early = len(layers) - 1
     if ("threshold" in keys.values) == ("thresholds" in keys.values):

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.calibration.risk import METHODS
+from speechbrain_ee.files import read_yaml
 
 _REQUIRED = object()
 
@@ -37,7 +36,7 @@ class Keys:
         self.asked: list[str] = []
         self.values: Mapping[Any, Any] = {}
         if not isinstance(values, dict):
-            self.fail("", f"a mapping is expected, not {values!r}")
+            self.fail("", f"a mapping is expected, not {quoted(values)}")
         self.values = values
 
     @classmethod
@@ -58,19 +57,11 @@ class Keys:
         InputError
             If it cannot be read or is not YAML of plain values.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror or error}); give "
-                f"the path of a policy file, as `calibrate` writes it."
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{path}: not a YAML file of plain values ({reason}); write "
-                f"it again with `calibrate`."
-            ) from None
+        values = read_yaml(
+            path,
+            "give the path of a policy file, or write it again with "
+            "`calibrate`",
+        )
         return cls(path, values)
 
     def fail(self, key: str, problem: str) -> NoReturn:
@@ -100,7 +91,7 @@ class Keys:
         unknown = [key for key in self.values if key not in self.asked]
         if unknown:
             listed = ", ".join(dict.fromkeys(self.asked))
-            self.fail(str(unknown[0]), f"not known; valid keys: {listed}")
+            self.fail(str(unknown[0])[:100], f"not known; valid keys: {listed}")
 
     def take(self, key: str, default: Any = _REQUIRED) -> Any:
         """The raw value; a key that may be left out has a default."""
@@ -121,7 +112,7 @@ class Keys:
         if not isinstance(value, list) or not all(
             isinstance(item, str) for item in value
         ):
-            self.fail(key, f"{value!r} is not a list of texts")
+            self.fail(key, f"{quoted(value)} is not a list of texts")
         return tuple(value)
 
     def flag(self, key: str) -> bool:
@@ -132,7 +123,7 @@ class Keys:
         """A whole number above 0."""
         value = self._checked(key, default, int, "a whole number")
         if key in self.values and (value is True or value < 1):
-            self.fail(key, f"{value!r} is not a whole number above 0")
+            self.fail(key, f"{quoted(value)} is not a whole number above 0")
         return value
 
     def number(self, key: str) -> float:
@@ -146,21 +137,21 @@ class Keys:
             return value
         number = self._number(key, value)
         if not math.isfinite(number):
-            self.fail(key, f"{value!r} is not a finite number")
+            self.fail(key, f"{quoted(value)} is not a finite number")
         return number
 
     def share(self, key: str) -> float:
         """A number between 0 and 1, both excluded."""
         number = self.number(key)
         if not 0 < number < 1:
-            self.fail(key, f"{number!r} is not between 0 and 1")
+            self.fail(key, f"{quoted(number)} is not between 0 and 1")
         return number
 
     def numbers(self, key: str, length: int | None = None) -> tuple[float, ...]:
         """Numbers, so many of them."""
         value = self.take(key)
         if not isinstance(value, list) or not value:
-            self.fail(key, f"{value!r} is not a list of numbers")
+            self.fail(key, f"{quoted(value)} is not a list of numbers")
         if length is not None and len(value) != length:
             self.fail(key, f"{len(value)} numbers where {length} are needed")
         return tuple(self._number(key, item) for item in value)
@@ -174,7 +165,7 @@ class Keys:
             or not all(type(item) is int and item > 0 for item in value)
             or any(a >= b for a, b in zip(value, value[1:]))
         ):
-            self.fail(key, f"{value!r} is not a list of rising layers")
+            self.fail(key, f"{quoted(value)} is not a list of rising layers")
         return tuple(value)
 
     def budget(self, key: str) -> str:
@@ -189,7 +180,9 @@ class Keys:
         """A method of calibration."""
         value = self.text(key)
         if value not in METHODS:
-            self.fail(key, f"{value!r} is not one of {', '.join(METHODS)}")
+            self.fail(
+                key, f"{quoted(value)} is not one of {', '.join(METHODS)}"
+            )
         return value
 
     def part(self, key: str) -> "Keys | None":
@@ -212,10 +205,10 @@ class Keys:
     def _checked(self, key: str, default: Any, kind: type, words: str) -> Any:
         value = self.take(key, default)
         if key in self.values and not isinstance(value, kind):
-            self.fail(key, f"{value!r} is not {words}")
+            self.fail(key, f"{quoted(value)} is not {words}")
         return value
 
     def _number(self, key: str, value: Any) -> float:
         if type(value) not in (int, float) or math.isnan(value):
-            self.fail(key, f"{value!r} is not a number")
+            self.fail(key, f"{quoted(value)} is not a number")
         return float(value)

@@ -11,9 +11,9 @@ Authors
 from pathlib import Path
 from typing import Any, NoReturn
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.exits.criteria.ngram import EDGE, MAX_ORDER, CharNgram
-from speechbrain_ee.exits.json_file import read_json, write_json
+from speechbrain_ee.files import check_keys, read_json, write_json
 
 SCHEMA = "char-ngram/1"
 _KEYS = ("order", "grams", "words")
@@ -63,7 +63,8 @@ def read_ngram(path: str | Path) -> CharNgram:
         With file and key, if the file is missing, cut or malformed.
     """
     path = Path(path)
-    content = read_json(path, SCHEMA, _KEYS, _REMEDY)
+    content = read_json(path, _REMEDY)
+    check_keys(content, SCHEMA, _KEYS, path, _REMEDY)
     return parse_ngram(path, content)
 
 
@@ -109,12 +110,18 @@ def parse_ngram(path: Path, content: dict[str, Any]) -> CharNgram:
     order = content.get("order")
     if type(order) is not int or not 1 <= order <= MAX_ORDER:
         _fail(
-            path, "order", f"is {order!r}, not a number from 1 to {MAX_ORDER}"
+            path,
+            "order",
+            f"is {quoted(order)}, not a number from 1 to {MAX_ORDER}",
         )
     grams = _counts(path, "grams", content.get("grams"))
     for gram in grams:
         if not _possible(gram, order):
-            _fail(path, "grams", f"holds {gram!r}, no sequence of this order")
+            _fail(
+                path,
+                "grams",
+                f"holds {quoted(gram)}, no sequence of this order",
+            )
     words = _counts(path, "words", content.get("words"))
     return CharNgram(order, grams, words)
 
@@ -124,7 +131,7 @@ def _counts(path: Path, key: str, counts: Any) -> dict[str, int]:
         _fail(path, key, "is not an object of counts")
     for name, count in counts.items():
         if type(count) is not int or count < 1:
-            _fail(path, key, f"gives {name!r} the count {count!r}")
+            _fail(path, key, f"gives {quoted(name)} the count {quoted(count)}")
     return counts
 
 

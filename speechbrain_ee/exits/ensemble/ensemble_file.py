@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.errors import InputError, quoted
+from speechbrain_ee.files import read_json, whole_file
 
 SCHEMA = "exit-combination/1"
 POOLINGS = ("log_linear", "linear")
@@ -153,27 +153,17 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     InputError
         With file and field, if it is no such file.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); name a file that "
-            f"holds the weights of a combination."
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: is no JSON ({error}); write the weights again."
-        ) from None
-    schema = content.pop("schema", None) if isinstance(content, dict) else None
+    content = read_json(path, "name a file that holds the weights")
+    schema = content.pop("schema", None)
     if schema != SCHEMA:
         raise InputError(
-            f"{path}: schema: {schema!r} is not {SCHEMA!r}; this is no file "
+            f"{path}: schema: {quoted(schema)} is not {SCHEMA!r}; this is no file "
             f"of weights, or one of another version."
         )
     wrong = sorted(set(content) ^ set(FIELDS))
     if wrong:
         raise InputError(
-            f"{path}: unknown or missing: {', '.join(wrong)}; the fields are "
+            f"{path}: unknown or missing: {quoted(wrong)}; the fields are "
             f"schema, {', '.join(FIELDS)}."
         )
     return content
@@ -181,7 +171,9 @@ def read_fields(path: str | Path) -> dict[str, Any]:
 
 def _row(exit: int, row: Any) -> tuple[float, ...]:
     if not _is_list(row) or not all(map(_is_number, row)):
-        raise InputError(f"weights, row {exit}: {row!r} is no list of numbers.")
+        raise InputError(
+            f"weights, row {exit}: {quoted(row)} is no list of numbers."
+        )
     values = [float(value) for value in row]
     if len(values) < exit or any(values[exit:]):
         raise InputError(

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.exits.criteria.ngram_file import ngram_content, parse_ngram
-from speechbrain_ee.exits.json_file import read_json, write_json
 from speechbrain_ee.exits.selector.features import FAMILIES
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.ridge import Ridge
 from speechbrain_ee.exits.selector.steps import Steps
 from speechbrain_ee.exits.selector.word_table import WORD_FEATURES
 from speechbrain_ee.exits.selector.word_value import WordValue
+from speechbrain_ee.files import check_keys, read_json, write_json
 
 SCHEMA = "exit-selector/1"
 _KEYS = (
@@ -86,7 +86,8 @@ def read_selector(path: str | Path) -> LearnedSelector:
         With file and key, if the file is missing, cut or malformed.
     """
     path = Path(path)
-    content = read_json(path, SCHEMA, _KEYS, _REMEDY)
+    content = read_json(path, _REMEDY)
+    check_keys(content, SCHEMA, _KEYS, path, _REMEDY)
     model, value = content["language_model"], content["word_value"]
     try:
         layers = _exit_layers(content["exit_layers"])
@@ -109,7 +110,7 @@ def read_selector(path: str | Path) -> LearnedSelector:
     except KeyError as error:
         problem = f"{error} is missing"
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        problem = str(error)
+        problem = one_line(error)
     raise InputError(
         f"{path}: the weights are not whole ({problem}); {_REMEDY}."
     )
@@ -118,13 +119,15 @@ def read_selector(path: str | Path) -> LearnedSelector:
 def _exit_layers(found: Any) -> tuple[int, ...]:
     numbers = isinstance(found, list) and all(type(n) is int for n in found)
     if not numbers or not found or found != sorted({*found}) or found[0] < 1:
-        raise ValueError(f"exit_layers is {found!r}, not increasing numbers")
+        raise ValueError(
+            f"exit_layers is {quoted(found)}, not increasing numbers"
+        )
     return tuple(found)
 
 
 def _strings(found: Any, key: str) -> tuple[str, ...]:
     if not isinstance(found, list) or {*map(type, found)} - {str}:
-        raise ValueError(f"{key} is {found!r}, not a list of names")
+        raise ValueError(f"{key} is {quoted(found)}, not a list of names")
     return tuple(found)
 
 
@@ -132,7 +135,7 @@ def _ridge(row: dict[str, Any]) -> Ridge:
     names = _strings(row["names"], "names")
     for name in names:
         if not name.startswith(FAMILIES):
-            raise ValueError(f"no feature is called {name!r}")
+            raise ValueError(f"no feature is called {quoted(name)}")
     return Ridge.from_dict(row)
 
 
@@ -142,7 +145,7 @@ def _steps(found: Any, names: Sequence[str], exits: int) -> tuple[Steps, ...]:
     for places in found:
         for name, values in places.items():
             if name not in names or values != sorted({*values}):
-                raise ValueError(f"steps of {name!r} do not increase")
+                raise ValueError(f"steps of {quoted(name)} do not increase")
             _check_array("steps", np.array(values, float), (len(values),))
     return tuple(
         {name: tuple(values) for name, values in places.items()}
@@ -164,7 +167,7 @@ def _check_ridges(ridges: list[Ridge], exits: int) -> None:
 
 def _word_value(row: dict[str, Any], exits: int) -> WordValue:
     if row["exits"] != exits:
-        raise ValueError(f"word_value is for {row['exits']!r} exits")
+        raise ValueError(f"word_value is for {quoted(row['exits'])} exits")
     value = WordValue.from_dict(row)
     shape = (len(WORD_FEATURES),)
     _check_array("mean", value.mean_F, shape)

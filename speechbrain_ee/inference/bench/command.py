@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.bench.backends import BACKENDS, Recognisers
 from speechbrain_ee.inference.bench.data import (
     Spoken,

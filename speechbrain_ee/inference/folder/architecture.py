@@ -17,12 +17,13 @@ Authors
 import importlib
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.seeding import kept_random_state
 
@@ -64,6 +65,11 @@ LEFT_OUT: Mapping[str, frozenset[str]] = {
     ),
 }
 _MARKS = ("class", "id")
+_LARGEST = 10**6  # layers, widths, tokens, frames of a table
+WAY_OUT = (
+    "write the folder again with `python -m speechbrain_ee export`, or fetch "
+    "it again"
+)
 
 
 @dataclass(frozen=True)
@@ -100,28 +106,26 @@ class Architecture:
     @property
     def uses_backbone(self) -> bool:
         """Whether its encoder is a pre-trained one."""
-        return any(part["class"] == "SSLEncoder" for part in _objects(self))
+        return any(
+            part["class"] == "SSLEncoder" for part in objects_of(self.tree)
+        )
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
         """Layers that an exit follows, as the tree says."""
-        for part in _objects(self):
+        for part in objects_of(self.tree):
             if isinstance(part.get("exit_layers"), list):
                 return tuple(part["exit_layers"])
         _fail(self, "exit_layers", "missing")
 
-    def build(
-        self, backbone: str | Path | None = None, save_path: str | None = None
-    ) -> EarlyExitModel:
+    def build(self, backbone: Path | None = None) -> EarlyExitModel:
         """Build the model, with random weights; no random number is used up.
 
         Arguments
         ---------
-        backbone : str or Path, optional
-            Folder with the configuration of a pre-trained encoder (or its
-            name on the hub); its weights are not read.
-        save_path : str, optional
-            Where what is fetched from the hub is kept.
+        backbone : Path, optional
+            Folder with the configuration of a pre-trained encoder; its
+            weights are not read.
 
         Returns
         -------
@@ -133,7 +137,7 @@ class Architecture:
         InputError
             If a class or an argument is not known or does not fit.
         """
-        model = self.build_part(backbone, save_path)
+        model = self.build_part(backbone)
         if not isinstance(model, EarlyExitModel):
             _fail(
                 self,
@@ -143,18 +147,16 @@ class Architecture:
             )
         return model.eval()
 
-    def build_part(
-        self, backbone: str | Path | None = None, save_path: str | None = None
-    ) -> Any:
+    def build_part(self, backbone: Path | None = None) -> Any:
         """As :meth:`build`, for a tree that need not be a whole model."""
         with kept_random_state():
-            builder = _Builder(self, backbone, save_path)
+            builder = _Builder(self, backbone)
             try:
                 return builder.make(self.tree, self.prefix)
             except RecursionError:
                 raise InputError(
                     f"{self.source}, key {self.prefix}: nested too deeply; "
-                    f"{_WAY_OUT}."
+                    f"{WAY_OUT}."
                 ) from None
 
     def truncated(self, exits: int) -> "Architecture":
@@ -187,23 +189,18 @@ class Architecture:
         return replace(self, tree=cut(self.tree))
 
 
-_WAY_OUT = (
-    "write the folder again with `python -m speechbrain_ee export`, or fetch "
-    "it again"
-)
-
-
 @dataclass
 class _Builder:
     """Builds the objects of one tree."""
 
     of: Architecture
-    backbone: str | Path | None
-    save_path: str | None
+    backbone: Path | None
     made: dict[str, Any] = field(default_factory=dict)
 
     def make(self, value: Any, path: str) -> Any:
         """The value that a part of the tree stands for."""
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            self._fail(path, f"{quoted(value)} is larger than any model has")
         if isinstance(value, list):
             return [self.make(v, f"{path}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, Mapping):
@@ -214,7 +211,10 @@ class _Builder:
             return self._known(value, "function", FUNCTIONS, path)
         if "same_as" in value:
             if str(value["same_as"]) not in self.made:
-                self._fail(path, f"no object before has id {value['same_as']}")
+                self._fail(
+                    path,
+                    f"no object before has id {str(value['same_as'])[:100]}",
+                )
             return self.made[str(value["same_as"])]
         return {key: self.make(v, f"{path}.{key}") for key, v in value.items()}
 
@@ -232,11 +232,7 @@ class _Builder:
         if name == "SSLEncoder":
             if self.backbone is None:
                 self._fail(path, "there is no configuration of the backbone")
-            arguments |= {
-                "source": str(self.backbone),
-                "save_path": self.save_path,
-                "pretrained": False,
-            }
+            arguments |= {"source": str(self.backbone), "pretrained": False}
         made = self._call(built, arguments, path)
         if "id" in value:
             self.made[str(value["id"])] = made
@@ -253,7 +249,7 @@ class _Builder:
         if not isinstance(name, str) or name not in table:
             self._fail(
                 f"{path}.{key}",
-                f"{name!r} is not one of {', '.join(table)}; nothing else is "
+                f"{quoted(name)} is not one of {', '.join(table)}; nothing else is "
                 "built",
             )
         module, _, attribute = table[name].rpartition(".")
@@ -278,20 +274,17 @@ class _Builder:
         # A wrong value can raise anything inside a library.
         except Exception as error:
             logger.debug("%s cannot be built", path, exc_info=True)
-            cause = " ".join(str(error).split()) or type(error).__name__
-            self._fail(path, f"cannot be built ({cause[:200]})")
+            self._fail(path, f"cannot be built ({one_line(error)})")
 
     def _fail(self, path: str, problem: str) -> NoReturn:
-        raise InputError(
-            f"{self.of.source}, key {path}: {problem}; {_WAY_OUT}."
-        )
+        raise InputError(f"{self.of.source}, key {path}: {problem}; {WAY_OUT}.")
 
 
-def _objects(architecture: Architecture) -> list[Mapping[str, Any]]:
+def objects_of(tree: Any) -> list[Mapping[str, Any]]:
     """Every object of a tree, the outermost first."""
-    found, queue = [], [architecture.tree]
+    found, queue = [], deque([tree])
     while queue:
-        value = queue.pop(0)
+        value = queue.popleft()
         if isinstance(value, Mapping):
             if isinstance(value.get("class"), str):
                 found.append(value)
@@ -304,5 +297,5 @@ def _objects(architecture: Architecture) -> list[Mapping[str, Any]]:
 def _fail(architecture: Architecture, key: str, problem: str) -> NoReturn:
     raise InputError(
         f"{architecture.source}, key {architecture.prefix}.{key}: {problem}; "
-        f"{_WAY_OUT}."
+        f"{WAY_OUT}."
     )

@@ -5,12 +5,14 @@ Authors
 """
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
-from speechbrain_ee.inference.folder.config import read_plain_json
+from speechbrain_ee.errors import InputError, quoted
+from speechbrain_ee.files import read_json, whole_file
+from speechbrain_ee.inference.folder.architecture import WAY_OUT
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.ssl import SSLEncoder
 
@@ -75,11 +77,85 @@ def read_backbone(folder: Path) -> Path:
     InputError
         If a file is missing or damaged, or names code to be loaded.
     """
-    for name in _FILES:
-        path = folder / BACKBONE_FOLDER / name
-        if "auto_map" in read_plain_json(path):
+    place = folder / BACKBONE_FOLDER
+    for name in os.listdir(place) if place.is_dir() else ():
+        if name not in _FILES:
             raise InputError(
-                f"{path}, key auto_map: names code to be loaded, which is "
-                "never done; remove it if you trust the rest."
+                f"{place / name}: is not read; {place} holds "
+                f"{' and '.join(_FILES)}. Remove it, or {WAY_OUT}."
             )
-    return folder / BACKBONE_FOLDER
+    return _checked(place, WAY_OUT)
+
+
+def find_backbone(
+    source: str, save_path: str | None = None, fetch: bool = False
+) -> Path:
+    """Where the configuration is of the encoder that a YAML names.
+
+    Arguments
+    ---------
+    source : str
+        A folder, or a name on the hub.
+    save_path : str, optional
+        Where fetched models are kept, beside the hub's own cache.
+    fetch : bool
+        Fetch the configuration if it is not on this machine.
+
+    Returns
+    -------
+    Path
+        A folder that was looked through.
+
+    Raises
+    ------
+    InputError
+        If it is nowhere, or names code to be loaded.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _checked(folder, "fetch the model again")
+    for place in _fetched(source, save_path, fetch):
+        if all((place / name).is_file() for name in _FILES):
+            return _checked(place, "fetch the model again")
+    raise InputError(
+        f"source: {quoted(source)} is the pre-trained encoder of this run, is "
+        "not on this machine, and is not fetched without being asked. If you "
+        "trust the run: `hf download "
+        f"{source[:100]} {' '.join(_FILES)}`, or trust=True in Python."
+    )
+
+
+def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
+    """Folders of the hub's caches; nothing is fetched without being asked."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return []
+    asked = [(save_path, True), (None, True)]
+    # Not to where the YAML says: that may be anywhere.
+    asked += [(None, False)] if fetch else []
+    found = []
+    for place, local in asked:
+        # Of a dozen kinds: no such name, not here, no network.
+        with suppress(Exception):
+            found.append(
+                snapshot_download(
+                    source,
+                    cache_dir=place,
+                    allow_patterns=list(_FILES),
+                    local_files_only=local,
+                )
+            )
+    return list(map(Path, found))
+
+
+def _checked(place: Path, remedy: str) -> Path:
+    for name in _FILES:
+        path = place / name
+        for key in read_json(path, remedy):
+            if key == "auto_map" or "implementation" in key:
+                raise InputError(
+                    f"{path}, key {key}: names code to be loaded, which is "
+                    "never done; remove it if you trust the rest."
+                )
+    return place

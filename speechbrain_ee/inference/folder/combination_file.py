@@ -5,13 +5,12 @@ Authors
 """
 
 import json
-import math
 from pathlib import Path
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.trace_io import whole_file
-from speechbrain_ee.inference.folder.config import read_plain_json
+from speechbrain_ee.files import check_keys, read_json, whole_file
+from speechbrain_ee.inference.folder.architecture import WAY_OUT
 
 SCHEMA = "exit-combination/1"
 _KEYS = ("weights", "means", "scales")
@@ -56,28 +55,16 @@ def read_combination(path: str | Path) -> ZScores:
         With file and key, if the file is missing, damaged or malformed.
     """
     path = Path(path)
-    content = read_plain_json(path)
-    problem = None
-    if content.get("schema") != SCHEMA:
-        problem = f"schema: {content.get('schema')!r} is not {SCHEMA!r}"
-    elif sorted(content) != sorted(("schema", *_KEYS)):
-        problem = f"the keys are schema, {', '.join(_KEYS)}"
-    else:
-        parts = [content[key] for key in _KEYS]
-        if not all(isinstance(part, dict) for part in parts):
-            parts = [{"": None}]
-        values = [value for part in parts for value in part.values()]
-        same = len({tuple(sorted(part)) for part in parts}) == 1
-        if not same or not all(map(_is_number, values)):
-            problem = f"{', '.join(_KEYS)}: a number by criterion is expected"
-    if problem is not None:
+    content = read_json(path, WAY_OUT)
+    check_keys(content, SCHEMA, _KEYS, path, WAY_OUT)
+    parts = [content[key] for key in _KEYS]
+    if not all(isinstance(part, dict) for part in parts):
+        parts = [{"": None}]
+    values = [value for part in parts for value in part.values()]
+    same = len({tuple(sorted(part)) for part in parts}) == 1
+    if not same or not all(type(value) in (int, float) for value in values):
         raise InputError(
-            f"{path}, {problem}; write the folder again with `python -m "
-            "speechbrain_ee export`."
+            f"{path}, {', '.join(_KEYS)}: a number by criterion is expected; "
+            f"{WAY_OUT}."
         )
-    return ZScores(*(content[key] for key in _KEYS))
-
-
-def _is_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return ZScores(*parts)

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from speechbrain_ee import __version__
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.exits.decoding.methods import DECODINGS
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import read_json, whole_file
+from speechbrain_ee.inference.folder.architecture import (
+    WAY_OUT as _WAY_OUT,
+)
 from speechbrain_ee.inference.folder.architecture import Architecture
 from speechbrain_ee.inference.folder.measured import (
     Measured,
@@ -28,10 +31,7 @@ from speechbrain_ee.inference.folder.measured import (
 
 CONFIG_FILE = "config.json"
 SCHEMA = "early-exit-model/1"
-_WAY_OUT = (
-    "write the folder again with `python -m speechbrain_ee export`, or fetch "
-    "it again"
-)
+SAMPLE_RATES = range(1000, 384_001)  # Hz
 # Scorers are objects; a folder holds numbers.
 SEARCH_KEYS = tuple(
     each.name
@@ -136,7 +136,7 @@ def read_config(path: str | Path) -> FolderConfig:
         With file and key, if it is missing, damaged or of another version.
     """
     path = Path(path)
-    content = read_plain_json(path)
+    content = read_json(path, _WAY_OUT)
     schema = content.get("schema")
     if schema != SCHEMA:
         advice = _WAY_OUT
@@ -144,7 +144,9 @@ def read_config(path: str | Path) -> FolderConfig:
             advice = (
                 f"update speechbrain-ee (this is {__version__}), or {advice}"
             )
-        _fail(path, "schema", f"{schema!r}, but {SCHEMA!r} is read", advice)
+        _fail(
+            path, "schema", f"{quoted(schema)}, but {SCHEMA!r} is read", advice
+        )
     for key in content:
         if key not in _TYPES:
             _fail(path, key, f"not known; valid keys: {', '.join(_TYPES)}")
@@ -153,14 +155,13 @@ def read_config(path: str | Path) -> FolderConfig:
             _fail(path, key, "missing")
         value = content[key]
         if not isinstance(value, kind) or isinstance(value, bool):
-            _fail(path, key, f"{value!r} is of a wrong type")
-    if content["sample_rate"] < 1:
-        _fail(path, "sample_rate", f"{content['sample_rate']} Hz")
+            _fail(path, key, f"{quoted(value)} is of a wrong type")
+    check_sample_rate(content["sample_rate"], path)
     if content["decoding"] not in DECODINGS:
         _fail(
             path,
             "decoding",
-            f"{content['decoding']!r} is not one of {', '.join(DECODINGS)}",
+            f"{quoted(content['decoding'])} is not one of {', '.join(DECODINGS)}",
         )
     return FolderConfig(
         content["name"],
@@ -174,43 +175,16 @@ def read_config(path: str | Path) -> FolderConfig:
     )
 
 
-def read_plain_json(path: Path) -> dict[str, Any]:
-    """One JSON object; everything else is refused.
-
-    Arguments
-    ---------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or holds something else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_no_number)
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: there is no such file; give an inference folder, as "
-            "training writes it to <output_folder>/model and `python -m "
-            "speechbrain_ee export` anywhere."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{path}: not a whole JSON file ({cause}); {_WAY_OUT}."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: holds a {type(content).__name__}, not keys and values; "
-            f"{_WAY_OUT}."
+def check_sample_rate(rate: Any, path: Path) -> int:
+    """A sample rate that speech can have; an InputError for others."""
+    if type(rate) is not int or rate not in SAMPLE_RATES:
+        _fail(
+            path,
+            "sample_rate",
+            f"{quoted(rate)} Hz, but a whole number from {SAMPLE_RATES[0]} to "
+            f"{SAMPLE_RATES[-1]} is expected",
         )
-    return content
+    return rate
 
 
 def _search(path: Path, options: Mapping[str, Any]) -> SearchOptions:
@@ -225,10 +199,6 @@ def _search(path: Path, options: Mapping[str, Any]) -> SearchOptions:
         return SearchOptions(**options)
     except InputError as error:
         _fail(path, "search", str(error).rstrip("."))
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no number")
 
 
 def _fail(

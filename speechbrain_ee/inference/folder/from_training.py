@@ -21,8 +21,10 @@ from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.card import model_card
+from speechbrain_ee.inference.folder.config import check_sample_rate
 from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
+    check_outputs,
     write_model_folder,
 )
 from speechbrain_ee.inference.folder.parts import OF_SELECTOR
@@ -104,7 +106,8 @@ def run_folder(
         Truncate the model at this exit.
     trust : bool
         Build a model that no inference folder can hold (of classes of the
-        user's own, for example) by executing what the YAML says of it.
+        user's own, for example) by executing what the YAML says of it, and
+        fetch the configuration of a pre-trained encoder that it names.
 
     Returns
     -------
@@ -122,7 +125,7 @@ def run_folder(
     combination = _combination(trace, selector)
     policies, calibration = {}, None
     if trace is not None:
-        policies = shipped_policies(trace, run.value("exit_budget", None))
+        policies = shipped_policies(trace, run.value("exit_budget", None, str))
         calibration = without_transcripts(trace)
     if selector is None:
         policies = {
@@ -132,11 +135,13 @@ def run_folder(
         }
     folder = ModelFolder(
         path=run.folder,
-        name=run.value("system_name"),
+        name=run.value("system_name", kind=str),
         model=model,
         architecture=architecture,
         tokenizer=run.tokenizer(),
-        sample_rate=run.value("sample_rate"),
+        sample_rate=check_sample_rate(
+            run.value("sample_rate"), run.hparams.path
+        ),
         decoding=run.decoding,
         search=run.search(),
         policies=policies,
@@ -146,6 +151,7 @@ def run_folder(
         calibration=calibration,
         facts=run.facts(),
     )
+    check_outputs(folder.path, model)
     if exits is not None:
         folder = truncated_folder(folder, exits)
     measured = run.measured(model, folder)

@@ -15,13 +15,21 @@ from typing import Any, NoReturn
 
 import yaml
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.files import (
+    MOST_DEPTH,
+    check_values,
+    compose_yaml,
+    read_json,
+)
 from speechbrain_ee.inference.folder.architecture import (
     CLASSES,
     FUNCTIONS,
     LEFT_OUT,
     Architecture,
+    objects_of,
 )
+from speechbrain_ee.inference.folder.backbone import find_backbone
 
 _PLAIN = tuple(
     f"tag:yaml.org,2002:{kind}"
@@ -35,22 +43,6 @@ _WAY_OUT = (
     "give the output_folder of a finished run of this recipe, with the "
     "hyperparams.yaml that it wrote"
 )
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """Where a run took its pre-trained encoder from.
-
-    Arguments
-    ---------
-    source : str
-        Folder, or name on the hub.
-    save_path : str, optional
-        Where fetched models are kept.
-    """
-
-    source: str
-    save_path: str | None = None
 
 
 class Hyperparams:
@@ -69,28 +61,14 @@ class Hyperparams:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            # Composing makes nodes, no objects, whatever their tags.
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise InputError(
-                f"{self.path}: cannot be read ({cause}); {_WAY_OUT}."
-            ) from error
-        except (yaml.YAMLError, RecursionError) as error:
-            cause = " ".join(str(error).split())
-            raise InputError(
-                f"{self.path}: not a YAML file ({cause}); {_WAY_OUT}."
-            ) from error
-        if not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{self.path}: holds no keys; {_WAY_OUT}.")
-        self.nodes = {key.value: value for key, value in root.value}
+        self.nodes = self._pairs(compose_yaml(self.path, _WAY_OUT), "")
 
     def __contains__(self, key: str) -> bool:
         return key in self.nodes
 
-    def value(self, key: str, default: Any = _MISSING) -> Any:
+    def value(
+        self, key: str, default: Any = _MISSING, kind: type | None = None
+    ) -> Any:
         """The plain value of a key.
 
         Arguments
@@ -99,6 +77,8 @@ class Hyperparams:
             An option of the YAML.
         default : Any, optional
             If it is not there.
+        kind : type, optional
+            What it must be.
 
         Returns
         -------
@@ -108,13 +88,18 @@ class Hyperparams:
         Raises
         ------
         InputError
-            If it is missing without a default, or builds something.
+            If it is missing without a default, of a wrong kind, or builds
+            something.
         """
         if key not in self.nodes:
             if default is _MISSING:
                 self._fail(key, "missing")
             return default
-        return _Converter(self.path).plain(self.nodes[key], key)
+        value = _Converter(self.path).plain(self.nodes[key], key)
+        optional = default is not _MISSING and value is None
+        if kind is not None and type(value) is not kind and not optional:
+            self._fail(key, f"{quoted(value)} is no {kind.__name__}")
+        return value
 
     def arguments(self, key: str, dotted: str) -> dict[str, Any]:
         """The plain arguments of an object of one known class.
@@ -139,26 +124,32 @@ class Hyperparams:
         node = self.nodes.get(key)
         if node is None or node.tag == _PLAIN[0]:
             return {}
-        if node.tag != f"!new:{dotted}" or not isinstance(
-            node, yaml.MappingNode
-        ):
-            self._fail(key, f"{dotted} is expected, not {node.tag}")
+        if node.tag != f"!new:{dotted}":
+            self._fail(key, f"{dotted} is expected, not {quoted(node.tag)}")
         converter = _Converter(self.path)
         return {
-            name.value: converter.plain(value, f"{key}.{name.value}")
-            for name, value in node.value
+            name: converter.plain(value, f"{key}.{name}")
+            for name, value in self._pairs(node, key).items()
         }
 
-    def architecture(self) -> tuple[Architecture, Backbone | None]:
+    def architecture(
+        self, fetch: bool = False
+    ) -> tuple[Architecture, Path | None]:
         """The tree of the model.
+
+        Arguments
+        ---------
+        fetch : bool
+            Fetch the configuration of a pre-trained encoder that the YAML
+            names, if it is not on this machine.
 
         Returns
         -------
         architecture : Architecture
             What is reachable from ``modules: model:``, but for what training
             alone needs.
-        backbone : Backbone, optional
-            Where a pre-trained encoder came from.
+        backbone : Path, optional
+            Folder with the configuration of a pre-trained encoder.
 
         Raises
         ------
@@ -167,16 +158,18 @@ class Hyperparams:
         """
         modules = self.nodes.get("modules")
         found = {}
-        if isinstance(modules, yaml.MappingNode):
-            found = {key.value: value for key, value in modules.value}
+        if modules is not None:
+            found = self._pairs(modules, "modules")
         if "model" not in found:
             self._fail("modules.model", "missing")
-        converter = _Converter(self.path)
-        try:
-            tree = converter.convert(found["model"], "model")
-        except RecursionError:
-            self._fail("model", "refers to itself")
+        converter = _Converter(self.path, fetch)
+        tree = converter.convert(found["model"], "model")
+        if not isinstance(tree, dict):
+            self._fail("modules.model", f"{quoted(tree)} is no model")
         return Architecture(tree, str(self.path)), converter.backbone
+
+    def _pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
+        return _Converter(self.path).pairs(node, key)
 
     def _fail(self, key: str, problem: str) -> NoReturn:
         raise InputError(f"{self.path}, key {key}: {problem}; {_WAY_OUT}.")
@@ -187,7 +180,9 @@ class _Converter:
     """From nodes to the tree of an architecture."""
 
     path: Path
-    backbone: Backbone | None = None
+    fetch: bool = False
+    backbone: Path | None = None
+    depth: int = 0
     seen: dict[int, tuple[dict[str, Any], str]] = field(default_factory=dict)
     count: int = 0
 
@@ -195,14 +190,34 @@ class _Converter:
         """A value; nothing that builds."""
         value = self.convert(node, key)
         if isinstance(node, yaml.MappingNode) and node.tag not in _PLAIN:
-            self._fail(key, f"a plain value is expected, not {node.tag}")
+            self._fail(
+                key, f"a plain value is expected, not {quoted(node.tag)}"
+            )
         return value
 
     def convert(self, node: yaml.Node, key: str) -> Any:
         """A value or an object."""
         self.count += 1
-        if self.count > _MOST_NODES:
-            self._fail(key, "too much for a model: aliases of aliases?")
+        if self.count > _MOST_NODES or self.depth > MOST_DEPTH:
+            self._fail(
+                key[:100], "refers to itself, or is too much for a model"
+            )
+        self.depth += 1
+        try:
+            return self._converted(node, key)
+        finally:
+            self.depth -= 1
+
+    def pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
+        """The keys of a mapping, which must be texts."""
+        if not isinstance(node, yaml.MappingNode):
+            self._fail(key, "keys and values are expected")
+        for name, _ in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                self._fail(key, "a key is a list or a mapping, not a text")
+        return {name.value: value for name, value in node.value}
+
+    def _converted(self, node: yaml.Node, key: str) -> Any:
         kind, _, name = node.tag.partition(":")
         if kind == "!new":
             return self._object(node, name, key)
@@ -215,13 +230,15 @@ class _Converter:
             return self._attribute(node, key)
         if node.tag in ("!tuple", "!list", *_PLAIN):
             return self._value(node, key)
-        self._fail(key, f"{node.tag} cannot be kept in an inference folder")
+        self._fail(
+            key, f"{node.tag[:100]} cannot be kept in an inference folder"
+        )
 
     def _value(self, node: yaml.Node, key: str) -> Any:
         if isinstance(node, yaml.MappingNode):
             return {
-                name.value: self.convert(value, f"{key}.{name.value}")
-                for name, value in node.value
+                name: self.convert(value, f"{key}.{name}")
+                for name, value in self.pairs(node, key).items()
             }
         if isinstance(node, yaml.SequenceNode):
             return [
@@ -232,12 +249,18 @@ class _Converter:
         if node.tag == "!tuple" or (not node.style and node.value[:1] == "("):
             try:
                 return list(ast.literal_eval(node.value))
-            except (ValueError, SyntaxError, TypeError):
-                self._fail(key, f"{node.value} is no tuple")
+            # What is nested deeply can end the parser in several ways.
+            except (
+                *(ValueError, SyntaxError, TypeError),
+                *(MemoryError, RecursionError),
+            ):
+                self._fail(key, f"{quoted(node.value)} is no tuple")
         try:
-            return yaml.constructor.SafeConstructor().construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            self._fail(key, " ".join(str(error).split()))
+            value = yaml.constructor.SafeConstructor().construct_object(node)
+            check_values(value)
+        except (yaml.YAMLError, ValueError, ArithmeticError) as error:
+            self._fail(key, one_line(error))
+        return value
 
     def _object(self, node: yaml.Node, dotted: str, key: str) -> dict[str, Any]:
         if id(node) in self.seen:
@@ -250,14 +273,21 @@ class _Converter:
             self._fail(key, f"{name}: give its arguments by name")
         tree = {"class": name}
         self.seen[id(node)] = tree, key
-        parts = {part.value: value for part, value in node.value or ()}
+        parts = self.pairs(node, key) if node.value else {}
         if name == "SSLEncoder":
-            self.backbone = Backbone(
-                self.convert(parts["source"], f"{key}.source"),
-                self.convert(parts["save_path"], f"{key}.save_path")
-                if "save_path" in parts
-                else None,
-            )
+            where = {
+                each: self.convert(parts[each], f"{key}.{each}")
+                for each in ("source", "save_path")
+                if each in parts
+            }
+            if where.get("save_path", "") is None:
+                del where["save_path"]
+            for each, value in where.items():
+                if not isinstance(value, str):
+                    self._fail(f"{key}.{each}", f"{quoted(value)} is no text")
+            if "source" not in where:
+                self._fail(f"{key}.source", "missing")
+            self.backbone = find_backbone(**where, fetch=self.fetch)
         for part, value in parts.items():
             if part not in LEFT_OUT.get(name, ()):
                 tree[part] = self.convert(value, f"{key}.{part}")
@@ -265,25 +295,30 @@ class _Converter:
 
     def _attribute(self, node: yaml.Node, key: str) -> Any:
         """``!ref <encoder.d_model>``, which HyperPyYAML leaves to getattr."""
-        owner, attribute = [*node.value, None][:2]
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        owner, attribute = parts if len(parts) == 2 else (None, None)
         name = getattr(attribute, "value", None)
         if name not in _ATTRIBUTES:
             self._fail(
                 key,
-                f"attribute {name!r} is not one of {', '.join(_ATTRIBUTES)}",
+                f"attribute {quoted(name)} is not one of "
+                f"{', '.join(_ATTRIBUTES)}",
             )
-        part = _Converter(self.path)
+        # What the object would say is told by what it is built from.
+        part = _Converter(self.path, self.fetch)
         tree = part.convert(owner, key)
-        source = part.backbone or Backbone("")
-        built = Architecture(tree, str(self.path), key).build_part(
-            source.source or None, source.save_path
-        )
-        return getattr(built, name)
+        for each in objects_of(tree):
+            if name in each:
+                return each[name]
+        if part.backbone is None:
+            self._fail(key, f"there is no {name} in it")
+        config = read_json(part.backbone / "config.json", _WAY_OUT)
+        return config.get("hidden_size")
 
     def _refuse(self, node: yaml.Node, key: str, known: Any) -> NoReturn:
         self._fail(
             key,
-            f"{node.tag} cannot be kept in an inference folder, which knows "
+            f"{node.tag[:100]} cannot be kept in an inference folder, which knows "
             f"{', '.join(known.values())}",
         )
 

@@ -23,18 +23,20 @@ Authors
 """
 
 import logging
-import os
-import shutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentencepiece import SentencePieceProcessor
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
@@ -44,9 +46,21 @@ from speechbrain_ee.exits.selector.selector_file import (
     write_selector,
 )
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace, whole_file, write_trace
-from speechbrain_ee.inference.folder.architecture import Architecture
+from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.files import (
+    MB,
+    check_ours,
+    has_schema,
+    restore,
+    whole_file,
+    whole_folder,
+)
+from speechbrain_ee.inference.folder.architecture import (
+    WAY_OUT,
+    Architecture,
+)
 from speechbrain_ee.inference.folder.backbone import (
+    BACKBONE_FOLDER,
     read_backbone,
     write_backbone,
 )
@@ -56,6 +70,7 @@ from speechbrain_ee.inference.folder.combination_file import (
 )
 from speechbrain_ee.inference.folder.config import (
     CONFIG_FILE,
+    SCHEMA,
     FolderConfig,
     read_config,
     write_config,
@@ -70,7 +85,10 @@ from speechbrain_ee.inference.folder.parts import (
 )
 from speechbrain_ee.inference.folder.weights import (
     WEIGHTS_FILE,
+    check_weights,
     load_weights,
+    on_paper,
+    read_header,
     write_weights,
 )
 from speechbrain_ee.models.model import EarlyExitModel
@@ -83,6 +101,21 @@ POLICY_SELECTOR = f"../{SELECTOR_FILE}"
 COMBINATION_FILE = "combination.json"
 CALIBRATION_FILE = "calibration.jsonl.gz"
 CARD_FILE = "README.md"
+# What an export may delete: the files of an earlier one, as regular
+# expressions. A policy of another name was put there by somebody.
+FILES = (
+    *map(
+        re.escape,
+        (
+            *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
+            *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
+        ),
+    ),
+    rf"{POLICY_FOLDER}/[^/]+\.({'|'.join(METHODS)})\.yaml",
+    rf"{BACKBONE_FOLDER}/[^/]+\.json",
+)
+_MOST_CALIBRATION = 48 * MB  # of text, which takes ten times as much in memory
+_TRIED_SAMPLES = 8000  # of noise, for which every model has some frames
 
 
 @dataclass(frozen=True)
@@ -165,6 +198,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         rest, or would have to be executed.
     """
     path = Path(path)
+    restore(path)
     if not path.is_dir():
         raise InputError(
             f"{path}: there is no such folder; give an inference folder, as "
@@ -174,14 +208,21 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     backbone = (
         read_backbone(path) if config.architecture.uses_backbone else None
     )
+    header = read_header(path / WEIGHTS_FILE)
+    with on_paper(header):
+        drawn = config.architecture.build(backbone)
+    check_weights(path / WEIGHTS_FILE, header, drawn)
     model = config.architecture.build(backbone)
     load_weights(path / WEIGHTS_FILE, model)
+    check_outputs(path, model)
     check_decodings(
         [config.decoding], model, f"{path / CONFIG_FILE}, key decoding"
     )
     selector = _if_there(path / SELECTOR_FILE, read_selector)
     combination = _if_there(path / COMBINATION_FILE, read_combination)
-    calibration = _if_there(path / CALIBRATION_FILE, read_trace)
+    calibration = _if_there(
+        path / CALIBRATION_FILE, partial(read_trace, most=_MOST_CALIBRATION)
+    )
     for name, layers in {
         SELECTOR_FILE: selector and selector.exit_layers,
         CALIBRATION_FILE: calibration and calibration.header.exit_layers,
@@ -238,30 +279,9 @@ def write_model_folder(
             f"{folder.path}: its model was built by executing hyperparams.yaml "
             "and is not known as plain data, so that it cannot be exported."
         )
-    if path.is_symlink() or path.is_file() or _is_other(path):
-        raise InputError(
-            f"{path}: something else than an inference folder is there; "
-            "choose another place, or remove it."
-        )
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+    written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
+    with whole_folder(path, partial(_check_replaced, written)) as new:
         _write_files(new, folder, card)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except OSError as error:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); choose "
-            "a place that you may write to."
-        ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     logger.info("Inference folder: %s", path)
     return path
 
@@ -295,13 +315,44 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         stream.write(card.encode())
 
 
-def _is_other(path: Path) -> bool:
-    """Whether a folder holds something, and is no inference folder."""
-    if not path.exists() or not any(path.iterdir()):
-        return False
-    return not all(
-        (path / name).is_file() for name in (CONFIG_FILE, TOKENIZER_FILE)
-    )
+def _check_replaced(written: Sequence[str], path: Path) -> None:
+    """Only a folder of this schema is deleted, and nothing else with it."""
+    ours = has_schema(path / CONFIG_FILE, SCHEMA)
+    check_ours(path, ours, *FILES, *map(re.escape, written))
+
+
+def check_outputs(path: Path, model: EarlyExitModel) -> None:
+    """Refuse a model that cannot be run, or says nothing that is a number.
+
+    Arguments
+    ---------
+    path : Path
+        Where it was read, for messages.
+    model : EarlyExitModel
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    InputError
+        Naming the exit whose probabilities are not numbers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    wavs_BS = 0.1 * torch.randn((1, _TRIED_SAMPLES), generator=generator)
+    try:
+        with torch.inference_mode():
+            outputs = model(wavs_BS, torch.ones(1))
+    # Sizes that do not fit each other can end in anything.
+    except Exception as error:
+        raise InputError(
+            f"{path}: the model cannot be run ({one_line(error)}); {WAY_OUT}."
+        ) from error
+    for exit, output in enumerate(outputs, start=1):
+        if not torch.isfinite(output.log_probs_BTV).all():
+            raise InputError(
+                f"{path}: exit {exit} of the model gives NaN or infinite "
+                "numbers, as after a training that diverged; train again with "
+                "a lower learning rate, or fetch the model again."
+            )
 
 
 def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:

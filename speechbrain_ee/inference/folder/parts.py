@@ -13,16 +13,15 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.files import read_bytes
+from speechbrain_ee.inference.folder.architecture import WAY_OUT
 from speechbrain_ee.inference.folder.config import CONFIG_FILE, FolderConfig
 from speechbrain_ee.models.model import EarlyExitModel
 
 POLICY_FOLDER = "policies"
 SELECTOR_FILE = "selector.json.gz"
+_MOST_POLICIES = 200
 OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
-_WAY_OUT = (
-    "write the folder again with `python -m speechbrain_ee export`, or fetch "
-    "it again"
-)
 
 
 def read_policies(
@@ -55,19 +54,25 @@ def read_policies(
         With file and key, if one cannot be read or does not fit.
     """
     found = {}
-    for file in sorted((path / POLICY_FOLDER).glob("*.yaml")):
+    files = sorted((path / POLICY_FOLDER).glob("*.yaml"))
+    if len(files) > _MOST_POLICIES:
+        raise InputError(
+            f"{path / POLICY_FOLDER}: holds {len(files)} policies, of which "
+            f"{_MOST_POLICIES} would be read; {WAY_OUT}."
+        )
+    for file in files:
         policy = read_policy(file)
         check_layers(file, policy.exit_layers, model)
         if policy.criterion in OF_SELECTOR and selector is None:
             raise InputError(
                 f"{file}, key criterion: {policy.criterion}, but {path} has no "
-                f"{SELECTOR_FILE} to give its scores; {_WAY_OUT}."
+                f"{SELECTOR_FILE} to give its scores; {WAY_OUT}."
             )
         found[file.stem] = policy
     if config.default_policy not in (None, *found):
         raise InputError(
             f"{path / CONFIG_FILE}, key default_policy: there is no "
-            f"{POLICY_FOLDER}/{config.default_policy}.yaml; {_WAY_OUT}."
+            f"{POLICY_FOLDER}/{config.default_policy}.yaml; {WAY_OUT}."
         )
     return found
 
@@ -94,7 +99,7 @@ def check_layers(
     if layers is not None and not set(layers) <= set(model.exit_layers):
         raise InputError(
             f"{file}, key exit_layers: {list(layers)}, but the model of "
-            f"config.json has {list(model.exit_layers)}; {_WAY_OUT}."
+            f"config.json has {list(model.exit_layers)}; {WAY_OUT}."
         )
 
 
@@ -119,16 +124,17 @@ def read_tokenizer(path: Path, model: EarlyExitModel) -> SentencePieceProcessor:
     """
     try:
         tokenizer = SentencePieceProcessor(
-            model_proto=path.read_bytes() or b"\0"
+            model_proto=read_bytes(path, WAY_OUT) or b"\0"
         )
-    except (OSError, RuntimeError) as error:
-        cause = getattr(error, "strerror", None) or "not a SentencePiece model"
-        raise InputError(f"{path}: {cause}; {_WAY_OUT}.") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: not a SentencePiece model; {WAY_OUT}."
+        ) from error
     pieces, size = tokenizer.get_piece_size(), model.heads.vocab_size
     # Characters may be fewer than output_neurons.
     if pieces > size:
         raise InputError(
             f"{path}: has {pieces} tokens, but the model of config.json "
-            f"{size}; {_WAY_OUT}."
+            f"{size}; {WAY_OUT}."
         )
     return tokenizer

@@ -5,13 +5,15 @@ Authors
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import ruamel.yaml
 import torch
 from sentencepiece import SentencePieceProcessor
-from speechbrain.utils.checkpoints import Checkpoint
+from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
@@ -25,13 +27,19 @@ from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.files import compose_yaml, read_bytes
 from speechbrain_ee.inference.folder.architecture import Architecture
 from speechbrain_ee.inference.folder.config import SEARCH_KEYS
 from speechbrain_ee.inference.folder.hyperparams import Hyperparams
 from speechbrain_ee.inference.folder.measured import Measured, measure_choices
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.folder.shipped import up_to_layer
-from speechbrain_ee.inference.folder.weights import LEFT_OUT, global_norms
+from speechbrain_ee.inference.folder.weights import (
+    LEFT_OUT,
+    check_finite,
+    global_norms,
+    on_paper,
+)
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
     averaged_weights,
@@ -66,9 +74,12 @@ class TrainingRun:
         self.hparams = Hyperparams(folder / "hyperparams.yaml")
         self.value = self.hparams.value
         self.save_folder = moved_save_folder(
-            folder, self.value("save_folder"), self.value("output_folder")
+            folder,
+            self.value("save_folder", kind=str),
+            self.value("output_folder", kind=str),
         )
-        self.decoding = list(self.value("decodings", [GREEDY]))[0]
+        decodings = self.value("decodings", [GREEDY], list) or [GREEDY]
+        self.decoding = str(decodings[0])
 
     def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
         """The model with the weights that evaluation uses.
@@ -76,7 +87,8 @@ class TrainingRun:
         Arguments
         ---------
         trust : bool
-            Execute the YAML where its model is none that a folder can hold.
+            Execute the YAML where its model is none that a folder can hold,
+            and fetch what it names.
 
         Returns
         -------
@@ -85,39 +97,61 @@ class TrainingRun:
         architecture : Architecture, optional
             The same as plain data; None if the YAML was executed.
         """
+        found = self._checkpoints()
+        weights = _averaged(found, self.save_folder)
+        header = {
+            name: (tuple(tensor.shape), str(tensor.dtype))
+            for name, tensor in weights.items()
+        }
         try:
-            architecture, backbone = self.hparams.architecture()
-            model = architecture.build(
-                backbone and backbone.source, backbone and backbone.save_path
-            )
+            architecture, backbone = self.hparams.architecture(fetch=trust)
+            with on_paper(header):
+                architecture.build(backbone)
+            model = architecture.build(backbone)
         except InputError:
             if not trust:
                 raise
             model, architecture = _executed(self.hparams.path), None
-        found = best_checkpoints(
-            self.save_folder, self.value("average_checkpoints")
-        )
-        if not found:
-            raise InputError(
-                f"{self.save_folder}: holds no checkpoint of a whole epoch; "
-                f"{_WAY_OUT}."
-            )
-        _load_checkpoints(model, found, self.save_folder)
+        _load(model, weights, found[0].path, self.save_folder)
         trained = self.hparams.arguments("regime", _REGIME).get("active_exits")
         if trained is not None:  # the exits above it are as they began
             model = model.truncated(trained)
             architecture = architecture and architecture.truncated(trained)
         return model.eval(), architecture
 
+    def _checkpoints(self) -> list[Checkpoint]:
+        """Those that are averaged, of a whole epoch; the best first."""
+        for path in self.save_folder.glob(f"*/{METAFNAME}"):
+            compose_yaml(path, _WAY_OUT)  # SpeechBrain's reader has no bounds
+        try:
+            found = best_checkpoints(
+                self.save_folder, self.value("average_checkpoints", kind=int)
+            )
+        # Numbers in them may be texts, or whatever else.
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise InputError(
+                f"{self.save_folder}: its checkpoints cannot be compared "
+                f"({one_line(error)}); {_WAY_OUT}."
+            ) from error
+        if not found:
+            raise InputError(
+                f"{self.save_folder}: holds no checkpoint of a whole epoch; "
+                f"{_WAY_OUT}."
+            )
+        return found
+
     def tokenizer(self) -> SentencePieceProcessor:
         """SentencePiece's, as training made it."""
-        name = f"{self.value('output_neurons')}_{self.value('token_type')}"
-        path = self.save_folder / f"{name}.model"
+        size = self.value("output_neurons", kind=int)
+        name = f"{size}_{self.value('token_type', kind=str)}.model"
+        path = self.save_folder / Path(name).name
         try:
-            return SentencePieceProcessor(model_proto=path.read_bytes())
-        except (OSError, RuntimeError) as error:
+            content = read_bytes(path, _WAY_OUT)
+            return SentencePieceProcessor(model_proto=content or b"\0")
+        except (InputError, RuntimeError) as error:
             raise InputError(
-                f"{path}: the tokenizer cannot be read ({error}); {_WAY_OUT}."
+                f"{path}: the tokenizer cannot be read ({one_line(error)}); "
+                f"{_WAY_OUT}."
             ) from error
 
     def search(self) -> SearchOptions:
@@ -156,7 +190,7 @@ class TrainingRun:
 
     def development_trace(self, model: EarlyExitModel) -> Trace | None:
         """What policies are calibrated on."""
-        trace = self.trace(Path(self.value("valid_csv")).stem, model)
+        trace = self.trace(self._development_set(), model)
         if trace is None:
             logger.warning(
                 "%s: no trace of the development set, so no policy is "
@@ -196,9 +230,12 @@ class TrainingRun:
         return sorted(
             name
             for name in names
-            if name != Path(self.value("valid_csv")).stem
+            if name != self._development_set()
             and name.rpartition(".")[2] not in DECODINGS
         )
+
+    def _development_set(self) -> str:
+        return Path(self.value("valid_csv", kind=str)).stem
 
     def facts(self) -> dict[str, str]:
         """What the card says of data and training."""
@@ -208,6 +245,8 @@ class TrainingRun:
         }
         facts = {
             key: ", ".join(map(str, value))
+            if isinstance(value, list)
+            else str(value)
             for key, value in splits.items()
             if value
         }
@@ -234,25 +273,43 @@ def _executed(path: Path) -> EarlyExitModel:
         ) from error
 
 
-def _load_checkpoints(
-    model: EarlyExitModel, found: Sequence[Checkpoint], place: Path
-) -> None:
-    """Average the best checkpoints, as evaluation does."""
+def _averaged(found: Sequence[Checkpoint], place: Path) -> dict[str, Tensor]:
+    """The average of the best checkpoints, as evaluation makes it."""
     try:
-        kept = {
+        weights = {
             name: tensor
             for name, tensor in averaged_weights(found).items()
             if not name.startswith(LEFT_OUT)
         }
-        model.load_state_dict(kept, strict=True)
-        _load_statistics(model, found[0].path / "normalizer.ckpt")
+        check_finite(place, weights)
+        return weights
+    except InputError:
+        raise
     # A damaged or hostile file can raise anything.
     except Exception as error:
-        logger.debug("%s", place, exc_info=True)
-        raise InputError(
-            f"{place}: its checkpoints cannot be loaded into the model of "
-            f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
-        ) from error
+        _not_loaded(place, error)
+
+
+def _load(
+    model: EarlyExitModel,
+    weights: Mapping[str, Tensor],
+    best: Path,
+    place: Path,
+) -> None:
+    """Load weights and the statistics of the best checkpoint."""
+    try:
+        model.load_state_dict(weights, strict=True)
+        _load_statistics(model, best / "normalizer.ckpt")
+    except Exception as error:
+        _not_loaded(place, error)
+
+
+def _not_loaded(place: Path, error: Exception) -> NoReturn:
+    logger.debug("%s", place, exc_info=True)
+    raise InputError(
+        f"{place}: its checkpoints cannot be loaded into the model of "
+        f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
+    ) from error
 
 
 def _load_statistics(model: EarlyExitModel, path: Path) -> None:

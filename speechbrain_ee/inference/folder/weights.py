@@ -9,23 +9,26 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.files import MB, open_plain, whole_file
+from speechbrain_ee.inference.folder.architecture import WAY_OUT
 
 WEIGHTS_FILE = "model.safetensors"
-_WAY_OUT = (
-    "write the folder again with `python -m speechbrain_ee export`, or fetch "
-    "it again"
-)
+Header = Mapping[str, tuple[tuple[int, ...], str]]
+_MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
 
@@ -94,6 +97,118 @@ def write_weights(path: str | Path, model: nn.Module) -> None:
         stream.write(save(tensors, metadata={"format": "pt"}))
 
 
+def read_header(path: str | Path) -> Header:
+    """What a file says of its tensors, before any of them is read.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file of :func:`write_weights`.
+
+    Returns
+    -------
+    dict of str to (tuple of int, str)
+        Shape and kind by name.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or damaged, or no safetensors file.
+    """
+    path = Path(path)
+    _check_present(path)
+    try:
+        with open_plain(path) as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if size > _MOST_HEADER:
+                raise ValueError(f"its header says that it has {size} bytes")
+        header = {}
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                part = file.get_slice(name)
+                header[name] = tuple(part.get_shape()), part.get_dtype()
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        _not_whole(path, error)
+    return header
+
+
+@contextmanager
+def on_paper(header: Header) -> Iterator[None]:
+    """Build models without memory, and none far larger than their weights.
+
+    Arguments
+    ---------
+    header : dict of str to (tuple of int, str)
+        Shape and kind of the weights' tensors.
+
+    Yields
+    ------
+    None
+        Tensors that are made meanwhile have a shape alone; an InputError
+        ends a model that outgrows the weights.
+    """
+    with torch.device("meta"), _Bounded(header):
+        yield
+
+
+class _Bounded(TorchDispatchMode):
+    """Counts the tensors that are made, and their numbers."""
+
+    def __init__(self, header: Header):
+        super().__init__()
+        self.size = sum(math.prod(shape) for shape, _ in header.values())
+        self.tensors = len(header)
+        # Initialisation works on most tensors twice or thrice. Tables and
+        # features have a size of their own.
+        self.calls = 20 * self.tensors + 3000
+        self.numbers = 8 * self.size + 5 * 10**7
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") is not None:  # of SpeechBrain's filters
+            kwargs["device"] = torch.device("meta")
+        made = function(*args, **kwargs)
+        self.calls -= 1
+        for each in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(each, Tensor):
+                self.numbers -= each.numel()
+        if self.calls < 0 or self.numbers < 0:
+            raise InputError(
+                f"the model is larger than its weights, {self.size} numbers "
+                f"in {self.tensors} tensors"
+            )
+        return made
+
+
+def check_weights(path: str | Path, header: Header, model: nn.Module) -> None:
+    """Refuse weights that are not those of a model.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where they are, for messages.
+    header : dict of str to (tuple of int, str)
+        Shape and kind of their tensors.
+    model : torch.nn.Module
+        The model; shapes are enough.
+
+    Raises
+    ------
+    InputError
+        Naming the first tensor that is missing, unknown or of another shape.
+    """
+    state = model.state_dict()
+    expected = {name: state[name] for name in _first_names(model)}
+    extra = {
+        f"{name}.{key}"
+        for name in global_norms(model)
+        for key in ("glob_mean", "glob_std", "count")
+    }
+    _check_tensors(Path(path), header, expected, extra)
+
+
 def load_weights(path: str | Path, model: nn.Module) -> None:
     """Load weights into a model that was built for them.
 
@@ -107,34 +222,18 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
     Raises
     ------
     InputError
-        If the file is missing, damaged or no safetensors file, or if its
-        tensors are not those of the model.
+        If the file is missing, damaged or no safetensors file, if its
+        tensors are not those of the model, or hold what is no number.
     """
     path = Path(path)
-    _check_present(path)
-    state = model.state_dict()
-    expected = {name: state[name] for name in _first_names(model)}
-    norms = global_norms(model)
-    extra = {
-        f"{name}.{key}"
-        for name in norms
-        for key in ("glob_mean", "glob_std", "count")
-    }
+    check_weights(path, read_header(path), model)
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {}
-            for name in file.keys():
-                part = file.get_slice(name)
-                shapes[name] = tuple(part.get_shape()), part.get_dtype()
-            _check_tensors(path, shapes, expected, extra)
-            tensors = {name: file.get_tensor(name) for name in shapes}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: not a whole safetensors file ({error}); {_WAY_OUT}."
-        ) from error
-    for name, norm in norms.items():
+        _not_whole(path, error)
+    check_finite(path, tensors)
+    for name, norm in global_norms(model).items():
         norm.count = int(tensors.pop(f"{name}.count"))
         norm.glob_mean = tensors.pop(f"{name}.glob_mean")
         norm.glob_std = tensors.pop(f"{name}.glob_std")
@@ -142,16 +241,37 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
     model.load_state_dict(tensors, strict=False)
 
 
+def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights with which every utterance would be an empty text.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where they are, for messages.
+    tensors : mapping of str to torch.Tensor
+        The weights.
+
+    Raises
+    ------
+    InputError
+        Naming the first tensor that holds NaN or an infinite number.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(
+                f"{path}: {name} holds NaN or infinite numbers, as after a "
+                "training that diverged; train again with a lower learning "
+                "rate, or fetch the model again."
+            )
+
+
 def _first_names(model: nn.Module) -> list[str]:
     """Of the names of one tensor the first."""
     seen, names = set(), []
-    for name, tensor in model.state_dict().items():
-        if name.startswith(LEFT_OUT):
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name.startswith(LEFT_OUT) or id(tensor) in seen:
             continue
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and place in seen:
-            continue
-        seen.add(place)
+        seen.add(id(tensor))
         names.append(name)
     return names
 
@@ -177,6 +297,12 @@ def global_norms(model: nn.Module) -> dict[str, InputNormalization]:
     }
 
 
+def _not_whole(path: Path, error: Exception) -> NoReturn:
+    raise InputError(
+        f"{path}: not a whole safetensors file ({one_line(error)}); {WAY_OUT}."
+    ) from error
+
+
 def _check_present(path: Path) -> None:
     if path.is_file():
         return
@@ -196,7 +322,7 @@ def _check_present(path: Path) -> None:
 
 def _check_tensors(
     path: Path,
-    found: Mapping[str, tuple[tuple[int, ...], str]],
+    found: Header,
     expected: Mapping[str, Tensor],
     extra: set[str],
 ) -> None:
@@ -212,7 +338,7 @@ def _check_tensors(
         raise InputError(
             f"{path}: these are not the weights of the model in config.json: "
             f"{problem}{f', and {more} more differ' if more else ''}; "
-            f"{_WAY_OUT}."
+            f"{WAY_OUT}."
         )
     for name, tensor in expected.items():
         shape, kind = found[name]
@@ -221,7 +347,7 @@ def _check_tensors(
             raise InputError(
                 f"{path}: {name} is {kind} of shape {list(shape)}, but "
                 f"config.json describes a model with {wanted[1]} of shape "
-                f"{list(wanted[0])}; {_WAY_OUT}."
+                f"{list(wanted[0])}; {WAY_OUT}."
             )
 
 
@@ -238,4 +364,4 @@ _KINDS = {
 
 
 def _sentence() -> str:
-    return f"{_WAY_OUT[0].upper()}{_WAY_OUT[1:]}."
+    return f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}."

@@ -12,7 +12,9 @@ Authors
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +23,17 @@ import torch
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.ngram_file import write_ngram
 from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.decoding.methods import GREEDY
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import (
+    check_ours,
+    has_schema,
+    whole_file,
+    whole_folder,
+)
 from speechbrain_ee.inference.folder.shipped import default_of
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.graphs import (
@@ -38,6 +46,8 @@ from speechbrain_ee.inference.onnx.graphs import (
 from speechbrain_ee.inference.onnx.int8 import quantise
 from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
+    MANIFEST_FILE,
+    SCHEMA,
     Manifest,
     segment_file,
     start_file,
@@ -62,6 +72,13 @@ MEASURES = (
     "margin",
     "margin_nonblank",
 )
+# What an export may delete: the files of an earlier one, as regular
+# expressions. A policy of another name was put there by somebody.
+FILES = (
+    *map(re.escape, (MANIFEST_FILE, LANGUAGE_MODEL_FILE, "tokenizer.model")),
+    r"(start|exit_\d+)(\.int8)?\.onnx",
+    rf"policies/[^/]+\.({'|'.join(METHODS)})\.yaml",
+)
 _TRANSCRIPTS = "transcripts"
 _BATCH, _FRAMES = {0: "batch"}, {0: "batch", 1: "frames"}
 # Two lengths, so that nothing that depends on padding is missed.
@@ -79,7 +96,7 @@ def export_onnx(
     folder : ModelFolder
         The model, its tokenizer and its policies.
     target : str or Path
-        Folder to write to; files of the same names are replaced.
+        Folder to write; an earlier export there is replaced as a whole.
     int8 : bool
         Write the graphs with weights of 8 bits as well.
 
@@ -91,7 +108,8 @@ def export_onnx(
     Raises
     ------
     InputError
-        If the model cannot be exported, or a package is missing.
+        If the model cannot be exported, a package is missing, or something
+        else is at the place.
     """
     for package in ("onnx", "onnxruntime"):  # before anything is written
         load(package, PURPOSE)
@@ -111,25 +129,30 @@ def export_onnx(
         )
         policies = {}
     default = folder.default_policy
-    (target / "policies").mkdir(parents=True, exist_ok=True)
-    export_graphs(model, target, MEASURES, int8)
-    write_manifest(
-        target,
-        manifest(
-            model,
-            folder.name,
-            folder.sample_rate,
-            default if default in policies else default_of(policies),
-            ("fp32", "int8") if int8 else ("fp32",),
-        ),
+    told = manifest(
+        model,
+        folder.name,
+        folder.sample_rate,
+        default if default in policies else default_of(policies),
+        ("fp32", "int8") if int8 else ("fp32",),
     )
-    with whole_file(target / "tokenizer.model") as stream:
-        stream.write(folder.tokenizer.serialized_model_proto())
-    if spelling is not None:
-        write_ngram(target / LANGUAGE_MODEL_FILE, spelling)
-    for name, policy in policies.items():
-        write_policy(target / "policies" / f"{name}.yaml", policy)
+    written = [f"policies/{name}.yaml" for name in policies]
+    with whole_folder(target, partial(_check_replaced, written)) as new:
+        export_graphs(model, new, MEASURES, int8)
+        write_manifest(new, told)
+        with whole_file(new / "tokenizer.model") as stream:
+            stream.write(folder.tokenizer.serialized_model_proto())
+        if spelling is not None:
+            write_ngram(new / LANGUAGE_MODEL_FILE, spelling)
+        for name, policy in policies.items():
+            write_policy(new / "policies" / f"{name}.yaml", policy)
     return target
+
+
+def _check_replaced(written: Sequence[str], path: Path) -> None:
+    """Only a folder of this schema is deleted, and nothing else with it."""
+    ours = has_schema(path / MANIFEST_FILE, SCHEMA)
+    check_ours(path, ours, *FILES, *map(re.escape, written))
 
 
 def export_graphs(

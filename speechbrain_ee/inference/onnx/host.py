@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria.ngram_file import read_ngram
+from speechbrain_ee.files import open_plain, read_bytes, restore
 from speechbrain_ee.inference.live.hypothesis import Hypothesis
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.manifest import (
@@ -41,6 +42,8 @@ from speechbrain_ee.inference.onnx.policy import (
 from speechbrain_ee.inference.onnx.writer import HostWriter
 
 PURPOSE = "ONNX graphs"
+_WAY_OUT = "export the model again"
+_TRIED_SAMPLES = 8000
 Array = NDArray[np.generic]
 
 
@@ -66,6 +69,7 @@ class OnnxRecogniser:
         self, folder: str | Path, precision: str = "fp32", threads: int = 1
     ):
         self.folder = Path(folder)
+        restore(self.folder)
         self.manifest = read_manifest(self.folder)
         if precision not in self.manifest.precisions:
             raise InputError(
@@ -96,6 +100,20 @@ class OnnxRecogniser:
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True
+        self._try()
+
+    def _try(self) -> None:
+        """Refuse graphs that do not fit each other or give no numbers."""
+        noise = np.random.default_rng(0).normal(0, 0.1, _TRIED_SAMPLES)
+        try:
+            self.transcribe([noise], len(self.manifest.exit_layers))
+        except InputError as error:
+            raise InputError(f"{self.folder}: {error}") from error
+        except Exception as error:  # onnxruntime's share no other class
+            raise InputError(
+                f"{self.folder}: the graphs cannot be run "
+                f"({one_line(error)}); export the model again."
+            ) from error
 
     @property
     def sample_rate(self) -> int:
@@ -265,19 +283,22 @@ class OnnxRecogniser:
 
 def _session(path: Path, options: Any) -> Any:
     try:
+        with open_plain(path):
+            pass
         return load("onnxruntime", PURPOSE).InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors share no other class
         raise InputError(
-            f"{path}: cannot be loaded ({error}); export the model again."
+            f"{path}: cannot be loaded ({one_line(error)}); export the model again."
         ) from error
 
 
 def _tokenizer(path: Path) -> SentencePieceProcessor:
     try:
-        return SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
+        content = read_bytes(path, _WAY_OUT)
+        return SentencePieceProcessor(model_proto=content or b"\0")
+    except RuntimeError as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); export the model again."
+            f"{path}: not a SentencePiece model; {_WAY_OUT}."
         ) from error

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.trace import PURPOSE
 

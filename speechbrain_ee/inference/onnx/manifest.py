@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.errors import InputError, quoted
+from speechbrain_ee.files import check_keys, read_json, whole_file
 
 MANIFEST_FILE = "onnx.json"
 LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
@@ -147,18 +147,9 @@ def read_manifest(folder: str | Path) -> Manifest:
         With file and key, if something is missing or does not fit.
     """
     path = Path(folder) / MANIFEST_FILE
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); {_WAY_OUT}."
-        ) from error
+    row = read_json(path, _WAY_OUT)
     names = [each.name for each in fields(Manifest)]
-    schema = row.pop("schema", None) if isinstance(row, dict) else None
-    if schema != SCHEMA:
-        _fail(path, "schema", f"{schema!r} is not {SCHEMA!r}")
-    for name in {*names} ^ {*row}:
-        _fail(path, name, "is missing" if name in names else "is not known")
+    check_keys(row, SCHEMA, names, path, _WAY_OUT)
     manifest = Manifest(**{name: _tuples(row[name]) for name in names})
     _check(path, manifest)
     return manifest
@@ -188,7 +179,7 @@ def _check(path: Path, manifest: Manifest) -> None:
     }
     for key, fits in checks.items():
         if not fits:
-            _fail(path, key, f"{getattr(manifest, key)!r} does not fit")
+            _fail(path, key, f"{quoted(getattr(manifest, key))} does not fit")
 
 
 def _fail(path: Path, key: str, what: str) -> None:

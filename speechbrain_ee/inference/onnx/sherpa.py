@@ -22,20 +22,26 @@ import torch
 
 from speechbrain_ee import __version__
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import (
+    check_ours,
+    open_plain,
+    whole_file,
+    whole_folder,
+)
 from speechbrain_ee.inference.onnx.graphs import (
     WholeGraph,
     exportable,
     subsampling,
 )
 from speechbrain_ee.inference.onnx.int8 import quantise
-from speechbrain_ee.inference.onnx.trace import save, trace
+from speechbrain_ee.inference.onnx.trace import PRODUCER, save, trace
 
 if TYPE_CHECKING:
     from speechbrain_ee.inference.folder.model_folder import ModelFolder
 
 _SAMPLES = 11_213
 _BLANK = "<blk>"
+_HEAD = 64  # bytes of a graph, in which its producer stands
 
 
 def export_static(
@@ -51,7 +57,7 @@ def export_static(
     folder : ModelFolder
         The model and its tokenizer.
     target : str or Path
-        Folder to write to; files of the same names are replaced.
+        Folder to write; an earlier export there is replaced as a whole.
     exit : int, optional
         Where the model ends, from 1; by default at its last exit.
     int8 : bool
@@ -65,7 +71,8 @@ def export_static(
     Raises
     ------
     InputError
-        If there is no such exit, or the model cannot be written this way.
+        If there is no such exit, the model cannot be written this way, or
+        something else is at the place.
     """
     target = Path(target)
     last = len(folder.model.exit_layers)
@@ -84,13 +91,25 @@ def export_static(
         {"x": {0: "N", 1: "num_samples"}},
         {"logits": {0: "N", 1: "num_frames"}},
     )
-    target.mkdir(parents=True, exist_ok=True)
-    save(graph, target / "model.onnx", _metadata(folder, model.exit_layers[-1]))
-    if int8:
-        quantise(target / "model.onnx", target / "model.int8.onnx")
-    with whole_file(target / "tokens.txt") as stream:
-        stream.write(tokens(folder).encode())
+    with whole_folder(target, _check_replaced) as new:
+        metadata = _metadata(folder, model.exit_layers[-1])
+        save(graph, new / "model.onnx", metadata)
+        if int8:
+            quantise(new / "model.onnx", new / "model.int8.onnx")
+        with whole_file(new / "tokens.txt") as stream:
+            stream.write(tokens(folder).encode())
     return target
+
+
+def _check_replaced(path: Path) -> None:
+    """Only a graph of this project is deleted, and nothing else with it."""
+    graph = path / "model.onnx"
+    head = b""
+    if graph.is_file():
+        with open_plain(graph) as stream:
+            head = stream.read(_HEAD)
+    ours = PRODUCER.encode() in head
+    check_ours(path, ours, r"model(\.int8)?\.onnx", r"tokens\.txt")
 
 
 def tokens(folder: "ModelFolder") -> str:

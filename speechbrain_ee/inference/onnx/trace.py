@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.onnx.extra import load
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PURPOSE = "export --format onnx"
 OPSET = 17
+PRODUCER = "speechbrain-ee"
 
 
 def trace(
@@ -90,7 +91,7 @@ def save(
     for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, str(value)
-    model.producer_name = "speechbrain-ee"
+    model.producer_name = PRODUCER
     model.doc_string = ""
     load("onnx", PURPOSE).checker.check_model(model)
     with whole_file(Path(path)) as file:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.data.pieces import decode, pieces_of
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.live.hypothesis import (
     Hypothesis,
     TimedToken,
@@ -98,6 +99,12 @@ class HostWriter:
         )
 
     def _timed(self, log_probs_TV: NDArray[np.float32]) -> list[TimedToken]:
+        if not np.isfinite(log_probs_TV).all():
+            raise InputError(
+                f"{self.manifest.name}: the graphs give NaN or infinite "
+                "numbers, as after a training that diverged; export another "
+                "model."
+            )
         path_T, prob_T = log_probs_TV.argmax(-1), np.exp(log_probs_TV.max(-1))
         return timed_runs(
             path_T, prob_T, self.manifest.blank_index, self.pieces

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.recordings.files import Recording
 from speechbrain_ee.inference.recordings.formats import Format, summary_data
 from speechbrain_ee.inference.recordings.transcript import Summary, Transcript
