@@ -19,6 +19,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import glob
 import io
 import logging
 import multiprocessing
@@ -180,7 +181,7 @@ def _rebuild(
 
 def _remove_stale(parent: Path, prefix: str) -> None:
     """Clear what a killed build left, but nothing that is being built."""
-    for leftover in parent.glob(f"{prefix}*"):
+    for leftover in parent.glob(f"{glob.escape(prefix)}*"):
         if time.time() - leftover.stat().st_mtime > _STALE_S:
             shutil.rmtree(leftover, ignore_errors=True)
 
