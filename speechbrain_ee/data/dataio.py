@@ -117,7 +117,11 @@ def make_datasets(
         ]
         train = _without(train, too_few[0], hparams)
         for name, names in zip((hparams["valid_csv"], *tests), too_few[1:]):
-            _warn(Path(name).stem, names, "and cannot be recognised in full by CTC")
+            _warn(
+                Path(name).stem,
+                names,
+                "and cannot be recognised in full by CTC",
+            )
     for dataset in (train, valid, *tests.values()):
         _add_pipelines(dataset, reader, tokenizer)
     return Datasets(train, valid, tests)

@@ -242,7 +242,9 @@ def check_rows(
     """
     missing = _missing(row["wav"] for row in rows.values())
     without = [
-        (name, row["wav"]) for name, row in rows.items() if row["wav"] in missing
+        (name, row["wav"])
+        for name, row in rows.items()
+        if row["wav"] in missing
     ]
     if without:
         (name, wav), folder = without[0], os.path.dirname(os.path.abspath(path))

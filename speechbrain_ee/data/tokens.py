@@ -62,9 +62,9 @@ class WholeSentencePiece(SentencePiece):
 
     def _learn(self) -> None:
         """As SpeechBrain, whose options are one string, which paths break."""
-        options = {} if self.model_type == "char" else {
-            "vocab_size": self.vocab_size
-        }
+        options = (
+            {} if self.model_type == "char" else {"vocab_size": self.vocab_size}
+        )
         SentencePieceTrainer.train(
             input=[self.text_file],
             model_prefix=self.prefix_model_file,

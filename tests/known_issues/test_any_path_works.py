@@ -30,7 +30,7 @@ NAMES = [
     "plain",
     "two  spaces",
     "a=b, c: d #1",
-    "l'été \"x\" \u65e5\u672c",
+    'l\'été "x" \u65e5\u672c',
     "$HOME $data (x) [y] {z}",
     "-dash; & | < * ?",
     "1986",
@@ -49,7 +49,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_from_corpus_to_batches(folder: Path) -> None:
     """Preparation, tokenizer, manifests and audio."""
-    for number, words in enumerate(["A CAT SAT", "COSTS $FIVE, \u00c9 \"X\""]):
+    for number, words in enumerate(["A CAT SAT", 'COSTS $FIVE, \u00c9 "X"']):
         add(folder / "train", f"12-3-000{number}", words, 1 + number)
     save = folder / "out"
     prepare_librispeech(f"{folder}{os.sep}", save, ["train"])
@@ -70,7 +70,7 @@ def test_from_corpus_to_batches(folder: Path) -> None:
     found = {row["wrd"]: len(row["sig"]) for row in sets.train}
     assert found == {
         "A CAT SAT": RATE,
-        "COSTS $FIVE, \u00c9 \"X\"": 2 * RATE,
+        'COSTS $FIVE, \u00c9 "X"': 2 * RATE,
     }
 
 
@@ -134,8 +134,8 @@ def test_in_a_sweep(folder: Path) -> None:
 
 def test_tables_keep_names(folder: Path) -> None:
     path = folder / "t.csv"
-    write_csv(path, ("ID", "path"), [("u", f"{folder}\n,\"")])
-    assert rows_of(path) == [{"ID": "u", "path": f"{folder}\n,\""}]
+    write_csv(path, ("ID", "path"), [("u", f'{folder}\n,"')])
+    assert rows_of(path) == [{"ID": "u", "path": f'{folder}\n,"'}]
 
 
 def test_options_of_speechbrain_stay(monkeypatch: pytest.MonkeyPatch) -> None:

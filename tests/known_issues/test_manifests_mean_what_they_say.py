@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_ee.data import splits as splits_of
 from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.dataio import make_datasets
 from speechbrain_ee.data.manifest_check import check_rows, read_manifest
 from speechbrain_ee.data.shards.writing import write_shards
-from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
 from speechbrain_ee.data.tedlium import prepare_tedlium3
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
@@ -77,7 +77,9 @@ def test_segments_are_heard_everywhere(folder: Path) -> None:
         name: {row["id"]: row["sig"].numpy() for row in dataset}
         for name, dataset in {"train": sets.train, **sets.tests}.items()
     }
-    found["bench"] = {one.id: one.wav_S.numpy() for one in read_spoken(path, RATE)}
+    found["bench"] = {
+        one.id: one.wav_S.numpy() for one in read_spoken(path, RATE)
+    }
     shards = folder.parent / "shards"
     write_shards(path, shards)
     found["shards"] = {}
@@ -123,10 +125,19 @@ def test_what_spreadsheets_write_is_read(
     [
         ("u1,500,talk.wav,4000,8000,s,A", "lasts 500 s by its row and 0.5 s"),
         ("u1,2000,talk.wav,,,s,A", "lasts 2000 s by its row and 2 s by its"),
-        ("u1,1.5,talk.wav,,,s,A", "lasts 1.5 s by its row and 2 s by its audio"),
-        ("u1,2.0,talk.wav,8000,24000,s,A", "is beyond the end of the recording"),
+        (
+            "u1,1.5,talk.wav,,,s,A",
+            "lasts 1.5 s by its row and 2 s by its audio",
+        ),
+        (
+            "u1,2.0,talk.wav,8000,24000,s,A",
+            "is beyond the end of the recording",
+        ),
         ("u1,1.0,talk.wav,0,1,s,A", "lasts 1 s by its row and 0.000125 s"),
-        ("u1,0.5,talk.wav,0.5,1.0,s,A", "start '0.5' and the stop '1.0', which"),
+        (
+            "u1,0.5,talk.wav,0.5,1.0,s,A",
+            "start '0.5' and the stop '1.0', which",
+        ),
         ("u1,0.5,talk.wav,4000,,s,A", "start '4000' and the stop ''"),
         ("u1,0.5,talk.wav,4000,4000,s,A", "start '4000' and the stop '4000'"),
         ("u1,0.5,talk.wav,-1,3999,s,A", "start '-1'"),
@@ -210,21 +221,21 @@ def test_the_dev_set_is_that_of_its_splits(
     """Not that of another run whose manifest lies in the folder."""
     given = split_options(**changes)
     expected = given["valid_csv"] if expected == "=" else expected
-    assert dev_set_manifest(given) == expected
+    assert splits_of.dev_set_manifest(given) == expected
 
 
 @pytest.mark.parametrize("valid_csv", [None, "out/dev-clean.csv"])
 def test_no_dev_set_is_said(valid_csv: str | None) -> None:
     given = split_options(dev_splits=[], valid_csv=valid_csv)
     with pytest.raises(InputError, match="^dev_splits: is empty"):
-        dev_set_manifest(given)
+        splits_of.dev_set_manifest(given)
 
 
 def test_test_sets_follow_without_preparation() -> None:
     given = split_options(skip_prep=True)
-    assert test_set_manifests(given) == ["out/test.csv"]
+    assert splits_of.test_set_manifests(given) == ["out/test.csv"]
     given["test_csv"] = ["mine.csv"]
-    assert test_set_manifests(given) == ["mine.csv"]
+    assert splits_of.test_set_manifests(given) == ["mine.csv"]
 
 
 def test_every_yaml_follows_its_splits(repository: Path) -> None:

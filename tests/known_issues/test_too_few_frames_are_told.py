@@ -23,7 +23,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.training.losses import with_too_few_frames
 from tests.data.corpora import rows_of
-from tests.helpers import N_MELS, SAMPLE_RATE, tiny_model
+from tests.helpers import SAMPLE_RATE, tiny_model
 
 # 25 frames a second: one second has 26
 FAST = {"slow": "AB AB", "fits": "AB" * 12, "doubled": "A" * 24}

@@ -15,7 +15,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from speechbrain_ee.errors import InputError, one_line
