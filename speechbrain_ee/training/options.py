@@ -102,6 +102,11 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
             raise InputError(
                 f"--{key}: {path} has no such option.{_suggest(key, keys)}"
             )
+        if PATH_KEY.fullmatch(key) and "  " in str(given[key]):
+            raise InputError(
+                f"--{key}: {given[key]!r} holds two spaces in a row, one of "
+                "which HyperPyYAML may lose; give a link of another name."
+            )
     _set_seed(path, text, given)
     try:
         options = load_hyperpyyaml(text, overrides)

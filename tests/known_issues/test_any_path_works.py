@@ -22,13 +22,14 @@ from speechbrain_ee.data.manifests import write_csv
 from speechbrain_ee.data.prepare import prepare_librispeech
 from speechbrain_ee.data.splits import dev_set_manifest
 from speechbrain_ee.data.tokens import make_tokenizer
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.sweeps.command import _value
 from speechbrain_ee.training.options import literal, load_options, path_of
 from tests.data.corpora import RATE, add, rows_of
 
 NAMES = [
     "plain",
-    "two  spaces",
+    "two spa ces",
     "a=b, c: d #1",
     'l\'été "x" \u65e5\u672c',
     "$HOME $data (x) [y] {z}",
@@ -130,6 +131,13 @@ def test_values_reach_the_yaml(word: str, expected: object) -> None:
 def test_in_a_sweep(folder: Path) -> None:
     assert _value("data_folder", str(folder)) == str(folder)
     assert path_of("number_of_epochs", "3") is None
+
+
+def test_two_spaces_in_a_row_are_refused(repository: Path) -> None:
+    """HyperPyYAML folds long lines there, and a folder is another one."""
+    _, _, overrides = sb.parse_arguments(literal(["-", "--data_folder=a  b"]))
+    with pytest.raises(InputError, match="--data_folder: 'a  b' holds two"):
+        load_options(str(repository / "hparams/demo.yaml"), overrides)
 
 
 def test_tables_keep_names(folder: Path) -> None:
