@@ -60,7 +60,9 @@ OPTIONAL_KEYS = {
     "train_shards": {},  # as null it could not be given as a mapping
 }
 # Options whose value is a path, which is taken as it is written.
-PATH_KEY = re.compile(r"\w+_(folder|csv|log|file|path)|source")
+PATH_KEY = re.compile(
+    r"\w+_(folder|csv|log|file|path)|source|criteria|train_shards"
+)
 # Options that SpeechBrain's Brain takes from the YAML.
 BRAIN_KEYS = frozenset(
     """
