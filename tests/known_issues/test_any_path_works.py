@@ -111,6 +111,7 @@ def test_on_the_command_line(
         ("--test_csv=[a b.csv, 'c,d=e.csv']", ["a b.csv", "c,d=e.csv"]),
         ("--valid_csv='quoted = too.csv'", "quoted = too.csv"),
         ("--teacher_folder=null", None),
+        ("--train_shards=/far/é #1=x", "/far/é #1=x"),
         ("--train_shards={source: 'https://h/x?a=b', buffer: 2}", "MAPPING"),
         ("--exit_layers=[2,4]", [2, 4]),
         ("--output_folder=1986", "1986"),

@@ -23,7 +23,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.training.losses import with_too_few_frames
 from tests.data.corpora import rows_of
-from tests.helpers import SAMPLE_RATE, tiny_model
+from tests.helpers import SAMPLE_RATE, tiny_brain, tiny_model, tone_dataset
 
 # 25 frames a second: one second has 26
 FAST = {"slow": "AB AB", "fits": "AB" * 12, "doubled": "A" * 24}
@@ -99,3 +99,24 @@ def test_the_rule_is_that_of_the_loss() -> None:
         tokens_BS.tolist(), counts_B, lengths_B, short_B
     ):
         assert (frames < frames_needed(tokens[:count])) == short
+
+
+def test_what_counts_as_zero_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In training, as after speed perturbation, and in validation."""
+    data = tone_dataset(4)
+    tokens = data.data["utt1"]["tokens"]
+    data.data["utt1"]["tokens"] = tokens[:1].repeat(60)
+    brain = tiny_brain(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        brain.fit(
+            brain.hparams.epoch_counter,
+            data,
+            tone_dataset(4),
+            train_loader_kwargs={"batch_size": 2},
+            valid_loader_kwargs={"batch_size": 4},
+        )
+    told = [r.getMessage() for r in caplog.records if "as zero" in r.msg]
+    assert len(told) == 1
+    assert told[0].startswith("TRAIN, epoch 1: of 1 utterances the CTC loss")
