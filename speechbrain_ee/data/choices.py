@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from speechbrain_ee.data.layout import CSV_VARIABLE, DUPLICATE_ID, Skipped
+from speechbrain_ee.data.layout import DUPLICATE_ID, Skipped
 from speechbrain_ee.data.manifests import Row
 from speechbrain_ee.errors import InputError
 
@@ -28,26 +28,6 @@ def absolute(folder: str | os.PathLike[str]) -> Path:
     Path
     """
     return Path(os.path.abspath(os.path.expanduser(folder)))
-
-
-def check_source(source: Path) -> None:
-    """Refuse a folder that a manifest cannot hold.
-
-    Arguments
-    ---------
-    source : Path
-        A folder of audio.
-
-    Raises
-    ------
-    InputError
-        If SpeechBrain's reader of manifests would change the path.
-    """
-    if CSV_VARIABLE.search(str(source)):
-        raise InputError(
-            "data_folder: SpeechBrain's CSV reader takes the dollar sign in "
-            f"{source} for a variable; link to it from another path."
-        )
 
 
 def merge_rows(

@@ -4,9 +4,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
+import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
@@ -14,16 +17,21 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.tokenizers.SentencePiece import SentencePiece
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.data.manifest_check import check_rows, read_manifest
+from speechbrain_ee.data.manifests import EXAMPLES, SKIPPED_COLUMNS, write_csv
 from speechbrain_ee.data.shards.batches import ShardBatchSampler
 from speechbrain_ee.data.shards.index import ShardSource
 from speechbrain_ee.data.shards.store import ShardReader
 from speechbrain_ee.errors import InputError
 
+logger = logging.getLogger(__name__)
+
+TOO_FEW_FRAMES = "too few frames for its tokens"
 # What SpeechBrain's sampler raises for arguments that it cannot use.
 SAMPLER_ERRORS = (
     AssertionError,
@@ -55,7 +63,9 @@ class Datasets:
 
 
 def make_datasets(
-    hparams: Mapping[str, Any], tokenizer: SentencePiece
+    hparams: Mapping[str, Any],
+    tokenizer: SentencePiece,
+    frames: Callable[[int], int] | None = None,
 ) -> Datasets:
     """Build the data sets that the YAML names.
 
@@ -64,14 +74,25 @@ def make_datasets(
     hparams : mapping
         Uses ``data_folder``, ``train_csv``, ``valid_csv``, ``test_csv``,
         ``sample_rate``, ``cache_audio`` and, if it is there,
-        ``train_shards``.
+        ``train_shards``; with ``frames`` also ``save_folder``.
     tokenizer : SentencePiece
         Turns transcripts into tokens.
+    frames : callable, optional
+        Frames that the model makes of so many samples. Training utterances
+        that have fewer than CTC needs for their tokens are left out, and
+        listed in ``<save_folder>/<manifest>.skipped.csv``; of the other sets
+        they are counted in the log.
 
     Returns
     -------
     Datasets
         Training, validation and test sets.
+
+    Raises
+    ------
+    InputError
+        If a manifest or its audio cannot be used, or if no training utterance
+        has enough frames.
     """
     shards = hparams.get("train_shards")
     reader = AudioReader(
@@ -89,16 +110,103 @@ def make_datasets(
         tests[name] = _read_manifest(hparams, path).filtered_sorted(
             sort_key="duration", reverse=True
         )
+    if frames is not None:
+        too_few = [
+            _with_too_few_frames(dataset, tokenizer, frames, reader.sample_rate)
+            for dataset in (train, valid, *tests.values())
+        ]
+        train = _without(train, too_few[0], hparams)
+        for name, names in zip((hparams["valid_csv"], *tests), too_few[1:]):
+            _warn(
+                Path(name).stem,
+                names,
+                "and cannot be recognised in full by CTC",
+            )
     for dataset in (train, valid, *tests.values()):
         _add_pipelines(dataset, reader, tokenizer)
     return Datasets(train, valid, tests)
 
 
 def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
-    check_manifest(path)
-    return DynamicItemDataset.from_csv(
-        csv_path=path, replacements={"data_root": hparams["data_folder"]}
+    rows = read_manifest(path, hparams["data_folder"])
+    check_rows(path, rows)
+    return DynamicItemDataset(rows)
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """Frames that CTC needs for a transcript.
+
+    Arguments
+    ---------
+    tokens : sequence of int
+        Its tokens.
+
+    Returns
+    -------
+    int
+        One per token, and one for the blank between two that are equal.
+
+    Example
+    -------
+    >>> frames_needed([4, 7, 7, 7])
+    6
+    """
+    return len(tokens) + sum(map(operator.eq, tokens, tokens[1:]))
+
+
+def _with_too_few_frames(
+    dataset: DynamicItemDataset,
+    tokenizer: SentencePiece,
+    frames: Callable[[int], int],
+    sample_rate: int,
+) -> list[str]:
+    """IDs of the utterances that CTC cannot align."""
+    return [
+        name
+        for name, row in dataset.data.items()
+        if frames(round(row["duration"] * sample_rate))
+        < frames_needed(tokenizer.sp.encode_as_ids(row["wrd"]))
+    ]
+
+
+def _without(
+    train: DynamicItemDataset, names: Sequence[str], hparams: Mapping[str, Any]
+) -> DynamicItemDataset:
+    """The training set without some utterances, which are listed."""
+    stem = Path(hparams["train_csv"]).stem
+    if len(names) == len(train):
+        raise InputError(
+            f"{hparams['train_csv']}: no utterance has a frame for each of its "
+            "tokens, so that CTC could learn nothing; use longer tokens "
+            "(token_type, output_neurons), or a model that makes more frames "
+            "per second (strides, downsampling)."
+        )
+    listing = Path(hparams["save_folder"], f"{stem}.skipped.csv")
+    if if_main_process():
+        rows = [
+            (name, train.data[name]["wav"], TOO_FEW_FRAMES) for name in names
+        ]
+        listing.unlink(missing_ok=True)
+        if rows:
+            write_csv(listing, SKIPPED_COLUMNS, rows)
+    _warn(stem, names, f"and are left out of training (all in {listing})")
+    left_out = set(names)
+    return DynamicItemDataset(
+        {n: row for n, row in train.data.items() if n not in left_out}
     )
+
+
+def _warn(name: str, utterances: Sequence[str], consequence: str) -> None:
+    """Say that utterances have too few frames, and what becomes of them."""
+    if utterances and if_main_process():
+        logger.warning(
+            "%s: %d utterances have too few frames for their tokens %s: %s%s",
+            name,
+            len(utterances),
+            consequence,
+            ", ".join(utterances[:EXAMPLES]),
+            ", ..." if len(utterances) > EXAMPLES else "",
+        )
 
 
 def _add_pipelines(

@@ -11,7 +11,6 @@ Authors
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,6 @@ MISSING_TRANSCRIPT = "missing transcript"
 MISSING_AUDIO = "missing audio"
 EMPTY_TRANSCRIPT = "empty transcript"
 DUPLICATE_ID = "duplicate id"
-VARIABLE_IN_TEXT = "dollar sign read as a variable"
-
-# What SpeechBrain's CSV reader replaces, and fails on where it cannot.
-CSV_VARIABLE = re.compile(r"\$[\w.]")
 
 
 @dataclass(frozen=True)
@@ -191,8 +186,6 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
             skipped.append(Skipped(name, transcript, MISSING_AUDIO))
         elif not words:
             skipped.append(Skipped(name, transcript, EMPTY_TRANSCRIPT))
-        elif CSV_VARIABLE.search(f"{audio[name][0]} {words}"):
-            skipped.append(Skipped(name, transcript, VARIABLE_IN_TEXT))
         else:
             speaker = name.split("-")[0]
             utterances.append(Utterance(name, speaker, audio[name][0], words))

@@ -1,67 +1,317 @@
-"""Checking a manifest before it is used.
+"""Reading manifests: rows that are checked, with the place of their audio.
+
+Everything that reads a manifest (training, tests, the tokenizer, shards,
+measurements) does so here, so that all see the same. A manifest is a CSV file
+in UTF-8 whose first line names the columns, separated by commas, semicolons or
+tabs. Of its columns
+
+``wav``
+    is a file, or a part of one (see :mod:`speechbrain_ee.data.clips`). A
+    relative path counts from the folder of the manifest; ``$data_root``
+    stands for ``data_folder``.
+``start`` and ``stop``
+    say which samples of the file are meant, as in SpeechBrain's manifests.
+``duration``
+    is the length of the utterance in seconds.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import csv
+import io
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.data.audio_check import BEYOND_THE_END, check_audio
+from speechbrain_ee.data.clips import SAMPLES, Clip
+from speechbrain_ee.data.shards.index import is_remote
+from speechbrain_ee.errors import InputError, one_line
 
 COLUMNS = ("ID", "duration", "wav", "wrd")
+SEPARATORS = (",", ";", "\t")
+DATA_ROOT = "$data_root"
+# Durations that are compared with the audio's headers: a few tell whether a
+# manifest counts in milliseconds or belongs to other files.
+SAMPLED = 20
+TOLERANCE_S, TOLERANCE = 0.1, 0.05  # seconds, and share of the duration
+
+Row = dict[str, Any]
 
 
-def check_manifest(path: str) -> None:
-    """Look for what SpeechBrain's reader of manifests would stumble over.
+def read_manifest(
+    path: str | os.PathLike[str],
+    data_folder: str | os.PathLike[str] | None = None,
+    needed: Sequence[str] = COLUMNS,
+) -> dict[str, Row]:
+    """The utterances of a manifest.
 
     Arguments
     ---------
-    path : str
-        A manifest, CSV.
+    path : path
+        The CSV file.
+    data_folder : path, optional
+        What ``$data_root`` in it stands for.
+    needed : sequence of str
+        Columns that it must have.
+
+    Returns
+    -------
+    dict of str to dict
+        By ID, in the order of the file: the other cells by column, with
+        ``duration`` as a number and ``wav`` absolute and with the part of the
+        file. Whether the audio is there, :func:`check_rows` says.
 
     Raises
     ------
     InputError
         If it is missing or unreadable, lacks a column, has a ragged row, a
-        repeated ID or an impossible duration.
+        repeated ID, an impossible duration or part of a file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "talks.csv"
+    >>> _ = path.write_text(
+    ...     "ID;duration;wav;start;stop;wrd\\n"
+    ...     "u1;0.5;/talk.flac;8000;16000;HELLO\\n"
+    ... )
+    >>> read_manifest(path)["u1"]["wav"]
+    '/talk.flac?samples=8000+8000'
     """
+    path = os.fspath(path)
     if not os.path.isfile(path):
         raise InputError(
             f"{path}: this manifest does not exist; run without "
             "--skip_prep=True, or pass --train_csv, --valid_csv, --test_csv."
         )
-    fault = None
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            fault = _first_fault(csv.DictReader(stream, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        fault = f"cannot be read ({error})"
-    if fault:
-        raise InputError(
-            f"{path}: {fault}; a manifest needs the columns "
-            f"{','.join(COLUMNS)} and at least one utterance. Mend it, or "
-            "run without --skip_prep=True to have it made again."
-        )
+        # Spreadsheets put a byte order mark before the first column.
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            text = stream.read()
+    except UnicodeDecodeError as error:
+        fault = f"cannot be read as UTF-8 ({error})"
+        raise _refused(path, fault, needed) from error
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+        raise _refused(path, fault, needed) from error
+    rows = parse_manifest(text, path, needed)
+    folder = os.path.dirname(os.path.abspath(path))
+    for row in rows.values():
+        row["wav"] = _located(row["wav"], folder, data_folder)
+    return rows
 
 
-def _first_fault(table: csv.DictReader) -> str | None:
-    columns = table.fieldnames or ()
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        return f"the column {' and '.join(missing)} is missing"
-    known = set()
-    for row in table:
-        where = f"line {table.line_num}"
-        if None in row or None in row.values():
-            return f"{where} has not as many cells as the first line"
-        if row["ID"] in known:
-            return f"{where} repeats the ID {row['ID']!r}"
-        known.add(row["ID"])
+def parse_manifest(
+    text: str, name: str, needed: Sequence[str] = COLUMNS
+) -> dict[str, Row]:
+    """As :func:`read_manifest`, of a text; paths stay as they are written.
+
+    Arguments
+    ---------
+    text : str
+        Content of a manifest.
+    name : str
+        Where it came from, for the message of an error.
+    needed : sequence of str
+        Columns that it must have.
+
+    Returns
+    -------
+    dict of str to dict
+        By ID.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    header = text.partition("\n")[0]
+    separator = max(
+        SEPARATORS,
+        key=lambda mark: len(set(needed) & set(_cells(header, mark))),
+    )
+    table = csv.DictReader(
+        io.StringIO(text), skipinitialspace=True, delimiter=separator
+    )
+    rows: dict[str, Row] = {}
+    try:
+        columns = table.fieldnames or ()
+        missing = [column for column in needed if column not in columns]
+        if missing:
+            raise ValueError(f"the column {' and '.join(missing)} is missing")
+        for row in table:
+            where = f"line {table.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{where} has not as many cells as the first line"
+                )
+            utterance = row.pop("ID", None) or row["wav"]
+            if utterance in rows:
+                raise ValueError(f"{where} repeats the ID {utterance!r}")
+            rows[utterance] = _converted(row, where)
+        if not rows:
+            raise ValueError("it has no utterance")
+    except (ValueError, csv.Error) as error:
+        raise _refused(name, one_line(error), needed) from None
+    return rows
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(
+        csv.reader([line], skipinitialspace=True, delimiter=separator), []
+    )
+
+
+def _refused(name: str, fault: str, needed: Sequence[str]) -> InputError:
+    return InputError(
+        f"{name}: {fault}; a manifest needs the columns {','.join(needed)} "
+        "and at least one utterance. Mend it, or run without --skip_prep=True "
+        "to have it made again."
+    )
+
+
+def _converted(row: Row, where: str) -> Row:
+    """The row with numbers, and the part of the file in ``wav``."""
+    if "duration" in row:
         try:
-            positive = 0 < float(row["duration"]) < float("inf")
+            duration_s = float(row["duration"])
         except ValueError:
-            positive = False
-        if not positive:
-            return f"{where} has the duration {row['duration']!r}"
-    return None if known else "it has no utterance"
+            duration_s = 0.0
+        if not 0 < duration_s < float("inf"):
+            raise ValueError(f"{where} has the duration {row['duration']!r}")
+        row["duration"] = duration_s
+    start, stop = (row.pop(key, "").strip() for key in ("start", "stop"))
+    if not (start or stop):
+        return row
+    try:
+        first, last = float(start), float(stop)
+        if not (0 <= first < last and first.is_integer() and last.is_integer()):
+            raise ValueError
+        clip = Clip(row["wav"], SAMPLES, int(first), int(last) - int(first))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{where} has the start {start!r} and the stop {stop!r}, which "
+            "must be whole samples of the file, the first below the second"
+        ) from None
+    if Clip.parse(row["wav"]) is not None:
+        raise ValueError(
+            f"{where} names a part of its file twice, in the columns wav and "
+            "start"
+        )
+    row["wav"] = str(clip)
+    return row
+
+
+def _located(
+    wav: str, folder: str, data_folder: str | os.PathLike[str] | None
+) -> str:
+    """The cell ``wav`` with an absolute path."""
+    if data_folder is not None and DATA_ROOT in wav:
+        root = os.path.abspath(os.path.expanduser(data_folder))
+        wav = wav.replace(DATA_ROOT, root)
+    clip = Clip.parse(wav)
+    path = wav if clip is None else clip.path
+    if os.path.isabs(path) or is_remote(path):
+        return wav
+    path = os.path.join(folder, path)
+    return path if clip is None else str(replace(clip, path=path))
+
+
+def check_rows(
+    path: str | os.PathLike[str], rows: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Look whether the audio of a manifest is there and as long as it says.
+
+    Folders are listed rather than files looked at, and only the headers of a
+    few files are read, so that this takes seconds for a large corpus.
+
+    Arguments
+    ---------
+    path : path
+        The manifest, for the message of an error.
+    rows : mapping
+        What :func:`read_manifest` returns.
+
+    Raises
+    ------
+    InputError
+        If audio is missing, or a duration or a part of a recording is not
+        that of the file.
+    """
+    missing = _missing(row["wav"] for row in rows.values())
+    without = [
+        (name, row["wav"])
+        for name, row in rows.items()
+        if row["wav"] in missing
+    ]
+    if without:
+        (name, wav), folder = without[0], os.path.dirname(os.path.abspath(path))
+        raise InputError(
+            f"{path}: the audio of {name}, {_file_of(wav)}, does not exist "
+            f"({len(without)} of {len(rows)} utterances lack theirs); relative "
+            f"paths count from {folder}, and {DATA_ROOT} stands for the data "
+            "folder (data_folder, --data-folder). Mend the manifest, or "
+            "prepare the data again."
+        )
+    names = list(rows)
+    step = -(-len(names) // SAMPLED)
+    for name in names[::step]:
+        fault = _wrong_length(rows[name])
+        if fault:
+            raise InputError(
+                f"{path}: the utterance {name} {fault}; durations are in "
+                "seconds, start and stop in samples of the file. Mend the "
+                "manifest, or prepare the data again."
+            )
+
+
+def _file_of(wav: str) -> str:
+    clip = Clip.parse(wav)
+    return wav if clip is None else clip.path
+
+
+def _missing(wavs: Iterable[str]) -> set[str]:
+    """Those whose file is not there."""
+    listed: dict[str, set[str]] = {}
+    missing, known = set(), {}
+    for wav in wavs:
+        file = _file_of(wav)
+        if is_remote(file):
+            continue
+        if file not in known:
+            folder, name = os.path.split(file)
+            if folder not in listed:
+                listed[folder] = _files_in(folder)
+            # A file system may list a name in another form of Unicode.
+            known[file] = name in listed[folder] or os.path.isfile(file)
+        if not known[file]:
+            missing.add(wav)
+    return missing
+
+
+def _files_in(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _wrong_length(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the length of an utterance, by the audio's header."""
+    wav = row["wav"]
+    clip = Clip.parse(wav)
+    if "duration" not in row or (clip is not None and clip.unit != SAMPLES):
+        return None
+    facts = check_audio(wav)
+    if facts.fault == BEYOND_THE_END:
+        return f"is {facts.fault} {_file_of(wav)}"
+    wrong_s = abs(facts.duration_s - row["duration"])
+    if facts.fault or wrong_s <= max(TOLERANCE_S, TOLERANCE * facts.duration_s):
+        return None  # what cannot be decoded is said where it is read
+    return (
+        f"lasts {row['duration']:g} s by its row and {facts.duration_s:g} s "
+        f"by its audio, {wav}"
+    )

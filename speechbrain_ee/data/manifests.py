@@ -57,7 +57,7 @@ class SplitReport:
     skipped: Mapping[str, tuple[str, ...]]
 
 
-def _write_csv(
+def write_csv(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
     """Write a table; the csv module quotes commas and quotes."""
@@ -98,7 +98,7 @@ def save_split(
     """
     list_of_skipped = save_folder / f"{split}.skipped.csv"
     if skipped:
-        _write_csv(
+        write_csv(
             list_of_skipped,
             SKIPPED_COLUMNS,
             ((one.utterance_id, one.path, one.reason) for one in skipped),
@@ -121,7 +121,7 @@ def save_split(
             f"({', '.join(counts)}); mend the files that {list_of_skipped} "
             "lists, or leave the split out."
         )
-    _write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
+    write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
     return report
 
 

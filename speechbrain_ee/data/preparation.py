@@ -16,7 +16,6 @@ from speechbrain_ee.data.choices import (
     Splits,
     absolute,
     check_options,
-    check_source,
     merge_rows,
     merged_stem,
     names_of,
@@ -244,7 +243,6 @@ class FixedSplits:
         check_options(splits, merged, min_duration_s, max_duration_s)
         self._check_splits(splits)
         source, save = absolute(data_folder), absolute(save_folder)
-        check_source(source)
         stem = merged_stem(merge_name, merged, splits)
         numbers = numbers_of(select_n_sentences, splits)
         found = {split: self.find(source, split) for split in splits}

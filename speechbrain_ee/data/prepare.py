@@ -25,7 +25,6 @@ from speechbrain_ee.data.choices import (
     Splits,
     absolute,
     check_options,
-    check_source,
     merged_stem,
     names_of,
     numbers_of,
@@ -104,8 +103,6 @@ def prepare_librispeech(
     stem = merged_stem(merge_name, merged, splits)
     numbers = numbers_of(select_n_sentences, splits)
     folders = {names[split]: find_split(source, split) for split in given}
-    for folder in (source, *folders.values()):
-        check_source(folder)
     files = {split: list_split(folders[split]) for split in splits}
     fingerprint = {
         "data_folder": str(source),

@@ -9,6 +9,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from speechbrain_ee.data.layout import LAYOUT, TRANSCRIPT_SUFFIX
 from speechbrain_ee.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def split_folder(data_folder: Path, split: str) -> Path:
@@ -110,12 +113,55 @@ def split_names(data_folder: Path, splits: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def dev_set_manifest(hparams: Mapping[str, Any]) -> str:
+    """The manifest of the development set.
+
+    It is that of ``dev_splits``, unless ``valid_csv`` names another: with
+    ``skip_prep`` any, and where manifests are prepared one of these or one
+    outside ``output_folder``.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``valid_csv``, ``dev_splits``, ``data_folder``,
+        ``output_folder`` and ``skip_prep``.
+
+    Returns
+    -------
+    str
+        Its path.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    given, output = hparams["valid_csv"], hparams["output_folder"]
+    made = _made(hparams, "dev_splits")
+    prepared = not hparams["skip_prep"]
+    if given and not (prepared and _of_another_split(given, made, output)):
+        return given
+    if not made:
+        raise InputError(
+            "dev_splits: is empty, and valid_csv names no manifest outside "
+            "output_folder; the best checkpoint is chosen and policies are "
+            "calibrated on that set. Name a split, or pass --valid_csv=..."
+        )
+    if len(made) > 1:
+        logger.warning(
+            "dev_splits: the development set is %s; the other splits are "
+            "prepared, and used by nothing.",
+            made[0],
+        )
+    return made[0]
+
+
 def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
     """The manifests of all test sets.
 
-    Where manifests are prepared, the sets are those of ``test_splits``: what
-    ``test_csv`` lacks of them is added, and what it lists in
-    ``output_folder`` of other splits is left out.
+    They are those of ``test_splits``, unless ``test_csv`` lists others. Where
+    manifests are prepared, what ``test_csv`` lacks of them is added, and what
+    it lists in ``output_folder`` of other splits is left out.
 
     Arguments
     ---------
@@ -134,20 +180,14 @@ def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
         If two have one name, or there is none.
     """
     paths = _listed(hparams["test_csv"])
-    splits = _listed(hparams["test_splits"])
-    if splits and not hparams["skip_prep"]:
-        source = Path(os.path.expanduser(hparams["data_folder"])).absolute()
-        output = hparams["output_folder"]
-        made = [
-            os.path.join(output, f"{name}.csv")
-            for name in split_names(source, splits).values()
-        ]
-        names = {Path(path).stem for path in made}
-        paths = [
-            path
-            for path in paths
-            if Path(path).stem in names or Path(path).parent != Path(output)
-        ]
+    if not hparams["skip_prep"] or hparams["test_csv"] is None:
+        made, output = _made(hparams, "test_splits"), hparams["output_folder"]
+        if made:
+            paths = [
+                path
+                for path in paths
+                if not _of_another_split(path, made, output)
+            ]
         known = {Path(path).stem for path in paths}
         paths += [path for path in made if Path(path).stem not in known]
     stems = [Path(path).stem for path in paths]
@@ -162,6 +202,22 @@ def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
             "test_splits, test_csv: both are empty; name at least one test set."
         )
     return paths
+
+
+def _made(hparams: Mapping[str, Any], key: str) -> list[str]:
+    """Where data preparation writes the manifests of some splits."""
+    splits = _listed(hparams[key])
+    if not splits:
+        return []
+    source = Path(os.path.expanduser(hparams["data_folder"])).absolute()
+    names = split_names(source, splits).values()
+    return [os.path.join(hparams["output_folder"], f"{n}.csv") for n in names]
+
+
+def _of_another_split(path: str, made: Sequence[str], output: str) -> bool:
+    """Is it in ``output_folder``, and none that is made there?"""
+    stems = [Path(one).stem for one in made]
+    return Path(path).parent == Path(output) and Path(path).stem not in stems
 
 
 def _listed(names: str | Sequence[str] | None) -> list[str]:

@@ -22,14 +22,12 @@ from pathlib import Path
 
 import soundfile
 
-from speechbrain_ee.data.audio_check import UNREADABLE_AUDIO
+from speechbrain_ee.data.audio_check import EMPTY_AUDIO, UNREADABLE_AUDIO
 from speechbrain_ee.data.clips import SAMPLES, Clip
 from speechbrain_ee.data.layout import (
-    CSV_VARIABLE,
     DUPLICATE_ID,
     EMPTY_TRANSCRIPT,
     MISSING_AUDIO,
-    VARIABLE_IN_TEXT,
     Skipped,
     SplitText,
     Utterance,
@@ -188,8 +186,8 @@ def _parse(line: str, where: str) -> StmLine:
     try:
         talk, _, speaker, start, stop = parts[:5]
         start_s, stop_s = float(start), float(stop)
-        # `not <` holds for what is no number, too
-        if not 0 <= start_s < stop_s < float("inf"):
+        # `not <=` holds for what is no number, too
+        if not 0 <= start_s <= stop_s < float("inf"):
             raise ValueError(f"from {start} to {stop} s")
     except ValueError as error:
         raise InputError(
@@ -279,12 +277,12 @@ def _utterance(
     words = stm_words(line.text)
     if not words:
         return EMPTY_TRANSCRIPT
+    if line.start_s == line.stop_s:
+        return EMPTY_AUDIO
     if line.talk not in audio:
         return MISSING_AUDIO
     if header is None:
         return UNREADABLE_AUDIO
-    if CSV_VARIABLE.search(str(audio[line.talk])):
-        return VARIABLE_IN_TEXT
     rate, frames = header
     start, stop = round(line.start_s * rate), round(line.stop_s * rate)
     if start < frames < stop <= frames + ROUNDING_S * rate:

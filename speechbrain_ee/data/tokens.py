@@ -4,17 +4,16 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
-from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.data.manifest_check import read_manifest
 from speechbrain_ee.errors import InputError, one_line
 
 TOKEN_TYPES = ("bpe", "unigram", "char")
@@ -41,7 +40,8 @@ class WholeSentencePiece(SentencePiece):
             scratch.mkdir()
             self.prefix_model_file = learnt
             self.text_file = str(scratch / Path(text).name)
-            super()._train_BPE()
+            self._csv2text()
+            self._learn()
             _check_whole(Path(f"{learnt}.model"))
             for suffix in (".vocab", ".model"):
                 os.replace(learnt + suffix, final + suffix)
@@ -54,6 +54,30 @@ class WholeSentencePiece(SentencePiece):
         finally:
             self.prefix_model_file, self.text_file = final, text
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _csv2text(self) -> None:
+        """The transcripts, one a line."""
+        lines = _transcripts(self.annotation_train)
+        Path(self.text_file).write_text("\n".join(lines), encoding="utf-8")
+
+    def _learn(self) -> None:
+        """As SpeechBrain, whose options are one string, which paths break."""
+        options = (
+            {} if self.model_type == "char" else {"vocab_size": self.vocab_size}
+        )
+        SentencePieceTrainer.train(
+            input=[self.text_file],
+            model_prefix=self.prefix_model_file,
+            model_type=self.model_type,
+            bos_id=self.bos_id,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
+            unk_id=self.unk_id,
+            max_sentencepiece_length=self.max_sentencepiece_length,
+            character_coverage=self.character_coverage,
+            add_dummy_prefix=self.add_dummy_prefix,
+            **options,
+        )
 
 
 def _check_whole(model: Path) -> None:
@@ -96,7 +120,7 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"token_type: {kind!r} is unknown; use one of "
             f"{', '.join(TOKEN_TYPES)}."
         )
-    check_manifest(hparams["train_csv"])
+    read_manifest(hparams["train_csv"])  # a broken one is named first
     try:
         tokenizer = WholeSentencePiece(
             model_dir=hparams["save_folder"],
@@ -153,9 +177,7 @@ def _check_coverage(
 
     What it does not know it encodes as token 0, which is CTC's blank.
     """
-    with open(hparams["train_csv"], newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream, skipinitialspace=True)
-        letters = {letter for row in table for letter in row["wrd"]}
+    letters = {c for text in _transcripts(hparams["train_csv"]) for c in text}
     unknown = [
         letter
         for letter in sorted(letters)
@@ -168,3 +190,8 @@ def _check_coverage(
             "it was learnt from other transcripts. Train in a new "
             "output_folder."
         )
+
+
+def _transcripts(manifest: str) -> list[str]:
+    """As they are written there."""
+    return [row["wrd"] for row in read_manifest(manifest).values()]

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechbrain_ee.data.layout import (
-    CSV_VARIABLE,
     DUPLICATE_ID,
     EMPTY_TRANSCRIPT,
     MISSING_AUDIO,
-    VARIABLE_IN_TEXT,
     Skipped,
     SplitText,
     Utterance,
@@ -171,8 +169,6 @@ def read_table(table: Table) -> SplitText:
             reason = EMPTY_TRANSCRIPT
         elif path is None:
             reason = MISSING_AUDIO
-        elif CSV_VARIABLE.search(path):
-            reason = VARIABLE_IN_TEXT
         elif name in utterances:
             reason = DUPLICATE_ID
         if reason:

@@ -185,6 +185,11 @@ def _speechbrain_options() -> set[str]:
 
 
 def _value(key: str, text: str) -> Any:
+    from speechbrain_ee.training.options import path_of
+
+    path = path_of(key.rpartition(".")[2], text)
+    if path is not None:
+        return path
     try:
         yaml = ruamel.yaml.YAML(typ="safe", pure=True)
         return yaml.load(io.StringIO(text))

@@ -21,7 +21,7 @@ from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.distributed import SharedWork
 from speechbrain_ee.training.evaluation import ExitEvaluation
-from speechbrain_ee.training.losses import joint_loss
+from speechbrain_ee.training.losses import joint_loss, with_too_few_frames
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
     ExitErrorRates,
@@ -178,6 +178,9 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
             loss, losses = self.over_processes(loss, losses, rows)
         if stage != sb.Stage.TEST:
             self.note_losses(loss, losses, stage)
+            lengths_B = outputs[0].lengths_B
+            targets = self.targets(batch, len(lengths_B))
+            self.too_short += with_too_few_frames(lengths_B, *targets).sum()
         if stage == sb.Stage.VALID:
             hyps = [
                 [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -242,11 +245,21 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
             for means in self.exit_loss_means.values():
                 means.reset()
         self.error_rates = ExitErrorRates(self.active_layers)
+        self.too_short = torch.zeros((), dtype=int, device=self.device)
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
         """Log the stage; after validation, save a checkpoint."""
+        if self.too_short and if_main_process():
+            logger.warning(
+                "%s, epoch %s: of %d utterances the CTC loss counted as zero, "
+                "because they have fewer frames than their tokens need; in "
+                "training, speed perturbation makes them shorter.",
+                stage.name,
+                epoch,
+                int(self.too_short),
+            )
         if stage == sb.Stage.VALID:
             stage_loss = self.joined_validation(stage_loss)
         stats = {"loss": float(stage_loss)}

@@ -56,6 +56,32 @@ def ctc_utterance_losses(
     return per_token.view(exits, -1)
 
 
+def with_too_few_frames(
+    lengths_B: Tensor, tokens_BS: Tensor, token_counts_B: Tensor
+) -> Tensor:
+    """Which utterances CTC cannot align, so that their loss counts as zero.
+
+    Arguments
+    ---------
+    lengths_B : torch.Tensor
+        Frames per utterance, shape (B,).
+    tokens_BS : torch.Tensor
+        Target tokens, padded, shape (B, S).
+    token_counts_B : torch.Tensor
+        Tokens per utterance, shape (B,).
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean, shape (B,): fewer frames than tokens and blanks between equal
+        ones.
+    """
+    place_S = torch.arange(1, tokens_BS.shape[1], device=tokens_BS.device)
+    repeated_BS = tokens_BS[:, 1:] == tokens_BS[:, :-1]
+    repeated_BS = repeated_BS & (place_S < token_counts_B.unsqueeze(1))
+    return lengths_B < token_counts_B + repeated_BS.sum(1)
+
+
 def ctc_exit_losses(
     outputs: Sequence[ExitOutput], tokens_BS: Tensor, token_counts_B: Tensor
 ) -> Tensor:

@@ -5,17 +5,21 @@ Authors
 """
 
 import difflib
+import json
 import logging
 import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError
@@ -55,6 +59,10 @@ OPTIONAL_KEYS = {
     "corpus": "librispeech",
     "train_shards": {},  # as null it could not be given as a mapping
 }
+# Options whose value is a path, which is taken as it is written.
+PATH_KEY = re.compile(
+    r"\w+_(folder|csv|log|file|path)|source|criteria|train_shards"
+)
 # Options that SpeechBrain's Brain takes from the YAML.
 BRAIN_KEYS = frozenset(
     """
@@ -96,10 +104,14 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
             raise InputError(
                 f"--{key}: {path} has no such option.{_suggest(key, keys)}"
             )
+        if PATH_KEY.fullmatch(key) and "  " in str(given[key]):
+            raise InputError(
+                f"--{key}: {given[key]!r} holds two spaces in a row, one of "
+                "which HyperPyYAML may lose; give a link of another name."
+            )
     _set_seed(path, text, given)
     try:
         options = load_hyperpyyaml(text, overrides)
-        options["exit_budget"] = _with_equals(options["exit_budget"])
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
         _load_criteria(options["criteria"])
@@ -115,6 +127,84 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     except Exception as error:
         logger.debug("%s cannot be loaded", path, exc_info=True)
         raise _explained(path, error) from error
+
+
+def literal(arguments: Sequence[str]) -> list[str]:
+    """A command line whose values SpeechBrain leaves as they are.
+
+    It reads values as YAML and every ``=`` in them as a space. Here paths are
+    quoted, as is all that holds ``=``.
+
+    Arguments
+    ---------
+    arguments : sequence of str
+        For :func:`speechbrain.parse_arguments`: ``--key=value``, or
+        ``--key`` and ``value``.
+
+    Returns
+    -------
+    list of str
+        The same options.
+
+    Example
+    -------
+    >>> literal(["demo.yaml", "--output_folder=a=b #1", "--lr", "0.1"])
+    ['demo.yaml', '--output_folder="a\\x3db #1"', '--lr', '0.1']
+    """
+    own = {field.name for field in fields(RunOptions)}
+    words, key = [], ""
+    for word in arguments:
+        if word.startswith("--"):
+            key, is_given, value = word[2:].partition("=")
+            if key not in own and is_given:
+                word, key = f"--{key}={_quoted(key, value)}", ""
+        elif key and key not in own:
+            word, key = _quoted(key, word), ""
+        words.append(word)
+    return words
+
+
+def path_of(key: str, value: str) -> str | None:
+    """The path that is the value of an option, whatever YAML makes of it.
+
+    Arguments
+    ---------
+    key : str
+        The option.
+    value : str
+        As it was given.
+
+    Returns
+    -------
+    str or None
+        None if the option takes no path, or if the value is none: a list, a
+        quoted text, an object of the YAML, ``null``.
+
+    Example
+    -------
+    >>> path_of("data_folder", "/my #1 corpus"), path_of("lr", "0.1")
+    ('/my #1 corpus', None)
+    """
+    if not PATH_KEY.fullmatch(key) or value in ("", "~", "null"):
+        return None
+    if value[0] in "[{\"'!":
+        with suppress(yaml.YAMLError):
+            yaml.compose(value)
+            return None
+    return os.path.expanduser(value)
+
+
+def _quoted(key: str, value: str) -> str:
+    """The value of an option as YAML without ``=``."""
+    given = path_of(key, value)
+    if given is None and "=" not in value:
+        return value
+    try:
+        given = given or yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value  # what is wrong is said where options are loaded
+    text = json.dumps(given, ensure_ascii=False, default=str)
+    return text.replace("=", "\\x3d")
 
 
 def make_output_folder(folder: str) -> None:
@@ -231,13 +321,6 @@ def _load_criteria(given: str | Sequence[str] | None) -> None:
     """Criteria of the user's own: files or modules that register them."""
     for name in [given] if isinstance(given, str) else given or ():
         load_criteria(name)
-
-
-def _with_equals(budget: Any) -> Any:
-    """``wer=+5%`` of a command line, where SpeechBrain makes it ``wer +5%``."""
-    if isinstance(budget, str) and "=" not in budget:
-        return "=".join(budget.split(maxsplit=1))
-    return budget
 
 
 def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:

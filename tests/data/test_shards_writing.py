@@ -98,11 +98,11 @@ def test_other_shards_are_not_overwritten(
 @pytest.mark.parametrize(
     ("wav", "message"),
     [
-        ("none.flac", r"the audio of u1, .*none\.flac, cannot be read"),
+        ("none.flac", r"the audio of u1, .*none\.flac, does not exist"),
         ("$data_root/x.flac", r"\$data_root/x.flac.*--data-folder"),
-        ("x.tar?bytes=1+2", r"u1 is in a shard already \(x\.tar\)"),
+        ("x.tar?bytes=1+2", r"u1 is in a shard already \(.*/x\.tar\)"),
         ("bad.sph?samples=0+9", r"bad\.sph\?samples=0\+9: the audio of u1"),
-        ("talk.sph?samples=79000+2000", r"ends 1000 samples too early"),
+        ("talk.sph?samples=79000+2000", r"u1 is beyond the end of the rec"),
     ],
 )
 def test_bad_audio_is_named(

@@ -74,7 +74,9 @@ MISTAKES = {
         "ROOT/bad/empty.wav: holds no audio", "repair", manifest("empty")
     ),
     "no file, not prepared": Mistake(
-        "ROOT/bad/gone.wav: cannot be read", "repair", manifest("gone")
+        "ROOT/gone.csv: the audio of 100-1-0000, ROOT/bad/gone.wav, does not",
+        "Mend the manifest",
+        manifest("gone"),
     ),
     "unreadable audio, not prepared": Mistake(
         "ROOT/bad/text.wav: cannot be read", "repair", manifest("text")
@@ -93,6 +95,9 @@ MISTAKES = {
         "ROOT/column.csv: the column wrd is missing",
         "ID,duration,wav,wrd",
         manifest("column"),
+    ),
+    "no development set": Mistake(
+        "dev_splits: is empty", "Name a split", (CORPUS, "--dev_splits=[]")
     ),
     "no manifest": Mistake(
         "ROOT/none.csv: this manifest does not exist",

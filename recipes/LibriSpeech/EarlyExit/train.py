@@ -30,7 +30,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain_ee.data.corpora import preparation_of, with_corpus
 from speechbrain_ee.data.dataio import make_datasets, train_loader_options
 from speechbrain_ee.data.shards.manifest import write_training_manifest
-from speechbrain_ee.data.splits import test_set_manifests
+from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import exits_on_input_error
 from speechbrain_ee.evaluation.report import (
@@ -38,14 +38,19 @@ from speechbrain_ee.evaluation.report import (
     study_options,
     write_report,
 )
+from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.inference.folder.from_training import export_training
-from speechbrain_ee.training.options import load_options, make_output_folder
+from speechbrain_ee.training.options import (
+    literal,
+    load_options,
+    make_output_folder,
+)
 
 
 @exits_on_input_error
 def main() -> None:
     """Train, and tell a search what came out if one asked for it."""
-    arguments = sys.argv[1:]
+    arguments = literal(sys.argv[1:])
     if not any(word.startswith("--hpopt") for word in arguments):
         train(*sb.parse_arguments(arguments))
         return
@@ -62,6 +67,8 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
     """Prepare, train, evaluate, report."""
     overrides = with_corpus(hparams_file, overrides)
     hparams = load_options(hparams_file, overrides)
+    hparams["valid_csv"] = dev_set_manifest(hparams)
+    hparams["test_csv"] = test_set_manifests(hparams)
     sb.utils.distributed.ddp_init_group(run_opts)
     make_output_folder(hparams["output_folder"])
     sb.create_experiment_directory(
@@ -84,9 +91,9 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
         },
     )
     run_on_main(write_training_manifest, args=[hparams])
-    hparams["test_csv"] = test_set_manifests(hparams)
     tokenizer = make_tokenizer(hparams)
-    datasets = make_datasets(hparams, tokenizer)
+    frames = start_cost(hparams["modules"]["model"].encoder).frames
+    datasets = make_datasets(hparams, tokenizer, frames)
     study = study_options(hparams, datasets.tests)
 
     brain = hparams["brain_class"](

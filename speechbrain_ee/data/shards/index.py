@@ -11,9 +11,10 @@ Authors
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from speechbrain_ee.errors import InputError, one_line
@@ -24,6 +25,10 @@ FORMAT = 1
 BYTES_PER_GB = 10**9
 PLACE = "{}"  # of the file's name in a URL
 _REMEDY = "write it again with `python -m speechbrain_ee shards`"
+PIPE = "pipe:"
+# An index may come from elsewhere. What it and its manifest name goes into
+# paths, URLs and, by ``pipe:``, to a shell: one word of harmless letters.
+FILE_NAME = re.compile(r"\w[\w.+-]*")
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,12 @@ class ShardIndex:
                 raise ValueError(f"format {content['format']}, not {FORMAT}")
             shards = tuple(Shard(**shard) for shard in content["shards"])
             names = [shard.file for shard in shards] + [content["manifest"]]
-            # The index may come from elsewhere and must not lead anywhere.
-            strange = [name for name in names if os.path.basename(name) != name]
+            strange = [name for name in names if not FILE_NAME.fullmatch(name)]
             if strange or not shards:
-                raise ValueError(f"files {strange}")
+                raise ValueError(f"files {strange[:3]}"[:200])
+            for shard in shards:
+                if not shard.bytes > 0 or not shard.duration_s >= 0:
+                    raise ValueError(f"sizes of {shard.file}")
             given = {f.name: content[f.name] for f in fields(cls)}
             return cls(**{**given, "shards": shards})
         except InputError:
@@ -141,7 +148,8 @@ class ShardSource:
     source : str
         A folder, a URL of one, or any URL in which ``{}`` stands for the
         name of the file: ``pipe:`` starts a shell command that writes the
-        file to its output.
+        file to its output. The command is the source's alone; names of files
+        are checked and quoted.
     buffer : int
         Archives among which utterances are shuffled and batched at a time.
     cache : str or None
@@ -226,11 +234,47 @@ class ShardSource:
         str
             Path or URL.
         """
+        before, after = self._around
+        if before.startswith(PIPE):
+            file = shlex.quote(file)
+        return f"{before}{file}{after.replace(PLACE, file)}"
+
+    def holds(self, url: str) -> bool:
+        """Whether a path or URL is one that :meth:`url` gives.
+
+        Arguments
+        ---------
+        url : str
+            Of a manifest, which may come from elsewhere: nothing else may be
+            opened, and no other command be started.
+
+        Returns
+        -------
+        bool
+
+        Example
+        -------
+        >>> source = ShardSource("pipe:cat /shards/{}")
+        >>> source.holds("pipe:cat /shards/a.tar"), source.holds("pipe:reboot")
+        (True, False)
+        """
+        before, after = self._around
+        quoted = "'?" if before.startswith(PIPE) else ""
+        after = re.escape(after).replace(re.escape(PLACE), r"\1\2\1")
+        name = rf"({quoted})({FILE_NAME.pattern})\1"
+        found = re.fullmatch(re.escape(before) + name + after, url)
+        return found is not None and self.url(found[2]) == url
+
+    @property
+    def _around(self) -> tuple[str, str]:
+        """What stands before and behind the name of a file."""
         if PLACE in self.source:
-            return self.source.replace(PLACE, file)
+            before, _, after = self.source.partition(PLACE)
+            return before, after
         if is_remote(self.source):
-            return f"{self.source.rstrip('/')}/{file}"
-        return str(Path(os.path.abspath(os.path.expanduser(self.source)), file))
+            return f"{self.source.rstrip('/')}/", ""
+        folder = os.path.abspath(os.path.expanduser(self.source))
+        return os.path.join(folder, ""), ""
 
 
 def is_remote(url: str) -> bool:
@@ -250,4 +294,4 @@ def is_remote(url: str) -> bool:
     >>> is_remote("/shards/train"), is_remote("pipe:cat x"), is_remote("s3://x")
     (False, True, True)
     """
-    return url.startswith("pipe:") or "://" in url
+    return url.startswith(PIPE) or "://" in url

@@ -6,15 +6,15 @@ Authors
 
 import csv
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.layout import CSV_VARIABLE
+from speechbrain_ee.data.clips import BYTES, Clip
+from speechbrain_ee.data.manifest_check import parse_manifest
 from speechbrain_ee.data.manifests import COLUMNS
 from speechbrain_ee.data.shards.index import (
     BYTES_PER_GB,
@@ -58,12 +58,12 @@ def write_training_manifest(hparams: Mapping[str, Any]) -> None:
         )
     index, text = read_index(source)
     _check_shards(source, index)
-    table = csv.DictReader(io.StringIO(text))
+    rows = parse_manifest(text, source.url(index.manifest))
+    sizes = {shard.file: shard.bytes for shard in index.shards}
+    table = [_located(source, sizes, name, row) for name, row in rows.items()]
     with whole_file(path, text=True) as stream:
-        written = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        written.writeheader()
-        for row in table:
-            written.writerow({**row, "wav": _located(source, row["wav"])})
+        written = csv.writer(stream, lineterminator="\n")
+        written.writerows([COLUMNS, *table])
     logger.info(
         "%s: %d shards, %d utterances, %.2f h",
         source.source,
@@ -94,11 +94,6 @@ def read_index(source: ShardSource) -> tuple[ShardIndex, str]:
         If they cannot be read, or do not fit each other.
     """
     url = source.url(INDEX)
-    if CSV_VARIABLE.search(url):
-        raise InputError(
-            f"train_shards: SpeechBrain's CSV reader takes the dollar sign in "
-            f"{source.source} for a variable; write it without."
-        )
     index = ShardIndex.from_json(read_all(url), url)
     manifest = source.url(index.manifest)
     content = read_all(manifest)
@@ -107,13 +102,36 @@ def read_index(source: ShardSource) -> tuple[ShardIndex, str]:
             f"{manifest}: is not the manifest that {url} was written with; "
             "copy the folder of shards again, or write it again."
         )
-    return index, content.decode("utf-8")
+    try:
+        return index, content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{manifest}: cannot be read as UTF-8 ({error}); write the shards "
+            "again."
+        ) from error
 
 
-def _located(source: ShardSource, wav: str) -> str:
-    """The clip with the path or URL of its shard."""
-    clip = Clip.parse(wav)
-    return wav.replace(clip.path, source.url(clip.path), 1)
+def _located(
+    source: ShardSource,
+    sizes: Mapping[str, int],
+    name: str,
+    row: Mapping[str, Any],
+) -> list[Any]:
+    """The row with the path or URL of its shard, which the index must list."""
+    clip = Clip.parse(row["wav"])
+    if clip is None or clip.unit != BYTES:
+        fault = "is no part of a shard"
+    elif clip.path not in sizes:
+        fault = f"is in {clip.path}, which {INDEX} does not list"
+    elif clip.start + clip.length > sizes[clip.path]:
+        fault = f"is behind the end of {clip.path}"
+    else:
+        wav = str(replace(clip, path=source.url(clip.path)))
+        return [name, row["duration"], wav, row.get("spk_id", ""), row["wrd"]]
+    raise InputError(
+        f"train_shards: the utterance {name} of {source.source} {fault}; write "
+        "the shards again."
+    )
 
 
 def _check_shards(source: ShardSource, index: ShardIndex) -> None:

@@ -4,10 +4,10 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from speechbrain_ee.data.clips import BYTES, Clip
-from speechbrain_ee.data.layout import CSV_VARIABLE
-from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.data.manifest_check import check_rows, read_manifest
+from speechbrain_ee.data.shards.index import FILE_NAME
 from speechbrain_ee.errors import InputError
 
 BYTES_PER_MB = 10**6
@@ -101,50 +101,33 @@ def read_sources(
     InputError
         If it cannot be used, or audio is missing.
     """
-    manifest = os.fspath(manifest)
-    check_manifest(manifest)
-    sources = []
-    states: dict[str, tuple[int, int]] = {}
-    with open(manifest, newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream, skipinitialspace=True):
-            wav = row["wav"]
-            if data_folder is not None:
-                wav = wav.replace("$data_root", data_folder)
-            clip = Clip.parse(wav)
-            path = wav if clip is None else clip.path
-            if clip is not None and clip.unit == BYTES:
-                raise InputError(
-                    f"{manifest}: {row['ID']} is in a shard already ({path}); "
-                    "give the manifest that the shards were made from."
-                )
-            if path not in states:
-                states[path] = _state(path, manifest, row["ID"])
-            speaker = row.get("spk_id") or ""
-            sources.append(
-                Source(
-                    row["ID"],
-                    row["duration"],
-                    wav,
-                    speaker,
-                    row["wrd"],
-                    states[path],
-                )
+    rows = read_manifest(manifest, data_folder)
+    clips = {name: Clip.parse(row["wav"]) for name, row in rows.items()}
+    for name, clip in clips.items():
+        if clip is not None and clip.unit == BYTES:
+            raise InputError(
+                f"{manifest}: {name} is in a shard already ({clip.path}); "
+                "give the manifest that the shards were made from."
             )
+    check_rows(manifest, rows)
+    states: dict[str, tuple[int, int]] = {}
+    sources = []
+    for name, row in rows.items():
+        path = row["wav"] if clips[name] is None else clips[name].path
+        if path not in states:
+            status = os.stat(path)
+            states[path] = status.st_size, status.st_mtime_ns
+        sources.append(
+            Source(
+                name,
+                str(row["duration"]),
+                row["wav"],
+                row.get("spk_id", ""),
+                row["wrd"],
+                states[path],
+            )
+        )
     return sources
-
-
-def _state(path: str, manifest: str, name: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        way_out = "prepare the data again"
-        if CSV_VARIABLE.search(path):
-            way_out = "give the folder that it stands for (--data-folder)"
-        raise InputError(
-            f"{manifest}: the audio of {name}, {path}, cannot be read "
-            f"({error.strerror}); {way_out}."
-        ) from error
-    return status.st_size, status.st_mtime_ns
 
 
 def make_plan(
@@ -220,5 +203,12 @@ def stem_of(manifest: str | os.PathLike[str]) -> str:
     Returns
     -------
     str
+        What a shard's name may begin with: letters, digits and ``_ . + -``.
+
+    Example
+    -------
+    >>> stem_of("results/my train.csv")
+    'my_train'
     """
-    return Path(manifest).stem
+    stem = re.sub(r"[^\w.+-]", "_", Path(manifest).stem)
+    return stem if FILE_NAME.fullmatch(stem) else f"_{stem}"

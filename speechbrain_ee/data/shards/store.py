@@ -70,6 +70,12 @@ class ShardReader:
             If the shard is missing, cannot be fetched, or holds other bytes
             than were written, also after it was fetched once more.
         """
+        if not self.source.holds(clip.path):
+            raise InputError(
+                f"{clip.path}: is no shard of train_shards, "
+                f"{self.source.source}; leave its rows out of the manifest, or "
+                "name its source."
+            )
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 found, fault = self._bytes(clip), None

@@ -9,7 +9,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.data.manifest_check import check_rows, read_manifest
 from speechbrain_ee.errors import InputError
 
 
@@ -128,22 +128,11 @@ def batches_of(spoken: Sequence[Spoken], size: int) -> tuple[Batch, ...]:
 
 def _of_manifest(path: Path) -> list[tuple[str, str, str | None]]:
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"--data {path}: cannot be read as a manifest ({error}); give a "
-            "CSV file with the column `wav`, or a folder of audio files."
-        ) from error
-    if not rows or not rows[0].get("wav"):
-        raise InputError(
-            f"--data {path}: no utterances, or no column `wav`; give a "
-            "manifest as data preparation writes it, or a folder."
-        )
-    return [
-        (row.get("ID") or row["wav"], row["wav"], row.get("wrd"))
-        for row in rows
-    ]
+        rows = read_manifest(path, needed=("wav",))
+        check_rows(path, rows)
+    except InputError as error:
+        raise InputError(f"--data {error}") from None
+    return [(name, row["wav"], row.get("wrd")) for name, row in rows.items()]
 
 
 def _of_folder(folder: Path) -> list[tuple[str, str, str | None]]:

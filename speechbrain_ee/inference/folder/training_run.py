@@ -15,6 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
 from torch import Tensor
 
+from speechbrain_ee.data.splits import dev_set_manifest
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.exits.decoding.methods import (
@@ -188,9 +189,16 @@ class TrainingRun:
             return None
         return trace
 
+    def development_set(self) -> str:
+        """Name of the set that policies are calibrated on."""
+        keys = "valid_csv dev_splits data_folder output_folder skip_prep"
+        return Path(
+            dev_set_manifest({key: self.value(key) for key in keys.split()})
+        ).stem
+
     def development_trace(self, model: EarlyExitModel) -> Trace | None:
         """What policies are calibrated on."""
-        trace = self.trace(self._development_set(), model)
+        trace = self.trace(self.development_set(), model)
         if trace is None:
             logger.warning(
                 "%s: no trace of the development set, so no policy is "
@@ -230,12 +238,9 @@ class TrainingRun:
         return sorted(
             name
             for name in names
-            if name != self._development_set()
+            if name != self.development_set()
             and name.rpartition(".")[2] not in DECODINGS
         )
-
-    def _development_set(self) -> str:
-        return Path(self.value("valid_csv", kind=str)).stem
 
     def facts(self) -> dict[str, str]:
         """What the card says of data and training."""
