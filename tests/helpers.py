@@ -232,6 +232,7 @@ class ToneTokenizer:
     sp = SimpleNamespace(
         decode_ids=lambda tokens: " ".join(f"tone{t}" for t in tokens),
         get_piece_size=lambda: VOCAB,
+        serialized_model_proto=lambda: b"tones",
     )
 
 

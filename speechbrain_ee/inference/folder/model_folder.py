@@ -74,6 +74,12 @@ from speechbrain_ee.inference.folder.weights import (
     write_weights,
 )
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import (
+    backbone_fingerprint,
+    differences,
+    flat_fingerprint,
+    tokenizer_fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +89,7 @@ POLICY_SELECTOR = f"../{SELECTOR_FILE}"
 COMBINATION_FILE = "combination.json"
 CALIBRATION_FILE = "calibration.jsonl.gz"
 CARD_FILE = "README.md"
+_OF_DEPTH = ("exit_layers", "num_encoder_layers")
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class ModelFolder:
         Of data and training, for the card.
     measured : tuple of Measured
         What exits and policies gave on test sets.
+    verified : bool
+        Whether the weights carried a fingerprint that fits the rest.
     """
 
     path: Path
@@ -139,6 +148,7 @@ class ModelFolder:
     calibration: Trace | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
+    verified: bool = True
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
@@ -175,7 +185,12 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         read_backbone(path) if config.architecture.uses_backbone else None
     )
     model = config.architecture.build(backbone)
-    load_weights(path / WEIGHTS_FILE, model)
+    tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
+    verified = load_weights(
+        path / WEIGHTS_FILE,
+        model,
+        folder_fingerprint(config, tokenizer) | backbone_fingerprint(model),
+    )
     check_decodings(
         [config.decoding], model, f"{path / CONFIG_FILE}, key decoding"
     )
@@ -192,7 +207,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         name=config.name,
         model=model,
         architecture=config.architecture,
-        tokenizer=read_tokenizer(path / TOKENIZER_FILE, model),
+        tokenizer=tokenizer,
         sample_rate=config.sample_rate,
         decoding=config.decoding,
         search=config.search,
@@ -203,7 +218,19 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         calibration=calibration,
         facts=config.facts,
         measured=config.measured,
+        verified=verified,
     )
+
+
+def folder_fingerprint(
+    folder: ModelFolder | FolderConfig, tokenizer: SentencePieceProcessor
+) -> dict[str, str]:
+    """What gives the weights of a folder their meaning, but a backbone."""
+    return {
+        **flat_fingerprint(folder.architecture.tree, "model"),
+        **flat_fingerprint(folder.sample_rate, "sample_rate"),
+        **tokenizer_fingerprint(tokenizer),
+    }
 
 
 def write_model_folder(
@@ -243,6 +270,7 @@ def write_model_folder(
             f"{path}: something else than an inference folder is there; "
             "choose another place, or remove it."
         )
+    _check_replaced(path, folder)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
@@ -278,7 +306,12 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         folder.measured,
     )
     write_config(target / CONFIG_FILE, config)
-    write_weights(target / WEIGHTS_FILE, folder.model)
+    write_weights(
+        target / WEIGHTS_FILE,
+        folder.model,
+        folder_fingerprint(folder, folder.tokenizer)
+        | backbone_fingerprint(folder.model),
+    )
     write_backbone(target, folder.model)
     with whole_file(target / TOKENIZER_FILE) as stream:
         stream.write(folder.tokenizer.serialized_model_proto())
@@ -293,6 +326,37 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         write_trace(target / CALIBRATION_FILE, trace.header, trace.records)
     with whole_file(target / CARD_FILE) as stream:
         stream.write(card.encode())
+
+
+def _check_replaced(path: Path, folder: ModelFolder) -> None:
+    """Refuse to replace a model by one that nothing says is the right one.
+
+    Weights without a fingerprint, of an earlier version, may have been put
+    together with the tokenizer or the settings of another start.
+    """
+    try:
+        there = read_config(path / CONFIG_FILE)
+        tokenizer = SentencePieceProcessor(
+            model_proto=(path / TOKENIZER_FILE).read_bytes()
+        )
+    except (InputError, OSError, RuntimeError):
+        return  # no whole model, so no better one
+    keys = differences(
+        folder_fingerprint(there, tokenizer),
+        folder_fingerprint(folder, folder.tokenizer),
+    )
+    # a truncated model differs in these
+    keys = [key for key in keys if not key.endswith(_OF_DEPTH)]
+    if not keys:
+        return
+    words = f"the model there differs in {', '.join(keys[:3])}"
+    if not folder.verified:
+        raise InputError(
+            f"{path}: {words}, and the weights of {folder.path} carry no "
+            "fingerprint that says which one is right; remove it, or choose "
+            "another place."
+        )
+    logger.warning("%s: %s; it is replaced.", path, words)
 
 
 def _is_other(path: Path) -> bool:

@@ -34,10 +34,14 @@ from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.inference.folder.weights import LEFT_OUT, global_norms
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
+    FINGERPRINT,
     averaged_weights,
+    backbone_fingerprint,
     best_checkpoints,
     build_model,
     moved_save_folder,
+    tokenizer_fingerprint,
+    yaml_fingerprint,
 )
 
 logger = logging.getLogger(__name__)
@@ -68,6 +72,7 @@ class TrainingRun:
         self.save_folder = moved_save_folder(
             folder, self.value("save_folder"), self.value("output_folder")
         )
+        self.verified = False  # by a fingerprint of its checkpoints
         self.decoding = list(self.value("decodings", [GREEDY]))[0]
 
     def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
@@ -94,9 +99,15 @@ class TrainingRun:
             if not trust:
                 raise
             model, architecture = _executed(self.hparams.path), None
+        text = self.hparams.path.read_text(encoding="utf-8")
         found = best_checkpoints(
-            self.save_folder, self.value("average_checkpoints")
+            self.save_folder,
+            self.value("average_checkpoints"),
+            yaml_fingerprint(text)
+            | backbone_fingerprint(model)
+            | tokenizer_fingerprint(self.tokenizer()),
         )
+        self.verified = all(FINGERPRINT in each.meta for each in found)
         if not found:
             raise InputError(
                 f"{self.save_folder}: holds no checkpoint of a whole epoch; "

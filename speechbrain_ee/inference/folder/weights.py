@@ -2,13 +2,15 @@
 
 A tensor that a model has under two names (tied parameters) is written once,
 under the first. What SpeechBrain's normalisation keeps beside the parameters
-is written with them. Only files of numbers are read: nothing in them can be
+is written with them, and so is the fingerprint of what gives them their
+meaning, as metadata. Only files of numbers are read: nothing in them can be
 executed.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +22,11 @@ from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.trace_io import whole_file
+from speechbrain_ee.training.finished_run import UNCHECKED, check_fingerprint
 
+logger = logging.getLogger(__name__)
+
+_PREFIX = "fingerprint."  # of keys in the metadata
 WEIGHTS_FILE = "model.safetensors"
 _WAY_OUT = (
     "write the folder again with `python -m speechbrain_ee export`, or fetch "
@@ -73,7 +79,11 @@ def model_weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def write_weights(path: str | Path, model: nn.Module) -> None:
+def write_weights(
+    path: str | Path,
+    model: nn.Module,
+    fingerprint: Mapping[str, str] | None = None,
+) -> None:
     """Write the weights of a model; equal weights give equal bytes.
 
     Arguments
@@ -82,6 +92,8 @@ def write_weights(path: str | Path, model: nn.Module) -> None:
         Target, usually ``model.safetensors``.
     model : torch.nn.Module
         The model.
+    fingerprint : mapping of str to str, optional
+        What gives them their meaning.
 
     Raises
     ------
@@ -90,11 +102,16 @@ def write_weights(path: str | Path, model: nn.Module) -> None:
     """
     # Copies: tensors that are parts of a larger one cannot be saved.
     tensors = {k: v.clone() for k, v in model_weights(model).items()}
+    carried = {_PREFIX + key: v for key, v in (fingerprint or {}).items()}
     with whole_file(Path(path)) as stream:
-        stream.write(save(tensors, metadata={"format": "pt"}))
+        stream.write(save(tensors, metadata={"format": "pt", **carried}))
 
 
-def load_weights(path: str | Path, model: nn.Module) -> None:
+def load_weights(
+    path: str | Path,
+    model: nn.Module,
+    fingerprint: Mapping[str, str] | None = None,
+) -> bool:
     """Load weights into a model that was built for them.
 
     Arguments
@@ -103,12 +120,21 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         A file of :func:`write_weights`.
     model : torch.nn.Module
         Changed in place.
+    fingerprint : mapping of str to str, optional
+        Of the model and the tokenizer that lie beside the weights; without
+        it nothing is compared.
+
+    Returns
+    -------
+    bool
+        False if the file is of an earlier version and carries none.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or no safetensors file, or if its
-        tensors are not those of the model.
+        If the file is missing, damaged or no safetensors file, if its
+        tensors are not those of the model, or were trained to mean something
+        else.
     """
     path = Path(path)
     _check_present(path)
@@ -127,6 +153,14 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
                 part = file.get_slice(name)
                 shapes[name] = tuple(part.get_shape()), part.get_dtype()
             _check_tensors(path, shapes, expected, extra)
+            carried = {
+                key.removeprefix(_PREFIX): each
+                for key, each in (file.metadata() or {}).items()
+                if key.startswith(_PREFIX)
+            }
+            known = fingerprint is None or check_fingerprint(
+                path, carried, fingerprint, _WAY_OUT, "these weights"
+            )
             tensors = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -140,6 +174,9 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         norm.glob_std = tensors.pop(f"{name}.glob_std")
     # Names that are left out are tied to one that is there.
     model.load_state_dict(tensors, strict=False)
+    if not known:
+        logger.warning(UNCHECKED, path)
+    return known
 
 
 def _first_names(model: nn.Module) -> list[str]:
