@@ -46,6 +46,10 @@ OTHER_STATE = re.compile("state_dict|parameter group")
 _WAY_OUT = (
     "train in a new output_folder, or go back to the values of the training"
 )
+_NOT_ITS_YAML = (
+    "; if hyperparams.yaml, from which these are taken, is not that of the "
+    "training, remove it"
+)
 BYTES_PER_MB = 10**6
 
 
@@ -74,8 +78,13 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         super().__init__(*args, **kwargs)
         self._reported: set[Path] = set()
         self._fingerprint: dict[str, str] = {}
+        self._assumed: dict[str, str] = {}
 
-    def expect(self, fingerprint: Mapping[str, str]) -> None:
+    def expect(
+        self,
+        fingerprint: Mapping[str, str],
+        assumed: Mapping[str, str] | None = None,
+    ) -> None:
         """Say what gives the weights of this run their meaning.
 
         From then on, checkpoints carry it, and those of another meaning are
@@ -85,6 +94,9 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         ---------
         fingerprint : mapping of str to str
             Further keys of the run's fingerprint.
+        assumed : mapping of str to str, optional
+            What is taken for the fingerprint of checkpoints that carry none,
+            as those of earlier versions.
 
         Raises
         ------
@@ -92,6 +104,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
             If a checkpoint that is there carries another one.
         """
         self._fingerprint |= fingerprint
+        self._assumed |= assumed or {}
         self.list_checkpoints()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
@@ -245,14 +258,17 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
             ) from error
 
     def _check_meaning(self, checkpoint: Checkpoint) -> None:
-        carried = checkpoint.meta.get(FINGERPRINT)
-        place = self.checkpoints_dir
-        known = not self._fingerprint or check_fingerprint(
-            place, carried, self._fingerprint, _WAY_OUT
+        if not self._fingerprint:
+            return
+        carried, way_out = checkpoint.meta.get(FINGERPRINT), _WAY_OUT
+        if not carried:
+            carried, way_out = self._assumed, f"{_WAY_OUT}{_NOT_ITS_YAML}"
+            if self.checkpoints_dir not in self._reported:
+                logger.warning(UNCHECKED, self.checkpoints_dir)
+                self._reported.add(self.checkpoints_dir)
+        check_fingerprint(
+            self.checkpoints_dir, carried, self._fingerprint, way_out
         )
-        if not known and place not in self._reported:
-            self._reported.add(place)
-            logger.warning(UNCHECKED, place)
 
     def _is_needed(self, name: str) -> bool:
         # SpeechBrain does without the state of a data loader.

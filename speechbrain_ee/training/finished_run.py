@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"  # key of CKPT.yaml
 UNCHECKED = (
-    "%s: saved without a fingerprint, by an earlier version; whether tokenizer "
-    "and settings are still those of its training is not checked."
+    "%s: saved without a fingerprint, by an earlier version; whether its "
+    "tokenizer and model are still those of the training cannot be checked."
 )
 _MEND = (
     "hyperparams.yaml or the tokenizer has changed since: start train.py once "
@@ -372,9 +372,10 @@ def _number(value: Any) -> Any:
 def _tree(node: yaml.Node, seen: dict[int, str], key: str) -> Any:
     """Plain data of a node; of a class that is built, its name."""
     kind, _, dotted = node.tag.partition(":")
-    tagged = {"class": dotted.rpartition(".")[2]} if kind[:1] == "!" else {}
+    builds = kind[:1] == "!" and dotted != ""
+    tagged = {"class": dotted.rpartition(".")[2]} if builds else {}
     if isinstance(node, yaml.ScalarNode):
-        return tagged if dotted else _scalar(node)
+        return tagged if builds else _scalar(node)
     if id(node) in seen:
         return f"as {seen[id(node)]}"
     scalars = all(isinstance(each, yaml.ScalarNode) for each in node.value)

@@ -136,10 +136,11 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         # before anything in the output folder is changed
         if isinstance(options["checkpointer"], AtomicCheckpointer):
             resolved = resolve_references(text, overrides).read()
-            options["checkpointer"].expect(
-                yaml_fingerprint(resolved)
-                | backbone_fingerprint(options["modules"]["model"])
-            )
+            fingerprint = yaml_fingerprint(resolved)
+            fingerprint |= backbone_fingerprint(options["modules"]["model"])
+            earlier = _earlier_fingerprint(Path(options["output_folder"]))
+            known = {k: earlier[k] for k in earlier if k in fingerprint}
+            options["checkpointer"].expect(fingerprint, fingerprint | known)
         return options
     except InputError:
         raise
@@ -473,6 +474,16 @@ def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
                 f"which is after layer {first}; the smallest possible value "
                 f"is layers={first}."
             )
+
+
+def _earlier_fingerprint(folder: Path) -> dict[str, str]:
+    """Of the last start in an output folder; empty if there was none."""
+    try:
+        return yaml_fingerprint(
+            (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
 
 
 def _read(path: str) -> str:

@@ -28,13 +28,17 @@ from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.finished_run import yaml_fingerprint
 from speechbrain_ee.training.frozen_teacher import load_teacher
 from speechbrain_ee.training.options import load_options
-from tests.helpers import ToneTokenizer, tiny_brain, tone_dataset
+from tests.helpers import ToneTokenizer, tiny_brain
 from tests.inference.runs import Run, write_run, write_tokenizer
 
-TINY = (
-    "data_folder: none\nd_model: 16\nd_ffn: 32\nkernel_size: 5\n"
-    "exit_layers: [2, 4]\noutput_neurons: 21\noutput_folder: {folder}\n"
-)
+TINY = {
+    "data_folder": "none",
+    "d_model": 16,
+    "d_ffn": 32,
+    "kernel_size": 5,
+    "exit_layers": [2, 4],
+    "output_neurons": 21,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +53,21 @@ def run(digits: Run, tmp_path: Path) -> Path:
     return Path(shutil.copytree(digits.folder, tmp_path / "run"))
 
 
-@pytest.fixture
-def load(repository: Path, tmp_path: Path) -> Callable[..., dict]:
-    """Load the demo's YAML into one output folder, with some overrides."""
+@pytest.fixture(scope="module")
+def load(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict]:
+    """Load the demo's YAML, with some overrides; there is a checkpoint."""
+    folder = tmp_path_factory.mktemp("load") / "out"
 
     def options(more: str = "") -> dict:
-        given = TINY.format(folder=tmp_path / "out") + more
-        return load_options(str(repository / "hparams/demo.yaml"), given)
+        given = {**TINY, "output_folder": str(folder)}
+        given |= yaml.safe_load(more) or {}
+        path = repository / "hparams/demo.yaml"
+        return load_options(str(path), yaml.safe_dump(given))
 
+    meta = {"WER": 1.0, "epoch": 1}
+    options()["checkpointer"].save_checkpoint(meta=meta)
     return options
 
 
@@ -101,7 +112,6 @@ def test_a_start_with_another_meaning_is_refused(
     load: Callable[..., dict], more: str, key: str
 ) -> None:
     """By key, before anything is written."""
-    load()["checkpointer"].save_checkpoint(meta={"WER": 1.0, "epoch": 1})
     with pytest.raises(InputError, match="do not fit this model") as error:
         load(more)
     assert key in str(error.value) and "new output_folder" in str(error.value)
@@ -111,7 +121,6 @@ def test_what_leaves_the_meaning_alone_may_change(
     load: Callable[..., dict], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also what is written in another way, or is only for training."""
-    load("nhead: 4")["checkpointer"].save_checkpoint(meta={"WER": 1.0})
     again = load(
         "lr: 0.1\ndropout: 0.2\nlayerdrop_prob: 0.1\nnumber_of_epochs: 3\n"
         "time_drop: {drop_count_high: 9}\nfront_end: {dropout: 0.1}\n"
@@ -122,7 +131,10 @@ def test_what_leaves_the_meaning_alone_may_change(
 
 def test_equal_values_have_equal_fingerprints() -> None:
     """Written otherwise, or of a class that has moved."""
-    one = "modules: {model: !new:a.b.Net {n: 4, t: (1, 2), f: !name:x.Y }}"
+    one = (
+        "modules:\n    model: !new:a.b.Net\n        n: 4\n"
+        "        t: (1, 2)\n        f: !name:x.Y\n"
+    )
     two = (
         "net: &net !new:c.Net\n    n: 4.0\n    t: !tuple (1, 2)\n"
         "    f: !name:z.Y\n    dropout: 0.3\nmodules:\n    model: *net\n"
@@ -136,15 +148,7 @@ def test_another_tokenizer_is_refused_by_resuming_and_testing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the same kind and size: its bytes differ."""
-    data, size = tone_dataset(2), {"batch_size": 2}
-    brain = tiny_brain(tmp_path)
-    brain.fit(
-        brain.hparams.epoch_counter,
-        data,
-        data,
-        train_loader_kwargs=size,
-        valid_loader_kwargs=size,
-    )
+    tiny_brain(tmp_path).checkpointer.save_checkpoint(meta={"WER": 1.0})
     tiny_brain(tmp_path, epochs=2)
     monkeypatch.setattr(
         ToneTokenizer.sp, "serialized_model_proto", lambda: b"others"
@@ -173,11 +177,31 @@ def test_checkpoints_of_an_earlier_version_load_with_one_line(
     assert caplog.text.count("without a fingerprint") == 1
 
 
+def test_of_an_earlier_version_the_yaml_that_it_left_is_asked(
+    load: Callable[..., dict], tmp_path: Path
+) -> None:
+    """What it did not say (an option that is new) may be anything."""
+    saver = load()["checkpointer"]
+    saver.checkpoints_dir = tmp_path / "out/save"
+    saver.checkpoints_dir.mkdir(parents=True)
+    saved = saver.save_checkpoint(meta={"WER": 1.0})
+    without_fingerprint(tmp_path / "out")
+    folder = f"output_folder: {tmp_path / 'out'}\n"
+    left = tmp_path / "out/hyperparams.yaml"
+    left.write_text("token_type: bpe\noutput_neurons: 21\n", "utf-8")
+    found = load(f"{folder}nhead: 2")["checkpointer"].find_checkpoint()
+    assert found.path == saved.path
+    with pytest.raises(InputError, match="token_type is.*remove it"):
+        load(f"{folder}token_type: unigram")
+    left.unlink()
+    load(f"{folder}token_type: unigram")
+
+
 @pytest.mark.parametrize(
     "old, new, key",
     [
         ("nhead: 2", "nhead: 4", "model.encoder.stack.nhead is 4, but was 2"),
-        ("norm_type: sentence", "norm_type: speaker", "norm_type"),
+        ("norm_type: sentence", "norm_type: batch", "norm_type"),
         ("token_type: char", "token_type: bpe", "token_type"),
     ],
 )
