@@ -359,7 +359,7 @@ def check_device(device: str, option: str = "--device") -> None:
     # torch answers with errors of many kinds
     except Exception as error:
         raise InputError(
-            f"{option}: {device} cannot be used "
+            f"{option}: {device or repr(device)} cannot be used "
             f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
             "on a machine that has a GPU."
         ) from error
@@ -393,7 +393,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
                 f"--distributed_backend: this PyTorch was built without "
                 f"{backend}; pass one of {', '.join(_BACKENDS)} that it has."
             )
-    device = values["device"] or infer_device()
+    device = infer_device() if values["device"] is None else values["device"]
     check_device(device)
     kind = str(device).partition(":")[0]
     precisions = {key: values[key] for key in ("precision", "eval_precision")}
