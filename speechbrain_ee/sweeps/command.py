@@ -238,7 +238,7 @@ def _nothing_learned(study: Any) -> str | None:
     if not {*states} <= {"failed", "waiting"} or "failed" not in states:
         return None
     return (
-        f"sweep: none of {len(rows)} points was trained; "
+        f"sweep: none of {len(rows)} points was completed; "
         f"{states.count('failed')} failed for the reasons above, and what "
         f"they printed is in {study.path / 'trials'}. The same command tries "
         "again those that may succeed."

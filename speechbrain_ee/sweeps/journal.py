@@ -48,8 +48,9 @@ class WholeLines(JournalFileBackend):
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         content = "".join(f"{line}\n" for line in lines).encode()
         with _held(self._writing), open(self._path, "a+b", 0) as file:
+            size = os.fstat(file.fileno()).st_size
             end = whole_length(file)
-            if end < os.fstat(file.fileno()).st_size:
+            if end < size == os.fstat(file.fileno()).st_size:
                 file.truncate(end)
             # Appended, whatever others wrote meanwhile: a writer that was
             # stopped for longer than its lock lasts overwrites nothing.

@@ -53,7 +53,7 @@ def test_every_training_failed(
     said = capsys.readouterr()
     assert "0 of 2 points complete" in said.out
     assert "Point 1 failed: " in said.out
-    assert "error: sweep: none of 2 points was trained; 2 failed" in said.err
+    assert "error: sweep: none of 2 points was completed; 2 failed" in said.err
     main([*search(tmp_path, fail), "--workers", "0"])  # only shows it
 
 
