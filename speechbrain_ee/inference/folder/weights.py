@@ -10,6 +10,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,8 @@ def write_weights(
     tensors = {k: v.clone() for k, v in model_weights(model).items()}
     carried = {_PREFIX + key: v for key, v in (fingerprint or {}).items()}
     with whole_file(Path(path)) as stream:
-        stream.write(save(tensors, metadata={"format": "pt", **carried}))
+        content = save(tensors, metadata={"format": "pt", **carried})
+        stream.write(_in_order(content))
 
 
 def load_weights(
@@ -177,6 +179,16 @@ def load_weights(
     if not known:
         logger.warning(UNCHECKED, path)
     return known
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata, a hash table, is sorted."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _first_names(model: nn.Module) -> list[str]:
