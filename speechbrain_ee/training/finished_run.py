@@ -266,7 +266,10 @@ def backbone_fingerprint(model: Any) -> dict[str, str]:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
-    """What tells a tokenizer from others.
+    """What tells a tokenizer from others: its pieces and their scores.
+
+    The file also holds the path of what it was learnt from, which says
+    nothing about it.
 
     Arguments
     ---------
@@ -277,7 +280,9 @@ def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
     -------
     dict of str to str
     """
-    digest = hashlib.sha256(tokenizer.serialized_model_proto()).hexdigest()
+    numbers = list(range(tokenizer.get_piece_size()))
+    table = [tokenizer.id_to_piece(numbers), tokenizer.get_score(numbers)]
+    digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()
     return {"tokenizer": digest[:16]}
 
 

@@ -6,6 +6,7 @@ Authors
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,13 @@ def write_run(
     return Run(folder, model.eval(), dev, test)
 
 
-def write_tokenizer(path: Path, **options: Any) -> Path:
-    """A SentencePiece model of the letters in TEXTS."""
+def write_tokenizer(
+    path: Path, texts: Sequence[str] = TEXTS, **options: Any
+) -> Path:
+    """A SentencePiece model of the letters in some texts."""
     stream = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 4),
+        sentence_iterator=iter([*texts] * 4),
         model_writer=stream,
         model_type="char",
         vocab_size=32,
