@@ -270,7 +270,7 @@ class FineTuning:
         """
         factor = self.grad_accumulation_factor
         left = self.step % factor
-        if left and self.optimizers_dict is not None:
+        if left and any(p.grad is not None for p in self.modules.parameters()):
             self.start_step(True)
             share_gradients(self.modules.parameters(), factor / left)
             self.optimizers_step()

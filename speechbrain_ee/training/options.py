@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -92,6 +93,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
 _BACKENDS = ("nccl", "gloo", "mpi")
 _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 LOCK_FILE = ".lock"
+_PATIENCE_S = 5.0  # for a lock
 _CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
 
 
@@ -209,8 +211,17 @@ def claim_folder(folder: str | Path, option: str) -> None:
     if place in _CLAIMED:
         return
     stream = open(os.path.join(place, LOCK_FILE), "ab")
+    # One that was killed a moment ago may still be on its way out.
+    latest_s = time.monotonic() + _PATIENCE_S
     try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > latest_s:
+                    raise
+                time.sleep(0.1)
     except (BlockingIOError, PermissionError):
         stream.close()
         raise InputError(

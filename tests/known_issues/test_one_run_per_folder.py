@@ -25,6 +25,7 @@ pytest.importorskip("fcntl")
 def own_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process claims ends with the test."""
     monkeypatch.setattr(options, "_CLAIMED", {})
+    monkeypatch.setattr(options, "_PATIENCE_S", 0.2)
 
 
 def in_child(work: Callable[[], None]) -> int:
