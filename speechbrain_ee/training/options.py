@@ -213,29 +213,28 @@ def claim_folder(folder: str | Path, option: str) -> None:
     stream = open(os.path.join(place, LOCK_FILE), "ab")
     # One that was killed a moment ago may still be on its way out.
     latest_s = time.monotonic() + _PATIENCE_S
-    try:
-        while True:
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() > latest_s:
-                    raise
+    while True:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() < latest_s:
                 time.sleep(0.1)
-    except (BlockingIOError, PermissionError):
-        stream.close()
-        raise InputError(
-            f"{option}: another run is at work in {folder}; two would "
-            "overwrite each other's files. Wait until it ends, or pass "
-            f"another {option}."
-        ) from None
-    except OSError as error:
-        logger.warning(
-            "%s: no lock can be had on its file system (%s): start no second "
-            "run in it.",
-            folder,
-            one_line(error),
-        )
+                continue
+            stream.close()
+            raise InputError(
+                f"{option}: another run is at work in {folder}; two would "
+                "overwrite each other's files. Wait until it ends, or pass "
+                f"another {option}."
+            ) from None
+        except OSError as error:
+            logger.warning(
+                "%s: no lock can be had on its file system (%s): start no "
+                "second run in it.",
+                folder,
+                one_line(error),
+            )
+            break
     _CLAIMED[place] = stream
 
 
