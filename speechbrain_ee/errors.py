@@ -2,8 +2,8 @@
 
 Everything a user can get wrong (a folder, a file, a key, a value) ends in an
 :class:`InputError` whose message names the culprit and the way out. The
-command line and the recipe print that paragraph and exit with status 2; a
-traceback is left for the errors that are ours.
+command line and the recipe print that paragraph and exit with status 2. Ctrl-C
+is one line and status 130. A traceback is left for the errors that are ours.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -14,12 +14,14 @@ import functools
 import logging
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 2  # what argparse uses for wrong arguments, too
+INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Characters of a message: its begin, and its end, where the way out stands
 # (or, behind a worker's traceback, all of it).
@@ -61,7 +63,8 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
     -------
     callable
         The same, printing the paragraph to standard error and leaving with
-        status 2 instead of showing a traceback. So does a full disk.
+        status 2 instead of showing a traceback. So does a full disk; Ctrl-C
+        leaves with status 130.
     """
 
     @functools.wraps(main)
@@ -70,7 +73,8 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
         # reason for a traceback per line.
         logging.raiseExceptions = False
         try:
-            return main(*args, **kwargs)
+            with ends_on_interrupt():
+                return main(*args, **kwargs)
         except InputError as error:
             # A loader's worker process sends its traceback as the message.
             paragraph = str(error).rpartition("InputError: ")[2].strip()
@@ -118,6 +122,43 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
+
+
+@contextmanager
+def ends_on_interrupt() -> Iterator[None]:
+    """Have Ctrl-C end this process with one line and status 130.
+
+    A script imports in it what takes seconds to import:
+    :func:`exits_on_input_error` is not yet at work there.
+
+    Raises
+    ------
+    SystemExit
+        After an interrupt, also where a library made an error of its own of
+        it, as modules that are interrupted while they are imported do.
+
+    Example
+    -------
+    >>> with ends_on_interrupt():
+    ...     raise KeyboardInterrupt
+    Traceback (most recent call last):
+    ...
+    SystemExit: 130
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if not _is_interrupt(error):
+            raise
+        sys.stderr.write("\ninterrupted.\n")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is Ctrl-C, or comes of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:

@@ -232,6 +232,8 @@ class ToneTokenizer:
     sp = SimpleNamespace(
         decode_ids=lambda tokens: " ".join(f"tone{t}" for t in tokens),
         get_piece_size=lambda: VOCAB,
+        id_to_piece=lambda tokens: [f"tone{t}" for t in tokens],
+        get_score=lambda tokens: [-1.0 for _ in tokens],
     )
 
 

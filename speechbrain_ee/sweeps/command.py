@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def run(arguments: argparse.Namespace) -> str:
     Raises
     ------
     InputError
-        If the search or an option cannot be used.
+        If the search or an option cannot be used, all workers died, or no
+        training came to its end.
     """
     if importlib.util.find_spec("optuna") is None:
         raise InputError(
@@ -111,7 +113,19 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.workers == 0:
         return _results(StudyFolder(place))
     study = StudyFolder.make(place, definition)
-    return _work(arguments, study, run_options) or _results(study)
+    if arguments.launcher == "submitit":
+        return _submit(arguments, study, run_options)
+    try:
+        to_the_end = _work(arguments, study, run_options)
+    except (InputError, KeyboardInterrupt):
+        sys.stdout.write(f"{_results(study)}\n")
+        raise
+    text = _results(study)
+    problem = _nothing_learned(study) if to_the_end else None
+    if problem is not None:
+        sys.stdout.write(f"{text}\n")
+        raise InputError(problem)
+    return text
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -220,21 +234,42 @@ def _results(study: Any) -> str:
     return write_results(study)
 
 
+def _nothing_learned(study: Any) -> str | None:
+    """What to say of a search of which every training has failed."""
+    from speechbrain_ee.sweeps.results import rows_of
+
+    rows = rows_of(study)
+    states = [row.state for row in rows]
+    if not {*states} <= {"failed", "waiting"} or "failed" not in states:
+        return None
+    return (
+        f"sweep: none of {len(rows)} points was completed; "
+        f"{states.count('failed')} failed for the reasons above, and what "
+        f"they printed is in {study.path / 'trials'}. The same command tries "
+        "again those that may succeed."
+    )
+
+
+def _submit(
+    arguments: argparse.Namespace, study: Any, run_options: list[str]
+) -> str:
+    """Have a cluster work; there is nothing to show yet."""
+    from speechbrain_ee.sweeps import launch
+
+    jobs = launch.launch_submitit(study, arguments.workers, run_options)
+    return (
+        f"Submitted: {', '.join(jobs)}. The same command with --workers 0 "
+        f"shows the results so far; the study is in {study.path}."
+    )
+
+
 def _work(
     arguments: argparse.Namespace, study: Any, run_options: list[str]
-) -> str | None:
-    """Let workers work; text if there is nothing to show yet."""
+) -> bool:
+    """Let workers work; False if they were told to stop."""
     from speechbrain_ee.sweeps import launch, worker
 
-    if arguments.launcher == "submitit":
-        jobs = launch.launch_submitit(study, arguments.workers, run_options)
-        return (
-            f"Submitted: {', '.join(jobs)}. The same command with --workers 0 "
-            f"shows the results so far; the study is in {study.path}."
-        )
     devices = [name for name in (arguments.devices or "").split(",") if name]
     if arguments.workers == 1 and not devices:
-        worker.join(study.path, run_options, not arguments.no_wait)
-    else:
-        launch.launch_local(study, arguments.workers, run_options, devices)
-    return None
+        return worker.join(study.path, run_options, not arguments.no_wait)
+    return launch.launch_local(study, arguments.workers, run_options, devices)

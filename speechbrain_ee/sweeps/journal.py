@@ -9,6 +9,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -46,12 +47,15 @@ class WholeLines(JournalFileBackend):
         """
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         content = "".join(f"{line}\n" for line in lines).encode()
-        with _held(self._writing), open(self._path, "r+b") as file:
+        with _held(self._writing), open(self._path, "a+b", 0) as file:
+            size = os.fstat(file.fileno()).st_size
             end = whole_length(file)
-            file.truncate(end)
-            file.seek(end)
-            file.write(content)
-            file.flush()
+            if end < size == os.fstat(file.fileno()).st_size:
+                file.truncate(end)
+            # Appended, whatever others wrote meanwhile: a writer that was
+            # stopped for longer than its lock lasts overwrites nothing.
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, "no room", str(self._path))
             os.fsync(file.fileno())
 
 

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.sweeps.study import StudyFolder
 from speechbrain_ee.sweeps.training_run import leashed
-from speechbrain_ee.sweeps.worker import join
+from speechbrain_ee.sweeps.worker import join, told_to_stop
 
 LAUNCHERS = ("local", "submitit")
 
@@ -25,7 +25,7 @@ def launch_local(
     workers: int,
     run_options: Sequence[str],
     devices: Sequence[str] = (),
-) -> None:
+) -> bool:
     """Run workers here until the study is finished.
 
     Arguments
@@ -38,6 +38,18 @@ def launch_local(
         Further arguments of the training script.
     devices : sequence of str
         GPUs, dealt out in turn; empty: as the environment says.
+
+    Returns
+    -------
+    bool
+        False if the workers were told to stop.
+
+    Raises
+    ------
+    InputError
+        If none of them came to its end.
+    KeyboardInterrupt
+        After Ctrl-C, once they have left.
     """
     command = [sys.executable, "-m", "speechbrain_ee.sweeps.worker"]
     processes = []
@@ -52,7 +64,21 @@ def launch_local(
                 env=environment,
             )
         )
-    _await(processes)
+    with told_to_stop(partial(_pass_on, processes)) as stop:
+        statuses = [process.wait() for process in processes]
+    if all(statuses) and not stop.is_set():
+        raise InputError(
+            f"sweep: all {workers} workers died (exit status "
+            f"{', '.join(map(str, statuses))}); what they said is above. The "
+            "same command goes on with the points that are left."
+        )
+    return not stop.is_set()
+
+
+def _pass_on(processes: Sequence[subprocess.Popen]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
 
 
 def launch_submitit(
@@ -98,23 +124,3 @@ def launch_submitit(
         [False] * workers,
     )
     return [str(job.job_id) for job in jobs]
-
-
-def _await(processes: Sequence[subprocess.Popen]) -> None:
-    """Wait for all; pass on a request to stop."""
-    asked = threading.Event()
-
-    def stop(*_: object) -> None:
-        asked.set()
-        for process in processes:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        for process in processes:
-            process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,11 +9,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from speechbrain_ee.errors import EXIT_STATUS, InputError
+from speechbrain_ee.errors import (
+    EXIT_STATUS,
+    INTERRUPTED,
+    InputError,
+    exits_on_input_error,
+)
 from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.beats import Heartbeat
 from speechbrain_ee.sweeps.ledger import (
@@ -185,7 +190,7 @@ def shown(values: dict[str, object]) -> str:
 
 def join(
     folder: str | Path, run_options: Sequence[str] = (), wait: bool = True
-) -> None:
+) -> bool:
     """Join a study and work until there is nothing left.
 
     Arguments
@@ -196,31 +201,75 @@ def join(
         Further arguments of the training script.
     wait : bool
         Whether to stay while others are at work.
+
+    Returns
+    -------
+    bool
+        False if it was told to stop.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was told so by Ctrl-C; its point was given back.
     """
     study = StudyFolder(Path(folder))
     with (
-        _told_to_stop() as stop,
+        told_to_stop() as stop,
         Heartbeat(study.path / "workers", study.definition.stale_s) as beat,
     ):
         Worker(study, beat, stop, run_options).work(wait)
+    return not stop.is_set()
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT ask politely: the point is given back."""
+def told_to_stop(
+    then: Callable[[], None] = lambda: None,
+) -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT ask politely: there is time to put things away.
+
+    Arguments
+    ---------
+    then : callable
+        What is done at once.
+
+    Yields
+    ------
+    threading.Event
+        Set when asked.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Behind the block, if it was SIGINT.
+    """
     stop = threading.Event()
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        stop.set()
+        then()
+
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in numbers
-    }
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
+
+
+@exits_on_input_error
+def main() -> None:
+    """A worker as a process of its own: ``worker STUDY [--option=value]``."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        join(sys.argv[1], sys.argv[2:])
+    except KeyboardInterrupt:  # the command that started it says so
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    join(sys.argv[1], sys.argv[2:])
+    main()

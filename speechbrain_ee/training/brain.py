@@ -19,8 +19,10 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.distributed import SharedWork
 from speechbrain_ee.training.evaluation import ExitEvaluation
+from speechbrain_ee.training.finished_run import tokenizer_fingerprint
 from speechbrain_ee.training.losses import joint_loss, with_too_few_frames
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
@@ -30,7 +32,10 @@ from speechbrain_ee.training.monitor import (
     selection_wer,
 )
 from speechbrain_ee.training.optimisers import FineTuning
-from speechbrain_ee.training.options import check_exit_budget
+from speechbrain_ee.training.options import (
+    check_exit_budget,
+    check_numbers,
+)
 from speechbrain_ee.training.seeding import seed_step
 
 logger = logging.getLogger(__name__)
@@ -58,6 +63,8 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     def __init__(self, *args: Any, tokenizer: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.tokenizer = tokenizer
+        if isinstance(self.checkpointer, AtomicCheckpointer):
+            self.checkpointer.expect(tokenizer_fingerprint(tokenizer.sp))
         self.exit_layers = self.modules.model.exit_layers
         self.loss_weights = self.weights_by_head()
         self.collapse_monitor = BlankCollapseMonitor(
@@ -72,12 +79,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         check_exit_budget(
             getattr(self.hparams, "exit_budget", None), self.exit_layers
         )
-        if self.max_grad_norm <= 0:
-            raise InputError(
-                f"max_grad_norm: {self.max_grad_norm} must be positive: "
-                "clipping to a negative norm reverses the gradient. Leave "
-                "clipping out with a large number, for example 1.0e+9."
-            )
+        check_numbers(vars(self))
         self.recorder: TraceRecorder | None = None
         self.exit_loss_means = {
             head: ExitLosses(self.active_layers) for head in self.loss_weights

@@ -4,7 +4,9 @@ A folder is a checkpoint if it holds ``CKPT.yaml``. SpeechBrain writes that
 file first, so that a half-written folder is taken for the newest checkpoint
 and cannot be loaded; here it gets its name last, when everything else has
 reached the disk. It lists the files of the checkpoint and their sizes, so
-that a folder which was half deleted or half copied is told from a whole one.
+that a folder which was half deleted or half copied is told from a whole one,
+and carries a fingerprint of what gives the weights their meaning (see
+:mod:`speechbrain_ee.training.finished_run`).
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -15,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,11 @@ from speechbrain.utils.checkpoints import Checkpoint
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.training.finished_run import (
+    FINGERPRINT,
+    UNCHECKED,
+    check_fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +43,13 @@ FILES = "files"  # key of CKPT.yaml: file name -> size in bytes
 NOT_WRITTEN = re.compile("inline_container|StreamWriter|Parent directory")
 # How torch says that a state is one of another model or optimiser.
 OTHER_STATE = re.compile("state_dict|parameter group")
+_WAY_OUT = (
+    "train in a new output_folder, or go back to the values of the training"
+)
+_NOT_ITS_YAML = (
+    "; if hyperparams.yaml, from which these are taken, is not that of the "
+    "training, remove it"
+)
 BYTES_PER_MB = 10**6
 
 
@@ -63,6 +77,35 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._reported: set[Path] = set()
+        self._fingerprint: dict[str, str] = {}
+        self._assumed: dict[str, str] = {}
+
+    def expect(
+        self,
+        fingerprint: Mapping[str, str],
+        assumed: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say what gives the weights of this run their meaning.
+
+        From then on, checkpoints carry it, and those of another meaning are
+        refused, whoever asks for them.
+
+        Arguments
+        ---------
+        fingerprint : mapping of str to str
+            Further keys of the run's fingerprint.
+        assumed : mapping of str to str, optional
+            What is taken for the fingerprint of checkpoints that carry none,
+            as those of earlier versions.
+
+        Raises
+        ------
+        InputError
+            If a checkpoint that is there carries another one.
+        """
+        self._fingerprint |= fingerprint
+        self._assumed |= assumed or {}
+        self.list_checkpoints()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """As SpeechBrain's; the checkpoint appears when it is complete.
@@ -108,6 +151,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         for checkpoint in super().list_checkpoints():
             wrong = _wrong_files(checkpoint)
             if not wrong:
+                self._check_meaning(checkpoint)
                 listed.append(checkpoint)
             elif checkpoint.path not in self._reported:
                 self._reported.add(checkpoint.path)
@@ -213,6 +257,19 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
                 "it, or train in a new output_folder."
             ) from error
 
+    def _check_meaning(self, checkpoint: Checkpoint) -> None:
+        if not self._fingerprint:
+            return
+        carried, way_out = checkpoint.meta.get(FINGERPRINT), _WAY_OUT
+        if not carried:
+            carried, way_out = self._assumed, f"{_WAY_OUT}{_NOT_ITS_YAML}"
+            if self.checkpoints_dir not in self._reported:
+                logger.warning(UNCHECKED, self.checkpoints_dir)
+                self._reported.add(self.checkpoints_dir)
+        check_fingerprint(
+            self.checkpoints_dir, carried, self._fingerprint, way_out
+        )
+
     def _is_needed(self, name: str) -> bool:
         # SpeechBrain does without the state of a data loader.
         optional = self.optional_recoverables.get(name, False)
@@ -229,6 +286,8 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         times = [ckpt.meta["unixtime"] for ckpt in self.list_checkpoints()]
         now = max([time.time(), *(known + 0.001 for known in times)])
         meta = {"unixtime": now, **(meta_to_include or {})}
+        if self._fingerprint:
+            meta[FINGERPRINT] = dict(self._fingerprint)
         return super()._save_checkpoint_metafile(
             _unfinished(fpath), meta, end_of_epoch
         )

@@ -8,7 +8,7 @@ Authors
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,6 +112,42 @@ def add_over_processes(counter: Any) -> None:
         total = sum(np.asarray(each[name]) for each in everybody)
         is_array = isinstance(getattr(counter, name), np.ndarray)
         setattr(counter, name, total if is_array else int(total))
+
+
+def share_gradients(
+    parameters: Iterable[torch.nn.Parameter], scale: float
+) -> None:
+    """Average gradients over the processes, where DDP has not done it yet.
+
+    Arguments
+    ---------
+    parameters : iterable of torch.nn.Parameter
+        The same ones in every process.
+    scale : float
+        Factor on their gradients.
+
+    Example
+    -------
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> weight.sum().backward()
+    >>> share_gradients([weight], 3.0)
+    >>> weight.grad
+    tensor([3., 3.])
+    """
+    learning = [each for each in parameters if each.requires_grad]
+    if is_distributed_initialized() and learning:
+        here = [each.grad is not None for each in learning]
+        somewhere = torch.tensor(here, device=learning[0].device).int()
+        distributed.all_reduce(somewhere)
+        learning = [p for p, n in zip(learning, somewhere.tolist()) if n]
+        scale /= distributed.get_world_size()
+    for each in learning:
+        if is_distributed_initialized():
+            if each.grad is None:
+                each.grad = torch.zeros_like(each)
+            distributed.all_reduce(each.grad)
+        if each.grad is not None:
+            each.grad *= scale
 
 
 def _ranks() -> range:

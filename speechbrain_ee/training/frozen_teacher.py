@@ -7,7 +7,7 @@ Authors
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
     averaged_weights,
+    backbone_fingerprint,
     best_checkpoints,
     build_model,
+    check_checkpoints,
     moved_save_folder,
+    tokenizer_fingerprint,
+    yaml_fingerprint,
 )
 from speechbrain_ee.training.seeding import kept_random_state
 
@@ -111,8 +115,8 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
     Raises
     ------
     InputError
-        If the folder is not that of a run with checkpoints, or its model
-        cannot be built.
+        If the folder is not that of a run with checkpoints, its model cannot
+        be built, or is not the one that they were saved with.
     """
     if folder is None:
         return None
@@ -123,21 +127,22 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
         )
     folder = Path(folder)
     with kept_random_state():
-        tree = _read(folder / "hyperparams.yaml")
+        tree, text = _read(folder / "hyperparams.yaml")
         options = {key: tree.get(key) for key in _NEEDED}
         save_folder = moved_save_folder(
             folder, options["save_folder"], options["output_folder"]
         )
-        teacher = FrozenTeacher(
-            _built(folder / "hyperparams.yaml", tree),
-            _pieces(save_folder, options),
-            options["sample_rate"],
-            folder,
+        model = _built(folder / "hyperparams.yaml", tree)
+        tokenizer = _tokenizer(save_folder, options)
+        fingerprint = (
+            yaml_fingerprint(text)
+            | backbone_fingerprint(model)
+            | tokenizer_fingerprint(tokenizer)
         )
-        _load_weights(
-            teacher.model, save_folder, options["average_checkpoints"]
-        )
-    return teacher
+        average = options["average_checkpoints"]
+        _load_weights(model, save_folder, average, fingerprint)
+    pieces = tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
+    return FrozenTeacher(model, pieces, options["sample_rate"], folder)
 
 
 _NEEDED = (
@@ -150,8 +155,8 @@ _WAY_OUT = (
 )
 
 
-def _read(path: Path) -> Any:
-    """The run's YAML as a tree; nothing of it is executed."""
+def _read(path: Path) -> tuple[Any, str]:
+    """The run's YAML as a tree and as text; nothing of it is executed."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -173,7 +178,7 @@ def _read(path: Path) -> Any:
             f"teacher_folder: {path} lacks the options {', '.join(lacking)}; "
             f"{_WAY_OUT}."
         )
-    return tree
+    return tree, text
 
 
 def _built(path: Path, tree: Any) -> EarlyExitModel:
@@ -195,25 +200,33 @@ def _built(path: Path, tree: Any) -> EarlyExitModel:
     return model
 
 
-def _pieces(save_folder: Path, options: dict[str, Any]) -> list[str]:
-    """What the tokens stand for."""
+def _tokenizer(
+    save_folder: Path, options: dict[str, Any]
+) -> SentencePieceProcessor:
+    """The run's tokenizer."""
     name = f"{options['output_neurons']}_{options['token_type']}.model"
     path = save_folder / name
     try:
-        tokenizer = SentencePieceProcessor(model_file=str(path))
+        return SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"teacher_folder: the tokenizer {path} cannot be read "
             f"({one_line(error)}); {_WAY_OUT}."
         ) from error
-    return tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
 
 
 def _load_weights(
-    model: EarlyExitModel, save_folder: Path, average: int
+    model: EarlyExitModel,
+    save_folder: Path,
+    average: int,
+    fingerprint: Mapping[str, str],
 ) -> None:
     """Average the best checkpoints, as the run's evaluation does."""
-    found = best_checkpoints(save_folder, average)
+    try:
+        found = best_checkpoints(save_folder, average)
+        check_checkpoints(save_folder, found, fingerprint)
+    except InputError as error:
+        raise InputError(f"teacher_folder: {error}") from None
     if not found:
         raise InputError(
             f"teacher_folder: {save_folder} holds no checkpoint of a whole "

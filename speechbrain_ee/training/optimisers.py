@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.training.exchange import share_gradients
 from speechbrain_ee.training.parameter_groups import (
     backbone_groups,
     without_vector_decay,
@@ -254,6 +255,26 @@ class FineTuning:
         for optimizer in active:
             optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Forget gradients; behind an epoch's last batch, step with them.
+
+        SpeechBrain calls it at both ends of an epoch, and would leave out
+        the batches behind the last whole ``grad_accumulation_factor``: all of
+        them where an epoch has fewer.
+
+        Arguments
+        ---------
+        set_to_none : bool
+            As SpeechBrain's.
+        """
+        factor = self.grad_accumulation_factor
+        left = self.step % factor
+        if left and any(p.grad is not None for p in self.modules.parameters()):
+            self.start_step(True)
+            share_gradients(self.modules.parameters(), factor / left)
+            self.optimizers_step()
+        super().zero_grad(set_to_none)
 
     def _keep(self, name: str, thing: Any) -> None:
         """Have something in the checkpoints, unless the YAML has it there."""

@@ -5,26 +5,40 @@ Authors
 """
 
 import difflib
+import io
 import json
 import logging
 import os
 import re
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.distributed import (
+    get_local_rank,
+    get_rank,
+    if_main_process,
+    infer_device,
+)
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.seed import seed_everything
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.training.checkpoints import AtomicCheckpointer
+from speechbrain_ee.training.finished_run import (
+    backbone_fingerprint,
+    yaml_fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +87,20 @@ BRAIN_KEYS = frozenset(
     """.split()
 )
 
+# Run options that are whole numbers, and the least that makes sense.
+_LEAST = {
+    "grad_accumulation_factor": 1,
+    "debug_batches": 1,
+    "nonfinite_patience": 0,
+    "optimizer_step_limit": 1,
+}
+_PRECISIONS = ("fp32", "fp16", "bf16")
+_BACKENDS = ("nccl", "gloo", "mpi")
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+LOCK_FILE = ".lock"
+_PATIENCE_S = 5.0  # for a lock
+_CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
+
 
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     """Load a recipe's YAML, with its ``seed`` set before anything is built.
@@ -93,7 +121,8 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     ------
     InputError
         If the file is missing or is no YAML, a key is unknown or missing,
-        a value cannot be used, or one without default was not given.
+        a value cannot be used, one without default was not given, or the
+        checkpoints that are there were trained with another model.
     """
     text = _with_optional(_read(path))
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
@@ -115,6 +144,14 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
         _load_criteria(options["criteria"])
+        # before anything in the output folder is changed
+        if isinstance(options["checkpointer"], AtomicCheckpointer):
+            resolved = resolve_references(text, overrides).read()
+            fingerprint = yaml_fingerprint(resolved)
+            fingerprint |= backbone_fingerprint(options["modules"]["model"])
+            earlier = _earlier_fingerprint(Path(options["output_folder"]))
+            known = {k: earlier[k] for k in earlier if k in fingerprint}
+            options["checkpointer"].expect(fingerprint, fingerprint | known)
         return options
     except InputError:
         raise
@@ -207,28 +244,293 @@ def _quoted(key: str, value: str) -> str:
     return text.replace("=", "\\x3d")
 
 
-def make_output_folder(folder: str) -> None:
-    """Make the output folder, or say that it cannot be written.
+def make_output_folder(folder: str, option: str = "output_folder") -> None:
+    """Make the output folder for this run alone, or say why it cannot be.
 
     Arguments
     ---------
     folder : str
         The experiment's ``output_folder``.
+    option : str
+        What names it, for the message.
 
     Raises
     ------
     InputError
-        If it cannot be made or written to.
+        If it cannot be made or written to, or another run is at work in it.
     """
     try:
         os.makedirs(folder, exist_ok=True)
         # A name of its own: every process of a distributed run comes by here.
         tempfile.TemporaryFile(dir=folder).close()
+        if if_main_process():
+            claim_folder(folder, option)
     except OSError as error:
         raise InputError(
-            f"output_folder: {folder} cannot be written ({error.strerror}); "
-            "pass another one with --output_folder=..."
+            f"{option}: {folder} cannot be written ({error.strerror}); "
+            f"pass another one with --{option.lstrip('-')}=..."
         ) from error
+
+
+def claim_folder(folder: str | Path, option: str) -> None:
+    """Keep other runs out of a folder until this process ends.
+
+    The kernel gives the lock back, however the process ends. Workers that it
+    forks do not hold it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where this run writes.
+    option : str
+        What names it on the command line, for the message.
+
+    Raises
+    ------
+    InputError
+        If another process is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    place = os.path.realpath(folder)
+    if place in _CLAIMED:
+        return
+    stream = open(os.path.join(place, LOCK_FILE), "ab")
+    # One that was killed a moment ago may still be on its way out.
+    latest_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() < latest_s:
+                time.sleep(0.1)
+                continue
+            stream.close()
+            raise InputError(
+                f"{option}: another run is at work in {folder}; two would "
+                "overwrite each other's files. Wait until it ends, or pass "
+                f"another {option}."
+            ) from None
+        except OSError as error:
+            logger.warning(
+                "%s: no lock can be had on its file system (%s): start no "
+                "second run in it.",
+                folder,
+                one_line(error),
+            )
+            break
+    _CLAIMED[place] = stream
+
+
+@contextmanager
+def refused_in_one_sentence() -> Iterator[None]:
+    """What SpeechBrain's parser of the command line refuses, as InputError.
+
+    Raises
+    ------
+    InputError
+        With the last line that it wrote.
+
+    Example
+    -------
+    >>> from speechbrain import parse_arguments
+    >>> with refused_in_one_sentence():
+    ...     parse_arguments(["demo.yaml", "--precision=fp8"])
+    Traceback (most recent call last):
+    ...
+    speechbrain_ee.errors.InputError: --precision: invalid choice: 'fp8' ...
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        if not error.code:  # --help
+            raise
+        problem = said.getvalue().strip().rpartition("error: ")[2]
+        raise InputError(
+            f"{problem.removeprefix('argument ')}; write train.py "
+            "hparams/<system>.yaml --option=value, and see train.py --help."
+        ) from None
+
+
+def check_run_options(
+    run_opts: RunOptions, hparams: Mapping[str, Any]
+) -> RunOptions:
+    """Refuse what SpeechBrain would refuse, before any work is done.
+
+    Arguments
+    ---------
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        Of the command line.
+    hparams : mapping
+        May hold the same options; those of the command line win.
+
+    Returns
+    -------
+    speechbrain.utils.run_opts.RunOptions
+        The same, ``optimizer_step_limit`` a number.
+
+    Raises
+    ------
+    InputError
+        With the option, if this machine or this model cannot do it.
+    """
+    values = {
+        key: value
+        if key in run_opts.overridden_args or key not in hparams
+        else hparams[key]
+        for key, value in vars(run_opts).items()
+    }
+    limit = values["optimizer_step_limit"]
+    if isinstance(limit, str) and limit.isdecimal():
+        # SpeechBrain gives no type to an option that is None by default
+        values["optimizer_step_limit"] = int(limit)
+        run_opts = replace(run_opts, optimizer_step_limit=int(limit))
+    check_numbers(values)
+    _check_devices(values)
+    _check_compilation(values, hparams.get("modules", {}))
+    return run_opts
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse numbers with which SpeechBrain cannot train.
+
+    Arguments
+    ---------
+    values : mapping of str to object
+        Run options by name.
+
+    Raises
+    ------
+    InputError
+        With the option and what it must be.
+    """
+    for key, least in _LEAST.items():
+        value = values[key]
+        if value is not None and not (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value >= least
+        ):
+            raise InputError(
+                f"{key}: {value!r} must be a whole number from {least}."
+            )
+    norm = values["max_grad_norm"]
+    if not isinstance(norm, int | float) or not norm > 0:
+        raise InputError(
+            f"max_grad_norm: {norm} must be positive: clipping to a negative "
+            "norm reverses the gradient. Leave clipping out with a large "
+            "number, for example 1.0e+9."
+        )
+    both = ("ckpt_interval_minutes", "ckpt_interval_steps")
+    minutes, steps = (values[key] for key in both)
+    if minutes > 0 and steps > 0:
+        raise InputError(
+            f"ckpt_interval_steps: {steps}, but checkpoints are also saved "
+            f"every {minutes} minutes, and SpeechBrain does one of both; pass "
+            "--ckpt_interval_minutes=0 beside it, or leave it out."
+        )
+
+
+def check_device(device: str, option: str = "--device") -> None:
+    """Refuse a device that this machine does not have.
+
+    Arguments
+    ---------
+    device : str
+        ``cpu``, ``cuda``, ``cuda:1``, ...
+    option : str
+        What named it, for the message.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    try:
+        torch.empty(0, device=device)
+    # torch answers with errors of many kinds
+    except Exception as error:
+        raise InputError(
+            f"{option}: {device or repr(device)} cannot be used "
+            f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
+            "on a machine that has a GPU."
+        ) from error
+
+
+def _check_devices(values: Mapping[str, Any]) -> None:
+    """Device, precision, and how several of them work together."""
+    if values["data_parallel_backend"]:
+        raise InputError(
+            "--data_parallel_backend: the outputs of a multi-exit model "
+            "cannot be put together by it; start torchrun --nproc_per_node=N "
+            "train.py ... instead."
+        )
+    backend, rank = values["distributed_backend"], get_local_rank()
+    if backend not in _BACKENDS:
+        raise InputError(
+            f"--distributed_backend: {backend!r} is none of "
+            f"{', '.join(_BACKENDS)}."
+        )
+    if rank is not None and get_rank() is not None:
+        gpus = torch.cuda.device_count()
+        if backend != "gloo" and rank >= gpus:
+            raise InputError(
+                f"--distributed_backend: {backend} needs a GPU for every "
+                f"process, and this machine has {gpus}; pass "
+                "--distributed_backend=gloo to train on CPUs, or start "
+                "fewer processes."
+            )
+        if not getattr(torch.distributed, f"is_{backend}_available")():
+            raise InputError(
+                f"--distributed_backend: this PyTorch was built without "
+                f"{backend}; pass one of {', '.join(_BACKENDS)} that it has."
+            )
+    device = infer_device() if values["device"] is None else values["device"]
+    check_device(device)
+    kind = str(device).partition(":")[0]
+    precisions = {key: values[key] for key in ("precision", "eval_precision")}
+    if values["auto_mix_prec"]:
+        precisions["auto_mix_prec"] = "fp16"
+    if values["bfloat16_mix_prec"]:
+        precisions["bfloat16_mix_prec"] = "bf16"
+    for key, name in precisions.items():
+        if name not in _PRECISIONS:
+            raise InputError(
+                f"{key}: {name!r} is none of {', '.join(_PRECISIONS)}."
+            )
+        if name == "fp16" and kind == "cpu":
+            raise InputError(
+                f"{key}: fp16 cannot be computed on a CPU; use bf16 or fp32, "
+                "or a GPU (--device=cuda)."
+            )
+
+
+def _check_compilation(
+    values: Mapping[str, Any], modules: Mapping[str, Any]
+) -> None:
+    if values["jit"]:
+        raise InputError(
+            "--jit: TorchScript cannot compile a model that is walked exit "
+            "by exit; leave it out, or use --compile."
+        )
+    if not values["compile"]:
+        return
+    for name in values["compile_module_keys"] or ():
+        if name not in modules:
+            raise InputError(
+                f"--compile_module_keys: there is no module {name!r}; "
+                f"modules holds {', '.join(modules)}."
+            )
+    if values["compile_mode"] not in _COMPILE_MODES:
+        raise InputError(
+            f"--compile_mode: {values['compile_mode']!r} is none of "
+            f"{', '.join(_COMPILE_MODES)}."
+        )
 
 
 def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
@@ -269,6 +571,16 @@ def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
                 f"which is after layer {first}; the smallest possible value "
                 f"is layers={first}."
             )
+
+
+def _earlier_fingerprint(folder: Path) -> dict[str, str]:
+    """Of the last start in an output folder; empty if there was none."""
+    try:
+        return yaml_fingerprint(
+            (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
 
 
 def _read(path: str) -> str:

@@ -131,7 +131,8 @@ class SharedData:
             )
         if self.train_sampler is None:
             self.train_sampler = train_set.batch_sampler
-        steps = len(train_set) // self.grad_accumulation_factor
+        # the last step of an epoch may be one of fewer batches
+        steps = -(-len(train_set) // self.grad_accumulation_factor)
         self.set_total_steps(steps, epoch_counter.limit)
         super().fit(epoch_counter, train_set, *args, **kwargs)
 

@@ -6,6 +6,7 @@ Authors
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from sentencepiece import SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
@@ -27,6 +28,11 @@ from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import (
+    backbone_fingerprint,
+    tokenizer_fingerprint,
+    yaml_fingerprint,
+)
 from tests.helpers import noise, padded, shaken
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
@@ -83,6 +89,21 @@ def write_run(
     (folder / "hyperparams.yaml").write_text(resolved, "utf-8")
     hparams = load_hyperpyyaml(resolved)
     model, states = hparams["model"], []
+    save = folder / "save"
+    attends = model.attention is not None
+    tokenizer = save / f"{hparams['output_neurons']}_char.model"
+    write_tokenizer(
+        tokenizer,
+        bos_id=1 if attends else -1,
+        eos_id=2 if attends else -1,
+    )
+    hparams["checkpointer"].expect(
+        yaml_fingerprint(resolved)
+        | backbone_fingerprint(model)
+        | tokenizer_fingerprint(
+            SentencePieceProcessor(model_file=str(tokenizer))
+        )
+    )
     for step in (1, 2):
         shaken(model, seed + step, by=0.1)
         states.append({k: v.clone() for k, v in model.state_dict().items()})
@@ -91,13 +112,6 @@ def write_run(
         )
     mean = {k: (states[0][k] + states[1][k]) / 2 for k in states[0]}
     model.load_state_dict(mean)
-    save = folder / "save"
-    attends = model.attention is not None
-    write_tokenizer(
-        save / f"{hparams['output_neurons']}_char.model",
-        bos_id=1 if attends else -1,
-        eos_id=2 if attends else -1,
-    )
     layers = model.exit_layers
     dev, test = random_trace("dev", layers, 1), random_trace("test", layers, 2)
     if len(layers) > 1:
@@ -111,11 +125,13 @@ def write_run(
     return Run(folder, model.eval(), dev, test)
 
 
-def write_tokenizer(path: Path, **options: Any) -> Path:
-    """A SentencePiece model of the letters in TEXTS."""
+def write_tokenizer(
+    path: Path, texts: Sequence[str] = TEXTS, **options: Any
+) -> Path:
+    """A SentencePiece model of the letters in some texts."""
     stream = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 4),
+        sentence_iterator=iter([*texts] * 4),
         model_writer=stream,
         model_type="char",
         vocab_size=32,

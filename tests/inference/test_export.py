@@ -190,6 +190,9 @@ def test_other_models_need_trust_and_are_not_written(tmp_path, caplog):
     name = "speechbrain_ee.models.model.EarlyExitModel"
     mine = "tests.inference.test_export.MyModel"
     path.write_text(path.read_text("utf-8").replace(name, mine), "utf-8")
+    for path in run.folder.glob("save/*/CKPT.yaml"):
+        text = path.read_text("utf-8").replace("EarlyExitModel", "MyModel")
+        path.write_text(text, "utf-8")
     with pytest.raises(InputError, match="MyModel cannot be kept"):
         run_folder(run.folder)
     with caplog.at_level(logging.WARNING):

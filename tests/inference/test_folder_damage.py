@@ -161,7 +161,7 @@ def test_a_tokenizer_of_more_tokens_is_refused(copied, tmp_path):
     shutil.copy(tmp_path / "t.model", copied / "tokenizer.model")
     with pytest.raises(InputError, match="60 tokens, but the model .* 32"):
         read_model_folder(copied)
-    write_tokenizer(copied / "tokenizer.model")
+    write_tokenizer(copied / "tokenizer.model", bos_id=-1, eos_id=-1)
     read_model_folder(copied)
 
 

@@ -198,9 +198,24 @@ MISTAKES = {
         trained=True,
     ),
     "other exits than the checkpoint's, as many": Mistake(
-        "exit_layers: [1, 4, 6]",
+        "ROOT/trained/save: its checkpoints do not fit this model: "
+        "model.heads.exit_layers is [1, 4, 6], but was [1, 3, 6]",
         "new output_folder",
         (CORPUS, "--exit_layers=[1,4,6]"),
+        trained=True,
+    ),
+    "another kind of token than the checkpoint's": Mistake(
+        "ROOT/trained/save: its checkpoints do not fit this model: "
+        'token_type is "unigram", but was "bpe"',
+        "new output_folder",
+        (CORPUS, "--token_type=unigram"),
+        trained=True,
+    ),
+    "other attention heads than the checkpoint's": Mistake(
+        "ROOT/trained/save: its checkpoints do not fit this model: "
+        "model.encoder.stack.nhead is 4, but was 2",
+        "new output_folder",
+        (CORPUS, "--nhead=4"),
         trained=True,
     ),
 }

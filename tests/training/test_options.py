@@ -13,6 +13,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.options import (
+    LOCK_FILE,
     OPTIONAL_KEYS,
     READ_KEYS,
     load_options,
@@ -132,7 +133,8 @@ def test_output_folder(tmp_path: Path) -> None:
     """Made with its parents; a file in its way is an error with its name."""
     make_output_folder(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir()
-    assert not list((tmp_path / "a" / "b").iterdir())
+    left = [path.name for path in (tmp_path / "a" / "b").iterdir()]
+    assert left == [LOCK_FILE]
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="output_folder: .*file"):
         make_output_folder(str(tmp_path / "file"))

@@ -63,6 +63,7 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "uneven": lambda _: {"utterances": 7},
     "aed": lambda _: {"model": model_of(attention="shared")},
     "accumulated": lambda _: {"grad_accumulation_factor": 2},
+    "left over": lambda _: {"grad_accumulation_factor": 3},
     "statistics": lambda _: {"model": with_global_statistics()},
     "soft": lambda _: {"distillation": Distillation("soft")},
     "low": lambda _: {

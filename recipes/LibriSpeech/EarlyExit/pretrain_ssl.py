@@ -25,13 +25,24 @@ import sys
 import time
 from pathlib import Path
 
-import torch
+from speechbrain_ee.errors import (
+    InputError,
+    ends_on_interrupt,
+    exits_on_input_error,
+)
 
-from speechbrain_ee.data.cropped import CroppedBatches, list_audio
-from speechbrain_ee.errors import InputError, exits_on_input_error
-from speechbrain_ee.training.pretrainer import SUMMARY, Pretrainer
-from speechbrain_ee.training.pretraining import SAMPLE_RATE, MaskedPrediction
-from speechbrain_ee.training.pretraining_options import PretrainingOptions
+with ends_on_interrupt():  # importing takes seconds
+    from speechbrain_ee.data.cropped import CroppedBatches, list_audio
+    from speechbrain_ee.training.options import (
+        check_device,
+        make_output_folder,
+    )
+    from speechbrain_ee.training.pretrainer import SUMMARY, Pretrainer
+    from speechbrain_ee.training.pretraining import (
+        SAMPLE_RATE,
+        MaskedPrediction,
+    )
+    from speechbrain_ee.training.pretraining_options import PretrainingOptions
 
 logger = logging.getLogger("pretrain_ssl")
 
@@ -155,19 +166,6 @@ def steps_that_fit(
     return steps
 
 
-def check_device(device: str) -> str:
-    """The device, if there is one of that name."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"--device: {device} cannot be used "
-            f"({str(error).splitlines()[0]}); give cpu, or cuda on a machine "
-            "that has a GPU."
-        ) from error
-    return device
-
-
 @exits_on_input_error
 def main() -> None:
     """Read the audio, train, leave a model."""
@@ -183,7 +181,7 @@ def main() -> None:
             "torchrun."
         )
     out = Path(given.out).expanduser()
-    device = check_device(given.device)
+    check_device(given.device)
     options = make_options(given)
     train, valid = make_batches(given, options)
     logger.info(
@@ -197,14 +195,15 @@ def main() -> None:
             raise InputError(f"--minutes: {given.minutes} is not positive.")
         steps = steps_of_an_earlier_run(out)
         if steps is None:
-            steps = steps_that_fit(given.minutes, options, train, device)
+            steps = steps_that_fit(given.minutes, options, train, given.device)
         options = dataclasses.replace(options, steps=steps)
+    make_output_folder(str(out), "--out")
     Pretrainer(
         out,
         options,
         train,
         valid,
-        device=device,
+        device=given.device,
         save_minutes=given.save_minutes,
         progress=sys.stderr.isatty(),
     ).run()

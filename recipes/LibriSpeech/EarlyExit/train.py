@@ -20,31 +20,35 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import speechbrain as sb
-import torch
-import yaml
-from librispeech_prepare import prepare_librispeech
-from speechbrain.utils import hpopt as hp
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain_ee.errors import ends_on_interrupt, exits_on_input_error
 
-from speechbrain_ee.data.corpora import preparation_of, with_corpus
-from speechbrain_ee.data.dataio import make_datasets, train_loader_options
-from speechbrain_ee.data.shards.manifest import write_training_manifest
-from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
-from speechbrain_ee.data.tokens import make_tokenizer
-from speechbrain_ee.errors import exits_on_input_error
-from speechbrain_ee.evaluation.report import (
-    console_tables,
-    study_options,
-    write_report,
-)
-from speechbrain_ee.evaluation.start_cost import start_cost
-from speechbrain_ee.inference.folder.from_training import export_training
-from speechbrain_ee.training.options import (
-    literal,
-    load_options,
-    make_output_folder,
-)
+with ends_on_interrupt():  # importing takes seconds
+    import speechbrain as sb
+    import torch
+    import yaml
+    from librispeech_prepare import prepare_librispeech
+    from speechbrain.utils import hpopt as hp
+    from speechbrain.utils.distributed import if_main_process, run_on_main
+
+    from speechbrain_ee.data.corpora import preparation_of, with_corpus
+    from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+    from speechbrain_ee.data.shards.manifest import write_training_manifest
+    from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
+    from speechbrain_ee.data.tokens import make_tokenizer
+    from speechbrain_ee.evaluation.report import (
+        console_tables,
+        study_options,
+        write_report,
+    )
+    from speechbrain_ee.evaluation.start_cost import start_cost
+    from speechbrain_ee.inference.folder.from_training import export_training
+    from speechbrain_ee.training.options import (
+        check_run_options,
+        literal,
+        load_options,
+        make_output_folder,
+        refused_in_one_sentence,
+    )
 
 
 @exits_on_input_error
@@ -52,12 +56,15 @@ def main() -> None:
     """Train, and tell a search what came out if one asked for it."""
     arguments = literal(sys.argv[1:])
     if not any(word.startswith("--hpopt") for word in arguments):
-        train(*sb.parse_arguments(arguments))
+        with refused_in_one_sentence():
+            parsed = sb.parse_arguments(arguments)
+        train(*parsed)
         return
     with hp.hyperparameter_optimization(objective_key="WER") as context:
-        hparams_file, run_opts, overrides = context.parse_arguments(
-            arguments, pass_trial_id=False
-        )
+        with refused_in_one_sentence():
+            hparams_file, run_opts, overrides = context.parse_arguments(
+                arguments, pass_trial_id=False
+            )
         for key in hp.HPOPT_KEYS:
             overrides.pop(key, None)
         train(hparams_file, run_opts, yaml.safe_dump(overrides))
@@ -69,6 +76,7 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
     hparams = load_options(hparams_file, overrides)
     hparams["valid_csv"] = dev_set_manifest(hparams)
     hparams["test_csv"] = test_set_manifests(hparams)
+    run_opts = check_run_options(run_opts, hparams)
     sb.utils.distributed.ddp_init_group(run_opts)
     make_output_folder(hparams["output_folder"])
     sb.create_experiment_directory(
@@ -135,7 +143,7 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
             **study,
         )
         sys.stdout.write(console_tables(report) + "\n")
-        export_training(hparams)
+        export_training(hparams, brain.debug and not brain.debug_persistently)
     best = brain.checkpointer.find_checkpoint(min_key="WER")
     # processes other than the main one report nothing
     told = best is not None and if_main_process()

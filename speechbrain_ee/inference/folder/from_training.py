@@ -41,7 +41,9 @@ logger = logging.getLogger(__name__)
 FOLDER_NAME = "model"
 
 
-def export_training(hparams: Mapping[str, Any]) -> Path | None:
+def export_training(
+    hparams: Mapping[str, Any], debug: bool = False
+) -> Path | None:
     """Write the inference folder of a run that has just ended.
 
     What cannot be written is no reason to lose a finished training: it is
@@ -51,12 +53,22 @@ def export_training(hparams: Mapping[str, Any]) -> Path | None:
     ---------
     hparams : mapping
         Uses ``output_folder``.
+    debug : bool
+        A debug run, whose checkpoints were temporary: there is nothing to
+        write.
 
     Returns
     -------
     Path, optional
         ``<output_folder>/model``; None if it could not be written.
     """
+    if debug:
+        logger.info(
+            "The debug run went through: preparation, training, evaluation "
+            "and report work. Its checkpoints were temporary, so there is no "
+            "inference folder; --debug_persistently keeps both."
+        )
+        return None
     output_folder = Path(hparams["output_folder"])
     try:
         return export_run(output_folder, output_folder / FOLDER_NAME)
@@ -150,6 +162,7 @@ def run_folder(
         combination=combination,
         calibration=calibration,
         facts=run.facts(),
+        verified=run.verified,
     )
     check_outputs(folder.path, model)
     if exits is not None:

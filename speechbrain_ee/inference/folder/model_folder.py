@@ -92,6 +92,12 @@ from speechbrain_ee.inference.folder.weights import (
     write_weights,
 )
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import (
+    backbone_fingerprint,
+    differences,
+    flat_fingerprint,
+    tokenizer_fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +122,7 @@ FILES = (
 )
 _MOST_CALIBRATION = 48 * MB  # of text, which takes ten times as much in memory
 _TRIED_SAMPLES = 8000  # of noise, for which every model has some frames
+_OF_DEPTH = ("exit_layers", "num_encoder_layers")
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,8 @@ class ModelFolder:
         Of data and training, for the card.
     measured : tuple of Measured
         What exits and policies gave on test sets.
+    verified : bool
+        Whether the weights carried a fingerprint that fits the rest.
     """
 
     path: Path
@@ -172,6 +181,7 @@ class ModelFolder:
     calibration: Trace | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
+    verified: bool = True
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
@@ -213,7 +223,12 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         drawn = config.architecture.build(backbone)
     check_weights(path / WEIGHTS_FILE, header, drawn)
     model = config.architecture.build(backbone)
-    load_weights(path / WEIGHTS_FILE, model)
+    tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
+    verified = load_weights(
+        path / WEIGHTS_FILE,
+        model,
+        folder_fingerprint(config, tokenizer) | backbone_fingerprint(model),
+    )
     check_outputs(path, model)
     check_decodings(
         [config.decoding], model, f"{path / CONFIG_FILE}, key decoding"
@@ -233,7 +248,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         name=config.name,
         model=model,
         architecture=config.architecture,
-        tokenizer=read_tokenizer(path / TOKENIZER_FILE, model),
+        tokenizer=tokenizer,
         sample_rate=config.sample_rate,
         decoding=config.decoding,
         search=config.search,
@@ -244,7 +259,19 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         calibration=calibration,
         facts=config.facts,
         measured=config.measured,
+        verified=verified,
     )
+
+
+def folder_fingerprint(
+    folder: ModelFolder | FolderConfig, tokenizer: SentencePieceProcessor
+) -> dict[str, str]:
+    """What gives the weights of a folder their meaning, but a backbone."""
+    return {
+        **flat_fingerprint(folder.architecture.tree, "model"),
+        **flat_fingerprint(folder.sample_rate, "sample_rate"),
+        **tokenizer_fingerprint(tokenizer),
+    }
 
 
 def write_model_folder(
@@ -280,7 +307,8 @@ def write_model_folder(
             "and is not known as plain data, so that it cannot be exported."
         )
     written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
-    with whole_folder(path, partial(_check_replaced, written)) as new:
+    check = partial(_check_replaced, written, folder)
+    with whole_folder(path, check) as new:
         _write_files(new, folder, card)
     logger.info("Inference folder: %s", path)
     return path
@@ -298,7 +326,12 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         folder.measured,
     )
     write_config(target / CONFIG_FILE, config)
-    write_weights(target / WEIGHTS_FILE, folder.model)
+    write_weights(
+        target / WEIGHTS_FILE,
+        folder.model,
+        folder_fingerprint(folder, folder.tokenizer)
+        | backbone_fingerprint(folder.model),
+    )
     write_backbone(target, folder.model)
     with whole_file(target / TOKENIZER_FILE) as stream:
         stream.write(folder.tokenizer.serialized_model_proto())
@@ -315,10 +348,13 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         stream.write(card.encode())
 
 
-def _check_replaced(written: Sequence[str], path: Path) -> None:
+def _check_replaced(
+    written: Sequence[str], folder: ModelFolder, path: Path
+) -> None:
     """Only a folder of this schema is deleted, and nothing else with it."""
     ours = has_schema(path / CONFIG_FILE, SCHEMA)
     check_ours(path, ours, *FILES, *map(re.escape, written))
+    _check_better(path, folder)
 
 
 def check_outputs(path: Path, model: EarlyExitModel) -> None:
@@ -353,6 +389,37 @@ def check_outputs(path: Path, model: EarlyExitModel) -> None:
                 "numbers, as after a training that diverged; train again with "
                 "a lower learning rate, or fetch the model again."
             )
+
+
+def _check_better(path: Path, folder: ModelFolder) -> None:
+    """Refuse to replace a model by one that nothing says is the right one.
+
+    Weights without a fingerprint, of an earlier version, may have been put
+    together with the tokenizer or the settings of another start.
+    """
+    try:
+        there = read_config(path / CONFIG_FILE)
+        tokenizer = SentencePieceProcessor(
+            model_proto=(path / TOKENIZER_FILE).read_bytes()
+        )
+    except (InputError, OSError, RuntimeError):
+        return  # no whole model, so no better one
+    keys = differences(
+        folder_fingerprint(there, tokenizer),
+        folder_fingerprint(folder, folder.tokenizer),
+    )
+    # a truncated model differs in these
+    keys = [key for key in keys if not key.endswith(_OF_DEPTH)]
+    if not keys:
+        return
+    words = f"the model there differs in {', '.join(keys[:3])}"
+    if not folder.verified:
+        raise InputError(
+            f"{path}: {words}, and the weights of {folder.path} carry no "
+            "fingerprint that says which one is right; remove it, or choose "
+            "another place."
+        )
+    logger.warning("%s: %s; it is replaced.", path, words)
 
 
 def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:

@@ -44,9 +44,13 @@ from speechbrain_ee.inference.folder.weights import (
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
     averaged_weights,
+    backbone_fingerprint,
     best_checkpoints,
     build_model,
+    check_checkpoints,
     moved_save_folder,
+    tokenizer_fingerprint,
+    yaml_fingerprint,
 )
 
 logger = logging.getLogger(__name__)
@@ -81,6 +85,7 @@ class TrainingRun:
         )
         decodings = self.value("decodings", [GREEDY], list) or [GREEDY]
         self.decoding = str(decodings[0])
+        self.verified = False  # by a fingerprint of its checkpoints
 
     def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
         """The model with the weights that evaluation uses.
@@ -113,6 +118,14 @@ class TrainingRun:
             if not trust:
                 raise
             model, architecture = _executed(self.hparams.path), None
+        text = self.hparams.path.read_text(encoding="utf-8")
+        self.verified = check_checkpoints(
+            self.save_folder,
+            found,
+            yaml_fingerprint(text)
+            | backbone_fingerprint(model)
+            | tokenizer_fingerprint(self.tokenizer()),
+        )
         _load(model, weights, found[0].path, self.save_folder)
         trained = self.hparams.arguments("regime", _REGIME).get("active_exits")
         if trained is not None:  # the exits above it are as they began

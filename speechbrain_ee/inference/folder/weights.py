@@ -2,13 +2,16 @@
 
 A tensor that a model has under two names (tied parameters) is written once,
 under the first. What SpeechBrain's normalisation keeps beside the parameters
-is written with them. Only files of numbers are read: nothing in them can be
+is written with them, and so is the fingerprint of what gives them their
+meaning, as metadata. Only files of numbers are read: nothing in them can be
 executed.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
 from speechbrain_ee.inference.folder.architecture import WAY_OUT
+from speechbrain_ee.training.finished_run import UNCHECKED, check_fingerprint
 
+logger = logging.getLogger(__name__)
+
+_PREFIX = "fingerprint."  # of keys in the metadata
 WEIGHTS_FILE = "model.safetensors"
 Header = Mapping[str, tuple[tuple[int, ...], str]]
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
@@ -76,7 +83,11 @@ def model_weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def write_weights(path: str | Path, model: nn.Module) -> None:
+def write_weights(
+    path: str | Path,
+    model: nn.Module,
+    fingerprint: Mapping[str, str] | None = None,
+) -> None:
     """Write the weights of a model; equal weights give equal bytes.
 
     Arguments
@@ -85,6 +96,8 @@ def write_weights(path: str | Path, model: nn.Module) -> None:
         Target, usually ``model.safetensors``.
     model : torch.nn.Module
         The model.
+    fingerprint : mapping of str to str, optional
+        What gives them their meaning.
 
     Raises
     ------
@@ -93,8 +106,10 @@ def write_weights(path: str | Path, model: nn.Module) -> None:
     """
     # Copies: tensors that are parts of a larger one cannot be saved.
     tensors = {k: v.clone() for k, v in model_weights(model).items()}
+    carried = {_PREFIX + key: v for key, v in (fingerprint or {}).items()}
     with whole_file(Path(path)) as stream:
-        stream.write(save(tensors, metadata={"format": "pt"}))
+        content = save(tensors, metadata={"format": "pt", **carried})
+        stream.write(_in_order(content))
 
 
 def read_header(path: str | Path) -> Header:
@@ -209,7 +224,11 @@ def check_weights(path: str | Path, header: Header, model: nn.Module) -> None:
     _check_tensors(Path(path), header, expected, extra)
 
 
-def load_weights(path: str | Path, model: nn.Module) -> None:
+def load_weights(
+    path: str | Path,
+    model: nn.Module,
+    fingerprint: Mapping[str, str] | None = None,
+) -> bool:
     """Load weights into a model that was built for them.
 
     Arguments
@@ -218,18 +237,37 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         A file of :func:`write_weights`.
     model : torch.nn.Module
         Changed in place.
+    fingerprint : mapping of str to str, optional
+        Of the model and the tokenizer that lie beside the weights; without
+        it nothing is compared.
+
+    Returns
+    -------
+    bool
+        False if the file is of an earlier version and carries none.
 
     Raises
     ------
     InputError
         If the file is missing, damaged or no safetensors file, if its
-        tensors are not those of the model, or hold what is no number.
+        tensors are not those of the model, hold what is no number, or were
+        trained to mean something else.
     """
     path = Path(path)
     check_weights(path, read_header(path), model)
     try:
         with safe_open(path, framework="pt") as file:
+            carried = {
+                key.removeprefix(_PREFIX): each
+                for key, each in (file.metadata() or {}).items()
+                if key.startswith(_PREFIX)
+            }
+            known = fingerprint is None or check_fingerprint(
+                path, carried, fingerprint, WAY_OUT, "these weights"
+            )
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except InputError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         _not_whole(path, error)
     check_finite(path, tensors)
@@ -239,6 +277,19 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         norm.glob_std = tensors.pop(f"{name}.glob_std")
     # Names that are left out are tied to one that is there.
     model.load_state_dict(tensors, strict=False)
+    if not known:
+        logger.warning(UNCHECKED, path)
+    return known
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata, a hash table, is sorted."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
