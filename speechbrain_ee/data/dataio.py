@@ -5,15 +5,18 @@ Authors
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.tokenizers.SentencePiece import SentencePiece
+from speechbrain.utils.data_utils import batch_pad_right
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
@@ -22,6 +25,7 @@ from speechbrain_ee.data.manifest_check import check_manifest
 from speechbrain_ee.data.shards.batches import ShardBatchSampler
 from speechbrain_ee.data.shards.index import ShardSource
 from speechbrain_ee.data.shards.store import ShardReader
+from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 
 # What SpeechBrain's sampler raises for arguments that it cannot use.
@@ -79,14 +83,20 @@ def make_datasets(
         hparams["cache_audio"],
         ShardReader(ShardSource.of(shards)) if shards else None,
     )
-    train = _read_manifest(hparams, hparams["train_csv"])
-    valid = _read_manifest(hparams, hparams["valid_csv"])
+    train = _read_manifest(hparams, hparams["train_csv"], tokenizer)
+    valid = _read_manifest(hparams, hparams["valid_csv"], tokenizer)
+    if not any(row["wrd"] for row in valid.data.values()):
+        raise InputError(
+            f"{hparams['valid_csv']}: all transcripts are empty, and the best "
+            "checkpoint is chosen by its errors on them; give transcripts, "
+            "or another set with --dev_splits or --valid_csv."
+        )
     valid = valid.filtered_sorted(sort_key="duration", reverse=True)
     tests = {}
     test_csv = hparams["test_csv"]
     for path in [test_csv] if isinstance(test_csv, str) else test_csv:
         name = os.path.splitext(os.path.basename(path))[0]
-        tests[name] = _read_manifest(hparams, path).filtered_sorted(
+        tests[name] = _read_manifest(hparams, path, tokenizer).filtered_sorted(
             sort_key="duration", reverse=True
         )
     for dataset in (train, valid, *tests.values()):
@@ -94,11 +104,20 @@ def make_datasets(
     return Datasets(train, valid, tests)
 
 
-def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
+def _read_manifest(
+    hparams: Mapping[str, Any], path: str, tokenizer: SentencePiece
+) -> DynamicItemDataset:
+    """A set whose transcripts are written as the tokenizer writes them."""
     check_manifest(path)
-    return DynamicItemDataset.from_csv(
+    dataset = DynamicItemDataset.from_csv(
         csv_path=path, replacements={"data_root": hparams["data_folder"]}
     )
+    check = TranscriptCheck(path, tokenizer.sp)
+    for row in dataset.data.values():
+        row["wrd"] = check(row["wrd"])
+    if if_main_process():
+        check.log()
+    return dataset
 
 
 def _add_pipelines(
@@ -117,6 +136,21 @@ def _add_pipelines(
     dataset.add_dynamic_item(audio_pipeline)
     dataset.add_dynamic_item(text_pipeline)
     dataset.set_output_keys(OUTPUT_KEYS)
+
+
+def utterance_batch(examples: Sequence[Mapping[str, Any]]) -> PaddedBatch:
+    """SpeechBrain's batch, also of utterances in which nobody speaks.
+
+    Without any token, there is a column of padding, of which nothing counts.
+    """
+    return PaddedBatch(examples, padding_func=_padded)
+
+
+def _padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    if any(len(tensor) for tensor in tensors):
+        return batch_pad_right(tensors)
+    first = tensors[0]
+    return first.new_zeros(len(tensors), 1), torch.zeros(len(tensors))
 
 
 def train_loader_options(

@@ -15,6 +15,7 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
 from speechbrain_ee.data.manifest_check import check_manifest
+from speechbrain_ee.data.words import TranscriptCheck, normalised
 from speechbrain_ee.errors import InputError, one_line
 
 TOKEN_TYPES = ("bpe", "unigram", "char")
@@ -23,7 +24,7 @@ TOKEN_TYPES = ("bpe", "unigram", "char")
 class WholeSentencePiece(SentencePiece):
     """SpeechBrain's wrapper, whose files appear when they are complete.
 
-    A kill while it learns would otherwise leave half of the transcripts,
+    It learns from normalised transcripts. A kill while it learns would otherwise leave half of the transcripts,
     which the next run would take for all, or half of a model.
 
     Arguments
@@ -31,6 +32,11 @@ class WholeSentencePiece(SentencePiece):
     *args, **kwargs
         As for :class:`speechbrain.tokenizers.SentencePiece.SentencePiece`.
     """
+
+    def _csv2text(self) -> None:
+        """The transcripts, one a line."""
+        lines = map(normalised, _transcripts(self.annotation_train))
+        Path(self.text_file).write_text("\n".join(lines), encoding="utf-8")
 
     def _train_BPE(self) -> None:  # noqa: N802 SpeechBrain's name
         final, text = self.prefix_model_file, self.text_file
@@ -97,6 +103,11 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"{', '.join(TOKEN_TYPES)}."
         )
     check_manifest(hparams["train_csv"])
+    if not any(map(normalised, _transcripts(hparams["train_csv"]))):
+        raise InputError(
+            f"{hparams['train_csv']}: all transcripts are empty, so there is "
+            "nothing to learn; fill the column wrd."
+        )
     try:
         tokenizer = WholeSentencePiece(
             model_dir=hparams["save_folder"],
@@ -153,18 +164,20 @@ def _check_coverage(
 
     What it does not know it encodes as token 0, which is CTC's blank.
     """
-    with open(hparams["train_csv"], newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream, skipinitialspace=True)
-        letters = {letter for row in table for letter in row["wrd"]}
-    unknown = [
-        letter
-        for letter in sorted(letters)
-        if tokenizer.sp.unk_id() in tokenizer.sp.encode_as_ids(letter)
-    ]
-    if unknown:
+    path = hparams["train_csv"]
+    check = TranscriptCheck(path, tokenizer.sp)
+    for text in _transcripts(path):
+        check(text)
+    if check.unknown:
         raise InputError(
-            f"{hparams['train_csv']}: the tokenizer in "
-            f"{hparams['save_folder']} does not know {' '.join(unknown)}; "
-            "it was learnt from other transcripts. Train in a new "
-            "output_folder."
+            f"{path}: {check.complaint()}. The tokenizer in "
+            f"{hparams['save_folder']} was learnt from other transcripts; "
+            "train in a new output_folder."
         )
+
+
+def _transcripts(manifest: str) -> list[str]:
+    """As they are written there."""
+    with open(manifest, newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream, skipinitialspace=True)
+        return [row["wrd"] for row in table]
