@@ -112,7 +112,9 @@ def calibrate_trace(
     result = calibrate(
         criterion, scores_NE, outcomes, parsed, method, delta, per_exit, target
     )
-    promise = guarantee(method, delta, result.target, parsed.words)
+    unit = trace.header.error_unit
+    words = parsed.words.replace("word", unit)
+    promise = guarantee(method, delta, result.target, words)
     if not result.satisfied:
         promise = _unsatisfied(parsed, method)
     finite = np.isfinite(result.target)

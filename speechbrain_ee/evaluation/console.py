@@ -63,7 +63,8 @@ def console_tables(report: "Report") -> str:
     for analysis in report.sets.values():
         blocks += [
             f"{analysis.key}: {len(analysis.trace)} utterances, "
-            f"{analysis.words} words{decoding_said(analysis.trace.header)}",
+            f"{analysis.words} {analysis.trace.header.error_unit}s"
+            f"{_unit_note(analysis)}{decoding_said(analysis.trace.header)}",
             aligned(exit_table(analysis)),
             aligned(criterion_table(analysis)),
         ]
@@ -84,6 +85,11 @@ def console_tables(report: "Report") -> str:
     if report.overthinking is not None:
         blocks += _overthinking(report.overthinking)
     return "\n\n".join(blocks)
+
+
+def _unit_note(analysis: SetAnalysis) -> str:
+    by_word = analysis.trace.header.error_unit == "word"
+    return "" if by_word else " (WER: errors in 100 characters)"
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:

@@ -94,6 +94,8 @@ def _models(analyses: Mapping[str, SetAnalysis]) -> str:
         f"{escape(h.name)}: {len(h.exit_layers)} exits after encoder layers "
         f"{', '.join(map(str, h.exit_layers))}; decoding: "
         f"{escape(h.decoding)}."
+        + " Errors are counted in characters: WER stands for the character "
+        "error rate." * (h.error_unit == "character")
         for h in headers
     ]
     return "".join(f'<p class="soft">{line}</p>' for line in lines)

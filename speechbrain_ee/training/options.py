@@ -21,6 +21,7 @@ from speechbrain.utils.seed import seed_everything
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.scoring import check_error_unit
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ OPTIONAL_KEYS = {
     "overthinking": False,
     "in_domain": None,
     "criteria": None,
+    "error_unit": "word",  # character: for languages without spaces
     "corpus": "librispeech",
     "train_shards": {},  # as null it could not be given as a mapping
 }
@@ -102,6 +104,7 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         options["exit_budget"] = _with_equals(options["exit_budget"])
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
+        check_error_unit(options["error_unit"])
         _load_criteria(options["criteria"])
         return options
     except InputError:
