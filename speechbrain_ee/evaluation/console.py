@@ -36,6 +36,7 @@ from speechbrain_ee.evaluation.tables import (
     exit_table,
     policy_table,
     summary,
+    unlabelled_table,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def console_tables(report: "Report") -> str:
         blocks.append("\n".join(_filled(s) for s in summary(analysis)))
         chosen = [e for e in analysis.examples if e.kind == "overthinking"]
         blocks += [_example(example) for example in chosen[:_EXAMPLES]]
+    if report.unlabelled:
+        blocks.append(aligned(unlabelled_table(report.unlabelled)))
     for comparison in report.decodings.values():
         blocks += [
             f"{comparison.key}: ways of decoding",

@@ -99,6 +99,12 @@ class Trace:
         return tuple(dict.fromkeys(record.set for record in self.records))
 
     @cached_property
+    def labelled_sets(self) -> tuple[str, ...]:
+        """Those of the test sets in which anything is said."""
+        said = {row.set for row in self.records if row.ref.strip()}
+        return tuple(name for name in self.sets if name in said)
+
+    @cached_property
     def evidence(self) -> Evidence:
         """Measurements and transcripts as columns, for criteria."""
         texts = [[exit_.seen for exit_ in row.exits] for row in self.records]
