@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.trace_io import whole_file
 from speechbrain_ee.inference.bench.backends import BACKENDS, Recognisers
@@ -139,14 +137,11 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.decoding,
     )
     spoken = read_spoken(
-        arguments.data, recognisers.asr.sample_rate, arguments.limit
+        arguments.data,
+        recognisers.asr.sample_rate,
+        arguments.limit,
+        recognisers.asr.folder.tokenizer,
     )
-    check = TranscriptCheck(arguments.data, recognisers.asr.folder.tokenizer)
-    spoken = tuple(
-        one if one.ref is None else replace(one, ref=check(one.ref))
-        for one in spoken
-    )
-    check.log()
     measured = _measured(arguments, recognisers, spoken)
     rows = [one.row(spoken) for one in measured]
     result = {
