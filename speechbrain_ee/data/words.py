@@ -91,8 +91,14 @@ def librispeech_words(text: str) -> str:
     >>> librispeech_words("It 's the E.U. -- don 't worry, it\u2019s 27 states")
     "IT'S THE E U DON'T WORRY IT'S 27 STATES"
     """
-    text = normalised(text).replace("`", "'").upper()
-    kept = (c if c.isalnum() or c == "'" else " " for c in text)
+    text = normalised(normalised(text).replace("`", "'").upper())
+    kept = (
+        # a mark belongs to the letter that it stands on
+        c
+        if c.isalnum() or c == "'" or unicodedata.category(c)[0] == "M"
+        else " "
+        for c in text
+    )
     words = " ".join("".join(kept).split())
     words = _SUFFIX.sub("'", words)
     return " ".join(word for word in words.split() if word.strip("'"))

@@ -109,14 +109,14 @@ def test_a_policy_is_calibrated_on_characters(tmp_path: Path) -> None:
 
 def test_reports_and_folders_keep_the_unit(tmp_path: Path) -> None:
     """What is shown is the character error rate, and is called so."""
-    trace = chinese()
+    trace = chinese(20)
     report = write_report([trace], tmp_path / "r", "r")
     rates = report.data["sets"]["dev"]
-    last = 100 * trace.errors_NE[:, -1].sum() / 1600
+    last = 100 * trace.errors_NE[:, -1].sum() / 400
     assert rates["wer"][-1] == pytest.approx(last)
-    assert rates["words"] == 1600
+    assert rates["words"] == 400
     assert report.data["traces"][0]["error_unit"] == "character"
-    assert "1600 characters" in console_tables(report)
+    assert "400 characters" in console_tables(report)
     page = (tmp_path / "r" / "report.html").read_text("utf-8")
     assert "Errors are counted in characters" in page
     shipped = without_transcripts(trace)
@@ -130,7 +130,7 @@ def test_checkpoints_are_chosen_by_characters(tmp_path: Path) -> None:
     rates.append(["你好吗"], [["你好"], ["你好吗"]])
     assert rates.wer == (pytest.approx(100 / 3), 0.0)
     brain = tiny_brain(tmp_path, error_unit="character")
-    data = tone_dataset(4)
+    data = tone_dataset(2)
     options = {"batch_size": 4}
     brain.fit(
         brain.hparams.epoch_counter,
@@ -143,7 +143,7 @@ def test_checkpoints_are_chosen_by_characters(tmp_path: Path) -> None:
     trace = brain.evaluate_exits("dev", data, options)
     assert trace.header.error_unit == "character"
     letters = sum(len(row["wrd"]) for row in data.data.values())
-    assert trace.words_N.sum() == letters == brain.error_rates.words
+    assert trace.words_N.sum() == letters
     wer = 100 * trace.errors_NE[:, -1].sum() / letters
     assert "valid CER L4" in log
     assert valid_wers(log)[1] == pytest.approx(wer, rel=0.01)

@@ -119,9 +119,11 @@ def test_the_tokenizers_own_rule_has_nothing_left_to_change() -> None:
         assert normalised(apart) == text, ascii(line)
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("char", 40), ("bpe", 30), ("unigram", 20)]
+)
 def test_composed_and_decomposed_text_train_alike(
-    kind: str, tmp_path: Path
+    kind: str, size: int, tmp_path: Path
 ) -> None:
     """Same pieces, same targets, same references, whichever set is which."""
     found = []
@@ -130,7 +132,8 @@ def test_composed_and_decomposed_text_train_alike(
         folder = tmp_path / (train + test)
         texts = [unicodedata.normalize(train, text) for text in TEXTS]
         others = [unicodedata.normalize(test, text) for text in TEXTS]
-        hparams = experiment(folder, texts, others) | {"token_type": kind}
+        hparams = experiment(folder, texts, others)
+        hparams |= {"token_type": kind, "output_neurons": size}
         tokenizer = make_tokenizer(hparams)
         sets = make_datasets(hparams, tokenizer)
         sp, rows = tokenizer.sp, []

@@ -18,6 +18,7 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from speechbrain_ee.evaluation.analyses import analyse
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.decodings import compare_decodings
@@ -47,16 +48,15 @@ def unlabelled(trace: Trace, name: str) -> Trace:
     return replace(trace, records=tuple(records), source=f"{name}.jsonl")
 
 
-@pytest.mark.parametrize("attention", [None, "shared"])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(("attention", "size"), [(None, 1), ("shared", 2)])
 def test_batches_without_words_train(
     attention: str | None, size: int, tmp_path: Path
 ) -> None:
     """By the loss of their blanks; the model learns to write nothing."""
     model = tiny_model(attention=attention)
-    brain = tiny_brain(tmp_path, model, epochs=6, lr=0.01)
+    brain = tiny_brain(tmp_path, model, epochs=3, lr=0.03)
     data = wordless(tone_dataset(size, first=3))
-    with_words = tone_dataset(3, seed=5, first=3)
+    with_words = tone_dataset(1, first=3)
     options = {"batch_size": size}
     brain.fit(
         brain.hparams.epoch_counter,
@@ -113,12 +113,12 @@ def test_a_report_tells_what_is_chosen_where_nobody_knows_the_words(
     tmp_path: Path,
 ) -> None:
     """Its other sets are reported on as if it were not there."""
-    clean, dev = spoken(40, seed=1, name="clean"), spoken(60)
-    policy = calibrate_trace(dev, "entropy", "layers=4", "naive")
+    clean = spoken(20, seed=1, name="clean")
+    policy = calibrate_trace(clean, "entropy", "layers=4", "naive")
     noise = unlabelled(spoken(30, seed=2), "noise")
-    alone = write_report([clean], tmp_path / "a", "r", policies=[policy])
-    both = write_report([noise, clean], tmp_path / "b", "r", policies=[policy])
-    assert both.data["sets"] == alone.data["sets"]
+    both = write_report([noise, clean], tmp_path, "r", policies=[policy])
+    assert list(both.sets) == ["clean"]
+    assert both.sets["clean"].wer == analyse(clean).wer
     last, chosen = both.data["unlabelled"]
     assert (last["set"], last["layers"]) == ("noise", 6.0)
     exits_N = policy.choose(-noise.evidence_NE("entropy"))
@@ -129,17 +129,17 @@ def test_a_report_tells_what_is_chosen_where_nobody_knows_the_words(
     )
     text = console_tables(both)
     assert "set without transcripts" in text and policy.name in text
-    assert "set without transcripts" in (
-        tmp_path / "b" / "report.html"
-    ).read_text("utf-8")
-    assert "unlabelled" not in alone.data
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "set without transcripts" in page
 
 
 def test_a_report_on_nothing_else_has_no_error_rates(tmp_path: Path) -> None:
     """And leaves none of an earlier report behind, by function or command."""
-    dev, out = spoken(60), tmp_path / "out"
-    policy = calibrate_trace(dev, "entropy", "layers=4", "naive")
-    write_report([dev], out, "r", overthinking=True)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("curves.png", "exits.csv", "overthinking.csv"):
+        (out / name).write_text("of an earlier report")
+    policy = calibrate_trace(spoken(20), "entropy", "layers=4", "naive")
     noise = unlabelled(spoken(30, seed=2), "noise")
     write_trace(tmp_path / "noise.jsonl", noise.header, noise.records)
     write_policy(tmp_path / "policy.yaml", policy)
