@@ -24,7 +24,7 @@ TOKEN_TYPES = ("bpe", "unigram", "char")
 class WholeSentencePiece(SentencePiece):
     """SpeechBrain's wrapper, whose files appear when they are complete.
 
-    It learns from normalised transcripts. A kill while it learns would otherwise leave half of the transcripts,
+    A kill while it learns would otherwise leave half of the transcripts,
     which the next run would take for all, or half of a model.
 
     Arguments
@@ -32,11 +32,6 @@ class WholeSentencePiece(SentencePiece):
     *args, **kwargs
         As for :class:`speechbrain.tokenizers.SentencePiece.SentencePiece`.
     """
-
-    def _csv2text(self) -> None:
-        """The transcripts, one a line."""
-        lines = map(normalised, _transcripts(self.annotation_train))
-        Path(self.text_file).write_text("\n".join(lines), encoding="utf-8")
 
     def _train_BPE(self) -> None:  # noqa: N802 SpeechBrain's name
         final, text = self.prefix_model_file, self.text_file
@@ -60,6 +55,11 @@ class WholeSentencePiece(SentencePiece):
         finally:
             self.prefix_model_file, self.text_file = final, text
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _csv2text(self) -> None:
+        """The transcripts, one a line."""
+        lines = map(normalised, _transcripts(self.annotation_train))
+        Path(self.text_file).write_text("\n".join(lines), encoding="utf-8")
 
 
 def _check_whole(model: Path) -> None:

@@ -25,14 +25,9 @@ from speechbrain_ee.evaluation.markup import DASH, grouped, named, soft, table
 from speechbrain_ee.evaluation.overthinking import OverthinkingStudy
 from speechbrain_ee.evaluation.overthinking_page import overthinking_section
 from speechbrain_ee.evaluation.panel import FIXED_LABEL
-from speechbrain_ee.evaluation.rows import Row
 from speechbrain_ee.evaluation.sections import section
 from speechbrain_ee.evaluation.stylesheet import STYLESHEET
-from speechbrain_ee.evaluation.tables import (
-    label,
-    overview_table,
-    unlabelled_table,
-)
+from speechbrain_ee.evaluation.tables import label, overview_table
 from speechbrain_ee.evaluation.theme import (
     FAMILIES,
     INK,
@@ -54,7 +49,6 @@ def page(
     transfer: Mapping[str, TransferMatrix],
     decodings: Mapping[str, DecodingComparison] | None = None,
     overthinking: OverthinkingStudy | None = None,
-    unlabelled: Sequence[Row] = (),
 ) -> str:
     """The whole page.
 
@@ -72,8 +66,6 @@ def page(
         The test sets that were decoded in several ways.
     overthinking : OverthinkingStudy, optional
         The study, if asked for.
-    unlabelled : sequence of dict
-        What is chosen on the sets without transcripts.
 
     Returns
     -------
@@ -82,12 +74,6 @@ def page(
     """
     found = list(analyses.values())
     leading = leaders(found)
-    overview = _overview(found) if found else ""
-    if unlabelled:
-        overview += (
-            f"<div class=wrap>{table(unlabelled_table(unlabelled))}</div>"
-        )
-    figures = _figures(found, leading) if found else ""
     in_front = dict.fromkeys(n for names in leading.values() for n in names)
     sets = "".join(section(a, leading[a.key]) for a in found)
     return (
@@ -95,7 +81,8 @@ def page(
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLESHEET}</style></head>"
         f"<body><h1>{escape(title)}</h1>{_models(analyses)}"
-        f"{overview}{_decodings(decodings or {})}{figures}"
+        f"{_overview(found)}{_decodings(decodings or {})}"
+        f"{_figures(found, leading)}"
         f"{sets}{_transfer(transfer, in_front)}"
         f"{overthinking_section(overthinking)}{_run(extra)}</body></html>\n"
     )
@@ -107,8 +94,6 @@ def _models(analyses: Mapping[str, SetAnalysis]) -> str:
         f"{escape(h.name)}: {len(h.exit_layers)} exits after encoder layers "
         f"{', '.join(map(str, h.exit_layers))}; decoding: "
         f"{escape(h.decoding)}."
-        + " Errors are counted in characters: WER stands for the character "
-        "error rate." * (h.error_unit == "character")
         for h in headers
     ]
     return "".join(f'<p class="soft">{line}</p>' for line in lines)

@@ -64,6 +64,7 @@ _OPTIONAL_FILES = (
     "criteria.csv",
     "curves.png",
     "curves.pdf",
+    "report.html",
     "decodings.csv",
     "decodings.png",
     "overthinking.csv",
@@ -159,15 +160,16 @@ def write_report(
     study = None
     if overthinking and analyses:
         study = study_overthinking(analyses, in_domain)
-    facts, unlabelled = extra or {}, unlabelled_rows(traces, policies)
+    unlabelled = unlabelled_rows(traces, policies)
+    facts = {**(extra or {}), **_notes(traces, unlabelled)}
     data = report_data(traces, analyses, transfer, title, facts, ways, study)
-    html = page(title, analyses, facts, transfer, ways, study, unlabelled)
-    files: dict[str, str | bytes] = {"report.html": html}
     if unlabelled:
         data["unlabelled"] = unlabelled
+    files: dict[str, str | bytes] = {}
     if analyses:
         figure = draw_curves(list(analyses.values()))
-        files |= {
+        files = {
+            "report.html": page(title, analyses, facts, transfer, ways, study),
             "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
             "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
             "curves.png": figure_bytes(figure, "png"),
@@ -292,6 +294,20 @@ def report_command(
     if as_json:
         return json.dumps(report.data, indent=1)
     return f"{console_tables(report)}\n\nReport: {report.folder}"
+
+
+def _notes(
+    traces: Sequence[Trace], unlabelled: Sequence[Row]
+) -> dict[str, str]:
+    """What a reader should know of the unit of errors, and of other sets."""
+    notes: dict[str, str] = {}
+    if any(trace.header.error_unit == "character" for trace in traces):
+        notes["WER"] = "is the character error rate: error_unit is character"
+    for row in unlabelled:
+        name = f"{row['set']}: no transcripts, {row['utterances']} utterances"
+        chosen = f"{row['choice']} {row['layers']:.2f} layers"
+        notes[name] = f"{notes[name]}, {chosen}" if name in notes else chosen
+    return notes
 
 
 def _decoding_files(

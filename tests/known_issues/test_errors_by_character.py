@@ -118,7 +118,7 @@ def test_reports_and_folders_keep_the_unit(tmp_path: Path) -> None:
     assert report.data["traces"][0]["error_unit"] == "character"
     assert "400 characters" in console_tables(report)
     page = (tmp_path / "r" / "report.html").read_text("utf-8")
-    assert "Errors are counted in characters" in page
+    assert "is the character error rate" in page
     shipped = without_transcripts(trace)
     assert shipped.words_N.tolist() == trace.words_N.tolist()
     assert shipped.errors_NE.tolist() == trace.errors_NE.tolist()

@@ -130,7 +130,7 @@ def test_a_report_tells_what_is_chosen_where_nobody_knows_the_words(
     text = console_tables(both)
     assert "set without transcripts" in text and policy.name in text
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "set without transcripts" in page
+    assert "noise: no transcripts, 30 utterances" in page
 
 
 def test_a_report_on_nothing_else_has_no_error_rates(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_report_on_nothing_else_has_no_error_rates(tmp_path: Path) -> None:
         overthinking=True,
     )
     names = {path.name for path in out.iterdir()}
-    assert names == {"report.json", "report.html"}
+    assert names == {"report.json"}
     assert policy.name in text
     data = json.loads((out / "report.json").read_text("utf-8"))
     assert data["sets"] == {} and len(data["unlabelled"]) == 2
