@@ -24,6 +24,7 @@ import soundfile
 
 from speechbrain_ee.data.dataio import make_datasets
 from speechbrain_ee.data.layout import read_split
+from speechbrain_ee.data.pieces import decode
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.data.words import librispeech_words, normalised
 from speechbrain_ee.errors import InputError
@@ -240,6 +241,15 @@ def test_transcripts_without_any_word_are_refused(tmp_path: Path) -> None:
     hparams["valid_csv"] = write_manifest(tmp_path / "dev.csv", ["", "\u00ad"])
     with pytest.raises(InputError, match=r"dev\.csv: all transcripts are"):
         make_datasets(hparams, tokenizer)
+
+
+def test_what_is_recognised_apart_is_composed(tmp_path: Path) -> None:
+    """Where letters and marks are tokens, they may come one by one."""
+    marked = "o\u0323\u0301 \u00f3"  # the first has no composed form
+    tokenizer = make_tokenizer(experiment(tmp_path, [marked, "o"], ["o"]))
+    letter, mark = map(tokenizer.sp.piece_to_id, "o\u0301")
+    assert 0 not in (letter, mark)
+    assert decode(tokenizer.sp, [letter, mark]) == "\u00f3"
 
 
 def test_language_models_read_the_same_text(tmp_path: Path) -> None:
