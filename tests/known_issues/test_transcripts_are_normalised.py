@@ -34,7 +34,7 @@ from speechbrain_ee.inference.bench.data import read_spoken
 
 # As somebody writes it, and as it is read.
 WRITTEN = {
-    "decomposed": ("cafe\u0301 nin\u0303o", "caf\u00e9 ni\u00f1o"),
+    "decomposed": ("cafe\u0301 man\u0303ana", "caf\u00e9 ma\u00f1ana"),
     "full width": ("\uff28\uff25\uff2c\uff2c\uff2f \uff11", "HELLO 1"),
     "soft hyphen": ("un\u00adbe\u00adkannt", "unbekannt"),
     "zero-width space": ("\u200bhel\u200blo", "hello"),

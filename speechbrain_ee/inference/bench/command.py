@@ -143,7 +143,9 @@ def run(arguments: argparse.Namespace) -> str:
         recognisers.asr.folder.tokenizer,
     )
     measured = _measured(arguments, recognisers, spoken)
-    rows = [one.row(spoken) for one in measured]
+    known = recognisers.asr.folder.calibration
+    unit = "word" if known is None else known.header.error_unit
+    rows = [one.row(spoken, unit) for one in measured]
     result = {
         "schema": SCHEMA,
         "model": recognisers.asr.folder.name,
