@@ -122,7 +122,7 @@ class TranscriptCheck:
 
     def __init__(self, name: str, tokenizer: Any):
         self.name, self.tokenizer = name, tokenizer
-        self.seen = self.spoken = self.changed = self.lacking = 0
+        self.seen = self.changed = self.lacking = 0
         self.example: tuple[str, str] | None = None
         self.unknown: set[str] = set()
         self._words: dict[str, str | None] = {}
@@ -141,7 +141,6 @@ class TranscriptCheck:
             if back != ""
         )
         self.seen += 1
-        self.spoken += bool(written)
         self.lacking += None in given_back
         if written != text:
             self.changed += 1
