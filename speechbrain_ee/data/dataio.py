@@ -14,9 +14,11 @@ from typing import Any
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from speechbrain.tokenizers.SentencePiece import SentencePiece
+from speechbrain.utils.data_utils import batch_pad_right
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from speechbrain_ee.data.manifests import EXAMPLES, SKIPPED_COLUMNS, write_csv
 from speechbrain_ee.data.shards.batches import ShardBatchSampler
 from speechbrain_ee.data.shards.index import ShardSource
 from speechbrain_ee.data.shards.store import ShardReader
+from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -100,14 +103,20 @@ def make_datasets(
         hparams["cache_audio"],
         ShardReader(ShardSource.of(shards)) if shards else None,
     )
-    train = _read_manifest(hparams, hparams["train_csv"])
-    valid = _read_manifest(hparams, hparams["valid_csv"])
+    train = _read_manifest(hparams, hparams["train_csv"], tokenizer)
+    valid = _read_manifest(hparams, hparams["valid_csv"], tokenizer)
+    if not any(row["wrd"] for row in valid.data.values()):
+        raise InputError(
+            f"{hparams['valid_csv']}: all transcripts are empty, and the best "
+            "checkpoint is chosen by its errors on them; give transcripts, "
+            "or another set with --dev_splits or --valid_csv."
+        )
     valid = valid.filtered_sorted(sort_key="duration", reverse=True)
     tests = {}
     test_csv = hparams["test_csv"]
     for path in [test_csv] if isinstance(test_csv, str) else test_csv:
         name = os.path.splitext(os.path.basename(path))[0]
-        tests[name] = _read_manifest(hparams, path).filtered_sorted(
+        tests[name] = _read_manifest(hparams, path, tokenizer).filtered_sorted(
             sort_key="duration", reverse=True
         )
     if frames is not None:
@@ -127,9 +136,17 @@ def make_datasets(
     return Datasets(train, valid, tests)
 
 
-def _read_manifest(hparams: Mapping[str, Any], path: str) -> DynamicItemDataset:
+def _read_manifest(
+    hparams: Mapping[str, Any], path: str, tokenizer: SentencePiece
+) -> DynamicItemDataset:
+    """A set whose transcripts are written as the tokenizer writes them."""
     rows = read_manifest(path, hparams["data_folder"])
     check_rows(path, rows)
+    check = TranscriptCheck(path, tokenizer.sp)
+    for row in rows.values():
+        row["wrd"] = check(row["wrd"])
+    if if_main_process():
+        check.log()
     return DynamicItemDataset(rows)
 
 
@@ -225,6 +242,21 @@ def _add_pipelines(
     dataset.add_dynamic_item(audio_pipeline)
     dataset.add_dynamic_item(text_pipeline)
     dataset.set_output_keys(OUTPUT_KEYS)
+
+
+def utterance_batch(examples: Sequence[Mapping[str, Any]]) -> PaddedBatch:
+    """SpeechBrain's batch, also of utterances in which nobody speaks.
+
+    Without any token, there is a column of padding, of which nothing counts.
+    """
+    return PaddedBatch(examples, padding_func=_padded)
+
+
+def _padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    if any(len(tensor) for tensor in tensors):
+        return batch_pad_right(tensors)
+    first = tensors[0]
+    return first.new_zeros(len(tensors), 1), torch.zeros(len(tensors))
 
 
 def train_loader_options(

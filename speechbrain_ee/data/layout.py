@@ -11,10 +11,12 @@ Authors
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
 
 AUDIO_SUFFIXES = (".flac", ".ogg", ".opus", ".wav")
@@ -157,7 +159,8 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
     """Pair the audio files of a split with their transcripts.
 
     Of two files, or two lines, with the same id the first in the order of
-    their paths is used and the other is reported.
+    their paths is used and the other is reported. Ids are compared in
+    Unicode's composed form: some systems decompose the names of files.
 
     Arguments
     ---------
@@ -184,7 +187,7 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
     for name, (words, transcript) in lines.items():
         if name not in audio:
             skipped.append(Skipped(name, transcript, MISSING_AUDIO))
-        elif not words:
+        elif not normalised(words):
             skipped.append(Skipped(name, transcript, EMPTY_TRANSCRIPT))
         else:
             speaker = name.split("-")[0]
@@ -206,6 +209,7 @@ def _first_of_each(
     """id -> (value, file) of the first entry; later ones are reported."""
     first: dict[str, tuple[str, str]] = {}
     for name, value, path in entries:
+        name = unicodedata.normalize("NFC", name)
         if name in first:
             skipped.append(Skipped(name, path, DUPLICATE_ID))
         else:

@@ -4,6 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,9 +23,12 @@ def decode(tokenizer: Any, tokens: Iterable[int]) -> str:
     Returns
     -------
     str
+        Letters and marks composed, as transcripts have them, should they
+        have been recognised apart.
     """
     pieces = tokenizer.get_piece_size()
-    return tokenizer.decode_ids([t for t in tokens if t < pieces])
+    text = tokenizer.decode_ids([t for t in tokens if t < pieces])
+    return unicodedata.normalize("NFC", text)
 
 
 def pieces_of(tokenizer: Any) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
 from speechbrain_ee.data.manifest_check import read_manifest
+from speechbrain_ee.data.words import TranscriptCheck, normalised
 from speechbrain_ee.errors import InputError, one_line
 
 TOKEN_TYPES = ("bpe", "unigram", "char")
@@ -57,7 +58,7 @@ class WholeSentencePiece(SentencePiece):
 
     def _csv2text(self) -> None:
         """The transcripts, one a line."""
-        lines = _transcripts(self.annotation_train)
+        lines = map(normalised, _transcripts(self.annotation_train))
         Path(self.text_file).write_text("\n".join(lines), encoding="utf-8")
 
     def _learn(self) -> None:
@@ -120,7 +121,11 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"token_type: {kind!r} is unknown; use one of "
             f"{', '.join(TOKEN_TYPES)}."
         )
-    read_manifest(hparams["train_csv"])  # a broken one is named first
+    if not any(map(normalised, _transcripts(hparams["train_csv"]))):
+        raise InputError(
+            f"{hparams['train_csv']}: all transcripts are empty, so there is "
+            "nothing to learn; fill the column wrd."
+        )
     try:
         tokenizer = WholeSentencePiece(
             model_dir=hparams["save_folder"],
@@ -177,18 +182,15 @@ def _check_coverage(
 
     What it does not know it encodes as token 0, which is CTC's blank.
     """
-    letters = {c for text in _transcripts(hparams["train_csv"]) for c in text}
-    unknown = [
-        letter
-        for letter in sorted(letters)
-        if tokenizer.sp.unk_id() in tokenizer.sp.encode_as_ids(letter)
-    ]
-    if unknown:
+    path = hparams["train_csv"]
+    check = TranscriptCheck(path, tokenizer.sp)
+    for text in _transcripts(path):
+        check(text)
+    if check.unknown:
         raise InputError(
-            f"{hparams['train_csv']}: the tokenizer in "
-            f"{hparams['save_folder']} does not know {' '.join(unknown)}; "
-            "it was learnt from other transcripts. Train in a new "
-            "output_folder."
+            f"{path}: {check.complaint()}. The tokenizer in "
+            f"{hparams['save_folder']} was learnt from other transcripts; "
+            "train in a new output_folder."
         )
 
 

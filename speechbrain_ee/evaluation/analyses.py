@@ -76,7 +76,7 @@ def available_criteria(trace: Trace) -> tuple[Criterion, ...]:
 def analyse_all(
     traces: Sequence[Trace], policies: Sequence[ExitPolicy] = ()
 ) -> dict[str, SetAnalysis]:
-    """Analyse every set of every trace.
+    """Analyse every set of every trace, those without transcripts left out.
 
     Arguments
     ---------
@@ -95,7 +95,7 @@ def analyse_all(
     for trace in traces:
         _log_unknown_evidence(trace)
         trace.score()
-        for name in trace.sets:
+        for name in trace.labelled_sets:
             key = name
             if all_sets.count(name) > 1:
                 key = f"{name}, {_difference(trace, traces)}"

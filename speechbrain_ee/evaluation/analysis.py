@@ -102,7 +102,7 @@ class SetAnalysis:
             return None
         refs = [row.ref for row in self.trace.records]
         hyps = [row.exits[-1].hyp or "" for row in self.trace.records]
-        errors = edit_counts(refs, hyps, unit="char").sum()
+        errors = edit_counts(refs, hyps, unit="character").sum()
         return 100 * float(errors) / int(char_counts(refs).sum())
 
     @cached_property

@@ -112,7 +112,9 @@ def calibrate_trace(
     result = calibrate(
         criterion, scores_NE, outcomes, parsed, method, delta, per_exit, target
     )
-    promise = guarantee(method, delta, result.target, parsed.words)
+    unit = trace.header.error_unit
+    words = parsed.words.replace("word", unit)
+    promise = guarantee(method, delta, result.target, words)
     if not result.satisfied:
         promise = _unsatisfied(parsed, method)
     finite = np.isfinite(result.target)
@@ -207,7 +209,7 @@ def calibrate_command(
         )
     write_policy(out, policy)
     logger.info("Policy written to %s", out)
-    return _text(policy, warnings, Path(out))
+    return _text(policy, warnings, Path(out), data.header.error_unit)
 
 
 def _check_selector(path: Path, criterion: str, trace: Trace) -> None:
@@ -255,7 +257,7 @@ def _summary(
     )
 
 
-def _text(policy: ExitPolicy, warnings: list[str], out: Path) -> str:
+def _text(policy: ExitPolicy, warnings: list[str], out: Path, unit: str) -> str:
     known = policy.calibration
     assert known is not None  # calibrate_trace always gives it
     if isinstance(policy.threshold, tuple):
@@ -271,7 +273,7 @@ def _text(policy: ExitPolicy, warnings: list[str], out: Path) -> str:
         f"Budget       {policy.budget}, method {policy.method}"
         + (f", delta {policy.delta:g}" if policy.method == "ltt" else ""),
         f"Calibration  {known.model}, {', '.join(known.sets)}: "
-        f"{known.utterances} utterances, {known.words} words",
+        f"{known.utterances} utterances, {known.words} {unit}s",
         f"Reached      {known.wer:.2f} % WER (last exit {known.wer_last:.2f} "
         f"%) at {known.avg_layer:.2f} of {policy.exit_layers[-1]} layers",
         f"Guarantee    {policy.guarantee}",

@@ -36,6 +36,7 @@ from speechbrain_ee.evaluation.tables import (
     exit_table,
     policy_table,
     summary,
+    unlabelled_table,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def console_tables(report: "Report") -> str:
     for analysis in report.sets.values():
         blocks += [
             f"{analysis.key}: {len(analysis.trace)} utterances, "
-            f"{analysis.words} words{decoding_said(analysis.trace.header)}",
+            f"{analysis.words} {analysis.trace.header.error_unit}s"
+            f"{_unit_note(analysis)}{decoding_said(analysis.trace.header)}",
             aligned(exit_table(analysis)),
             aligned(criterion_table(analysis)),
         ]
@@ -74,6 +76,8 @@ def console_tables(report: "Report") -> str:
         blocks.append("\n".join(_filled(s) for s in summary(analysis)))
         chosen = [e for e in analysis.examples if e.kind == "overthinking"]
         blocks += [_example(example) for example in chosen[:_EXAMPLES]]
+    if report.unlabelled:
+        blocks.append(aligned(unlabelled_table(report.unlabelled)))
     for comparison in report.decodings.values():
         blocks += [
             f"{comparison.key}: ways of decoding",
@@ -84,6 +88,11 @@ def console_tables(report: "Report") -> str:
     if report.overthinking is not None:
         blocks += _overthinking(report.overthinking)
     return "\n\n".join(blocks)
+
+
+def _unit_note(analysis: SetAnalysis) -> str:
+    by_word = analysis.trace.header.error_unit == "word"
+    return "" if by_word else " (WER: errors in 100 characters)"
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:

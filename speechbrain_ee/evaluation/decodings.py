@@ -100,7 +100,7 @@ def compare_decodings(
     Returns
     -------
     dict of str to DecodingComparison
-        Without the sets that were decoded in one way.
+        Without the sets that were decoded in one way, or have no transcripts.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def compare_decodings(
     return {
         key: _compare(key, traces)
         for key, traces in decoded.items()
-        if len(traces) > 1
+        if len(traces) > 1 and traces[0].labelled_sets
     }
 
 

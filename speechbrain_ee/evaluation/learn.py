@@ -7,6 +7,7 @@ Authors
 import logging
 from pathlib import Path
 
+from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.console import aligned
 from speechbrain_ee.exits.selector.learned import LearnedSelector
@@ -75,4 +76,4 @@ def _lines(path: Path) -> list[str]:
             f"{path}: cannot be read as text ({error}); give transcripts in "
             f"UTF-8, one per line."
         ) from None
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in map(normalised, text.splitlines()) if line]

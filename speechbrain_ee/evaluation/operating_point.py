@@ -97,12 +97,8 @@ def measure_many(
     """
     words = reference_words(trace)
     errors_T = taken(trace.errors_NE, choice_NT).sum(axis=0)
-    layer_T = trace.layers_E[choice_NT].mean(axis=0)
-    macs_T = [None] * choice_NT.shape[1]
-    if trace.macs_NE is not None:
-        macs_NE = trace.macs_NE + criterion_macs_NE
-        macs_T = taken(macs_NE, choice_NT).mean(axis=0).tolist()
-    columns = (layer_T.tolist(), errors_T.tolist(), macs_T, thresholds)
+    layer_T, macs_T = average_costs(trace, choice_NT, criterion_macs_NE)
+    columns = (layer_T, errors_T.tolist(), macs_T, thresholds)
     return tuple(
         OperatingPoint(
             avg_layer=layer,
@@ -112,6 +108,19 @@ def measure_many(
         )
         for layer, errors, macs, threshold in zip(*columns, strict=True)
     )
+
+
+def average_costs(
+    trace: Trace,
+    choice_NT: NDArray[np.integer],
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
+) -> tuple[list[float], list[float | None]]:
+    """Layers and MACs per utterance of T choices of exits."""
+    layer_T = trace.layers_E[choice_NT].mean(axis=0).tolist()
+    if trace.macs_NE is None:
+        return layer_T, [None] * len(layer_T)
+    macs_NE = trace.macs_NE + criterion_macs_NE
+    return layer_T, taken(macs_NE, choice_NT).mean(axis=0).tolist()
 
 
 def taken(

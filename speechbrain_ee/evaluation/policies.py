@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.operating_point import (
+    average_costs,
     criterion_macs,
     measure,
 )
 from speechbrain_ee.evaluation.policy_result import PolicyResult
 from speechbrain_ee.evaluation.result import exit_shares
+from speechbrain_ee.evaluation.rows import Row
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.shift import shift_warnings
@@ -96,8 +98,51 @@ def scored_for(
     return scored
 
 
-def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
-    trace = analysis.trace
+def unlabelled_rows(
+    traces: Sequence[Trace], policies: Sequence[ExitPolicy]
+) -> list[Row]:
+    """What policies choose on the sets that have no transcripts.
+
+    Arguments
+    ---------
+    traces : sequence of Trace
+        Of any sets.
+    policies : sequence of ExitPolicy
+        For the exits of the traces.
+
+    Returns
+    -------
+    list of dict
+        Layers and multiply-accumulates per utterance of the last exit and of
+        every policy, by set; empty if all sets have transcripts.
+    """
+    rows: list[Row] = []
+    for trace in traces:
+        for name in trace.sets:
+            if name in trace.labelled_sets:
+                continue
+            part = trace.subset(name)
+            last_N = np.full(len(part), len(part.layers_E) - 1)
+            choices = {"last exit": (last_N, 0.0)}
+            choices |= {each.name: _choice(part, each) for each in policies}
+            for choice, (choice_N, cost_NE) in choices.items():
+                layers, macs = average_costs(part, choice_N[:, None], cost_NE)
+                rows.append(
+                    {
+                        "set": name,
+                        "utterances": len(part),
+                        "choice": choice,
+                        "layers": layers[0],
+                        "macs": macs[0],
+                    }
+                )
+    return rows
+
+
+def _choice(
+    trace: Trace, policy: ExitPolicy
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | float]:
+    """The exit of every utterance, and what choosing it costs."""
     layers = tuple(trace.header.exit_layers)
     if tuple(policy.exit_layers) != layers:
         raise InputError(
@@ -107,15 +152,20 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
             f"model."
         )
     criterion = get_criterion(policy.criterion)
-    cost_NE = criterion_macs(trace, criterion)
     choice_N = policy.choose(criterion.scores(trace.evidence))
+    return choice_N, criterion_macs(trace, criterion)
+
+
+def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
+    trace = analysis.trace
+    choice_N, cost_NE = _choice(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
     return PolicyResult(
         name=policy.name,
         criterion=policy.criterion,
         point=point,
         excess=analysis.excess(point.wer),
-        exit_shares=exit_shares(choice_N, len(layers)),
+        exit_shares=exit_shares(choice_N, len(trace.layers_E)),
         budget=policy.budget,
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
         warnings=_warnings(policy, trace),

@@ -17,7 +17,7 @@ from speechbrain_ee.exits.records import (
     UtteranceRecord,
     utterance_row,
 )
-from speechbrain_ee.exits.scoring import word_errors
+from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.models.heads import ExitOutput
 
 
@@ -59,6 +59,8 @@ class TraceRecorder:
         Under the name ``ctc_greedy``, that path is given by None.
     exits : sequence of int, optional
         The exits recorded, counted from 1; by default all.
+    error_unit : str
+        What errors are counted in: ``word`` or ``character``.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class TraceRecorder:
         sample_rate: int = 16000,
         decoders: Mapping[str, Recorded | None] | None = None,
         exits: Sequence[int] | None = None,
+        error_unit: str = "word",
     ):
         self.set_name = set_name
         self.decode = decode
@@ -76,6 +79,7 @@ class TraceRecorder:
         self.sample_rate = sample_rate
         self.decoders = dict(decoders or {"ctc_greedy": None})
         self.exits = exits
+        self.error_unit = error_unit
         self.by_decoding: dict[str, list[UtteranceRecord]] = {
             name: [] for name in self.decoders
         }
@@ -195,7 +199,8 @@ class TraceRecorder:
                     macs += cell.get("decoding_macs", 0)
                 else:
                     cell.pop("decoding_macs", None)
-                errors = word_errors(ref, cell["hyp"]).total
+                edits = edit_counts([ref], [cell["hyp"]], self.error_unit)
+                errors = int(edits.sum())
                 exits.append(ExitRecord(**cell, errors=errors, macs=macs))
             duration_s = samples / self.sample_rate
             records.append(

@@ -39,9 +39,14 @@ from speechbrain_ee.evaluation.overthinking_tables import (
     overthinking_rows,
     threshold_rows,
 )
-from speechbrain_ee.evaluation.policies import scored_for
+from speechbrain_ee.evaluation.policies import scored_for, unlabelled_rows
 from speechbrain_ee.evaluation.report_data import report_data
-from speechbrain_ee.evaluation.rows import criterion_rows, exit_rows, to_csv
+from speechbrain_ee.evaluation.rows import (
+    Row,
+    criterion_rows,
+    exit_rows,
+    to_csv,
+)
 from speechbrain_ee.evaluation.transfer import (
     TransferMatrix,
     transfer_matrices,
@@ -56,6 +61,11 @@ logger = logging.getLogger(__name__)
 
 # Not every report has these; those of an earlier one must not stay.
 _OPTIONAL_FILES = (
+    "exits.csv",
+    "criteria.csv",
+    "curves.png",
+    "curves.pdf",
+    "report.html",
     "decodings.csv",
     "decodings.png",
     "overthinking.csv",
@@ -84,6 +94,8 @@ class Report:
         The test sets that were decoded in several ways.
     overthinking : OverthinkingStudy, optional
         The study, if asked for.
+    unlabelled : sequence of dict
+        What is chosen on the sets without transcripts.
     """
 
     folder: Path
@@ -93,6 +105,7 @@ class Report:
     transfer: Mapping[str, TransferMatrix] = field(default_factory=dict)
     decodings: Mapping[str, DecodingComparison] = field(default_factory=dict)
     overthinking: OverthinkingStudy | None = None
+    unlabelled: Sequence[Row] = ()
 
 
 def write_report(
@@ -135,9 +148,9 @@ def write_report(
     Raises
     ------
     InputError
-        If the folder cannot be written, a set has no reference words, a
-        policy was made for other exits, traces of several ways of decoding
-        do not fit, or there is no set of the domain's name.
+        If the folder cannot be written, a policy was made for other exits,
+        traces of several ways of decoding do not fit, or there is no set of
+        the domain's name.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):
@@ -145,25 +158,35 @@ def write_report(
     analyses = analyse_all(traces, policies)
     transfer = transfer_matrices(list(analyses.values()))
     ways = compare_decodings(decoded or {})
-    study = study_overthinking(analyses, in_domain) if overthinking else None
-    facts = extra or {}
+    study = None
+    if overthinking and analyses:
+        study = study_overthinking(analyses, in_domain)
+    unlabelled = unlabelled_rows(traces, policies)
+    facts = {**(extra or {}), **_notes(traces, unlabelled)}
     data = report_data(traces, analyses, transfer, title, facts, ways, study)
-    figure = draw_curves(list(analyses.values()))
-    files = {
-        "report.json": json.dumps(data, indent=1, allow_nan=False) + "\n",
-        "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
-        "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
-        "curves.png": figure_bytes(figure, "png"),
-        "curves.pdf": figure_bytes(figure, "pdf"),
-        "report.html": page(title, analyses, facts, transfer, ways, study),
-    }
+    if unlabelled:
+        data["unlabelled"] = unlabelled
+    files: dict[str, str | bytes] = {}
+    if analyses:
+        figure = draw_curves(list(analyses.values()))
+        files = {
+            "report.html": page(title, analyses, facts, transfer, ways, study),
+            "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
+            "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
+            "curves.png": figure_bytes(figure, "png"),
+            "curves.pdf": figure_bytes(figure, "pdf"),
+        }
+    text = json.dumps(data, indent=1, allow_nan=False)
+    files["report.json"] = f"{text}\n"
     files |= _decoding_files(ways) | _overthinking_files(study)
     _write_files(folder, files)
     for name in _OPTIONAL_FILES:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
-    return Report(folder, title, analyses, data, transfer, ways, study)
+    return Report(
+        folder, title, analyses, data, transfer, ways, study, unlabelled
+    )
 
 
 def study_options(
@@ -272,6 +295,20 @@ def report_command(
     if as_json:
         return json.dumps(report.data, indent=1)
     return f"{console_tables(report)}\n\nReport: {report.folder}"
+
+
+def _notes(
+    traces: Sequence[Trace], unlabelled: Sequence[Row]
+) -> dict[str, str]:
+    """What a reader should know of the unit of errors, and of other sets."""
+    notes: dict[str, str] = {}
+    if any(trace.header.error_unit == "character" for trace in traces):
+        notes["WER"] = "is the character error rate: error_unit is character"
+    for row in unlabelled:
+        name = f"{row['set']}: no transcripts, {row['utterances']} utterances"
+        chosen = f"{row['choice']} {row['layers']:.2f} layers"
+        notes[name] = f"{notes[name]}, {chosen}" if name in notes else chosen
+    return notes
 
 
 def _decoding_files(

@@ -11,6 +11,7 @@ from speechbrain_ee.evaluation.labels import giga, label, number
 from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.evaluation.rows import (
     Cell,
+    Row,
     criterion_rows,
     exit_rows,
     policy_rows,
@@ -25,6 +26,7 @@ __all__ = [
     "overview_table",
     "policy_table",
     "summary",
+    "unlabelled_table",
 ]
 
 
@@ -136,6 +138,29 @@ def policy_table(analysis: SetAnalysis) -> list[list[str]]:
                 {True: "yes", False: "no", None: ""}[row["holds"]],
             ]
         )
+    return _without_empty_columns(table)
+
+
+def unlabelled_table(rows: Sequence[Row]) -> list[list[str]]:
+    """The sets without transcripts as texts, columns without content left out.
+
+    Arguments
+    ---------
+    rows : sequence of dict
+        Layers and multiply-accumulates by set and choice of exits.
+
+    Returns
+    -------
+    list of list of str
+        The first row is the heading.
+    """
+    table = [["set without transcripts", "utterances", "exit chosen by"]]
+    table[0] += ["layers", "GMAC"]
+    most = max((row["macs"] or 0 for row in rows), default=0)
+    for row in rows:
+        cells = [row["set"], row["utterances"], row["choice"]]
+        costs = [number(row["layers"]), giga(row["macs"], most)]
+        table.append([*map(str, cells), *costs])
     return _without_empty_columns(table)
 
 

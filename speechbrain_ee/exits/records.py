@@ -111,6 +111,8 @@ class TraceHeader:
     frames_per_s : float, optional
         Such frames per second of audio. With the vocabulary it tells what a
         criterion costs.
+    error_unit : str
+        What errors are counted in: ``word`` or ``character``.
     """
 
     name: str
@@ -121,6 +123,7 @@ class TraceHeader:
     macs_reference_s: float = MACS_REFERENCE_S
     vocab_size: int | None = None
     frames_per_s: float | None = None
+    error_unit: str = "word"
 
 
 def evidence_columns(
@@ -258,6 +261,8 @@ def header_row(header: TraceHeader) -> dict[str, Any]:
         row["vocab_size"] = int(header.vocab_size)
     if header.frames_per_s is not None:
         row["frames_per_s"] = float(header.frames_per_s)
+    if header.error_unit != "word":
+        row["error_unit"] = header.error_unit
     return row
 
 

@@ -1,7 +1,13 @@
 """Word and character errors: the one place where a hypothesis is scored.
 
 Counts come from jiwer. Reference and hypothesis are split at white space and
-compared as they are: no case folding and no other text normalisation.
+compared as they are: no case folding and no other text normalisation. (Those
+of this project were normalised when their manifest was read, see
+:mod:`speechbrain_ee.data.words`.)
+
+Errors are counted in words, or in characters (``error_unit: character``) for
+languages that are written without spaces: there a word error rate is the
+share of utterances that are not wholly right.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -14,6 +20,9 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ee.errors import InputError
+
+ERROR_UNITS = ("word", "character")
 _COLUMN = {"substitute": 0, "delete": 1, "insert": 2}
 
 
@@ -80,7 +89,7 @@ def edit_counts(
     hyps : sequence of str
         N hypotheses.
     unit : str
-        ``"word"`` or ``"char"`` (a space between words counts as one).
+        ``"word"`` or ``"character"`` (a space between words counts as one).
 
     Returns
     -------
@@ -91,7 +100,7 @@ def edit_counts(
     -------
     >>> edit_counts(["a b", "a b"], ["a c", "a"]).tolist()
     [[1, 0, 0], [0, 1, 0]]
-    >>> edit_counts(["abc"], ["abx"], unit="char").tolist()
+    >>> edit_counts(["abc"], ["abx"], unit="character").tolist()
     [[1, 0, 0]]
     """
     # Exits repeat each other's hypotheses: every distinct pair is aligned
@@ -160,6 +169,20 @@ def char_counts(refs: Sequence[str]) -> NDArray[np.int64]:
     return np.array([len(" ".join(r.split())) for r in refs], dtype=np.int64)
 
 
+def unit_counts(refs: Sequence[str], unit: str) -> NDArray[np.int64]:
+    """Words or characters of each reference, shape (N,)."""
+    return word_counts(refs) if unit == "word" else char_counts(refs)
+
+
+def check_error_unit(unit: str) -> None:
+    """Raise InputError for a unit that errors are not counted in."""
+    if unit not in ERROR_UNITS:
+        raise InputError(
+            f"error_unit: {unit!r} is unknown; use one of "
+            f"{', '.join(ERROR_UNITS)}."
+        )
+
+
 def mark_errors(ref: str, hyp: str) -> list[tuple[str, str]]:
     """The hypothesis in pieces, each with what it is, for display.
 
@@ -205,8 +228,7 @@ def _align(
     pairs: Sequence[tuple[str, str]], unit: str
 ) -> list[tuple[int, int, int]]:
     """Edits of pairs of which neither side is empty."""
-    if unit not in ("word", "char"):
-        raise ValueError(f"unit {unit!r}: use 'word' or 'char'")
+    check_error_unit(unit)
     if not pairs:
         return []
     process = (

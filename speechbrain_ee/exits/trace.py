@@ -30,7 +30,7 @@ from speechbrain_ee.exits.records import (
     check_column,
     evidence_columns,
 )
-from speechbrain_ee.exits.scoring import edit_counts, word_counts
+from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 
 __all__ = [
     "MACS_REFERENCE_S",
@@ -99,6 +99,12 @@ class Trace:
         return tuple(dict.fromkeys(record.set for record in self.records))
 
     @cached_property
+    def labelled_sets(self) -> tuple[str, ...]:
+        """Those of the test sets in which anything is said."""
+        said = {row.set for row in self.records if row.ref.strip()}
+        return tuple(name for name in self.sets if name in said)
+
+    @cached_property
     def evidence(self) -> Evidence:
         """Measurements and transcripts as columns, for criteria."""
         texts = [[exit_.seen for exit_ in row.exits] for row in self.records]
@@ -118,8 +124,10 @@ class Trace:
 
     @cached_property
     def words_N(self) -> NDArray[np.int64]:
-        """Words of each reference."""
-        return word_counts([record.ref for record in self.records])
+        """Words (by the header's ``error_unit``, characters) of each
+        reference."""
+        refs = [record.ref for record in self.records]
+        return unit_counts(refs, self.header.error_unit)
 
     @cached_property
     def edits_NE3(self) -> NDArray[np.int64] | None:
@@ -132,11 +140,12 @@ class Trace:
                 refs.append(record.ref)
                 hyps.append(exit_.hyp)
         shape = (len(self.records), len(self.header.exit_layers), 3)
-        return edit_counts(refs, hyps).reshape(shape)
+        unit = self.header.error_unit
+        return edit_counts(refs, hyps, unit).reshape(shape)
 
     @cached_property
     def errors_NE(self) -> NDArray[np.int64]:
-        """Word errors: scored from the hypotheses, else as recorded."""
+        """Errors: scored from the hypotheses, else as recorded."""
         if self.edits_NE3 is not None:
             return self.edits_NE3.sum(axis=2)
         cells = [(row.ref, e) for row in self.records for e in row.exits]
@@ -145,6 +154,7 @@ class Trace:
         totals[scored] = edit_counts(
             [cells[i][0] for i in scored],
             [cells[i][1].hyp or "" for i in scored],
+            self.header.error_unit,
         ).sum(axis=1)
         return totals.reshape(len(self.records), -1)
 

@@ -221,6 +221,6 @@ def _check_errors(trace: Trace, line_numbers: list[int]) -> None:
             raise InputError(
                 f"{trace.source}, line {line_numbers[row]}, field "
                 f"exits[layer {exit_.layer}].errors: {exit_.errors} is given, "
-                f"but hyp against ref has {total} word errors. Leave errors "
-                f"out, or correct it."
+                f"but hyp against ref has {total} {trace.header.error_unit} "
+                f"errors. Leave errors out, or correct it."
             )

@@ -22,6 +22,7 @@ from speechbrain_ee.exits.records import (
     TraceHeader,
     UtteranceRecord,
 )
+from speechbrain_ee.exits.scoring import ERROR_UNITS
 
 HEADER_FIELDS = {
     "schema",
@@ -33,6 +34,7 @@ HEADER_FIELDS = {
     "parameters",
     "vocab_size",
     "frames_per_s",
+    "error_unit",
 }
 UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
 EXIT_FIELDS = {
@@ -188,6 +190,9 @@ class Line:
         vocab_size = self.row.get("vocab_size")
         if vocab_size is not None:
             self.count(vocab_size, "vocab_size")
+        unit = self.row.get("error_unit", "word")
+        if unit not in ERROR_UNITS:
+            self.fail("error_unit", f"{unit!r} is none of {ERROR_UNITS}")
         return TraceHeader(
             self.text("name"),
             self.text("decoding"),
@@ -197,6 +202,7 @@ class Line:
             self.positive("macs_reference_s") or MACS_REFERENCE_S,
             vocab_size,
             self.positive("frames_per_s"),
+            unit,
         )
 
     def utterance(self, header: TraceHeader) -> UtteranceRecord:

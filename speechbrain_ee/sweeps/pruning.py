@@ -18,7 +18,7 @@ from speechbrain_ee.errors import InputError
 
 KINDS = ("median", "halving", "threshold")
 _EPOCH = re.compile(r"^epoch: (\d+)\b")
-_WER = re.compile(r"\bvalid WER L(\d+): ([\d.eE+-]+)")
+_WER = re.compile(r"\bvalid [WC]ER L(\d+): ([\d.eE+-]+)")
 
 
 @dataclass(frozen=True)

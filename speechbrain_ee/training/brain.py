@@ -246,7 +246,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         if stage != sb.Stage.TRAIN or self.step == 0:
             for means in self.exit_loss_means.values():
                 means.reset()
-        self.error_rates = ExitErrorRates(self.active_layers)
+        self.error_rates = ExitErrorRates(self.active_layers, self.error_unit)
         self.too_short = torch.zeros((), dtype=int, device=self.device)
 
     def on_stage_end(
@@ -278,7 +278,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         stats.update(self.valid_stats())
         self.collapse_monitor.check(epoch, rates)
         if if_main_process():
-            logger.info("epoch %d: valid WER  %s", epoch, rates)
+            logger.info("epoch %d: valid %s  %s", epoch, rates.name, rates)
         # Called by every process: SpeechBrain lets the main one work and the
         # others wait for its result.
         self.hparams.train_logger.log_stats(
@@ -296,8 +296,9 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
 
     def valid_stats(self) -> dict[str, float]:
         """What validation has measured at every exit, for the log."""
-        rates = zip(self.active_layers, self.error_rates.wer)
-        return {f"WER L{layer}": wer for layer, wer in rates}
+        name, rates = self.error_rates.name, self.error_rates.wer
+        layers = zip(self.active_layers, rates)
+        return {f"{name} L{layer}": rate for layer, rate in layers}
 
     def _should_save_intra_epoch_ckpt(self, *args: Any) -> bool:
         # Between optimiser steps only: no checkpoint holds gradients.

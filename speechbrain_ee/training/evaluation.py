@@ -68,6 +68,11 @@ class ExitEvaluation:
         every = range(1, len(self.exit_layers) + 1)
         return tuple(every if exits is None else exits)
 
+    @property
+    def error_unit(self) -> str:
+        """What errors are counted in: ``word`` or ``character``."""
+        return getattr(self.hparams, "error_unit", "word")
+
     @cached_property
     def decoded(self) -> dict[str, tuple[Trace, ...]]:
         """By test set, the traces of all decodings."""
@@ -236,6 +241,7 @@ class ExitEvaluation:
             self.hparams.sample_rate,
             {each: self._decoder(each) for each in decodings},
             self.decoded_exits,
+            self.error_unit,
         )
         self.evaluate_together(name, test_set, loader_options)
         traces = []
@@ -269,6 +275,7 @@ class ExitEvaluation:
             parameters=cost.parameters(),
             vocab_size=self._unwrapped_model().heads.vocab_size,
             frames_per_s=cost.frames(samples) / MACS_REFERENCE_S,
+            error_unit=self.error_unit,
         )
 
     def _warn_of_cuts(self, name: str, decoding: str) -> None:
@@ -304,10 +311,11 @@ class ExitEvaluation:
     def _write_alignments(self, path: Path) -> None:
         stats = sb.utils.metric_stats.ErrorRateStats()
         records = self.recorder.records
+        units = str.split if self.error_unit == "word" else list
         stats.append(
             [record.id for record in records],
-            [record.exits[-1].hyp.split() for record in records],
-            [record.ref.split() for record in records],
+            [units(record.exits[-1].hyp) for record in records],
+            [units(record.ref) for record in records],
         )
         with open(path, "w", encoding="utf-8") as file:
             stats.write_stats(file)

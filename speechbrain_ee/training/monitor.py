@@ -16,7 +16,7 @@ from speechbrain.utils import checkpoints
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.scoring import edit_counts, word_counts
+from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,14 @@ class ExitLosses:
 
 
 class ExitErrorRates:
-    """Word error rate of every exit over a set.
+    """Error rate of every exit over a set.
 
     Arguments
     ---------
     exit_layers : sequence of int
         Layers of the exits.
+    error_unit : str
+        What errors are counted in: ``word`` or ``character``.
 
     Example
     -------
@@ -99,8 +101,8 @@ class ExitErrorRates:
     (50.0, 0.0)
     """
 
-    def __init__(self, exit_layers: Sequence[int]):
-        self.exit_layers = tuple(exit_layers)
+    def __init__(self, exit_layers: Sequence[int], error_unit: str = "word"):
+        self.exit_layers, self.error_unit = tuple(exit_layers), error_unit
         self.errors_E = np.zeros(len(self.exit_layers), dtype=np.int64)
         self.words = 0
         self.nonempty_E = np.zeros(len(self.exit_layers), dtype=np.int64)
@@ -117,14 +119,20 @@ class ExitErrorRates:
         hyps : sequence of sequence of str
             Hypotheses by exit, then by utterance.
         """
-        self.words += int(word_counts(refs).sum())
+        self.words += int(unit_counts(refs, self.error_unit).sum())
         for k, hyps_of_exit in enumerate(hyps):
-            self.errors_E[k] += edit_counts(refs, hyps_of_exit).sum()
+            edits = edit_counts(refs, hyps_of_exit, self.error_unit)
+            self.errors_E[k] += edits.sum()
             self.nonempty_E[k] += sum(bool(hyp) for hyp in hyps_of_exit)
 
     @property
+    def name(self) -> str:
+        """What the rate is called."""
+        return "WER" if self.error_unit == "word" else "CER"
+
+    @property
     def wer(self) -> tuple[float, ...]:
-        """Word error rate of every exit, in percent."""
+        """Error rate of every exit, in percent."""
         return tuple(
             100.0 * float(errors) / max(self.words, 1)
             for errors in self.errors_E

@@ -34,6 +34,7 @@ from speechbrain.utils.seed import seed_everything
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.scoring import check_error_unit
 from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.finished_run import (
     backbone_fingerprint,
@@ -70,6 +71,7 @@ OPTIONAL_KEYS = {
     "overthinking": False,
     "in_domain": None,
     "criteria": None,
+    "error_unit": "word",  # character: for languages without spaces
     "corpus": "librispeech",
     "train_shards": {},  # as null it could not be given as a mapping
 }
@@ -143,6 +145,7 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         options = load_hyperpyyaml(text, overrides)
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
+        check_error_unit(options["error_unit"])
         _load_criteria(options["criteria"])
         # before anything in the output folder is changed
         if isinstance(options["checkpointer"], AtomicCheckpointer):

@@ -27,6 +27,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from speechbrain_ee.data.dataio import utterance_batch
 from speechbrain_ee.errors import InputError
 
 Item = TypeVar("Item")
@@ -169,6 +170,7 @@ class SharedData:
             and not any(options.get(key) for key in ordered)
         ):
             options = self._share(SequentialSampler(dataset), stage, options)
+        options.setdefault("collate_fn", utterance_batch)
         return super().make_dataloader(dataset, stage, **options)
 
     def _share(

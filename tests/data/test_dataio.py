@@ -151,7 +151,9 @@ def test_a_tokenizer_of_other_transcripts_is_noticed(
         make_tokenizer(own)
 
 
-def test_sets_have_their_names_and_order(hparams: dict, datasets) -> None:
+def test_sets_have_their_names_and_order(
+    hparams: dict, datasets, tokenizer
+) -> None:
     """Tests by file name and longest first; training as the manifest."""
     assert list(datasets.tests) == ["test-one", "other"]
     for dataset in (datasets.valid, *datasets.tests.values()):
@@ -162,7 +164,7 @@ def test_sets_have_their_names_and_order(hparams: dict, datasets) -> None:
         ids = [row["id"] for row in datasets.train]
     assert ids == sorted(ids) and len(ids) == 20
     single = dict(hparams, test_csv=hparams["test_csv"][1])
-    assert list(make_datasets(single, None).tests) == ["other"]
+    assert list(make_datasets(single, tokenizer).tests) == ["other"]
 
 
 def test_an_item_holds_audio_words_and_tokens(datasets, tokenizer) -> None:

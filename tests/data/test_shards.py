@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ class Words:
     def encode_as_ids(self, text: str) -> list[int]:
         """One token per letter."""
         return [ord(letter) for letter in text]
+
+    def decode_ids(self, tokens: list[int]) -> str:
+        """The letters again."""
+        return "".join(map(chr, tokens))
+
+    def get_piece_size(self) -> int:
+        """As many as there are letters."""
+        return sys.maxunicode + 1
+
+    def unk_id(self) -> int:
+        """No letter is unknown."""
+        return -1
 
 
 def options(shard_manifest: Path, output: Path, **changes: object) -> dict:

@@ -56,7 +56,7 @@ def naive_distance(ref, hyp):
 def test_totals_are_edit_distances(pairs):
     refs, hyps = zip(*pairs)
     words = edit_counts(refs, hyps).sum(1).tolist()
-    chars = edit_counts(refs, hyps, unit="char").sum(1).tolist()
+    chars = edit_counts(refs, hyps, unit="character").sum(1).tolist()
     assert words == [naive_distance(r.split(), h.split()) for r, h in pairs]
     assert chars == [naive_distance(r, h) for r, h in pairs]
 
@@ -92,7 +92,7 @@ def test_same_rate_as_jiwer_and_speechbrain(shared_folder):
     )
     assert rate == pytest.approx(stats.summarize("WER"), abs=1e-9)
     assert rate == pytest.approx(100 * jiwer.wer(refs, hyps), abs=1e-9)
-    chars = 100 * edit_counts(refs, hyps, unit="char").sum()
+    chars = 100 * edit_counts(refs, hyps, unit="character").sum()
     assert chars / char_counts(refs).sum() == pytest.approx(
         100 * jiwer.cer(refs, hyps), abs=1e-9
     )

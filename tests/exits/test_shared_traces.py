@@ -131,7 +131,7 @@ def test_character_error_rate_is_jiwers(traces):
     rows = traces["greedy", "test-clean"].records[::13]
     refs = [row.ref for row in rows]
     hyps = [row.exits[1].hyp for row in rows]
-    errors = int(edit_counts(refs, hyps, unit="char").sum())
+    errors = int(edit_counts(refs, hyps, unit="character").sum())
     assert errors / int(char_counts(refs).sum()) == jiwer.cer(refs, hyps)
 
 

@@ -137,10 +137,15 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.decoding,
     )
     spoken = read_spoken(
-        arguments.data, recognisers.asr.sample_rate, arguments.limit
+        arguments.data,
+        recognisers.asr.sample_rate,
+        arguments.limit,
+        recognisers.asr.folder.tokenizer,
     )
     measured = _measured(arguments, recognisers, spoken)
-    rows = [one.row(spoken) for one in measured]
+    known = recognisers.asr.folder.calibration
+    unit = "word" if known is None else known.header.error_unit
+    rows = [one.row(spoken, unit) for one in measured]
     result = {
         "schema": SCHEMA,
         "model": recognisers.asr.folder.name,

@@ -12,6 +12,7 @@ Authors
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.data.manifest_check import check_rows, read_manifest
+from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 
 
@@ -61,7 +63,10 @@ class Batch:
 
 
 def read_spoken(
-    data: str | Path, sample_rate: int, limit: int | None = None
+    data: str | Path,
+    sample_rate: int,
+    limit: int | None = None,
+    tokenizer: Any = None,
 ) -> tuple[Spoken, ...]:
     """Read a manifest or a folder.
 
@@ -75,6 +80,8 @@ def read_spoken(
         Of the model, in Hz.
     limit : int, optional
         Read so many utterances, evenly spread over the data.
+    tokenizer : sentencepiece.SentencePieceProcessor, optional
+        Of the model: references are written as it writes them.
 
     Returns
     -------
@@ -89,6 +96,10 @@ def read_spoken(
     rows = _of_folder(data) if data.is_dir() else _of_manifest(data)
     if limit is not None and limit < len(rows):
         rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    if tokenizer is not None:
+        check = TranscriptCheck(str(data), tokenizer)
+        rows = [(*row, ref and check(ref)) for *row, ref in rows]
+        check.log()
     reader = AudioReader(sample_rate)
     return tuple(Spoken(id, reader(path), ref) for id, path, ref in rows)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from speechbrain_ee.exits.scoring import edit_counts, word_counts
+from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.inference.bench.backends import Recogniser
 from speechbrain_ee.inference.bench.data import Batch, Spoken
 from speechbrain_ee.inference.bench.machine import (
@@ -91,13 +91,17 @@ class Measured:
         """Real-time factor: seconds per second of audio."""
         return self.wall_s / self.audio_s
 
-    def row(self, spoken: Sequence[Spoken]) -> dict[str, Any]:
+    def row(
+        self, spoken: Sequence[Spoken], error_unit: str = "word"
+    ) -> dict[str, Any]:
         """Plain values, for a table or a file.
 
         Arguments
         ---------
         spoken : sequence of N Spoken
             What was transcribed.
+        error_unit : str
+            What errors are counted in: ``word`` or ``character``.
 
         Returns
         -------
@@ -124,14 +128,16 @@ class Measured:
             "utterances_by_exit": {
                 str(exit): exits.count(exit) for exit in sorted({*exits})
             },
-            "wer": word_error_rate(self.hypotheses, spoken),
+            "wer": word_error_rate(self.hypotheses, spoken, error_unit),
             "peak_rss_mib": self.peak_rss_mib,
             "peak_rss_since": "configuration" if self.peak_is_own else "start",
         }
 
 
 def word_error_rate(
-    hypotheses: Sequence[Hypothesis], spoken: Sequence[Spoken]
+    hypotheses: Sequence[Hypothesis],
+    spoken: Sequence[Spoken],
+    error_unit: str = "word",
 ) -> float | None:
     """Word error rate in percent over the utterances with a reference.
 
@@ -141,6 +147,8 @@ def word_error_rate(
         What was recognised.
     spoken : sequence of N Spoken
         What was said.
+    error_unit : str
+        What errors are counted in: ``word`` or ``character``.
 
     Returns
     -------
@@ -153,10 +161,11 @@ def word_error_rate(
         if one.ref is not None
     ]
     refs, hyps = [ref for ref, _ in pairs], [hyp for _, hyp in pairs]
-    words = int(word_counts(refs).sum()) if refs else 0
+    words = int(unit_counts(refs, error_unit).sum()) if refs else 0
     if not words:
         return None
-    return round(100 * float(edit_counts(refs, hyps).sum()) / words, 4)
+    errors = edit_counts(refs, hyps, error_unit).sum()
+    return round(100 * float(errors) / words, 4)
 
 
 def transcribed(

@@ -77,7 +77,7 @@ def measure_choices(
     tuple of Measured
     """
     rows = []
-    for name in trace.sets:
+    for name in trace.labelled_sets:
         part = trace.subset(name)
         for place, layer in enumerate(trace.header.exit_layers):
             exit = list(exit_layers).index(layer) + 1

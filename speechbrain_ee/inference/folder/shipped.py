@@ -108,11 +108,12 @@ def without_transcripts(trace: Trace) -> Trace:
     Returns
     -------
     Trace
-        Same errors, words, durations, costs and measurements; references are
-        as many dashes as they had words, names are numbers.
+        Same errors, durations, costs and measurements; references are as many
+        dashes as they had words (or characters), names are numbers.
     """
     records = []
     errors_NE, words_N = trace.errors_NE, trace.words_N
+    space = " " if trace.header.error_unit == "word" else ""
     for row, record in enumerate(trace.records):
         exits = tuple(
             replace(exit_, hyp=None, greedy=None, errors=int(errors))
@@ -122,7 +123,7 @@ def without_transcripts(trace: Trace) -> Trace:
             UtteranceRecord(
                 id=str(row + 1),
                 set=record.set,
-                ref=" ".join("-" * int(words_N[row])),
+                ref=space.join("-" * int(words_N[row])),
                 exits=exits,
                 duration_s=record.duration_s,
             )

@@ -270,6 +270,8 @@ class TrainingRun:
         }
         size, kind = self.value("output_neurons"), self.value("token_type")
         facts["Tokens"] = f"{size}, {kind}"
+        if self.value("error_unit", "word") != "word":
+            facts["WER"] = "is the character error rate (error_unit)"
         facts["Checkpoints averaged"] = str(self.value("average_checkpoints"))
         return facts
 
