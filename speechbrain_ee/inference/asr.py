@@ -516,7 +516,7 @@ def _recordings(audio: Iterable[Audio]) -> Iterator[Recording]:
         if isinstance(each, str | Path):
             yield Recording(str(each), str(each))
         else:
-            yield Recording(str(place), f"audio[{place}]", each)
+            yield Recording(str(place), f"audio[{place}]", each, held=True)
 
 
 def _device(device: str | torch.device) -> torch.device:

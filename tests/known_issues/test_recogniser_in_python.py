@@ -70,7 +70,7 @@ def test_long_audio_is_cut(
         assert (said.exit, said.layer) == (2, 2)
         assert " ".join(word.text for word in said.words) == said.text
         starts = [word.start_s for word in said.words]
-        assert starts == sorted(starts) and starts[-1] > 60
+        assert starts == sorted(starts) and starts[-1] > 50
         assert 0 < said.confidence < 1 and said.macs > 0
     assert max(longest) <= 20 * RATE and len(longest) > 2
 

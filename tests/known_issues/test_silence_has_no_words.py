@@ -8,6 +8,7 @@ Authors
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +104,16 @@ def test_the_detector_can_be_chosen() -> None:
 
 
 def test_silero_where_it_is_installed() -> None:
-    """A hum is loud and is no speech; the two clauses of the word differ."""
-    pytest.importorskip("silero_vad")
+    """A hum is loud and is no speech; PyTorch keeps its threads."""
+    if find_spec("silero_vad") is None:
+        pytest.skip("silero-vad is not installed")
+    threads = torch.get_num_threads()
     hum = 0.3 * np.sin(np.arange(2 * RATE) * 2 * np.pi * 50 / RATE)
     hum = hum.astype(np.float32)
     assert speech_detector("energy")(hum, RATE)
     for vad in ("silero", "auto"):
         assert not speech_detector(vad)(hum, RATE)
+    assert torch.get_num_threads() == threads
 
 
 def test_on_a_device(tmp_path: Path) -> None:

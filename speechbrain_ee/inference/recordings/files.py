@@ -41,13 +41,16 @@ class Recording:
         The name.
     path : str
         The file; of samples, what messages call them.
-    samples : tensor or array, optional
-        The samples themselves, instead of a file.
+    samples : tensor or array
+        The samples themselves, where ``held``.
+    held : bool
+        Whether it is samples in memory and no file.
     """
 
     id: str
     path: str
     samples: Any = None
+    held: bool = False
 
 
 def open_recording(
@@ -75,11 +78,11 @@ def open_recording(
     InputError
         If it cannot be read.
     """
-    path, samples = recording.path, recording.samples
-    if samples is None and Clip.parse(path) is not None:
-        samples = AudioReader(sample_rate)(path)
-    if samples is not None:
-        return SampleStream(samples, path, sample_rate)
+    path = recording.path
+    if recording.held:
+        return SampleStream(recording.samples, path, sample_rate)
+    if Clip.parse(path) is not None:
+        return SampleStream(AudioReader(sample_rate)(path), path, sample_rate)
     return AudioStream(path, sample_rate, channel)
 
 

@@ -226,8 +226,14 @@ def _silero_hears(samples: np.ndarray, sample_rate: int) -> bool:
 
 @lru_cache(maxsize=1)
 def _silero() -> Any:
-    from silero_vad import load_silero_vad
+    import torch
 
+    threads = torch.get_num_threads()
+    try:
+        # Importing it leaves PyTorch with one thread.
+        from silero_vad import load_silero_vad
+    finally:
+        torch.set_num_threads(threads)
     return load_silero_vad()
 
 

@@ -519,14 +519,15 @@ def _decode_with_av(source: BinaryIO, target: BinaryIO) -> str | None:
             for frame in frames:
                 for part in packed.resample(frame):
                     samples = part.to_ndarray().reshape(part.samples, -1)
-                    audio = audio or soundfile.SoundFile(
-                        target,
-                        "w",
-                        part.sample_rate,
-                        samples.shape[1],
-                        "PCM_16",
-                        format="W64",  # has no limit of 4 GB
-                    )
+                    if audio is None:
+                        audio = soundfile.SoundFile(
+                            target,
+                            "w",
+                            part.sample_rate,
+                            samples.shape[1],
+                            "PCM_16",
+                            format="W64",  # has no limit of 4 GB
+                        )
                     audio.write(samples)
     except av.FFmpegError as error:
         return one_line(error)
