@@ -65,6 +65,7 @@ DECODERS = (
     "install speechbrain-ee with its extra `media` (PyAV), or ffmpeg; or "
     "convert it to WAV or FLAC."
 )
+MEDIA_TOLERANCE_S = 1.0  # containers round, encoders add and take a little
 # What samples of a type are divided by, and what is zero in it.
 INTEGERS = {
     torch.uint8: (128, 128),
@@ -509,31 +510,40 @@ def _decode_with_av(source: BinaryIO, target: BinaryIO) -> str | None:
     import av
 
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    packed = av.AudioResampler(format="s16")
     audio = None
+    announced_s, decoded_s = 0.0, 0.0
     try:
         with av.open(source, options=options) as container:
             if not container.streams.audio:
                 return None
-            frames = container.decode(container.streams.audio[0])
-            packed = av.AudioResampler(format="s16")
-            for frame in frames:
+            sound = container.streams.audio[0]
+            if sound.duration is not None:
+                announced_s = float(sound.duration * sound.time_base)
+            elif len(container.streams) == 1 and container.duration:
+                announced_s = container.duration / av.time_base
+            for frame in container.decode(sound):
                 for part in packed.resample(frame):
                     samples = part.to_ndarray().reshape(part.samples, -1)
+                    rate, channels = part.sample_rate, samples.shape[1]
                     if audio is None:
                         audio = soundfile.SoundFile(
                             target,
                             "w",
-                            part.sample_rate,
-                            samples.shape[1],
+                            rate,
+                            channels,
                             "PCM_16",
                             format="W64",  # has no limit of 4 GB
                         )
                     audio.write(samples)
+                    decoded_s += len(samples) / rate
     except av.FFmpegError as error:
         return one_line(error)
     finally:
         if audio is not None:
             audio.close()
+    if decoded_s < announced_s - MEDIA_TOLERANCE_S:
+        return f"{announced_s:.2f} s announced"
     return None
 
 
