@@ -18,7 +18,11 @@ from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.registry import read_threshold
 from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    FixedExit,
+    ThresholdPolicy,
+    first_exit,
+)
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
@@ -129,6 +133,7 @@ class Policies:
             return self._from_file(Path(text).expanduser())
         rule = read_threshold(text)
         if rule is not None:
+            self._warn_of_one_exit(*rule, text)
             return self._live(ThresholdPolicy(*rule), text)
         if "=" in text:
             if text not in self._on_budget:
@@ -165,6 +170,24 @@ class Policies:
             beside = path.parent / policy.selector
             selector = read_selector(beside) if beside.is_file() else None
         return self._live(policy, path.name, selector)
+
+    def _warn_of_one_exit(self, name: str, threshold: float, text: str) -> None:
+        """Say so where a threshold lies beside all that was measured."""
+        criterion, trace = get_criterion(name), self.calibration
+        if trace is None or not criterion.available(trace.evidence_names):
+            return
+        scores_NE = criterion.scores(trace.evidence)
+        taken = {*first_exit(scores_NE, threshold).tolist()}
+        last = len(self.exit_layers) - 1
+        if taken in ({0}, {last}):
+            early_NE = scores_NE[:, :-1] * (criterion.sign or 1.0)
+            logger.warning(
+                "policy %s: all utterances of the calibration data take %s "
+                "exit; most of them lie between %.3g and %.3g.",
+                text,
+                "the last" if taken == {last} else "the first",
+                *np.percentile(early_NE, [5, 95]),
+            )
 
     def _calibrated(self, text: str) -> ExitPolicy:
         """A policy for a budget, from the calibration data."""

@@ -26,6 +26,7 @@ from speechbrain_ee.inference.recordings.transcriber import Transcriber
 from speechbrain_ee.inference.recordings.transcript import Segment, Transcript
 from speechbrain_ee.inference.transcribe import transcribe
 from tests.inference.heard import Echo, hypothesis, record
+from tests.spoken import spoken
 
 LAYERS = (2, 4, 6)
 
@@ -68,6 +69,17 @@ def test_what_no_threshold_is(text, message) -> None:
     """A wrong name, a score instead of a value, no number."""
     with pytest.raises(InputError, match=message):
         Policies(LAYERS).resolve(text)
+
+
+def test_a_threshold_beside_all_values_is_said(caplog) -> None:
+    """Entropy by vocabulary entry is small: 0.9 stops everybody at once."""
+    policies = Policies(LAYERS, calibration=spoken(layers=LAYERS))
+    policies.resolve("entropy:0.3")
+    assert not caplog.records
+    policies.resolve("entropy:9")
+    assert "entropy:9: all" in caplog.text and "the first exit" in caplog.text
+    policies.resolve("entropy:0")
+    assert "the last exit" in caplog.text and "between" in caplog.text
 
 
 def test_a_device_takes_the_same() -> None:
