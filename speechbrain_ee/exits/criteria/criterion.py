@@ -130,12 +130,6 @@ class Criterion:
     decodes: bool = False
     sign: float | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by name: what is registered are functions in functions."""
-        from speechbrain_ee.exits.criteria.registry import get_criterion
-
-        return get_criterion, (self.name,)
-
     def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores at every exit, higher = more ready to stop.
 
@@ -177,3 +171,9 @@ class Criterion:
             Multiply-accumulates.
         """
         return self.cost(frames, vocab)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: what is registered are functions in functions."""
+        from speechbrain_ee.exits.criteria.registry import get_criterion
+
+        return get_criterion, (self.name,)
