@@ -89,6 +89,7 @@ class OnnxRecogniser:
         self.start, self.segments = start, segments
         tokenizer = _tokenizer(self.folder / "tokenizer.model")
         self.writer = HostWriter(self.manifest, tokenizer)
+        self.speaks = speech_detector("energy")
         self.policies = {
             path.stem: read_policy(path)
             for path in sorted(self.folder.glob("policies/*.yaml"))
@@ -100,7 +101,6 @@ class OnnxRecogniser:
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True
-        self.speaks = speech_detector("energy")
 
     @property
     def sample_rate(self) -> int:
