@@ -7,7 +7,6 @@ Authors
 import argparse
 import logging
 import math
-import os
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from speechbrain_ee.errors import DISK_FULL, InputError
+from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.live.controller import LatencyController
 from speechbrain_ee.inference.live.ladder import (
@@ -201,13 +200,13 @@ def transcribe(
             interrupted = _transcribe(transcriber, recordings, output, progress)
     except BrokenPipeError:
         # Whoever read standard output has had enough.
-        _drop_standard_output()
+        drop_standard_output()
         return SOME_BAD
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         if out is None:
-            _drop_standard_output()
+            drop_standard_output()
         raise InputError(
             f"{out or 'standard output'}: cannot be written "
             f"({error.strerror}); make room, or give another place with "
@@ -221,11 +220,6 @@ def transcribe(
     if not summary.transcribed:
         return NOTHING_DONE
     return SOME_BAD if summary.failures else ALL_FINE
-
-
-def _drop_standard_output() -> None:
-    """Nothing more can go there; Python would flush it on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _transcribe(

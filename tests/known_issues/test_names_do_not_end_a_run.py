@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.inference.recordings.files import find_recordings
 from speechbrain_ee.inference.recordings.transcriber import Transcriber
 from speechbrain_ee.inference.transcribe import transcribe
 from tests.inference.heard import Echo, hypothesis, record
+from tests.spoken import spoken
 
 BYTES = os.fsdecode(b"n\xff.wav")
 BROKEN = "two\nlines\t.wav"
@@ -129,6 +132,31 @@ def test_a_full_disk_speaks_of_the_output(
         run([path], "txt")
     assert "standard output: cannot be written" in str(told.value)
     assert "training" not in str(told.value)
+
+
+def test_other_commands_and_outputs_they_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A table of a set with an accent, to ASCII and to a full disk."""
+    trace = spoken(20, name="dév")
+    path = tmp_path / "dév.jsonl"
+    write_trace(path, trace.header, trace.records)
+    given = ["calibrate", "--trace", str(path), "--criterion", "entropy"]
+    given += ["--budget", "layers=5", "--method", "naive"]
+    given += ["--out", str(tmp_path / "policy.yaml")]
+    binary = io.BytesIO()
+    ascii_only = io.TextIOWrapper(binary, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    main(given)
+    assert b"d\\xe9v" in binary.getvalue()
+    if os.path.exists("/dev/full"):
+        full = io.TextIOWrapper(open("/dev/full", "wb"))
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as left:
+            main(given)
+        assert left.value.code == 2
+        assert "error: standard output" in capsys.readouterr().err
+        full.flush()  # what was not written is not tried again
 
 
 def test_a_run_in_which_all_fails_says_so_once(tmp_path: Path, caplog) -> None:

@@ -195,6 +195,13 @@ class OnnxRecogniser:
         """
         wavs_BS = np.asarray(wavs_BS, dtype=np.float32)
         lengths_B = np.asarray(wav_lens_B, dtype=np.float32) * wavs_BS.shape[1]
+        # Of NaN both comparisons are false.
+        whole = wavs_BS.shape[1] * (1 + 1e-6)
+        if not ((lengths_B > 0) & (lengths_B <= whole)).all():
+            raise InputError(
+                "wav_lens: lengths are relative to the longest, above 0 and "
+                "at most 1."
+            )
         samples_B = lengths_B.round().astype(np.int64)
         return self._run(wavs_BS, samples_B, self.resolve(policy))
 
