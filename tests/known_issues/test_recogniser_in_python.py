@@ -200,15 +200,14 @@ def test_a_truth_value_is_no_policy(asr, policy) -> None:
         asr.transcribe(waves()[0], policy)
 
 
-def test_it_compiles_in_a_supported_way() -> None:
-    """Utterances still leave where they did, and it can still be pickled."""
-    plain = EarlyExitASR(folder_of(live_model()))
+def test_it_compiles_in_a_supported_way(asr) -> None:
+    """The same exit and words, and it can still be pickled."""
     compiled = EarlyExitASR(folder_of(live_model())).compile("eager")
-    for policy in (1, "slow"):
-        wanted = plain.transcribe(waves()[:2], policy)
-        found = compiled.transcribe(waves()[:2], policy)
-        assert [one.tokens for one in found] == [one.tokens for one in wanted]
-    pickle.loads(pickle.dumps(compiled)).transcribe(waves()[0])
+    wanted = asr.transcribe(waves()[0], 1)
+    for other in (compiled, pickle.loads(pickle.dumps(compiled))):
+        found = other.transcribe(waves()[0], 1)
+        assert (found.tokens, found.exit) == (wanted.tokens, 1)
+    torch.compiler.reset()
 
 
 def test_one_array_on_a_device() -> None:
