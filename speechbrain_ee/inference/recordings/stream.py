@@ -91,8 +91,8 @@ def shown(name: str | Path) -> str:
 
     Example
     -------
-    >>> shown("a\nb.wav"), shown(os.fsdecode(b"n\xff.wav"))
-    ('a\\nb.wav', 'n\\xff.wav')
+    >>> print(shown("a\\nb.wav"), shown(os.fsdecode(b"n\\xff.wav")))
+    a\\nb.wav n\\xff.wav
     """
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
