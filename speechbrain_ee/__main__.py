@@ -5,6 +5,7 @@ Authors
 """
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -249,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         The command line without the program's name.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A letter that a locale lacks is shown as its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Says on import what it has set up.
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
@@ -262,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     said = parsed.run(parsed)
     if isinstance(said, str):
         print(said)
+    sys.stdout.flush()  # a full disk is told here, not on the way out
 
 
 if __name__ == "__main__":

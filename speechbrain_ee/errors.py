@@ -12,6 +12,7 @@ Authors
 import errno
 import functools
 import logging
+import os
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
@@ -83,11 +84,13 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
-            place = error.filename or "output_folder"
+            place = error.filename or "standard output or output_folder"
+            drop_standard_output()
             sys.stderr.write(
                 f"\nerror: {place}: cannot be written ({error.strerror}). "
                 "Make room or raise the quota, and start the same command "
-                "again; training goes on from its last complete checkpoint.\n"
+                "again; a training goes on from its last complete "
+                "checkpoint.\n"
             )
             sys.exit(EXIT_STATUS)
 
@@ -159,6 +162,15 @@ def _is_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def drop_standard_output() -> None:
+    """Forget what cannot be written there; Python would try once more."""
+    try:
+        place = sys.stdout.fileno()
+    except (AttributeError, OSError):  # a notebook's, or none
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)
 
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:

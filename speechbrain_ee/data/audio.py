@@ -5,18 +5,68 @@ Authors
 """
 
 import io
+import logging
+import os
 from typing import Any, Protocol
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio
+from numpy.typing import NDArray
 from torch import Tensor
 
 from speechbrain_ee.data.clips import SAMPLES, Clip
 from speechbrain_ee.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 ADVICE = "repair or remove it and run the data preparation again."
+# Channels cancel where their average keeps less than this share of the power
+# that the average of independent channels has: a correlation below -0.75.
+CANCELLED_SHARE = 0.25
+AUDIBLE_POWER = 1e-7  # -70 dB; of less there is nothing to lose
+
+
+def mixed_down(
+    samples_SC: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], int | None]:
+    """The average of the channels, or the loudest where they cancel.
+
+    Two channels in antiphase (a line with crossed wires, some microphones)
+    leave nothing but noise when they are averaged.
+
+    Arguments
+    ---------
+    samples_SC : array of shape (samples, channels)
+        Of a recording, or of a stretch of it.
+
+    Returns
+    -------
+    samples : array of shape (samples,)
+        One channel.
+    taken : int or None
+        The channel that was taken alone, from 1; None for the average.
+
+    Example
+    -------
+    >>> tone = np.sin(np.arange(100, dtype=np.float32))
+    >>> mixed_down(np.stack([tone, tone], axis=1))[1]
+    >>> mixed_down(np.stack([0.9 * tone, -tone], axis=1))[1]
+    2
+    """
+    mean_S = samples_SC.mean(axis=1, dtype=np.float32)
+    channels = samples_SC.shape[1]
+    if channels == 1 or not len(mean_S):
+        return mean_S, None
+    power_C = samples_SC.var(axis=0, dtype=np.float64)
+    if power_C.max() < AUDIBLE_POWER:
+        return mean_S, None
+    independent = power_C.sum() / channels**2
+    if mean_S.var(dtype=np.float64) >= CANCELLED_SHARE * independent:
+        return mean_S, None
+    loudest = int(power_C.argmax())
+    return np.ascontiguousarray(samples_SC[:, loudest]), loudest + 1
 
 
 class ReadsBytes(Protocol):
@@ -50,6 +100,7 @@ class AudioReader:
         self.sample_rate = sample_rate
         self.cache: dict[str, Tensor] | None = {} if cache else None
         self.shards = shards
+        self._warned = False
 
     def __call__(self, path: str) -> Tensor:
         """Read an utterance.
@@ -80,16 +131,29 @@ class AudioReader:
 
     def _read(self, path: str) -> Tensor:
         clip = Clip.parse(path)
-        source: Any = path
+        source: Any = os.fsencode(path)
         if clip is not None:
-            source = clip.path if clip.unit == SAMPLES else self._member(clip)
+            source = (
+                os.fsencode(clip.path)
+                if clip.unit == SAMPLES
+                else self._member(clip)
+            )
         try:
             samples, rate = _decode(source, clip)
         except (soundfile.LibsndfileError, OSError) as error:
             raise InputError(
                 f"{path}: cannot be read as audio ({error}); {ADVICE}"
             ) from error
-        wav = torch.from_numpy(samples).mean(dim=1)
+        mono, taken = mixed_down(samples)
+        if taken is not None and not self._warned:
+            self._warned = True  # a corpus may be full of them
+            logger.warning(
+                "%s: its channels cancel each other, so channel %d is taken "
+                "alone; other such recordings are not named.",
+                path,
+                taken,
+            )
+        wav = torch.from_numpy(mono)
         if not len(wav):
             raise InputError(f"{path}: holds no audio; {ADVICE}")
         if clip is not None and clip.unit == SAMPLES:

@@ -79,7 +79,8 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
     try:
         if os.path.getsize(path) == 0:
             return AudioFacts(0.0, EMPTY_AUDIO)
-        with soundfile.SoundFile(path) as audio:
+        # As bytes: soundfile takes no name that is not valid Unicode.
+        with soundfile.SoundFile(os.fsencode(path)) as audio:
             if audio.frames == 0:
                 return AudioFacts(0.0, EMPTY_AUDIO)
             fault = None
@@ -95,7 +96,7 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
 def _check_clip(clip: Clip) -> AudioFacts:
     """As :func:`check_audio`, by the header of the whole recording."""
     try:
-        with soundfile.SoundFile(clip.path) as audio:
+        with soundfile.SoundFile(os.fsencode(clip.path)) as audio:
             duration_s = clip.length / audio.samplerate
             if clip.length == 0:
                 return AudioFacts(0.0, EMPTY_AUDIO)

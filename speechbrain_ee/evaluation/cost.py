@@ -7,14 +7,10 @@ Authors
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from speechbrain_ee.evaluation.module_cost import module_macs, parameter_count
 from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.models.model import EarlyExitModel
-
-# Lengths whose cost is remembered.
-_REMEMBERED = 4096
 
 
 class CostModel:
@@ -38,7 +34,7 @@ class CostModel:
         self.start = start_cost(model.encoder)
         every = range(1, len(model.exit_layers) + 1)
         self.exits = tuple(every if exits is None else exits)
-        self._above = lru_cache(_REMEMBERED)(self._exits)
+        self._remembered: dict[int, tuple[int, ...]] = {}
 
     def macs(self, samples: int) -> tuple[int, ...]:
         """MACs of one utterance up to and including every exit.
@@ -94,6 +90,12 @@ class CostModel:
         """MACs of an exit's head; exits count from 1."""
         parts = self.model.heads.parts(exit)
         return sum(module_macs(part, frames) for part in parts)
+
+    def _above(self, frames: int) -> tuple[int, ...]:
+        # Not lru_cache: what holds one cannot be pickled.
+        if frames not in self._remembered:
+            self._remembered[frames] = self._exits(frames)
+        return self._remembered[frames]
 
     def _exits(self, frames: int) -> tuple[int, ...]:
         macs, depth, exits = 0, 0, []

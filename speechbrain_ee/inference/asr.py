@@ -4,7 +4,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.data.pieces import decode, pieces_of
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.live.compiled import compile_segments
 from speechbrain_ee.inference.live.hypothesis import Hypothesis
 from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.inference.policies import Policies, PolicyLike
+from speechbrain_ee.inference.recordings.files import (
+    Recording,
+    open_recording,
+)
+from speechbrain_ee.inference.recordings.segmentation import (
+    NO_SPEECH,
+    Cutting,
+    speech_detector,
+)
+from speechbrain_ee.inference.recordings.stream import as_wave, shown
+from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings.transcript import (
+    Failure,
+    Transcript,
+)
 from speechbrain_ee.inference.source import open_source
 
-Audio = str | Path | Tensor | NDArray[np.floating]
+logger = logging.getLogger(__name__)
+
+Audio = str | Path | Tensor | NDArray[np.number]
 # Padded seconds of a batch, where a list is transcribed.
 BATCH_S = 60.0
+RUN_OPTS = ("device",)
 
 
 class EarlyExitASR:
@@ -33,7 +52,8 @@ class EarlyExitASR:
 
     Every utterance goes up the encoder as far as the policy wants it, alone
     or in a batch, with the same result. The policy can be changed at any
-    time: the model is one for all compute budgets.
+    time: the model is one for all compute budgets. Long audio is cut at
+    pauses, and what holds no speech is not given to the model.
 
     Arguments
     ---------
@@ -49,6 +69,9 @@ class EarlyExitASR:
         what the folder says.
     device : str or torch.device
         Where the model runs.
+    vad : str
+        What finds out whether anybody speaks, see
+        :func:`~speechbrain_ee.inference.recordings.segmentation.speech_detector`.
 
     Example
     -------
@@ -64,9 +87,11 @@ class EarlyExitASR:
         policy: PolicyLike | None = None,
         decoding: str | None = None,
         device: str | torch.device = "cpu",
+        vad: str = "auto",
     ):
         self.folder = folder
-        self.device = torch.device(device)
+        self.speaks = speech_detector(vad)
+        self.device = _device(device)
         self.runner = LiveRunner(
             folder.model.to(self.device),
             pieces_of(folder.tokenizer),
@@ -83,7 +108,6 @@ class EarlyExitASR:
             folder.combination,
             folder.calibration,
         )
-        self._read = AudioReader(folder.sample_rate)
         self.policy = policy
 
     @classmethod
@@ -95,6 +119,7 @@ class EarlyExitASR:
         policy: PolicyLike | None = None,
         decoding: str | None = None,
         trust: bool = False,
+        vad: str = "auto",
     ) -> "EarlyExitASR":
         """Load a recogniser.
 
@@ -106,7 +131,7 @@ class EarlyExitASR:
         savedir : str or Path, optional
             Where what is fetched from the hub is kept.
         run_opts : mapping, optional
-            ``device``, by default ``cpu``.
+            ``device``, by default ``cpu``; nothing else has a meaning here.
         policy : str, int, Path or policy, optional
             When to stop; by default the folder's own default.
         decoding : str, optional
@@ -114,6 +139,9 @@ class EarlyExitASR:
         trust : bool
             Allow a run's ``hyperparams.yaml`` to be executed, where its
             model has classes of the user's own.
+        vad : str
+            What finds out whether anybody speaks: ``silero``, ``energy``,
+            ``off``, or ``auto`` for the first of these that is installed.
 
         Returns
         -------
@@ -123,11 +151,20 @@ class EarlyExitASR:
         ------
         InputError
             If the source is no such folder, is damaged, or would have to be
-            executed and is not trusted.
+            executed and is not trusted; if an option is unknown, or there is
+            no such device.
         """
+        given = dict(run_opts or {})
+        unknown = [name for name in given if name not in RUN_OPTS]
+        if unknown:
+            raise InputError(
+                f"run_opts: {unknown[0]!r} is unknown here; valid: "
+                f"{', '.join(RUN_OPTS)}. To compile the model, call "
+                "compile()."
+            )
+        device = _device(given.get("device", "cpu"))
         folder = open_source(source, savedir, trust)
-        device = (run_opts or {}).get("device", "cpu")
-        return cls(folder, policy, decoding, device)
+        return cls(folder, policy, decoding, device, vad)
 
     @property
     def model(self) -> Any:
@@ -153,47 +190,152 @@ class EarlyExitASR:
         """Follow another policy from now on."""
         self._policy = self.policies.resolve(given)
 
-    def transcribe(
+    def stream(
         self,
-        audio: Audio | Sequence[Audio],
+        audio: Iterable[Audio],
         policy: PolicyLike | None = None,
         batch_s: float = BATCH_S,
-    ) -> Hypothesis | list[Hypothesis]:
-        """Transcribe one utterance, or many in batches of like length.
+        max_s: float = Cutting.max_s,
+        channel: int | None = None,
+    ) -> Iterator[Transcript | Failure]:
+        """Transcribe many, each as soon as it is ready.
+
+        Audio is read no faster than it is transcribed, so that memory grows
+        neither with its number nor with its length.
 
         Arguments
         ---------
-        audio : str, Path, tensor or array, or a sequence of these
-            A file of any sample rate, or samples of shape (samples,) at the
-            model's.
+        audio : iterable of str, Path, tensor or array
+            See :meth:`transcribe`; a generator will do.
         policy : str, int, Path or policy, optional
             For this call alone.
         batch_s : float
             Most audio in a batch, in seconds, padding included.
+        max_s : float
+            Longer recordings are cut at pauses into pieces of at most so
+            many seconds.
+        channel : int, optional
+            The channel of files that is heard, from 1; by default their
+            average.
+
+        Yields
+        ------
+        Transcript or Failure
+            For each in its order. What cannot be read is a Failure with the
+            reason, and the others go on; of what breaks off, a Transcript
+            with its ``fault``.
+
+        Raises
+        ------
+        InputError
+            If the policy or a number is not valid.
+
+        Example
+        -------
+        >>> for said in asr.stream(paths):  # doctest: +SKIP
+        ...     if isinstance(said, Transcript):
+        ...         print(said.path, said.text)
+        """
+        transcriber = Transcriber(
+            self,
+            Cutting.within(max_s),
+            batch_s,
+            channel=channel,
+            policy=self._policy
+            if policy is None
+            else self.policies.resolve(policy),
+        )
+        return transcriber.run(_recordings(audio))
+
+    def transcribe(
+        self,
+        audio: Audio | Iterable[Audio],
+        policy: PolicyLike | None = None,
+        batch_s: float = BATCH_S,
+        max_s: float = Cutting.max_s,
+        channel: int | None = None,
+    ) -> Hypothesis | list[Hypothesis]:
+        """Transcribe one recording, or many in batches of like length.
+
+        Arguments
+        ---------
+        audio : str, Path, tensor or array, or an iterable of these
+            A file of any sample rate, or samples at the model's: shape
+            (samples,) or (1, samples), between -1 and 1, or integers of 16
+            bits.
+        policy : str, int, Path or policy, optional
+            For this call alone.
+        batch_s : float
+            Most audio in a batch, in seconds, padding included.
+        max_s : float
+            Longer recordings are cut at pauses into pieces of at most so
+            many seconds, as the command does.
+        channel : int, optional
+            The channel of files that is heard, from 1; by default their
+            average.
 
         Returns
         -------
         Hypothesis or list of Hypothesis
-            One for one; for a sequence a list in its order.
+            One for one; for several a list in their order.
 
         Raises
         ------
         InputError
             If audio cannot be read, has another shape, or holds samples that
-            are not finite.
+            are not finite. :meth:`stream` goes on with the others instead.
         """
         one = isinstance(audio, str | Path | Tensor | np.ndarray)
-        waves = [self._wave(each) for each in ([audio] if one else audio)]
-        followed = self.policy
-        if policy is not None:
-            followed = self.policies.resolve(policy)
-        found: list[Hypothesis | None] = [None] * len(waves)
-        for batch in _batches(waves, batch_s * self.sample_rate):
-            wavs_BS, lens_B = _padded([waves[place] for place in batch])
-            heard = self._run(wavs_BS, lens_B, followed)
-            for place, hypothesis in zip(batch, heard, strict=True):
-                found[place] = hypothesis
-        return found[0] if one else found
+        if not one and (
+            isinstance(audio, Mapping | bytes)
+            or not isinstance(audio, Iterable)
+        ):
+            raise InputError(
+                f"audio: a {type(audio).__name__}; give a file, or samples as "
+                "a tensor or an array, or a list of these."
+            )
+        every = [audio] if one else audio
+        said = []
+        for found in self.stream(every, policy, batch_s, max_s, channel):
+            if isinstance(found, Failure):
+                raise InputError(found.reason)
+            if found.fault is not None:
+                logger.warning("%s: %s", shown(found.path), found.fault)
+            said.append(found.hypothesis)
+        return said[0] if one else said
+
+    def recognise(
+        self, waves: Sequence[Tensor], policy: LivePolicy | None = None
+    ) -> list[Hypothesis]:
+        """Transcribe one batch, as it is.
+
+        Arguments
+        ---------
+        waves : sequence of tensor
+            Each of shape (samples,), float32, at :attr:`sample_rate`.
+        policy : LivePolicy, optional
+            By default the recogniser's.
+
+        Returns
+        -------
+        list of Hypothesis
+        """
+        followed = self.policy if policy is None else policy
+        rate = self.sample_rate
+        said: list[Hypothesis | None] = [
+            None
+            if self.speaks(wave.cpu().numpy(), rate)
+            else Hypothesis.unheard(len(wave) / rate, NO_SPEECH)
+            for wave in waves
+        ]
+        heard = [place for place, one in enumerate(said) if one is None]
+        if heard:
+            wavs_BS, lens_B = _padded([waves[place] for place in heard])
+            wavs_BS, lens_B = wavs_BS.to(self.device), lens_B.to(self.device)
+            found = self.runner.run(wavs_BS, lens_B, followed)
+            for place, hypothesis in zip(heard, found, strict=True):
+                said[place] = hypothesis
+        return said
 
     def transcribe_file(self, path: str | Path) -> str:
         """Transcribe a file.
@@ -201,7 +343,7 @@ class EarlyExitASR:
         Arguments
         ---------
         path : str or Path
-            Audio of any sample rate.
+            Audio of any length and sample rate.
 
         Returns
         -------
@@ -220,7 +362,8 @@ class EarlyExitASR:
         wavs : torch.Tensor
             Waveforms, shape (B, samples), at :attr:`sample_rate`.
         wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
+            Lengths relative to the longest, shape (B,), above 0 and at most
+            1.
 
         Returns
         -------
@@ -228,9 +371,129 @@ class EarlyExitASR:
             The words.
         tokens : list of B lists of int
             Their tokens.
+
+        Raises
+        ------
+        InputError
+            If shapes do not fit, a length is out of range, or samples are
+            not finite.
         """
-        heard = self._run(wavs.float(), wav_lens, self.policy)
+        waves = _utterances(wavs, wav_lens, self.sample_rate)
+        heard = self.recognise(waves)
         return [h.text for h in heard], [list(h.tokens) for h in heard]
+
+    def __call__(
+        self, wavs: Tensor, wav_lens: Tensor
+    ) -> tuple[list[str], list[list[int]]]:
+        """The same as :meth:`transcribe_batch`."""
+        return self.transcribe_batch(wavs, wav_lens)
+
+    @torch.no_grad()
+    def encode_batch(
+        self, wavs: Tensor, wav_lens: Tensor, exit: int | None = None
+    ) -> Tensor:
+        """What the encoder makes of a padded batch, below an exit.
+
+        Arguments
+        ---------
+        wavs, wav_lens : torch.Tensor
+            As for :meth:`transcribe_batch`.
+        exit : int, optional
+            From 1; by default the last.
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states after the layer that the exit follows, shape
+            (B, frames, features).
+
+        Raises
+        ------
+        InputError
+            As :meth:`transcribe_batch`, and if there is no such exit.
+        """
+        layers = self.model.exit_layers
+        (layer,) = LivePolicy.fixed(exit or len(layers), layers).layers
+        waves = _utterances(wavs, wav_lens, self.sample_rate)
+        wavs_BS, lens_B = _padded(waves)
+        state = self.model.start(
+            wavs_BS.to(self.device), lens_B.to(self.device)
+        )
+        while state.depth < layer:
+            state = self.model.encoder.advance(state)
+        return state.hidden_BTD
+
+    def load_audio(
+        self, path: str | Path, channel: int | None = None
+    ) -> Tensor:
+        """Read a file as the model hears it.
+
+        Arguments
+        ---------
+        path : str or Path
+            Audio of any sample rate, or a part of it in the notation of
+            :mod:`speechbrain_ee.data.clips`.
+        channel : int, optional
+            From 1; by default the average of all.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (samples,), at :attr:`sample_rate`.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read to its end.
+        """
+        recording = Recording(str(path), str(path))
+        with open_recording(recording, self.sample_rate, channel) as audio:
+            samples = np.concatenate([*audio])
+        if audio.fault is not None:
+            raise InputError(f"{shown(path)}: {audio.fault}; repair it.")
+        return torch.from_numpy(samples)
+
+    def to(self, device: str | torch.device) -> "EarlyExitASR":
+        """Move the model.
+
+        Arguments
+        ---------
+        device : str or torch.device
+            Where it runs from now on.
+
+        Returns
+        -------
+        EarlyExitASR
+            Itself.
+
+        Raises
+        ------
+        InputError
+            If there is no such device.
+        """
+        self.device = _device(device)
+        self.model.to(self.device)
+        return self
+
+    def compile(self, backend: str = "inductor") -> "EarlyExitASR":
+        """Compile the encoder's layers with ``torch.compile``.
+
+        Compile this way only: ``torch.compile`` of the whole model would
+        compute every layer for every utterance.
+
+        Arguments
+        ---------
+        backend : str
+            See :func:`torch.compile`; ``inductor`` needs a C++ compiler on
+            CPUs.
+
+        Returns
+        -------
+        EarlyExitASR
+            Itself; the first batches are slow.
+        """
+        compile_segments(self.model, backend)
+        return self
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Token indices to text.
@@ -246,42 +509,52 @@ class EarlyExitASR:
         """
         return decode(self.folder.tokenizer, tokens)
 
-    def _run(
-        self, wavs_BS: Tensor, lens_B: Tensor, policy: LivePolicy
-    ) -> list[Hypothesis]:
-        wavs_BS, lens_B = wavs_BS.to(self.device), lens_B.to(self.device)
-        return self.runner.run(wavs_BS, lens_B, policy)
 
-    def _wave(self, audio: Audio) -> Tensor:
-        if isinstance(audio, str | Path):
-            return self._read(str(audio))
-        wave = torch.as_tensor(audio)
-        if wave.dim() != 1 or not len(wave):
-            raise InputError(
-                f"audio: samples of shape {tuple(wave.shape)}; give one "
-                "channel of at least one sample, shape (samples,), at "
-                f"{self.sample_rate} Hz."
-            )
-        wave = wave.float()
-        if not torch.isfinite(wave).all():
-            raise InputError(
-                "audio: some samples are not finite (NaN or infinite); "
-                "repair the recording, or leave it out."
-            )
-        return wave
+def _recordings(audio: Iterable[Audio]) -> Iterator[Recording]:
+    """What the transcriber reads, one after the other."""
+    for place, each in enumerate(audio):
+        if isinstance(each, str | Path):
+            yield Recording(str(each), str(each))
+        else:
+            yield Recording(str(place), f"audio[{place}]", each, held=True)
 
 
-def _batches(waves: Sequence[Tensor], most: float) -> Iterable[list[int]]:
-    """Utterances of like length together, padding included in the bound."""
-    order = sorted(range(len(waves)), key=lambda at: len(waves[at]))
-    batch: list[int] = []
-    for place in order:
-        if batch and (len(batch) + 1) * len(waves[place]) > most:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _device(device: str | torch.device) -> torch.device:
+    """A device on which something can be computed."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"device: {device} cannot be used here ({one_line(error)}); give "
+            "cpu, or a device that `torch.accelerator` finds."
+        ) from None
+    return found
+
+
+def _utterances(
+    wavs: Tensor, wav_lens: Tensor, sample_rate: int
+) -> list[Tensor]:
+    """The utterances of a padded batch."""
+    wavs_BS, lens_B = torch.as_tensor(wavs), torch.as_tensor(wav_lens)
+    if wavs_BS.dim() != 2 or lens_B.shape != wavs_BS.shape[:1]:
+        raise InputError(
+            f"wavs, wav_lens: shapes {tuple(wavs_BS.shape)} and "
+            f"{tuple(lens_B.shape)}; give (B, samples) and (B,)."
+        )
+    # Of NaN both comparisons are false.
+    wrong_B = ~((lens_B > 0) & (lens_B <= 1 + 1e-6))
+    if wrong_B.any():
+        place = int(wrong_B.nonzero()[0])
+        raise InputError(
+            f"wav_lens: {float(lens_B[place])} for utterance {place}; lengths "
+            "are relative to the longest, above 0 and at most 1."
+        )
+    samples_B = (lens_B * wavs_BS.shape[1]).round().long().clamp(min=1)
+    return [
+        as_wave(wave[:samples], f"wavs[{place}]", sample_rate)
+        for place, (wave, samples) in enumerate(zip(wavs_BS, samples_B))
+    ]
 
 
 def _padded(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ Authors
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,13 @@ from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.registry import read_threshold
 from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    FixedExit,
+    ThresholdPolicy,
+    first_exit,
+)
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
@@ -78,7 +82,8 @@ class Policies:
         self.selector = selector
         self.combination = combination
         self.calibration = calibration
-        self._on_budget = lru_cache(maxsize=64)(self._calibrated)
+        # Not lru_cache, with which a recogniser could not be pickled.
+        self._on_budget: dict[str, ExitPolicy] = {}
 
     def resolve(self, given: PolicyLike | None = None) -> LivePolicy:
         """What live inference can follow.
@@ -90,8 +95,10 @@ class Policies:
             policy file; a budget: ``macs=60%`` (of the last exit's),
             ``macs=4.2G``, ``layers=8``, ``wer=+2%`` (relative to the last
             exit), ``wer=+0.5`` (points), with another criterion than the
-            default policy's in front of a colon: ``learned:wer=+2%``; or a
-            policy as an object. None: the default.
+            default policy's in front of a colon: ``learned:wer=+2%``; a
+            criterion with a threshold: ``entropy:0.9`` stops where the
+            entropy is at most 0.9, ``max_prob:0.9`` where the probability is
+            at least that; or a policy as an object. None: the default.
 
         Returns
         -------
@@ -104,6 +111,11 @@ class Policies:
         """
         if given is None:
             given = self.default or LAST
+        if isinstance(given, bool):
+            raise InputError(
+                f"policy: {given} says nothing about when to stop; give an "
+                "exit, the name of a policy, or a budget such as macs=60%."
+            )
         if isinstance(given, LivePolicy):
             return given
         if isinstance(given, FixedExit):
@@ -119,14 +131,21 @@ class Policies:
             return self._live(self.shipped[text], text)
         if Path(text).expanduser().is_file():
             return self._from_file(Path(text).expanduser())
+        rule = read_threshold(text)
+        if rule is not None:
+            self._warn_of_one_exit(*rule, text)
+            return self._live(ThresholdPolicy(*rule), text)
         if "=" in text:
-            return self._live(self._on_budget(text), text)
+            if text not in self._on_budget:
+                self._on_budget[text] = self._calibrated(text)
+            return self._live(self._on_budget[text], text)
         raise InputError(
             f"policy: {text!r} is none of this model's policies "
             f"({', '.join(self.shipped) or 'it has none'}) and no file; give "
             f"one of these, a policy file, an exit (1 to "
-            f"{len(self.exit_layers)}, or last), or a budget such as "
-            "macs=60%, layers=8 or wer=+2%."
+            f"{len(self.exit_layers)}, or last), a criterion with a "
+            "threshold such as entropy:0.9, or a budget such as macs=60%, "
+            "layers=8 or wer=+2%."
         )
 
     def _live(
@@ -151,6 +170,24 @@ class Policies:
             beside = path.parent / policy.selector
             selector = read_selector(beside) if beside.is_file() else None
         return self._live(policy, path.name, selector)
+
+    def _warn_of_one_exit(self, name: str, threshold: float, text: str) -> None:
+        """Say so where a threshold lies beside all that was measured."""
+        criterion, trace = get_criterion(name), self.calibration
+        if trace is None or not criterion.available(trace.evidence_names):
+            return
+        scores_NE = criterion.scores(trace.evidence)
+        taken = {*first_exit(scores_NE, threshold).tolist()}
+        last = len(self.exit_layers) - 1
+        if taken in ({0}, {last}):
+            early_NE = scores_NE[:, :-1] * (criterion.sign or 1.0)
+            logger.warning(
+                "policy %s: all utterances of the calibration data take %s "
+                "exit; most of them lie between %.3g and %.3g.",
+                text,
+                "the last" if taken == {last} else "the first",
+                *np.percentile(early_NE, [5, 95]),
+            )
 
     def _calibrated(self, text: str) -> ExitPolicy:
         """A policy for a budget, from the calibration data."""

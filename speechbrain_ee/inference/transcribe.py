@@ -7,7 +7,6 @@ Authors
 import argparse
 import logging
 import math
-import os
 import sys
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.live.controller import LatencyController
 from speechbrain_ee.inference.live.ladder import (
@@ -30,7 +29,8 @@ from speechbrain_ee.inference.recordings.outputs import (
     open_output,
 )
 from speechbrain_ee.inference.recordings.progress import Progress
-from speechbrain_ee.inference.recordings.segmentation import Cutting
+from speechbrain_ee.inference.recordings.segmentation import VADS, Cutting
+from speechbrain_ee.inference.recordings.stream import shown
 from speechbrain_ee.inference.recordings.transcriber import Transcriber
 from speechbrain_ee.inference.recordings.transcript import Failure, Transcript
 
@@ -60,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         help="when to stop: the name of a shipped policy, a policy file, an "
-        "exit (1 and up, or last), or a budget such as macs=60%%, layers=8 "
-        "or wer=+2%% (default: the model's own)",
+        "exit (1 and up, or last), a criterion with a threshold such as "
+        "entropy:0.9, or a budget such as macs=60%%, layers=8 or wer=+2%% "
+        "(default: the model's own)",
     )
     parser.add_argument(
         "--format",
@@ -89,6 +90,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longer recordings are cut at pauses into pieces of at most "
         "this length (default %(default)g)",
+    )
+    parser.add_argument(
+        "--channel",
+        type=int,
+        metavar="N",
+        help="channel that is heard, from 1 (default: the average of all, "
+        "or the loudest where they cancel each other)",
+    )
+    parser.add_argument(
+        "--vad",
+        default="auto",
+        choices=VADS,
+        help="what finds out whether anybody speaks, since of silence a "
+        "recogniser makes words: silero (the package silero-vad), energy, or "
+        "off (default auto: silero where it is installed, else energy)",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: all)"
@@ -129,12 +145,17 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         run_opts={"device": arguments.device},
         policy=arguments.policy,
+        vad=arguments.vad,
     )
     controller = None
     if arguments.deadline is not None:
         controller = make_controller(asr, arguments.deadline)
     transcriber = Transcriber(
-        asr, _cutting(arguments.max_s), arguments.batch_s, controller
+        asr,
+        Cutting.within(arguments.max_s),
+        arguments.batch_s,
+        controller,
+        channel=arguments.channel,
     )
     status = transcribe(
         transcriber, recordings, arguments.format, arguments.out
@@ -178,12 +199,22 @@ def transcribe(
             )
             interrupted = _transcribe(transcriber, recordings, output, progress)
     except BrokenPipeError:
-        # Whoever read standard output has had enough. Python would flush it
-        # once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read standard output has had enough.
+        drop_standard_output()
         return SOME_BAD
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        if out is None:
+            drop_standard_output()
+        raise InputError(
+            f"{out or 'standard output'}: cannot be written "
+            f"({error.strerror}); make room, or give another place with "
+            "--out, and start the same command again."
+        ) from None
     summary = transcriber.summary()
-    logger.info(progress.line(summary))
+    if summary.duration_s:
+        logger.info(progress.line(summary))
     if interrupted:
         return INTERRUPTED
     if not summary.transcribed:
@@ -222,7 +253,7 @@ def _take(
         logger.error("error: %s", result.reason)
         return
     if result.fault is not None:
-        logger.error("error: %s: %s", result.path, result.fault)
+        logger.error("error: %s: %s", shown(result.path), result.fault)
     output.write(result)
 
 
@@ -261,14 +292,9 @@ def make_controller(asr: Any, deadline_rtf: float) -> LatencyController:
     return LatencyController(deadline_rtf, below or ladder[:1])
 
 
-def _cutting(max_s: float) -> Cutting:
-    """Pieces of at most ``max_s``; short ones for a short bound."""
-    return Cutting(max_s=max_s, min_s=min(Cutting.min_s, max_s / 2))
-
-
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that mean nothing, before the model is loaded."""
-    for name in ("batch_s", "max_s", "deadline", "threads"):
+    for name in ("batch_s", "max_s", "deadline", "threads", "channel"):
         value = getattr(arguments, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             option = "--" + name.replace("_", "-")

@@ -48,14 +48,11 @@ class Echo:
         self.batches: list[list[int]] = []
         self.policies: list[Any] = []
 
-    def transcribe(
-        self,
-        audio: Sequence[Tensor],
-        policy: Any = None,
-        batch_s: float = 60.0,
+    def recognise(
+        self, waves: Sequence[Tensor], policy: Any = None
     ) -> list[Hypothesis]:
         """One word: the number of samples."""
-        lengths = [len(wave) for wave in audio]
+        lengths = [len(wave) for wave in waves]
         if self.refuses in lengths:
             raise InputError("not this one.")
         self.batches.append(lengths)

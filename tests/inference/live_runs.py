@@ -14,10 +14,12 @@ from torch import Tensor
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.records import TraceHeader
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE, VOCAB, noise, padded, shaken, tiny_model
@@ -46,6 +48,42 @@ def live_model(attention: str | None = None, **options) -> EarlyExitModel:
 def waves(lengths: Sequence[int] = LENGTHS) -> list[Tensor]:
     """Some noise of every length."""
     return [noise(n, seed) for seed, n in enumerate(lengths)]
+
+
+class Tokenizer:
+    """SentencePiece's interface: a word per token, 1 and 2 are control."""
+
+    def get_piece_size(self) -> int:
+        return VOCAB - 1  # characters may be fewer than output_neurons
+
+    def is_control(self, token: int) -> bool:
+        return token in (1, 2)
+
+    def id_to_piece(self, token: int) -> str:
+        return f"\u2581t{token}"
+
+    def decode_ids(self, tokens: list[int]) -> str:
+        assert all(token < self.get_piece_size() for token in tokens)
+        return decode([t for t in tokens if not self.is_control(t)])
+
+
+def folder_of(model: EarlyExitModel) -> ModelFolder:
+    """What an inference folder would hold."""
+    policies = {
+        "fast": ExitPolicy("entropy", EXITS, -9.0, "layers=1", "naive"),
+        "slow": ExitPolicy("entropy", EXITS, 9.0, "layers=9", "naive"),
+    }
+    return ModelFolder(
+        path=None,
+        name="tiny",
+        model=model,
+        architecture=None,
+        tokenizer=Tokenizer(),
+        sample_rate=SAMPLE_RATE,
+        search=SearchOptions(beam_size=2),
+        policies=policies,
+        default_policy="fast",
+    )
 
 
 def runner_of(

@@ -10,49 +10,10 @@ import soundfile
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.folder.model_folder import ModelFolder
-from tests.helpers import SAMPLE_RATE, VOCAB, padded
-from tests.inference.live_runs import EXITS, decode, live_model, waves
-
-
-class Tokenizer:
-    """SentencePiece's interface: a word per token, 1 and 2 are control."""
-
-    def get_piece_size(self) -> int:
-        return VOCAB - 1  # characters may be fewer than output_neurons
-
-    def is_control(self, token: int) -> bool:
-        return token in (1, 2)
-
-    def id_to_piece(self, token: int) -> str:
-        return f"\u2581t{token}"
-
-    def decode_ids(self, tokens: list[int]) -> str:
-        assert all(token < self.get_piece_size() for token in tokens)
-        return decode([t for t in tokens if not self.is_control(t)])
-
-
-def folder_of(model) -> ModelFolder:
-    """What an inference folder would hold."""
-    policies = {
-        "fast": ExitPolicy("entropy", EXITS, -9.0, "layers=1", "naive"),
-        "slow": ExitPolicy("entropy", EXITS, 9.0, "layers=9", "naive"),
-    }
-    return ModelFolder(
-        path=None,
-        name="tiny",
-        model=model,
-        architecture=None,
-        tokenizer=Tokenizer(),
-        sample_rate=SAMPLE_RATE,
-        search=SearchOptions(beam_size=2),
-        policies=policies,
-        default_policy="fast",
-    )
+from tests.helpers import SAMPLE_RATE, padded
+from tests.inference.live_runs import folder_of, live_model, waves
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +70,7 @@ def test_batches_are_bounded_and_of_like_length(asr, monkeypatch):
     for rows, samples in seen:
         assert rows == 1 or rows * samples <= 2 * SAMPLE_RATE
     longest = [samples for _, samples in seen]
-    assert longest == sorted(longest)
+    assert longest == sorted(longest, reverse=True)
 
 
 def test_as_speechbrains_encoder_asr(asr):

@@ -52,14 +52,11 @@ class TinyASR:
     def __init__(self):
         self.runner = runner_of(live_model())
 
-    def transcribe(
-        self,
-        audio: Sequence[Tensor],
-        policy: Any = None,
-        batch_s: float = 60.0,
+    def recognise(
+        self, waves: Sequence[Tensor], policy: Any = None
     ) -> list[Hypothesis]:
         """Live, as a batch."""
-        return self.runner.run(*padded(audio), LivePolicy.fixed(2, EXITS))
+        return self.runner.run(*padded(waves), LivePolicy.fixed(2, EXITS))
 
 
 @pytest.fixture(scope="module")

@@ -154,11 +154,11 @@ def test_one_bad_piece_does_not_spoil_its_batch(tmp_path: Path) -> None:
 class Interrupted(Echo):
     """Someone presses Ctrl-C at the third batch."""
 
-    def transcribe(self, audio, policy=None, batch_s=60.0):
+    def recognise(self, waves, policy=None):
         """As usual, twice."""
         if len(self.batches) == 2:
             raise KeyboardInterrupt
-        return super().transcribe(audio, policy)
+        return super().recognise(waves, policy)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -167,9 +167,9 @@ def test_what_is_done_stays(tmp_path: Path, error) -> None:
     paths = [record(tmp_path / f"{n}.wav", 8 * RATE) for n in range(8)]
 
     class Ended(Interrupted):
-        def transcribe(self, audio, policy=None, batch_s=60.0):
+        def recognise(self, waves, policy=None):
             try:
-                return super().transcribe(audio, policy)
+                return super().recognise(waves, policy)
             except KeyboardInterrupt:
                 raise error from None
 
@@ -212,12 +212,12 @@ def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
     assert Path(path).read_bytes() == before
 
 
-def test_subtitles_of_several_need_a_folder(tmp_path: Path) -> None:
-    """One file cannot hold them."""
+def test_subtitle_files_of_several_need_a_folder(tmp_path: Path) -> None:
+    """No player takes several in one file."""
     paths = [record(tmp_path / f"{n}.wav", 100) for n in (1, 2)]
-    for out in (None, tmp_path / "all.srt"):
+    for form in ("srt", "vtt"):
         with pytest.raises(InputError, match="folder with --out"):
-            run(paths, "srt", out)
+            run(paths, form, tmp_path / f"all.{form}")
 
 
 class Falling:
@@ -265,7 +265,7 @@ def test_the_command_hands_its_arguments_on(
     """Model, device and policy go to the recogniser; status 2 gets out."""
     calls = []
 
-    def from_hparams(source, run_opts, policy):
+    def from_hparams(source, run_opts, policy, vad):
         calls.append((source, run_opts, policy))
         return Echo()
 

@@ -142,11 +142,7 @@ class Budget:
         if self.kind == "layers":
             return f"layers={self.value:.12g}"
         if self.kind == "macs":
-            for prefix in ("T", "G", "M", "k"):
-                if self.value >= _PREFIXES[prefix]:
-                    scaled = self.value / _PREFIXES[prefix]
-                    return f"macs={scaled:.12g}{prefix}"
-            return f"macs={self.value:.12g}"
+            return f"macs={_scaled(self.value, 12)}"
         percent = "%" if self.kind == "wer_percent" else ""
         return f"wer=+{self.value:.12g}{percent}"
 
@@ -156,12 +152,19 @@ class Budget:
         return self.kind in ("layers", "macs")
 
     @property
+    def brief(self) -> str:
+        """The budget in a message: three digits, as :meth:`parse` reads it."""
+        if self.kind == "macs":
+            return f"macs={_scaled(self.value)}"
+        return str(self)
+
+    @property
     def words(self) -> str:
         """The budget as a clause."""
         number = f"{self.value:.6g}"
         return {
             "layers": f"at most {number} encoder layers per utterance",
-            "macs": f"at most {self.value:.4g} multiply-accumulates per "
+            "macs": f"at most {_scaled(self.value)} multiply-accumulates per "
             f"utterance",
             "wer_points": f"a word error rate at most {number} points above "
             f"the last exit's",
@@ -190,7 +193,7 @@ class Budget:
             return outcomes.layers_NE
         if outcomes.macs_NE is None:
             raise InputError(
-                f"budget {self}: the trace does not tell multiply-"
+                f"budget {self.brief}: the trace does not tell multiply-"
                 f"accumulates; give a budget in layers, for example "
                 f"layers={outcomes.layers_E.mean():.1f}."
             )
@@ -255,10 +258,18 @@ class Budget:
         # the same sum in another order may differ in the last digits
         if self.value < least * (1 - 1e-12):
             # rounded up, so that the value that is shown can be used
-            step = 10.0 ** (math.floor(math.log10(least)) - 5)
+            step = 10.0 ** (math.floor(math.log10(least)) - 2)
             shown = math.ceil(least / step * (1 - 1e-12)) * step
             raise InputError(
-                f"budget {self}: even the first exit takes more on "
+                f"budget {self.brief}: even the first exit takes more on "
                 f"{source}; the smallest possible value is "
-                f"{self.kind}={shown:.6g}."
+                f"{self.kind}={_scaled(shown)}."
             )
+
+
+def _scaled(value: float, digits: int = 3) -> str:
+    """A number as people write it: 5.34M."""
+    for prefix in ("T", "G", "M", "k"):
+        if value >= _PREFIXES[prefix]:
+            return f"{value / _PREFIXES[prefix]:.{digits}g}{prefix}"
+    return f"{value:.{digits}g}"

@@ -77,6 +77,12 @@ class Measure:
     always: bool = True
     decodes: bool = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: what is registered are functions in functions."""
+        from speechbrain_ee.exits.criteria.registry import get_measure
+
+        return get_measure, (self.name,)
+
 
 @dataclass(frozen=True)
 class Criterion:
@@ -106,6 +112,11 @@ class Criterion:
     decodes : bool
         Whether it needs what an attention decoder found, at every exit that
         it is evaluated at.
+    sign : float, optional
+        1 or -1 where a score is the one piece of evidence that it needs,
+        times this, whichever exit it is taken at. None for every other rule:
+        its scores may depend on the exit and on those before, so that all of
+        these have to be read.
     """
 
     name: str
@@ -117,6 +128,7 @@ class Criterion:
     baseline: bool = False
     same_as: str | None = None
     decodes: bool = False
+    sign: float | None = None
 
     def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores at every exit, higher = more ready to stop.
@@ -159,3 +171,9 @@ class Criterion:
             Multiply-accumulates.
         """
         return self.cost(frames, vocab)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: what is registered are functions in functions."""
+        from speechbrain_ee.exits.criteria.registry import get_criterion
+
+        return get_criterion, (self.name,)

@@ -9,10 +9,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.criterion import (
     Cost,
     Criterion,
@@ -98,7 +100,7 @@ def measure(
             )
 
         def build_criterion(full: str, **parameters: Any) -> Criterion:
-            sign = 1.0 if higher_is_ready else -1.0
+            sign = _sign(higher_is_ready)
             return Criterion(
                 full,
                 lambda evidence: sign * evidence.column(full),
@@ -108,6 +110,7 @@ def measure(
                 cost,
                 same_as=same_as,
                 decodes=decodes,
+                sign=sign,
             )
 
         parameters = Parameters.of(function, ranges)
@@ -127,6 +130,7 @@ def criterion(
     source: str,
     cost: Cost = free,
     baseline: bool = False,
+    higher_is_ready: bool | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function of evidence as a criterion.
@@ -146,6 +150,11 @@ def criterion(
         What scoring costs beyond the measures.
     baseline : bool
         Whether it ignores the utterance.
+    higher_is_ready : bool, optional
+        Promise that a score is the one piece of evidence in ``needs`` (minus
+        it, if this is false) at every exit alike: live inference then reads
+        no exit at which no utterance can stop. Left out, a score may depend on
+        the exit and on those before.
     ranges : mapping of str to pair of float, optional
         Least and largest value of its parameters.
 
@@ -163,6 +172,11 @@ def criterion(
             everything = {**known.defaults, **parameters}
             read = tuple(needs(**everything) if callable(needs) else needs)
             total = _with_measures(cost, read)
+            if higher_is_ready is not None and len(read) != 1:
+                raise ValueError(
+                    f"criterion {full!r}: higher_is_ready is for a score that "
+                    f"is one piece of evidence, but it needs {read}"
+                )
             return Criterion(
                 full,
                 bound,
@@ -172,6 +186,7 @@ def criterion(
                 total,
                 baseline,
                 decodes=any(one.decodes for one in _measures(read)),
+                sign=_sign(higher_is_ready),
             )
 
         _CRITERIA.add(name, Entry(build, known, function))
@@ -233,6 +248,51 @@ def get_criterion(name: str) -> Criterion:
     return _CRITERIA.get(name)
 
 
+def read_threshold(text: str) -> tuple[str, float] | None:
+    """A criterion with a threshold, as a user writes it.
+
+    Arguments
+    ---------
+    text : str
+        ``entropy:0.9`` stops where the entropy is at most 0.9,
+        ``max_prob:0.9`` where the probability is at least 0.9.
+
+    Returns
+    -------
+    criterion : str
+        Its name, parameters included.
+    threshold : float
+        For its scores, which are higher the more ready an exit is.
+        None instead of both if the text ends in no number.
+
+    Raises
+    ------
+    InputError
+        If there is no such criterion, or it is never below 0 and the
+        threshold is.
+
+    Example
+    -------
+    >>> from speechbrain_ee.exits.criteria.registry import read_threshold
+    >>> read_threshold("entropy:0.9"), read_threshold("max_prob:0.9")
+    (('entropy', -0.9), ('max_prob', 0.9))
+    """
+    name, colon, number = (part.strip() for part in text.rpartition(":"))
+    try:
+        value = float(number)
+    except ValueError:
+        return None
+    if not colon or not math.isfinite(value):
+        return None
+    found = get_criterion(name)
+    if found.sign == -1.0 and value < 0:
+        raise InputError(
+            f"policy: {text!r}: {name} is not below 0; {name}:{-value:g} "
+            f"stops where it is at most {-value:g}."
+        )
+    return found.name, value * (found.sign or 1.0)
+
+
 def get_measure(name: str) -> Measure:
     """Look a measure up.
 
@@ -266,6 +326,10 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
         return sum(each(frames, vocab) for each in costs)
 
     return total
+
+
+def _sign(higher_is_ready: bool | None) -> float | None:
+    return {True: 1.0, False: -1.0, None: None}[higher_is_ready]
 
 
 def _measures(needs: Sequence[str]) -> list[Measure]:

@@ -5,7 +5,6 @@ Authors
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.models.model import EarlyExitModel
@@ -30,7 +29,7 @@ class LiveCost:
     def __init__(self, model: EarlyExitModel):
         self.model = model
         self.below = CostModel(model)
-        self._polynomial = lru_cache(maxsize=None)(self._fit)
+        self._fitted: dict[tuple[int, ...], tuple[int, int, int] | None] = {}
 
     def macs(self, samples: int, frames: int, exits: Sequence[int]) -> int:
         """MACs of the encoder and of the CTC heads that were read.
@@ -61,6 +60,14 @@ class LiveCost:
         top = self.model.exit_layers[exits[-1] - 1]
         layers = sum(self.below.layer(i, frames) for i in range(top))
         return layers + sum(self.below.head(k, frames) for k in exits)
+
+    def _polynomial(
+        self, exits: tuple[int, ...]
+    ) -> tuple[int, int, int] | None:
+        # Not lru_cache, with which a recogniser could not be pickled.
+        if exits not in self._fitted:
+            self._fitted[exits] = self._fit(exits)
+        return self._fitted[exits]
 
     def _fit(self, exits: tuple[int, ...]) -> tuple[int, int, int] | None:
         """Twice the coefficients; None where there are none."""

@@ -6,6 +6,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Hypothesis:
     tokens : tuple of int
         Their tokens.
     exit : int
-        The exit that was taken, from 1.
+        The exit that was taken, from 1; 0 where no model was asked.
     layer : int
         Encoder layers that were computed: the one that the exit follows.
     score : float
@@ -65,6 +66,9 @@ class Hypothesis:
         Multiply-accumulates that were spent on the utterance.
     duration_s : float
         Length of the audio in seconds.
+    skipped : str, optional
+        Why no model was asked (``no speech``): the text is empty, exit, layer
+        and cost are 0. None where one was.
     """
 
     text: str
@@ -77,6 +81,26 @@ class Hypothesis:
     nbest: tuple[str, ...]
     macs: int
     duration_s: float
+    skipped: str | None = None
+
+    @classmethod
+    def unheard(cls, duration_s: float, reason: str) -> "Hypothesis":
+        """No words, without asking a model.
+
+        Arguments
+        ---------
+        duration_s : float
+            Length of the audio in seconds.
+        reason : str
+            Why.
+
+        Returns
+        -------
+        Hypothesis
+        """
+        return cls(
+            "", (), 0, 0, math.nan, 0.0, (), ("",), 0, duration_s, reason
+        )
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ from speechbrain_ee.inference.onnx.policy import (
     resolve,
 )
 from speechbrain_ee.inference.onnx.writer import HostWriter
+from speechbrain_ee.inference.recordings.segmentation import (
+    NO_SPEECH,
+    speech_detector,
+)
 
 PURPOSE = "ONNX graphs"
 _WAY_OUT = "export the model again"
@@ -89,6 +93,7 @@ class OnnxRecogniser:
         self.start, self.segments = start, segments
         tokenizer = _tokenizer(self.folder / "tokenizer.model")
         self.writer = HostWriter(self.manifest, tokenizer)
+        self.speaks = speech_detector("energy")
         self.policies = {
             path.stem: read_policy(path)
             for path in sorted(self.folder.glob("policies/*.yaml"))
@@ -127,8 +132,9 @@ class OnnxRecogniser:
         ---------
         given : optional
             An exit, from 1, or ``last``; the name of a policy in the folder,
-            or the path of a policy file; or a policy as an object. None: the
-            folder's default.
+            or the path of a policy file; a criterion with a threshold
+            (``entropy:0.9``); or a policy as an object. None: the folder's
+            default.
 
         Returns
         -------
@@ -142,30 +148,52 @@ class OnnxRecogniser:
         return resolve(given, self.manifest, self.policies, self.language_model)
 
     def transcribe(
-        self, waves: Sequence[NDArray[np.floating]], policy: Any = None
-    ) -> list[Hypothesis]:
-        """Transcribe a batch of utterances.
+        self,
+        waves: NDArray[np.number] | Sequence[NDArray[np.number]],
+        policy: Any = None,
+    ) -> Hypothesis | list[Hypothesis]:
+        """Transcribe an utterance, or a batch of them.
 
         Arguments
         ---------
-        waves : sequence of B arrays of shape (samples,)
-            Audio at the model's sample rate.
+        waves : array of shape (samples,), or sequence of B of these
+            Audio at the model's sample rate: numbers between -1 and 1, or
+            integers of 16 bits.
         policy : optional
             See :meth:`resolve`.
 
         Returns
         -------
-        list of B Hypothesis
+        Hypothesis or list of B Hypothesis
+            One for one. What holds no speech is not given to the graphs.
+
+        Raises
+        ------
+        InputError
+            If a wave has another shape, or samples that are not finite.
         """
-        if not len(waves):
-            return []
-        samples_B = np.array([len(wave) for wave in waves], dtype=np.int64)
-        # A wave of no samples is one sample of silence.
-        longest = max(int(samples_B.max()), 1)
-        wavs_BS = np.zeros((len(waves), longest), dtype=np.float32)
-        for row, wave in zip(wavs_BS, waves):
-            row[: len(wave)] = wave
-        return self._run(wavs_BS, samples_B, self.resolve(policy))
+        # An array of arrays is a sequence, too.
+        if getattr(waves, "ndim", 0) == 1 and waves.dtype != object:
+            return self.transcribe([waves], policy)[0]
+        followed = self.resolve(policy)
+        read = [_wave(wave, place) for place, wave in enumerate(waves)]
+        rate = self.sample_rate
+        said: list[Hypothesis | None] = [
+            None
+            if self.speaks(wave, rate)
+            else Hypothesis.unheard(len(wave) / rate, NO_SPEECH)
+            for wave in read
+        ]
+        heard = [place for place, one in enumerate(said) if one is None]
+        if heard:
+            samples_B = np.array([len(read[place]) for place in heard])
+            wavs_BS = np.zeros((len(heard), samples_B.max()), np.float32)
+            for row, place in zip(wavs_BS, heard):
+                row[: len(read[place])] = read[place]
+            found = self._run(wavs_BS, samples_B, followed)
+            for place, hypothesis in zip(heard, found):
+                said[place] = hypothesis
+        return said
 
     def run(self, wavs_BS: Any, wav_lens_B: Any, policy: Any = None) -> Any:
         """Transcribe a padded batch, as the runner on PyTorch does.
@@ -185,6 +213,13 @@ class OnnxRecogniser:
         """
         wavs_BS = np.asarray(wavs_BS, dtype=np.float32)
         lengths_B = np.asarray(wav_lens_B, dtype=np.float32) * wavs_BS.shape[1]
+        # Of NaN both comparisons are false.
+        whole = wavs_BS.shape[1] * (1 + 1e-6)
+        if not ((lengths_B > 0) & (lengths_B <= whole)).all():
+            raise InputError(
+                "wav_lens: lengths are relative to the longest, above 0 and "
+                "at most 1."
+            )
         samples_B = lengths_B.round().astype(np.int64)
         return self._run(wavs_BS, samples_B, self.resolve(policy))
 
@@ -279,6 +314,26 @@ class OnnxRecogniser:
             cut = slice(frames - shorter, frames + shorter - 1)
             kept["positions"] = state["positions"][:, cut]
         return kept
+
+
+def _wave(samples: Any, place: int) -> NDArray[np.float32]:
+    """An utterance as the graphs take it, shape (samples,)."""
+    wave = np.asarray(samples)
+    if wave.ndim == 2 and 1 in wave.shape:
+        wave = wave.reshape(-1)
+    if wave.ndim != 1 or wave.dtype.kind not in "fi":
+        raise InputError(
+            f"waves[{place}]: {wave.dtype} of shape {wave.shape}; give "
+            "samples of shape (samples,) between -1 and 1, or 16-bit integers."
+        )
+    if wave.dtype.kind == "i":
+        wave = wave / -float(np.iinfo(wave.dtype).min)
+    if not np.isfinite(wave).all():
+        raise InputError(
+            f"waves[{place}]: some samples are not finite (NaN or infinite); "
+            "repair the recording, or leave it out."
+        )
+    return wave.astype(np.float32)
 
 
 def _session(path: Path, options: Any) -> Any:

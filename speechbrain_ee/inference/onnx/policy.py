@@ -24,6 +24,7 @@ from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.criterion import Criterion
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.plausibility import OF_TEXT, measure_texts
+from speechbrain_ee.exits.criteria.registry import read_threshold
 from speechbrain_ee.exits.policy import (
     ThresholdPolicy,
     check_exit,
@@ -212,7 +213,11 @@ def resolve(
     if text == LAST or text.isdecimal():
         exit = len(layers) if text == LAST else int(text)
         return HostPolicy.fixed(exit, layers)
-    if text not in policies and not Path(text).is_file():
+    named = text in policies or Path(text).is_file()
+    rule = None if named else read_threshold(text)
+    if rule is not None:
+        return HostPolicy.thresholds(ThresholdPolicy(*rule), layers, evidence)
+    if not named:
         raise InputError(
             f"policy: {text!r} is none of these graphs' policies "
             f"({', '.join(policies) or 'there are none'}) and no "

@@ -4,16 +4,28 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from speechbrain_ee.data.audio import AudioReader
+from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings.stream import STDIN
+from speechbrain_ee.inference.recordings.stream import (
+    MEDIA_SUFFIXES,
+    STDIN,
+    AudioStream,
+    SampleStream,
+    shown,
+)
+
+logger = logging.getLogger(__name__)
 
 # What is taken from folders; a file that is named may be called anything.
-SUFFIXES = frozenset(
+SUFFIXES = MEDIA_SUFFIXES | frozenset(
     ".aif .aiff .au .caf .flac .mp3 .nist .oga .ogg .opus .rf64 .sph .snd "
     ".w64 .wav".split()
 )
@@ -21,10 +33,57 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Recording:
-    """A file to transcribe, and its name in the output."""
+    """What to transcribe, and its name in the output.
+
+    Arguments
+    ---------
+    id : str
+        The name.
+    path : str
+        The file; of samples, what messages call them.
+    samples : tensor or array
+        The samples themselves, where ``held``.
+    held : bool
+        Whether it is samples in memory and no file.
+    """
 
     id: str
     path: str
+    samples: Any = None
+    held: bool = False
+
+
+def open_recording(
+    recording: Recording, sample_rate: int, channel: int | None = None
+) -> AudioStream | SampleStream:
+    """A recording as a stream of samples.
+
+    Arguments
+    ---------
+    recording : Recording
+        A file, a part of one in the notation of
+        :mod:`speechbrain_ee.data.clips`, or samples.
+    sample_rate : int
+        That of the model, in Hz.
+    channel : int, optional
+        Of a file, from 1; see
+        :class:`~speechbrain_ee.inference.recordings.stream.AudioStream`.
+
+    Returns
+    -------
+    AudioStream or SampleStream
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    path = recording.path
+    if recording.held:
+        return SampleStream(recording.samples, path, sample_rate)
+    if Clip.parse(path) is not None:
+        return SampleStream(AudioReader(sample_rate)(path), path, sample_rate)
+    return AudioStream(path, sample_rate, channel)
 
 
 def find_recordings(inputs: Sequence[str]) -> list[Recording]:
@@ -39,8 +98,8 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     Returns
     -------
     list of Recording
-        In the order given, folders sorted, each file once. Names are paths
-        within the folder or names of files, without suffix where that is
+        In the order given, folders sorted, each file once (a second time is
+        warned of). Names are paths within the folder or names of files, without suffix where that is
         enough to tell them apart.
 
     Raises
@@ -57,19 +116,30 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     ['a', 'b']
     """
     found: dict[str, tuple[str, Path]] = {}
-    for each in inputs:
-        if each == STDIN:
-            found.setdefault(STDIN, (STDIN, Path("stdin")))
-        elif os.path.isdir(each):
-            for path in _audio_below(each):
-                key = os.path.realpath(path)
-                found.setdefault(key, (str(path), path.relative_to(each)))
-        else:
-            key = os.path.realpath(each)
-            found.setdefault(key, (each, Path(Path(each).name)))
+    for path, name in _named(inputs):
+        key = STDIN if path == STDIN else os.path.realpath(path)
+        if key in found:
+            logger.warning(
+                "%s: the same recording as %s; it is transcribed once.",
+                shown(path),
+                shown(found[key][0]),
+            )
+        found.setdefault(key, (path, name))
     names = _names([name for _, name in found.values()], list(found))
     paths = [path for path, _ in found.values()]
     return [Recording(*pair) for pair in zip(names, paths, strict=True)]
+
+
+def _named(inputs: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Every file that is meant, and its name."""
+    for each in inputs:
+        if each == STDIN:
+            yield STDIN, Path("stdin")
+        elif os.path.isdir(each):
+            for path in _audio_below(each):
+                yield str(path), path.relative_to(each)
+        else:
+            yield each, Path(Path(each).name)
 
 
 def _audio_below(folder: str) -> list[Path]:
@@ -84,7 +154,7 @@ def _audio_below(folder: str) -> list[Path]:
         ]
     if not found:
         raise InputError(
-            f"{folder}: holds no audio; files with the suffixes "
+            f"{shown(folder)}: holds no audio; files with the suffixes "
             f"{' '.join(sorted(SUFFIXES))} are taken from folders."
         )
     return sorted(found)

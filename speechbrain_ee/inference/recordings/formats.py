@@ -1,4 +1,4 @@
-"""Transcripts as text: txt, json, srt and ctm.
+"""Transcripts as text: txt, json, srt, vtt and ctm.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -7,12 +7,13 @@ Authors
 import json
 import math
 import textwrap
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.live.hypothesis import Word
+from speechbrain_ee.inference.recordings.stream import shown
 from speechbrain_ee.inference.recordings.transcript import (
     Segment,
     Summary,
@@ -37,24 +38,26 @@ class Format:
         Also the suffix of its files.
     document : callable
         A transcript as a file of its own.
-    entry : callable, optional
-        A transcript as a part of a file of several; None if the format has
-        no such files.
+    entry : callable
+        A transcript as a part of an output of several.
     head, between : str
         What such a file begins with, and what separates entries.
     tail : callable
         What it ends with.
     always_entries : bool
         Write a single transcript as an entry as well.
+    own_files : bool
+        A file holds one recording: players read it.
     """
 
     name: str
     document: Callable[[Transcript], str]
-    entry: Callable[[Transcript], str] | None
+    entry: Callable[[Transcript], str]
     head: str = ""
     between: str = ""
     tail: Callable[[Summary], str] = lambda summary: ""
     always_entries: bool = False
+    own_files: bool = False
 
 
 def get_format(name: str) -> Format:
@@ -76,10 +79,10 @@ def get_format(name: str) -> Format:
 
     Example
     -------
-    >>> get_format("vtt")
+    >>> get_format("doc")
     Traceback (most recent call last):
     ...
-    speechbrain_ee.errors.InputError: format: 'vtt'; choose one of ...
+    speechbrain_ee.errors.InputError: format: 'doc'; choose one of ...
     """
     if name not in FORMATS:
         raise InputError(
@@ -95,7 +98,7 @@ def as_text(transcript: Transcript) -> str:
 
 def as_text_line(transcript: Transcript) -> str:
     """The recording's name, a tab and the words."""
-    return f"{transcript.id}\t{transcript.text}\n"
+    return f"{shown(transcript.id)}\t{transcript.text}\n"
 
 
 def as_json(transcript: Transcript) -> str:
@@ -115,12 +118,14 @@ def as_data(transcript: Transcript) -> dict[str, Any]:
     -------
     dict
         Times in seconds from the recording's beginning; ``score`` is None
-        where no score decided.
+        where no score decided. A segment that no model heard says why
+        (``skipped``); its exit, layer and cost are 0.
     """
     data = {
-        "id": transcript.id,
-        "path": transcript.path,
+        "id": shown(transcript.id),
+        "path": shown(transcript.path),
         "duration_s": round(transcript.duration_s, 3),
+        "skipped_s": round(transcript.skipped_s, 3),
         "text": transcript.text,
         "mean_layer": round(transcript.mean_layer, 3),
         "macs": transcript.macs,
@@ -133,7 +138,7 @@ def as_data(transcript: Transcript) -> dict[str, Any]:
 
 def _segment_data(segment: Segment) -> dict[str, Any]:
     said = segment.hypothesis
-    return {
+    data = {
         "start_s": round(segment.start_s, 3),
         "end_s": round(segment.end_s, 3),
         "text": said.text,
@@ -145,6 +150,9 @@ def _segment_data(segment: Segment) -> dict[str, Any]:
         "nbest": list(said.nbest),
         "words": [_word_data(word) for word in segment.words],
     }
+    if said.skipped is not None:
+        data["skipped"] = said.skipped
+    return data
 
 
 def _word_data(word: Word) -> dict[str, Any]:
@@ -176,8 +184,12 @@ def summary_data(summary: Summary) -> dict[str, Any]:
     """
     return {
         "transcribed": summary.transcribed,
-        "failures": [asdict(failure) for failure in summary.failures],
+        "failures": [
+            {"path": shown(each.path), "reason": each.reason}
+            for each in summary.failures
+        ],
         "duration_s": round(summary.duration_s, 3),
+        "skipped_s": round(summary.skipped_s, 3),
         "wall_s": round(summary.wall_s, 3),
         "real_time_factor": _number(summary.real_time_factor),
         "mean_layer": _number(summary.mean_layer),
@@ -195,7 +207,7 @@ def as_ctm(transcript: Transcript) -> str:
 
     The format of NIST's ``sclite``; white space in names becomes ``_``.
     """
-    name = "_".join(transcript.id.split())
+    name = "_".join(shown(transcript.id).split())
     lines = []
     for word in transcript.words:
         length_s = max(word.end_s - word.start_s, SHORTEST_WORD_S)
@@ -208,21 +220,56 @@ def as_ctm(transcript: Transcript) -> str:
 
 def as_srt(transcript: Transcript) -> str:
     """Subtitles: numbered cues of at most two lines and seven seconds."""
+    blocks = [
+        f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{lines}\n"
+        for number, (start_s, end_s, lines) in enumerate(
+            _shown_cues(transcript), 1
+        )
+    ]
+    return "\n".join(blocks)
+
+
+def as_vtt(transcript: Transcript) -> str:
+    """The same as WebVTT, which web pages take."""
+    return _as_vtt(transcript, "WEBVTT")
+
+
+def as_named_srt(transcript: Transcript) -> str:
+    """Subtitles behind a line with the recording's name."""
+    return f"==> {shown(transcript.id)} <==\n{as_srt(transcript)}"
+
+
+def as_named_vtt(transcript: Transcript) -> str:
+    """WebVTT whose first line has the recording's name."""
+    return _as_vtt(transcript, f"WEBVTT {shown(transcript.id)}")
+
+
+def _as_vtt(transcript: Transcript, head: str) -> str:
+    # What would begin a tag or a character's name.
+    escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+    blocks = [
+        f"\n{_clock(start_s, '.')} --> {_clock(end_s, '.')}\n"
+        f"{lines.translate(escapes)}\n"
+        for start_s, end_s, lines in _shown_cues(transcript)
+    ]
+    return "".join([head + "\n", *blocks])
+
+
+def _shown_cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
+    """From when to when which lines are shown."""
     cues = _cues(transcript.words)
-    blocks = []
     shown_s = 0.0  # until when the cue before is shown
-    for number, cue in enumerate(cues, start=1):
+    for cue, following in zip(cues, [*cues[1:], None]):
         start_s = max(cue[0].start_s, shown_s)
         end_s = max(cue[-1].end_s, start_s + SHORTEST_CUE_S)
-        if number < len(cues):
-            end_s = min(end_s, cues[number][0].start_s)
+        if following is not None:
+            end_s = min(end_s, following[0].start_s)
+        # A single word may have been given the whole of a long silence.
+        end_s = min(end_s, start_s + CUE_S)
         shown_s = max(end_s, start_s + SHORTEST_WORD_S)
         text = " ".join(word.text for word in cue)
         lines = "\n".join(textwrap.wrap(text, LINE_LETTERS, **KEEP_WORDS))
-        blocks.append(
-            f"{number}\n{_clock(start_s)} --> {_clock(shown_s)}\n{lines}\n"
-        )
-    return "\n".join(blocks)
+        yield start_s, shown_s, lines
 
 
 KEEP_WORDS = {"break_long_words": False, "break_on_hyphens": False}
@@ -248,12 +295,12 @@ def _full(cue: list[Word], word: Word) -> bool:
     )
 
 
-def _clock(time_s: float) -> str:
+def _clock(time_s: float, point: str = ",") -> str:
     """Hours, minutes, seconds and milliseconds as SubRip writes them."""
     ms = round(time_s * 1000)
     minutes, ms = divmod(ms, 60_000)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{ms // 1000:02d},{ms % 1000:03d}"
+    return f"{hours:02d}:{minutes:02d}:{ms // 1000:02d}{point}{ms % 1000:03d}"
 
 
 FORMATS = {
@@ -269,7 +316,8 @@ FORMATS = {
             tail=_json_tail,
             always_entries=True,
         ),
-        Format("srt", as_srt, None),
+        Format("srt", as_srt, as_named_srt, between="\n", own_files=True),
+        Format("vtt", as_vtt, as_named_vtt, between="\n", own_files=True),
         Format("ctm", as_ctm, as_ctm),
     )
 }

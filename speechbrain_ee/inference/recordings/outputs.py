@@ -49,7 +49,7 @@ class StreamOutput:
     def write(self, transcript: Transcript) -> None:
         """Write a transcript at once."""
         text = self.form.document(transcript)
-        if self.entries and self.form.entry is not None:
+        if self.entries:
             text = self.form.entry(transcript)
             self.stream.write(self.form.between if self._count else "")
         self.stream.write(text)
@@ -115,22 +115,25 @@ def open_output(
     Raises
     ------
     InputError
-        If the format has no files of several transcripts and that is what
-        would be written, if ``out`` is one of the recordings, or if it
+        If a file would hold several transcripts and the format has no such
+        files, if ``out`` is one of the recordings, or if it
         cannot be written.
     """
     if out is not None and _is_folder(out):
         yield FolderOutput(Path(out), form)
         return
     several = len(recordings) > 1
-    if several and form.entry is None:
-        raise InputError(
-            f"out: {out or 'standard output'} cannot hold {form.name} of "
-            f"{len(recordings)} recordings; give a folder with --out."
-        )
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As in files: no letter of a transcript is lost to a locale.
+            sys.stdout.reconfigure(encoding="utf-8")
         yield StreamOutput(sys.stdout, form, several)
         return
+    if several and form.own_files:
+        raise InputError(
+            f"out: {out} cannot hold {form.name} of {len(recordings)} "
+            "recordings; give a folder with --out."
+        )
     inputs = {os.path.realpath(recording.path) for recording in recordings}
     if os.path.realpath(out) in inputs:
         raise InputError(

@@ -70,7 +70,7 @@ class Progress:
         '120 s of audio in 6.0 s, real-time factor 0.050, 7.2 layers'
         """
         if not summary.duration_s:
-            return "no audio yet"
+            return "nothing heard yet"
         return (
             f"{summary.duration_s:.0f} s of audio in {summary.wall_s:.1f} s, "
             f"real-time factor {summary.real_time_factor:.3f}, "

@@ -1,4 +1,4 @@
-"""Cutting long recordings at pauses, as a stream.
+"""Where somebody speaks, and cutting long recordings at pauses.
 
 A recording that fits into one piece is not cut. Of a longer one, pieces are
 cut off at the front as soon as enough is known: at a pause in the later part
@@ -9,12 +9,20 @@ Pauses are found by loudness, against the floor and the peaks of the audio
 around; ``find_pauses`` takes anything else that marks frames, for example a
 voice activity detector.
 
+Whether a piece holds any speech at all is asked before a model hears it: of
+silence a recogniser makes words. A detector (silero-vad) answers where it is
+installed, the loudness alone elsewhere.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +42,21 @@ MAX_RANGE_DB = 50.0
 THRESHOLD_SHARE = 0.3  # of the way from the floor to the peaks
 SILENCE_DB = -100.0  # 16 bits reach down to -96
 SMOOTHING_FRAMES = 9
+
+# Does anybody speak in these samples, at this rate in Hz?
+SpeechDetector = Callable[[np.ndarray, int], bool]
+VADS = ("auto", "silero", "energy", "off")
+NO_SPEECH = "no speech"
+# The noise of a quiet room lies near -60 dB of full scale, speech that was
+# recorded far too low near -50: what is below -70 is a line without sound.
+SPEECH_DB = -70.0
+SHORTEST_SPEECH_S = 0.1  # no word is shorter
+SILERO_HZ = 16000
+SILERO_WINDOW = 512  # samples that it judges at once
+# Lower than its usual 0.5: a word that is lost is worse than a breath that
+# is transcribed.
+SILERO_PROBABILITY = 0.3
+_SILERO_LOCK = Lock()  # it remembers the window before
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,11 @@ class Cutting:
     min_s: float = 2.0
     pause_s: float = 0.15
     good_pause_s: float = 0.5
+
+    @classmethod
+    def within(cls, max_s: float) -> "Cutting":
+        """Pieces of at most ``max_s`` seconds; short ones for a short bound."""
+        return cls(max_s=max_s, min_s=min(cls.min_s, max_s / 2))
 
     def __post_init__(self) -> None:
         if not (1 <= self.max_s and 0 < 2 * self.min_s <= self.max_s):
@@ -118,6 +146,95 @@ def quiet_frames(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         return np.zeros(len(loudness_T), dtype=bool)
     floor = max(floor, peak - MAX_RANGE_DB)
     return loudness_T < floor + THRESHOLD_SHARE * (peak - floor)
+
+
+def speech_detector(vad: str = "auto") -> SpeechDetector:
+    """What tells whether anybody speaks.
+
+    Arguments
+    ---------
+    vad : str
+        ``silero``: the detector of the package silero-vad, on what is loud
+        enough; ``energy``: 0.1 s above -70 dB of full scale; ``auto``:
+        silero where it is installed, else energy; ``off``: always true.
+
+    Returns
+    -------
+    callable
+        From samples of shape (samples,) and a sample rate in Hz to bool.
+
+    Raises
+    ------
+    InputError
+        If there is no such detector, or it is not installed.
+
+    Example
+    -------
+    >>> speaks = speech_detector("energy")
+    >>> tone = 0.1 * np.sin(np.arange(8000) * 0.5)
+    >>> speaks(tone, 8000), speaks(tone[:200], 8000), speaks(0 * tone, 8000)
+    (True, False, False)
+    """
+    if vad not in VADS:
+        raise InputError(f"vad: {vad!r}; choose one of {', '.join(VADS)}.")
+    installed = find_spec("silero_vad") is not None
+    if vad == "silero" and not installed:
+        raise InputError(
+            "vad: silero needs the package silero-vad, which is not "
+            "installed; install speechbrain-ee with its extra `vad`, or "
+            "choose energy."
+        )
+    if vad == "off":
+        return _always
+    if vad == "energy" or not installed:
+        return _is_audible
+    return _silero_hears
+
+
+def _always(samples: np.ndarray, sample_rate: int) -> bool:
+    return True
+
+
+def _is_audible(samples: np.ndarray, sample_rate: int) -> bool:
+    """Are enough frames above the level of a line without sound?"""
+    audible = _loudness_db(samples, sample_rate) > SPEECH_DB
+    return bool(audible.sum() * FRAME_S >= SHORTEST_SPEECH_S - FRAME_S / 2)
+
+
+def _silero_hears(samples: np.ndarray, sample_rate: int) -> bool:
+    """Does the detector find enough speech? It stops where it has."""
+    if not _is_audible(samples, sample_rate):
+        return False
+    import torch
+    from torchaudio.functional import resample
+
+    wave = torch.from_numpy(samples).float()
+    wave = resample(wave, sample_rate, SILERO_HZ)
+    missing = -len(wave) % SILERO_WINDOW
+    windows = torch.nn.functional.pad(wave, (0, missing))
+    needed = SHORTEST_SPEECH_S * SILERO_HZ / SILERO_WINDOW
+    found = 0
+    with _SILERO_LOCK, torch.no_grad():
+        model = _silero()
+        model.reset_states()
+        for window in windows.split(SILERO_WINDOW):
+            found += model(window, SILERO_HZ).item() >= SILERO_PROBABILITY
+            if found >= needed:
+                return True
+    return False
+
+
+@lru_cache(maxsize=1)
+def _silero() -> Any:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        # Importing it leaves PyTorch with one thread.
+        from silero_vad import load_silero_vad
+    finally:
+        torch.set_num_threads(threads)
+    return load_silero_vad()
 
 
 def cut_at_pauses(

@@ -2,29 +2,39 @@
 
 Whatever soundfile reads, however long it is, comes out as mono blocks; never
 more than a block is in memory. What cannot be streamed (a pipe) is first
-copied to a temporary file, because most formats need to seek.
+copied to a temporary file, because most formats need to seek. What soundfile
+does not read (the sound of a video, say) is decoded into one by PyAV or by
+ffmpeg, where one of them is installed.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
+import torch
 
+from speechbrain_ee.data.audio import mixed_down
 from speechbrain_ee.data.audio_check import FLOAT_SUBTYPES
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.recordings.resampling import BlockResampler
+
+logger = logging.getLogger(__name__)
 
 STDIN = "-"
 BLOCK_SAMPLES = 1 << 18  # over all channels: 1 MiB as float32
@@ -39,6 +49,152 @@ STREAMED_BYTES = 0x7FFFF000
 # Header, table of 255 segments, 255 bytes each.
 OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 SIZE_MISMATCH = re.compile(r": (\d+) \(should be (\d+)\)")
+WAV_HEADER_BYTES = 1 << 16  # no chunk in front of the sound is longer
+
+# What is taken for a recording that soundfile may not read, by its name.
+MEDIA_SUFFIXES = frozenset(
+    ".3g2 .3gp .aac .ac3 .amr .ape .asf .avi .awb .flv .m4a .m4b .m4v .mka "
+    ".mkv .mov .mp2 .mp4 .mpeg .mpg .mpga .tta .webm .wma .wmv .wv".split()
+)
+# Nothing that names other files or addresses: playlists, lists of parts.
+DEMUXERS = (
+    "aac,ac3,amr,amrnb,amrwb,ape,asf,avi,eac3,flv,matroska,webm,mov,mp4,m4a,"
+    "3gp,3g2,mj2,mp3,mpeg,tta,wav,wv"
+)
+DECODERS = (
+    "install speechbrain-ee with its extra `media` (PyAV), or ffmpeg; or "
+    "convert it to WAV or FLAC."
+)
+MEDIA_TOLERANCE_S = 1.0  # containers round, encoders add and take a little
+# What samples of a type are divided by, and what is zero in it.
+INTEGERS = {
+    torch.uint8: (128, 128),
+    torch.int16: (1 << 15, 0),
+    torch.int32: (1 << 31, 0),
+}
+
+
+def shown(name: str | Path) -> str:
+    """A file's name for messages and outputs: on one line, valid Unicode.
+
+    Bytes that are not UTF-8, line breaks and other control characters are
+    written as escapes.
+
+    Arguments
+    ---------
+    name : str or Path
+        As the system gives it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(shown("a\\nb.wav"), shown(os.fsdecode(b"n\\xff.wav")))
+    a\\nb.wav n\\xff.wav
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        each.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")
+        else each
+        for each in text
+    )
+
+
+def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
+    """Samples as a model hears them.
+
+    Arguments
+    ---------
+    samples : tensor or array
+        One channel, shape (samples,), (1, samples) or (samples, 1): numbers
+        between -1 and 1, or integers of 8 (unsigned), 16 or 32 bits.
+    name : str
+        What messages call them.
+    sample_rate : int
+        What the model expects, in Hz, for messages.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (samples,), float32, between -1 and 1.
+
+    Raises
+    ------
+    InputError
+        If they are something else, or not finite.
+
+    Example
+    -------
+    >>> as_wave(np.array([[-32768, 16384]], np.int16), "audio", 16000)
+    tensor([-1.0000,  0.5000])
+    """
+    try:
+        wave = torch.as_tensor(samples)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name}: a {type(samples).__name__}; give a file, or samples as "
+            "a tensor or an array, or a list of these."
+        ) from None
+    if wave.dim() == 2 and 1 in wave.shape:
+        wave = wave.flatten()
+    if wave.dim() != 1 or not len(wave):
+        raise InputError(
+            f"{name}: samples of shape {tuple(wave.shape)}; give one "
+            "channel of at least one sample, shape (samples,), at "
+            f"{sample_rate} Hz."
+        )
+    if wave.dtype in INTEGERS:
+        full, zero = INTEGERS[wave.dtype]
+        return ((wave.double() - zero) / full).float()
+    if not wave.is_floating_point():
+        raise InputError(
+            f"{name}: samples of type {wave.dtype}; give floating-point "
+            "numbers between -1 and 1, or 16-bit integers."
+        )
+    wave = wave.detach().float()
+    if not torch.isfinite(wave).all():
+        raise InputError(
+            f"{name}: some samples are not finite (NaN or infinite); "
+            "repair the recording, or leave it out."
+        )
+    return wave
+
+
+class SampleStream:
+    """Samples in memory, with the face of an :class:`AudioStream`.
+
+    Arguments
+    ---------
+    samples : tensor or array
+        See :func:`as_wave`.
+    name : str
+        What messages call them.
+    sample_rate : int
+        That of the model, in Hz.
+    """
+
+    fault: str | None = None
+
+    def __init__(self, samples: Any, name: str, sample_rate: int):
+        self._wave = as_wave(samples, name, sample_rate).cpu().numpy()
+        self.announced_s = len(self._wave) / sample_rate
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield self._wave
+
+    def __enter__(self) -> "SampleStream":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
 
 
 class AudioStream:
@@ -50,11 +206,15 @@ class AudioStream:
         An audio file, a pipe, or ``-`` for standard input.
     sample_rate : int
         Sample rate that the model expects, in Hz.
+    channel : int, optional
+        The one to hear, from 1; by default all are averaged, and where they
+        cancel each other the loudest is taken, with a warning.
 
     Raises
     ------
     InputError
-        On opening, if it is missing, unreadable, not audio or empty; while
+        On opening, if it is missing, unreadable, not audio or empty, or has
+        no such channel; while
         iterating, if samples are not finite or none can be decoded.
 
     Example
@@ -66,13 +226,20 @@ class AudioStream:
     1.0 16000
     """
 
-    def __init__(self, path: str | Path, sample_rate: int):
-        self.name = "standard input" if str(path) == STDIN else str(path)
+    def __init__(
+        self, path: str | Path, sample_rate: int, channel: int | None = None
+    ):
+        self.path = str(path)
+        self.name = "standard input" if self.path == STDIN else shown(path)
         self.sample_rate = sample_rate
+        self.channel = channel
         self.fault: str | None = None
+        self._broken: str | None = None  # why decoding ended, if too early
+        self._warned = False
+        # What soundfile reads where it does not read the file itself.
         self._copy: BinaryIO | None = None
         try:
-            self._audio = self._open(str(path))
+            self._audio = self._open()
         except BaseException:
             self.close()
             raise
@@ -116,22 +283,19 @@ class AudioStream:
             if each is not None:
                 each.close()
 
-    def _open(self, path: str) -> soundfile.SoundFile:
+    def _open(self) -> soundfile.SoundFile:
         try:
-            audio = soundfile.SoundFile(self._seekable(path))
+            source = self._seekable()
         except OSError as error:
-            raise InputError(
-                f"{self.name}: cannot be opened ({error.strerror}); check "
-                "the path and the right to read it."
-            ) from None
+            raise InputError(self._not_opened(error)) from None
+        try:
+            audio = soundfile.SoundFile(source)
         except (TypeError, soundfile.SoundFileError):
             # TypeError: soundfile asks for the format of a name in .raw.
-            # libsndfile's own reasons mislead, an MP3 "does not exist".
-            raise InputError(
-                f"{self.name}: is no audio in a known format, or damaged; "
-                "repair it, or convert it to WAV or FLAC."
-            ) from None
+            audio = self._decoded()
         self._audio = audio
+        if audio.frames == 0:
+            audio = self._audio = self._unsized() or audio
         if audio.frames == 0:
             raise InputError(f"{self.name}: holds no audio; leave it out.")
         lowest, highest = RATES_HZ
@@ -141,22 +305,41 @@ class AudioStream:
                 f"is no sample rate of a recording ({lowest} to {highest} "
                 "Hz); repair or convert it."
             )
+        if self.channel is not None and self.channel > audio.channels:
+            raise InputError(
+                f"{self.name}: has {audio.channels} channel(s), and channel "
+                f"{self.channel} is wanted; choose another, or none for the "
+                "average of all."
+            )
         return audio
 
-    def _seekable(self, path: str) -> str | BinaryIO:
+    def _not_opened(self, error: OSError) -> str:
+        if os.path.isdir(self.path):
+            return (
+                f"{self.name}: is a folder (Is a directory); give its files, "
+                "or give it to the command `transcribe`."
+            )
+        return (
+            f"{self.name}: cannot be opened ({error.strerror}); check "
+            "the path and the right to read it."
+        )
+
+    def _seekable(self) -> bytes | BinaryIO:
         """The path of a plain file, or a copy of what a pipe says."""
-        if path == STDIN:
+        if self.path == STDIN:
             if sys.stdin.isatty():
                 raise InputError(
                     "-: standard input is the keyboard; send a recording "
                     "through a pipe, or name a file."
                 )
             return self._copied(sys.stdin.buffer)
-        if Path(path).is_fifo():
-            with open(path, "rb") as pipe:
+        if Path(self.path).is_fifo():
+            with open(self.path, "rb") as pipe:
                 return self._copied(pipe)
-        with open(path, "rb"):
-            return path  # the system's own reason where it cannot be opened
+        with open(self.path, "rb"):
+            # The system's own reason where it cannot be opened. As bytes:
+            # soundfile takes no name that is not valid Unicode.
+            return os.fsencode(self.path)
 
     def _copied(self, source: BinaryIO) -> BinaryIO:
         self._copy = tempfile.TemporaryFile()
@@ -164,8 +347,79 @@ class AudioStream:
         self._copy.seek(0)
         return self._copy
 
+    def _raw(self) -> AbstractContextManager[BinaryIO]:
+        """The bytes of the file, or of its copy."""
+        if self._copy is None:
+            return open(self.path, "rb")
+        return nullcontext(self._copy)
+
+    def _decoded(self) -> soundfile.SoundFile:
+        """The sound that another decoder finds in a file."""
+        with_av = find_spec("av") is not None
+        if not with_av and shutil.which("ffmpeg") is None:
+            if Path(self.path).suffix.lower() in MEDIA_SUFFIXES:
+                raise InputError(
+                    f"{self.name}: is in a format that needs another "
+                    f"decoder; {DECODERS}"
+                )
+            # libsndfile's own reasons mislead, an MP3 "does not exist".
+            raise InputError(self._no_audio())
+        target = tempfile.TemporaryFile()
+        try:
+            with self._raw() as source:
+                source.seek(0)
+                decode = _decode_with_av if with_av else _decode_with_ffmpeg
+                self._broken = decode(source, target)
+            target.seek(0)
+            audio = soundfile.SoundFile(target)
+        except soundfile.SoundFileError:
+            target.close()
+            raise InputError(self._no_audio()) from None
+        if self._copy is not None:
+            self._copy.close()
+        self._copy = target
+        return audio
+
+    def _no_audio(self) -> str:
+        return (
+            f"{self.name}: is no audio in a known format, or damaged; "
+            "repair it, or convert it to WAV or FLAC."
+        )
+
+    def _unsized(self) -> soundfile.SoundFile | None:
+        """A WAV whose sizes were never filled in, read to its end.
+
+        Programs that write to a pipe may leave 0 in the header. An empty WAV
+        has 0 for the sound, too; there the size of the whole is right.
+        """
+        if self._audio.format not in ("WAV", "WAVEX"):
+            return None
+        with self._raw() as file:
+            file.seek(0)
+            header = file.read(WAV_HEADER_BYTES)
+            size = file.seek(0, os.SEEK_END)
+            place = 12
+            while header[place : place + 4] not in (b"data", b""):
+                length = header[place + 4 : place + 8]
+                place += 8 + int.from_bytes(length, "little")
+                place += place % 2
+            sizes = (header[4:8], header[place + 4 : place + 8])
+            whole, sound = (int.from_bytes(each, "little") for each in sizes)
+            begins = place + 8
+            if sound or begins >= size or whole + 8 > begins:
+                return None
+            if self._copy is None:
+                file.seek(0)
+                self._copied(file)
+        self._audio.close()
+        for at in (4, place + 4):
+            self._copy.seek(at)
+            self._copy.write(b"\xff" * 4)
+        self._copy.seek(0)
+        return soundfile.SoundFile(self._copy)
+
     def _mono(self) -> Iterator[np.ndarray]:
-        """Blocks as the file has them, channels averaged."""
+        """Blocks of one channel, at the file's own rate."""
         audio = self._audio
         is_float = audio.subtype in FLOAT_SUBTYPES
         frames = max(BLOCK_SAMPLES // audio.channels, 1)
@@ -181,9 +435,26 @@ class AudioStream:
                     f"{self.name}: holds samples that are not finite, the "
                     f"first at {at_s / audio.samplerate:.2f} s; repair it."
                 )
+            mono = self._one_channel(block, read / audio.samplerate)
             read += len(block)
-            yield block.mean(axis=1, dtype=np.float32)
+            yield mono
         self._judge_end(read, broken)
+
+    def _one_channel(self, block_SC: np.ndarray, at_s: float) -> np.ndarray:
+        if self.channel is not None:
+            return np.ascontiguousarray(block_SC[:, self.channel - 1])
+        mono, taken = mixed_down(block_SC)
+        if taken is not None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: from %.2f s on its channels cancel each other "
+                "(antiphase), so channel %d is taken there; --channel chooses "
+                "one for the whole recording.",
+                self.name,
+                at_s,
+                taken,
+            )
+        return mono
 
     def _next(self, frames: int) -> tuple[np.ndarray, bool, bool]:
         """The next block, whether more follows, whether decoding failed."""
@@ -211,7 +482,11 @@ class AudioStream:
             if int(there) < int(said) < STREAMED_BYTES and int(there):
                 part_s = read / rate * int(said) / int(there)
                 announced_s = max(announced_s, part_s)
-        if broken and self.announced_s is None:
+        if self._broken is not None:
+            self.fault = (
+                f"breaks off after {read / rate:.2f} s ({self._broken})"
+            )
+        elif broken and self.announced_s is None:
             self.fault = f"cannot be decoded beyond {read / rate:.2f} s"
         elif broken or read < announced_s * rate - 1:
             self.fault = (
@@ -223,11 +498,68 @@ class AudioStream:
 
     def _has_last_page(self) -> bool:
         """Is the last page of an Ogg file marked as the last? (RFC 3533)"""
-        with ExitStack() as opened:
-            file = self._copy
-            if file is None:
-                file = opened.enter_context(open(self.name, "rb"))
+        with self._raw() as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - OGG_PAGE_BYTES, 0))
             header = file.read().rpartition(b"OggS")[2]
         return len(header) > 1 and bool(header[1] & 4)
+
+
+def _decode_with_av(source: BinaryIO, target: BinaryIO) -> str | None:
+    """Decode with PyAV into 16 bits; returns why it ended, if too early."""
+    import av
+
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    packed = av.AudioResampler(format="s16")
+    audio = None
+    announced_s, decoded_s = 0.0, 0.0
+    try:
+        with av.open(source, options=options) as container:
+            if not container.streams.audio:
+                return None
+            sound = container.streams.audio[0]
+            if sound.duration is not None:
+                announced_s = float(sound.duration * sound.time_base)
+            elif len(container.streams) == 1 and container.duration:
+                announced_s = container.duration / av.time_base
+            for frame in container.decode(sound):
+                for part in packed.resample(frame):
+                    samples = part.to_ndarray().reshape(part.samples, -1)
+                    rate, channels = part.sample_rate, samples.shape[1]
+                    if audio is None:
+                        audio = soundfile.SoundFile(
+                            target,
+                            "w",
+                            rate,
+                            channels,
+                            "PCM_16",
+                            format="W64",  # has no limit of 4 GB
+                        )
+                    audio.write(samples)
+                    decoded_s += len(samples) / rate
+    except av.FFmpegError as error:
+        return one_line(error)
+    finally:
+        if audio is not None:
+            audio.close()
+    if decoded_s < announced_s - MEDIA_TOLERANCE_S:
+        return f"{announced_s:.2f} s announced"
+    return None
+
+
+def _decode_with_ffmpeg(source: BinaryIO, target: BinaryIO) -> str | None:
+    """Decode with ffmpeg into 16 bits; returns why it ended, if too early."""
+    number = source.fileno()  # no name that ffmpeg could take for an option
+    found = subprocess.run(
+        ["ffmpeg", "-nostdin", "-v", "error", "-xerror"]
+        + ["-format_whitelist", DEMUXERS, "-protocol_whitelist", "file"]
+        + ["-i", f"file:/dev/fd/{number}", "-map", "0:a:0"]
+        + ["-c:a", "pcm_s16le", "-f", "wav", "pipe:1"],
+        stdin=subprocess.DEVNULL,
+        stdout=target,
+        stderr=subprocess.PIPE,
+        pass_fds=[number],
+    )
+    if not found.returncode:
+        return None
+    return " ".join(found.stderr.decode("utf-8", "replace").split())[:200]

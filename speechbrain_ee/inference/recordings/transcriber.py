@@ -7,9 +7,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +20,10 @@ from speechbrain_ee.inference.recordings.batches import (
     batches_of_like_length,
     in_order,
 )
-from speechbrain_ee.inference.recordings.files import Recording
+from speechbrain_ee.inference.recordings.files import (
+    Recording,
+    open_recording,
+)
 from speechbrain_ee.inference.recordings.segmentation import (
     Cutting,
     PauseFinder,
@@ -29,7 +31,7 @@ from speechbrain_ee.inference.recordings.segmentation import (
     cut_at_pauses,
     quiet_frames,
 )
-from speechbrain_ee.inference.recordings.stream import AudioStream
+from speechbrain_ee.inference.recordings.stream import shown
 from speechbrain_ee.inference.recordings.transcript import (
     Failure,
     Segment,
@@ -43,10 +45,8 @@ class Recogniser(Protocol):
 
     sample_rate: int
 
-    def transcribe(
-        self, audio: Any, policy: Any = None, batch_s: float = math.inf
-    ) -> list[Hypothesis]:
-        """A hypothesis for each of a list of tensors of shape (samples,)."""
+    def recognise(self, waves: Any, policy: Any = None) -> list[Hypothesis]:
+        """A hypothesis for each of a batch of tensors of shape (samples,)."""
 
 
 class Controller(Protocol):
@@ -64,6 +64,8 @@ class Controller(Protocol):
 class _Progress:
     """Where a recording stands."""
 
+    id: str
+    path: str
     announced_s: float | None = None
     segments: list[Segment] = field(default_factory=list)
     pieces: int = 0
@@ -91,6 +93,12 @@ class Transcriber:
         Chooses the policy of every batch.
     find_pauses : callable
         See :func:`~speechbrain_ee.inference.recordings.segmentation.cut_at_pauses`.
+    channel : int, optional
+        The channel of files that is heard, from 1; see
+        :class:`~speechbrain_ee.inference.recordings.stream.AudioStream`.
+    policy : optional
+        What the recogniser follows where no controller chooses; by default
+        its own.
     """
 
     def __init__(
@@ -100,36 +108,40 @@ class Transcriber:
         batch_s: float = 60.0,
         controller: Controller | None = None,
         find_pauses: PauseFinder = quiet_frames,
+        channel: int | None = None,
+        policy: Any = None,
     ):
         self.asr = asr
         self.cutting = cutting or Cutting()
         self.batch_s = batch_s
         self.controller = controller
         self.find_pauses = find_pauses
-        self._reset([])
+        self.channel = channel
+        self.policy = policy
+        self._reset()
 
-    def _reset(self, recordings: Sequence[Recording]) -> None:
-        self._recordings = recordings
-        self._states = [_Progress() for _ in recordings]
+    def _reset(self) -> None:
+        self._states: list[_Progress] = []
         self._due = 0
         self._transcribed = 0
         self._failures: list[Failure] = []
         self._segments_s = 0.0
+        self._skipped_s = 0.0
         self._layer_s = 0.0
         self._macs = 0
         self._began_s = self._observed_s = time.perf_counter()
 
     def run(
         self,
-        recordings: Sequence[Recording],
+        recordings: Iterable[Recording],
         on_batch: Callable[[float, Summary], None] | None = None,
     ) -> Iterator[Transcript | Failure]:
         """Transcribe.
 
         Arguments
         ---------
-        recordings : sequence of Recording
-            What to transcribe.
+        recordings : iterable of Recording
+            What to transcribe; read no faster than it is transcribed.
         on_batch : callable, optional
             Told after every batch how many recordings are done, with
             fractions, and what the run has done so far.
@@ -139,9 +151,9 @@ class Transcriber:
         Transcript or Failure
             One for every recording, in their order, as soon as it is ready.
         """
-        self._reset(recordings)
+        self._reset()
         tasks = batches_of_like_length(
-            self._tasks(), self._length_s, self.batch_s
+            self._tasks(recordings), self._length_s, self.batch_s
         )
         for task, said in in_order(self._recognised(tasks)):
             self._take(task, said)
@@ -160,11 +172,12 @@ class Transcriber:
             time.perf_counter() - self._began_s,
             self._layer_s / seconds if seconds else float("nan"),
             self._macs,
+            self._skipped_s,
         )
 
     def unfinished(self) -> Transcript | None:
         """What there is of the recording that is being transcribed."""
-        if self._due == len(self._recordings):
+        if self._due == len(self._states):
             return None
         state = self._states[self._due]
         if not state.segments or state.failure is not None:
@@ -172,20 +185,20 @@ class Transcriber:
         self._transcribed += 1
         end_s = state.segments[-1].end_s
         state.fault = f"interrupted after {end_s:.2f} s"
-        path = self._recordings[self._due].path
-        self._failures.append(Failure(path, state.fault))
+        self._failures.append(Failure(state.path, state.fault))
         return self._transcript(state)
 
     def _length_s(self, task: _Task) -> float:
         return len(task[1].samples) / self.asr.sample_rate
 
-    def _tasks(self) -> Iterator[_Task]:
+    def _tasks(self, recordings: Iterable[Recording]) -> Iterator[_Task]:
         """The pieces of all recordings; notes what is wrong with them."""
         rate = self.asr.sample_rate
-        for place, recording in enumerate(self._recordings):
-            state = self._states[place]
+        for place, recording in enumerate(recordings):
+            state = _Progress(recording.id, recording.path)
+            self._states.append(state)
             try:
-                with AudioStream(recording.path, rate) as audio:
+                with open_recording(recording, rate, self.channel) as audio:
                     state.announced_s = audio.announced_s
                     for piece in cut_at_pauses(
                         audio, rate, self.cutting, self.find_pauses
@@ -209,10 +222,9 @@ class Transcriber:
 
     def _batch(self, pieces: list[Piece]) -> list[Hypothesis | str]:
         waves = [torch.from_numpy(piece.samples) for piece in pieces]
-        policy = self.controller.policy if self.controller else None
+        policy = self.controller.policy if self.controller else self.policy
         try:
-            # One batch already: it is not cut again.
-            said = self.asr.transcribe(waves, policy, batch_s=math.inf)
+            said = self.asr.recognise(waves, policy)
         except InputError as error:
             if len(pieces) == 1:
                 return [str(error)]
@@ -236,7 +248,7 @@ class Transcriber:
         rate = self.asr.sample_rate
         start_s, end_s = piece.start / rate, piece.end / rate
         if isinstance(said, str):
-            path = self._recordings[place].path
+            path = shown(state.path)
             reason = f"{path}: from {start_s:.2f} to {end_s:.2f} s: {said}"
             state.failure = state.failure or reason
             state.pieces -= 1
@@ -244,6 +256,7 @@ class Transcriber:
         segment = Segment(start_s, end_s, said)
         state.segments.append(segment)
         self._segments_s += end_s - start_s
+        self._skipped_s += segment.skipped_s
         self._layer_s += (end_s - start_s) * said.layer
         self._macs += said.macs
 
@@ -253,10 +266,9 @@ class Transcriber:
             state = self._states[self._due]
             if not state.ended or len(state.segments) < state.pieces:
                 return
-            path = self._recordings[self._due].path
             reason = state.failure or state.fault
             if reason is not None:
-                self._failures.append(Failure(path, reason))
+                self._failures.append(Failure(state.path, reason))
             if state.failure is None:
                 self._transcribed += 1
                 result = self._transcript(state)
@@ -267,10 +279,9 @@ class Transcriber:
             yield result
 
     def _transcript(self, state: _Progress) -> Transcript:
-        recording = self._recordings[self._due]
         return Transcript(
-            recording.id,
-            recording.path,
+            state.id,
+            state.path,
             state.segments[-1].end_s,
             tuple(state.segments),
             state.fault,

@@ -4,6 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,12 @@ class Segment:
     start_s: float
     end_s: float
     hypothesis: Hypothesis
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds that no model heard."""
+        skipped = self.hypothesis.skipped is not None
+        return self.end_s - self.start_s if skipped else 0.0
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -111,6 +118,38 @@ class Transcript:
         """Layers that were computed, per second of it."""
         return mean_layer(self.segments)
 
+    @property
+    def skipped_s(self) -> float:
+        """Seconds of it that no model heard, because nobody speaks."""
+        return sum(each.skipped_s for each in self.segments)
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """All of it as one hypothesis.
+
+        Of several segments the exit and the layer are the deepest, the score
+        is NaN, and the confidence is the mean over all tokens.
+        """
+        if len(self.segments) == 1:
+            return self.segments[0].hypothesis
+        said = [segment.hypothesis for segment in self.segments]
+        tokens = tuple(token for one in said for token in one.tokens)
+        sure = sum(one.confidence * len(one.tokens) for one in said)
+        deepest = max(said, key=lambda one: one.layer)
+        return Hypothesis(
+            text=self.text,
+            tokens=tokens,
+            exit=deepest.exit,
+            layer=deepest.layer,
+            score=math.nan,
+            confidence=sure / max(len(tokens), 1),
+            words=self.words,
+            nbest=(self.text,),
+            macs=self.macs,
+            duration_s=self.duration_s,
+            skipped=deepest.skipped,
+        )
+
 
 def mean_layer(segments: Sequence[Segment]) -> float:
     """Average of the layers that were computed, weighted by duration.
@@ -155,6 +194,8 @@ class Summary:
         Layers per second of audio; NaN if there was none.
     macs : int
         Multiply-accumulates.
+    skipped_s : float
+        How much of the audio no model heard, because nobody speaks.
     """
 
     transcribed: int
@@ -163,6 +204,7 @@ class Summary:
     wall_s: float
     mean_layer: float
     macs: int
+    skipped_s: float = 0.0
 
     @property
     def real_time_factor(self) -> float:
