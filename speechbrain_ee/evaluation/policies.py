@@ -22,7 +22,11 @@ from speechbrain_ee.evaluation.policy_result import PolicyResult
 from speechbrain_ee.evaluation.result import exit_shares
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.shift import shift_warnings
+from speechbrain_ee.exits.calibration.shift import (
+    seen_share,
+    seen_warnings,
+    shift_warnings,
+)
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
@@ -110,6 +114,8 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
     cost_NE = criterion_macs(trace, criterion)
     choice_N = policy.choose(criterion.scores(trace.evidence))
     point = measure(trace, choice_N, None, cost_NE)
+    known = policy.calibration
+    seen = seen_share(known.fingerprint, trace.records) if known else 0.0
     return PolicyResult(
         name=policy.name,
         criterion=policy.criterion,
@@ -118,12 +124,13 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
         exit_shares=exit_shares(choice_N, len(layers)),
         budget=policy.budget,
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
-        warnings=_warnings(policy, trace),
+        warnings=_warnings(policy, trace, seen),
+        seen=seen,
     )
 
 
-def _warnings(policy: ExitPolicy, trace: Trace) -> tuple[str, ...]:
-    found = shift_warnings(policy, trace.evidence)
+def _warnings(policy: ExitPolicy, trace: Trace, seen: float) -> tuple[str, ...]:
+    found = seen_warnings(seen) + shift_warnings(policy, trace.evidence)
     if not policy.satisfied:
         found.insert(
             0,

@@ -106,6 +106,11 @@ class Criterion:
     decodes : bool
         Whether it needs what an attention decoder found, at every exit that
         it is evaluated at.
+    sign : float, optional
+        1 or -1 where a score is the one piece of evidence that it needs,
+        times this, whichever exit it is taken at. None for every other rule:
+        its scores may depend on the exit and on those before, so that all of
+        these have to be read.
     """
 
     name: str
@@ -117,6 +122,7 @@ class Criterion:
     baseline: bool = False
     same_as: str | None = None
     decodes: bool = False
+    sign: float | None = None
 
     def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores at every exit, higher = more ready to stop.

@@ -109,6 +109,7 @@ def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
 @criterion(
     "plausibility",
     needs=("plausibility",),
+    higher_is_ready=True,
     formula="1/(C+1) sum_c ln p(c | characters before), end included",
     source="character n-gram, Witten and Bell 1991, IEEE Trans. IT 37(4)",
 )
@@ -130,6 +131,7 @@ def plausibility(evidence: Evidence) -> NDArray[np.floating]:
 @criterion(
     "unseen_words",
     needs=("unseen_words",),
+    higher_is_ready=False,
     formula="words not in the training transcripts / words",
     source="this project",
 )

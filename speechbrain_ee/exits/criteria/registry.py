@@ -98,7 +98,7 @@ def measure(
             )
 
         def build_criterion(full: str, **parameters: Any) -> Criterion:
-            sign = 1.0 if higher_is_ready else -1.0
+            sign = _sign(higher_is_ready)
             return Criterion(
                 full,
                 lambda evidence: sign * evidence.column(full),
@@ -108,6 +108,7 @@ def measure(
                 cost,
                 same_as=same_as,
                 decodes=decodes,
+                sign=sign,
             )
 
         parameters = Parameters.of(function, ranges)
@@ -127,6 +128,7 @@ def criterion(
     source: str,
     cost: Cost = free,
     baseline: bool = False,
+    higher_is_ready: bool | None = None,
     ranges: Mapping[str, Range] | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function of evidence as a criterion.
@@ -146,6 +148,11 @@ def criterion(
         What scoring costs beyond the measures.
     baseline : bool
         Whether it ignores the utterance.
+    higher_is_ready : bool, optional
+        Promise that a score is the one piece of evidence in ``needs`` (minus
+        it, if this is false) at every exit alike: live inference then reads
+        no exit at which no utterance can stop. Left out, a score may depend on
+        the exit and on those before.
     ranges : mapping of str to pair of float, optional
         Least and largest value of its parameters.
 
@@ -163,6 +170,11 @@ def criterion(
             everything = {**known.defaults, **parameters}
             read = tuple(needs(**everything) if callable(needs) else needs)
             total = _with_measures(cost, read)
+            if higher_is_ready is not None and len(read) != 1:
+                raise ValueError(
+                    f"criterion {full!r}: higher_is_ready is for a score that "
+                    f"is one piece of evidence, but it needs {read}"
+                )
             return Criterion(
                 full,
                 bound,
@@ -172,6 +184,7 @@ def criterion(
                 total,
                 baseline,
                 decodes=any(one.decodes for one in _measures(read)),
+                sign=_sign(higher_is_ready),
             )
 
         _CRITERIA.add(name, Entry(build, known, function))
@@ -266,6 +279,10 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
         return sum(each(frames, vocab) for each in costs)
 
     return total
+
+
+def _sign(higher_is_ready: bool | None) -> float | None:
+    return {True: 1.0, False: -1.0, None: None}[higher_is_ready]
 
 
 def _measures(needs: Sequence[str]) -> list[Measure]:

@@ -111,6 +111,8 @@ def export_onnx(
         )
         policies = {}
     default = folder.default_policy
+    if default is not None and default not in policies:
+        default, _ = default_of(policies, folder.calibration)
     (target / "policies").mkdir(parents=True, exist_ok=True)
     export_graphs(model, target, MEASURES, int8)
     write_manifest(
@@ -119,7 +121,7 @@ def export_onnx(
             model,
             folder.name,
             folder.sample_rate,
-            default if default in policies else default_of(policies),
+            default,
             ("fp32", "int8") if int8 else ("fp32",),
         ),
     )

@@ -1,0 +1,262 @@
+"""A policy says what it was calibrated on, and a default why it is that.
+
+Trap avoided: a budget that "holds" on the data that chose the threshold, and
+a default policy that is as slow as no policy at all.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import csv
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+import torch
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import (
+    calibrate_command,
+    calibrate_trace,
+)
+from speechbrain_ee.evaluation.report import report_command
+from speechbrain_ee.exits import read_trace, write_trace
+from speechbrain_ee.exits.calibration.budget import Budget
+from speechbrain_ee.exits.calibration.policy_file import (
+    read_policy,
+    write_policy,
+)
+from speechbrain_ee.exits.calibration.shift import fingerprint, seen_share
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.export import export_command
+from speechbrain_ee.inference.folder.from_training import run_folder
+from speechbrain_ee.inference.folder.measured import time_shares
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.shipped import (
+    default_of,
+    shipped_policies,
+    truncated_folder,
+)
+from tests.helpers import noise
+from tests.inference.runs import Run, random_trace, write_run
+from tests.spoken import spoken
+
+
+def written(folder: Path, name: str, trace: Trace) -> Path:
+    """A trace as a file."""
+    path = folder / f"{name}.jsonl.gz"
+    write_trace(path, trace.header, trace.records)
+    return path
+
+
+def verdict(traces: list[Path], out: Path, policy: Path) -> tuple[str, dict]:
+    """The report's tables, and its row of the policy on the last set."""
+    text = report_command(traces, out, policies=[policy])
+    sets = json.loads((out / "report.json").read_text("utf-8"))["sets"]
+    (row,) = list(sets.values())[-1]["policies"]
+    return text, row
+
+
+def test_a_report_says_that_a_policy_was_calibrated_on_the_set(tmp_path):
+    """Whole, in part, in another order and with further scores."""
+    dev, test = spoken(120), spoken(80, 9, name="test")
+    paths = {
+        name: written(tmp_path, name, trace)
+        for name, trace in {
+            "dev": dev,
+            "test": test,
+            "half": dev.select(range(0, 120, 2)),
+            "turned": dev.select(range(119, -1, -1)).with_evidence(
+                "margin", dev.evidence_NE("entropy")[::-1]
+            ),
+        }.items()
+    }
+    policy = tmp_path / "policy.yaml"
+    calibrate_command(paths["dev"], "entropy", "wer=+20%", "naive", out=policy)
+    for name, share in {"dev": "100%", "turned": "100%", "half": "%"}.items():
+        text, row = verdict([paths[name]], tmp_path / name, policy)
+        assert "yes, same data" in text
+        assert f"{share} of its calibration utterances" in " ".join(
+            text.split()
+        )
+        assert row["seen"] == pytest.approx(
+            0.5 if name == "half" else 1, abs=0.2
+        )
+        page = (tmp_path / name / "report.html").read_text("utf-8")
+        assert "same data" in page and "no test of its budget" in page
+    text, row = verdict([paths["test"]], tmp_path / "t", policy)
+    assert "same data" not in text and row["seen"] == 0
+    said = calibrate_command(
+        paths["dev"], "entropy", "wer=+20%", out=policy, target=paths["dev"]
+    )
+    assert "calibrated on this data" in said
+
+
+def test_the_fingerprint_is_kept(tmp_path):
+    """Files without one, of earlier versions, are read."""
+    trace = spoken(120)
+    policy = calibrate_trace(trace, "entropy", "wer=+20%", "naive")
+    known = policy.calibration.fingerprint
+    assert known == fingerprint(trace.records) and len(known) == 64
+    write_policy(tmp_path / "p.yaml", policy)
+    assert read_policy(tmp_path / "p.yaml") == policy
+    old = replace(
+        policy, calibration=replace(policy.calibration, fingerprint=())
+    )
+    write_policy(tmp_path / "old.yaml", old)
+    assert "fingerprint" not in (tmp_path / "old.yaml").read_text("utf-8")
+    assert read_policy(tmp_path / "old.yaml") == old
+    assert seen_share((), trace.records) == 0
+    assert seen_share(known, spoken(500, 4).records) == 0
+
+
+def test_a_truncated_model_knows_its_calibration_data(heard):
+    """Its own table of the development set has no names any more."""
+    cut = truncated_folder(run_folder(heard.folder), 3)
+    assert cut.policies
+    for policy in cut.policies.values():
+        known = policy.calibration.fingerprint
+        assert seen_share(known, heard.dev.records) == 1
+        assert seen_share(known, heard.test.records) == 0
+
+
+def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
+    """As live inference does, from the same trace."""
+    path = written(tmp_path, "dev", spoken(120))
+    out = tmp_path / "policy.yaml"
+    for budget, same in {
+        "macs=60%": "macs=3.6k",
+        "layers=60%": "layers=3.6",
+    }.items():
+        calibrate_command(path, "entropy", budget, "naive", out=out)
+        policy = read_policy(out)
+        assert policy.budget == same
+        wanted = calibrate_trace(read_trace(path), "entropy", same, "naive")
+        assert policy == wanted
+    with pytest.raises(InputError, match="calibrate.*transcribe --policy"):
+        Budget.parse("macs=60%")
+
+
+def with_audio(run: Run) -> None:
+    """The manifest of the run's development set, and its recordings."""
+    rows = []
+    for number, record in enumerate(run.dev.records[:4]):
+        path = run.folder / f"{number}.wav"
+        soundfile.write(path, noise(8000, number).numpy(), 16000)
+        rows.append((record.id, 0.5, str(path), "s", record.ref))
+    with open(run.folder / "dev.csv", "w", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["ID", "duration", "wav", "spk_id", "wrd"])
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    """A run whose development set can be listened to."""
+    run = write_run(tmp_path_factory.mktemp("heard") / "run")
+    with_audio(run)
+    return run
+
+
+def test_an_export_times_policies_on_the_development_set(heard, tmp_path):
+    said = export_command(heard.folder, tmp_path / "model")
+    folder = read_model_folder(tmp_path / "model")
+    assert " time " in folder.default_reason
+    name = folder.default_policy or "last"
+    (line,) = [each for each in said.splitlines() if "Default" in each]
+    card = (tmp_path / "model" / "README.md").read_text("utf-8")
+    for text in (line, card):
+        assert f"`{name}`" in text and folder.default_reason in text
+    assert EarlyExitASR(folder).policies.default == folder.default_policy
+
+
+def test_without_the_audio_compute_decides(heard, tmp_path, caplog):
+    bare = shutil.copytree(heard.folder, tmp_path / "bare")
+    (bare / "dev.csv").unlink()
+    hparams = bare / "hyperparams.yaml"
+    text = hparams.read_text("utf-8").replace(str(heard.folder), str(bare))
+    hparams.write_text(text, "utf-8")
+    export_command(bare, tmp_path / "model")
+    assert "cannot be heard" in caplog.text
+    folder = read_model_folder(tmp_path / "model")
+    assert " multiply-accumulates " in folder.default_reason
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """Policies of a development set on which entropy is worth something."""
+    trace = random_trace("dev", (1, 2, 3, 4), 1)
+    policies = shipped_policies(trace, "wer=+50%", ["entropy"])
+    assert {*policies} == {"entropy.ltt", "entropy.naive"}
+    return trace, policies
+
+
+@pytest.mark.parametrize(
+    ("times", "default", "words"),
+    [
+        ({"entropy.ltt": 0.8, "entropy.naive": 0.6}, "entropy.ltt", "80%"),
+        ({"entropy.ltt": 0.95, "entropy.naive": 0.6}, "entropy.naive", "60%"),
+        ({"entropy.ltt": 1.02, "entropy.naive": 0.97}, None, "a tenth"),
+        ({}, None, "a tenth"),
+    ],
+)
+def test_a_policy_that_saves_nothing_is_not_the_default(
+    shipped, times, default, words
+):
+    """The last exit is, and says why; what promises nothing says that."""
+    trace, policies = shipped
+    name, reason = default_of(policies, trace, times)
+    assert name == default
+    assert words in reason and "time" in reason
+    assert ("promises nothing" in reason) == (default == "entropy.naive")
+
+
+def test_a_naive_default_keeps_its_budget_left_out():
+    """Errors that scores do not foretell: only its own data look good."""
+    trace = random_trace("dev", (1, 2, 3, 4), 1)
+    turned = Trace(
+        trace.header,
+        tuple(
+            replace(
+                record,
+                exits=tuple(
+                    replace(exit_, evidence=other.evidence)
+                    for exit_, other in zip(record.exits, stranger.exits)
+                ),
+            )
+            for record, stranger in zip(trace.records, trace.records[::-1])
+        ),
+    )
+    policies = shipped_policies(turned, "wer=+0%", ["entropy"])
+    assert policies["entropy.naive"].calibration.avg_layer <= 4
+    assert default_of(policies, turned)[0] is None
+    assert default_of({}, None) == (None, "there is no calibrated policy.")
+
+
+def test_times_are_shares_of_the_last_exits():
+    """By policy, in turn, the shorter of two."""
+    passes = []
+
+    def run(wavs_BS, lens_B, seconds):
+        passes.append((tuple(wavs_BS.shape), seconds))
+        time.sleep(seconds)
+
+    runner = SimpleNamespace(run=run)
+    waves = [torch.zeros(800), torch.zeros(400)]
+    found = time_shares(runner, {"half": 0.01, "most": 0.018}, 0.02, waves)
+    assert found == {
+        "half": pytest.approx(0.5, abs=0.15),
+        "most": pytest.approx(0.9, abs=0.15),
+    }
+    assert found["half"] < found["most"]
+    assert {shape for shape, _ in passes} == {(1, 800), (1, 400)}
+    threads = torch.get_num_threads()
+    time_shares(runner, {"half": 0.001}, 0.001, waves * 9, most_s=0.0)
+    assert torch.get_num_threads() == threads
+    assert len(passes) == 14 + 5
