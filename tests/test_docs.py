@@ -51,7 +51,9 @@ def commands(page: Path, in_prose: bool = False) -> Iterator[list[str]]:
     text = page.read_text(encoding="utf-8")
     lines = blocks(page, "") + blocks(page, "bash")
     if in_prose:
-        lines = re.findall(r"`((?:python|make|torchrun|speechbrain-ee) [^`]+)`", text)
+        lines = re.findall(
+            r"`((?:python|make|torchrun|speechbrain-ee) [^`]+)`", text
+        )
         lines = [" ".join(line.split()) for line in lines]
     for block in lines:
         for line in re.sub(r"\\\n\s*", "", block).splitlines():

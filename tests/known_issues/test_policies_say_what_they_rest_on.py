@@ -8,7 +8,6 @@ Authors
 """
 
 import csv
-import json
 import shutil
 import time
 from dataclasses import replace
@@ -20,13 +19,18 @@ import soundfile
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analyses import analyse
 from speechbrain_ee.evaluation.calibrate import (
     calibrate_command,
     calibrate_trace,
 )
+from speechbrain_ee.evaluation.policies import with_policies
+from speechbrain_ee.evaluation.policy_result import PolicyResult
 from speechbrain_ee.evaluation.report import report_command
+from speechbrain_ee.evaluation.tables import policy_table
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.budget import Budget
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
     write_policy,
@@ -55,47 +59,41 @@ def written(folder: Path, name: str, trace: Trace) -> Path:
     return path
 
 
-def verdict(traces: list[Path], out: Path, policy: Path) -> tuple[str, dict]:
-    """The report's tables, and its row of the policy on the last set."""
-    text = report_command(traces, out, policies=[policy])
-    sets = json.loads((out / "report.json").read_text("utf-8"))["sets"]
-    (row,) = list(sets.values())[-1]["policies"]
-    return text, row
+def measured(trace: Trace, policy: ExitPolicy) -> tuple[str, PolicyResult]:
+    """A policy on a set: the cell of the table, and all of it."""
+    analysis = with_policies(analyse(trace), [policy])
+    return policy_table(analysis)[1][-1], analysis.policies[0]
 
 
-def test_a_report_says_that_a_policy_was_calibrated_on_the_set(tmp_path):
+def test_a_report_says_that_a_policy_was_calibrated_on_the_set():
     """Whole, in part, in another order and with further scores."""
-    dev, test = spoken(120), spoken(80, 9, name="test")
-    paths = {
-        name: written(tmp_path, name, trace)
-        for name, trace in {
-            "dev": dev,
-            "test": test,
-            "half": dev.select(range(0, 120, 2)),
-            "turned": dev.select(range(119, -1, -1)).with_evidence(
-                "margin", dev.evidence_NE("entropy")[::-1]
-            ),
-        }.items()
-    }
-    policy = tmp_path / "policy.yaml"
-    calibrate_command(paths["dev"], "entropy", "wer=+20%", "naive", out=policy)
-    for name, share in {"dev": "100%", "turned": "100%", "half": "%"}.items():
-        text, row = verdict([paths[name]], tmp_path / name, policy)
-        assert "yes, same data" in text
-        assert f"{share} of its calibration utterances" in " ".join(
-            text.split()
-        )
-        assert row["seen"] == pytest.approx(
-            0.5 if name == "half" else 1, abs=0.2
-        )
-        page = (tmp_path / name / "report.html").read_text("utf-8")
-        assert "same data" in page and "no test of its budget" in page
-    text, row = verdict([paths["test"]], tmp_path / "t", policy)
-    assert "same data" not in text and row["seen"] == 0
+    dev = spoken(120)
+    policy = calibrate_trace(dev, "entropy", "wer=+20%", "naive")
+    half = dev.select(range(0, 120, 2))
+    turned = dev.select(range(119, -1, -1)).with_evidence(
+        "margin", dev.evidence_NE("entropy")[::-1]
+    )
+    for trace, share in ((dev, 1), (turned, 1), (half, 0.5)):
+        cell, result = measured(trace, policy)
+        assert cell == {True: "yes", False: "no"}[result.holds] + ", same data"
+        assert result.seen == pytest.approx(share, abs=0.2)
+        assert f"{result.seen:.0%} of its calibration" in result.warnings[0]
+    cell, result = measured(spoken(80, 9, name="test"), policy)
+    assert cell in ("yes", "no")
+    assert result.seen == 0 and result.warnings == ()
+
+
+def test_the_page_and_the_commands_say_so(tmp_path):
+    path, policy = written(tmp_path, "dev", spoken()), tmp_path / "policy.yaml"
     said = calibrate_command(
-        paths["dev"], "entropy", "wer=+20%", out=policy, target=paths["dev"]
+        path, "entropy", "wer=+20%", "naive", out=policy, target=path
     )
     assert "calibrated on this data" in said
+    said = report_command([path], tmp_path / "report", policies=[policy])
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    for text in (said, page):
+        assert "same data" in text
+        assert "no test of its budget" in " ".join(text.split())
 
 
 def test_the_fingerprint_is_kept(tmp_path):
@@ -123,7 +121,7 @@ def test_a_truncated_model_knows_its_calibration_data(heard):
     for policy in cut.policies.values():
         known = policy.calibration.fingerprint
         assert seen_share(known, heard.dev.records) == 1
-        assert seen_share(known, heard.test.records) == 0
+        assert seen_share(known, spoken(80).records) == 0
 
 
 def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
@@ -144,7 +142,15 @@ def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
 
 
 def with_audio(run: Run) -> None:
-    """The manifest of the run's development set, and its recordings."""
+    """The run's development set: manifest, recordings, a deeper model."""
+    records = [
+        replace(
+            record,
+            exits=tuple(replace(e, macs=1000 * e.macs) for e in record.exits),
+        )
+        for record in run.dev.records
+    ]
+    write_trace(run.folder / "traces" / "dev.jsonl.gz", run.dev.header, records)
     rows = []
     for number, record in enumerate(run.dev.records[:4]):
         path = run.folder / f"{number}.wav"
@@ -159,7 +165,8 @@ def with_audio(run: Run) -> None:
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
     """A run whose development set can be listened to."""
-    run = write_run(tmp_path_factory.mktemp("heard") / "run")
+    folder = tmp_path_factory.mktemp("heard") / "run"
+    run = write_run(folder, exit_layers=[1, 2, 3, 4])
     with_audio(run)
     return run
 
