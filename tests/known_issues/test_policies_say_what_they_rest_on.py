@@ -142,15 +142,7 @@ def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
 
 
 def with_audio(run: Run) -> None:
-    """The run's development set: manifest, recordings, a deeper model."""
-    records = [
-        replace(
-            record,
-            exits=tuple(replace(e, macs=1000 * e.macs) for e in record.exits),
-        )
-        for record in run.dev.records
-    ]
-    write_trace(run.folder / "traces" / "dev.jsonl.gz", run.dev.header, records)
+    """The manifest of the run's development set, and some recordings."""
     rows = []
     for number, record in enumerate(run.dev.records[:4]):
         path = run.folder / f"{number}.wav"
