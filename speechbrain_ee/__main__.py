@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from speechbrain_ee import __version__
-from speechbrain_ee.errors import exits_on_input_error
+from speechbrain_ee.errors import InputError, exits_on_input_error
 
 # Commands that say themselves what they take: module and one line of help.
 ROOMS = {
@@ -121,9 +121,22 @@ def _add_rooms(commands: Any, chosen: str) -> None:
     for name, (module, words) in ROOMS.items():
         parser = commands.add_parser(name, help=words, description=words)
         if name == chosen:
-            command = import_module(module)
+            command = _imported(name, module)
             command.add_arguments(parser)
             parser.set_defaults(run=command.run)
+
+
+def _imported(name: str, module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("speechbrain_ee"):
+            raise
+        raise InputError(
+            f"{name}: the package {error.name} is not installed, as on a device "
+            "that only runs graphs; install speechbrain-ee with all that it "
+            "needs (without --no-deps)."
+        ) from error
 
 
 def _parser(chosen: str = "") -> argparse.ArgumentParser:

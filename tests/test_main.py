@@ -231,6 +231,14 @@ def test_every_command_has_an_example():
     assert {*commands.choices} == {*EXAMPLES}
 
 
+def test_a_device_without_torch_is_told_so(monkeypatch, capsys):
+    """In one paragraph: the installation for graphs has only the host."""
+    missing = {"transcribe": ("no_such_package.command", "text from audio")}
+    monkeypatch.setattr("speechbrain_ee.__main__.ROOMS", ROOMS | missing)
+    error = refused("transcribe talk.wav --model folder", capsys)
+    assert "transcribe: the package no_such_package is not installed" in error
+
+
 def test_a_missing_model_ends_in_one_paragraph(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["transcribe", str(tmp_path), "--model", str(tmp_path / "no")])

@@ -21,7 +21,8 @@ def table(card: str, title: str) -> dict[str, list[str]]:
     section = card.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = re.findall(r"(?m)^\| (.*) \|$", section)
     cells = [[cell.strip() for cell in row.split("|")] for row in rows]
-    return {row[0].strip("`"): row[1:] for row in cells[2:]}
+    names = [row[0].removesuffix(" (default)").strip("`") for row in cells[2:]]
+    return dict(zip(names, (row[1:] for row in cells[2:]), strict=True))
 
 
 @pytest.fixture(scope="module")

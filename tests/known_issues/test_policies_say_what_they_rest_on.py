@@ -216,26 +216,11 @@ def test_a_policy_that_saves_nothing_is_not_the_default(
     assert ("promises nothing" in reason) == (default == "entropy.naive")
 
 
-def test_a_naive_default_keeps_its_budget_left_out():
-    """Errors that scores do not foretell: only its own data look good."""
-    trace = random_trace("dev", (1, 2, 3, 4), 1)
-    turned = Trace(
-        trace.header,
-        tuple(
-            replace(
-                record,
-                exits=tuple(
-                    replace(exit_, evidence=other.evidence)
-                    for exit_, other in zip(record.exits, stranger.exits)
-                ),
-            )
-            for record, stranger in zip(trace.records, trace.records[::-1])
-        ),
-    )
-    policies = shipped_policies(turned, "wer=+0%", ["entropy"])
-    assert policies["entropy.naive"].calibration.avg_layer <= 4
-    assert default_of(policies, turned)[0] is None
+def test_a_default_without_anything_to_choose_says_so(shipped):
+    trace, policies = shipped
     assert default_of({}, None) == (None, "there is no calibrated policy.")
+    failed = {n: replace(p, satisfied=False) for n, p in policies.items()}
+    assert default_of(failed, trace)[0] is None
 
 
 def test_times_are_shares_of_the_last_exits():

@@ -11,11 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.calibrate import calibrate_trace, outcomes_of
-from speechbrain_ee.exits.calibration.budget import Budget
+from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
@@ -36,7 +33,6 @@ CRITERIA = (*CHEAP, "learned")
 METHODS = ("naive", "ltt")
 # What a policy has to save of the last exit's time to be the default.
 WORTH = 0.1
-FOLDS = 5
 # They look at later exits, or read with what belongs to the selector.
 _OF_SELECTOR = ("learned", "combination")
 
@@ -93,10 +89,8 @@ def candidates(
     Returns
     -------
     dict of str to float
-        Those that found a threshold, and, unless they are by Learn then Test,
-        keep their budget also on each fifth of the development set with the
-        threshold of the others; for each its multiply-accumulates (layers,
-        where these are not known) over the last exit's.
+        Those that found a threshold; for each its multiply-accumulates
+        (layers, where these are not known) over the last exit's.
     """
     if trace is None:
         return {}
@@ -104,7 +98,6 @@ def candidates(
         name: _share(policy, trace)
         for name, policy in policies.items()
         if policy.satisfied
-        and (policy.method == "ltt" or _keeps(policy, trace))
     }
 
 
@@ -154,11 +147,10 @@ def default_of(
         name = min(worth, key=worth.get)
         return name, (
             f"takes {worth[name]:.0%} of the last exit's {unit} on the "
-            f"development set and keeps {policies[name].budget} there, on "
-            "fifths that did not choose its threshold as well. It promises "
-            f"nothing: with {count} utterances, no policy that does saves a "
-            "tenth. Where the budget must hold, take one that ends in .ltt, or "
-            "calibrate on more data."
+            f"development set and keeps {policies[name].budget} there. It "
+            f"promises nothing for other speech: with {count} utterances, no "
+            "policy that does saves a tenth. Where the budget must hold, take "
+            "one that ends in .ltt, or calibrate on more data."
         )
     if not policies:
         return None, "there is no calibrated policy."
@@ -177,30 +169,6 @@ def _share(policy: ExitPolicy, trace: Trace) -> float:
     if known.avg_macs is None or trace.macs_NE is None:
         return known.avg_layer / trace.header.exit_layers[-1]
     return known.avg_macs / float(trace.macs_NE[:, -1].mean())
-
-
-def _keeps(policy: ExitPolicy, trace: Trace) -> bool:
-    """Whether its budget holds on data that did not choose its threshold."""
-    criterion = get_criterion(policy.criterion)
-    scores_NE = criterion.scores(trace.evidence)
-    rows_N = np.arange(len(trace))
-    choice_N = np.zeros(len(trace), dtype=np.int64)
-    # Neighbours are of one speaker, as a rule.
-    for part in np.array_split(rows_N, min(FOLDS, len(trace))):
-        rest = np.setdiff1d(rows_N, part).tolist()
-        try:
-            again = calibrate_trace(
-                trace.select(rest),
-                policy.criterion,
-                policy.budget,
-                policy.method,
-            )
-        except InputError:  # too little is left
-            return False
-        choice_N[part] = again.choose(scores_NE[part])
-    outcomes = outcomes_of(trace, criterion)
-    losses_NE = Budget.parse(policy.budget).losses_NE(outcomes)
-    return bool(losses_NE[rows_N, choice_N].mean() <= 0)
 
 
 def without_transcripts(trace: Trace) -> Trace:
