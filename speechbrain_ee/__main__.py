@@ -1,4 +1,7 @@
-"""Command line: ``python -m speechbrain_ee <command>``.
+"""Command line: ``speechbrain-ee <command>``.
+
+The same as ``python -m speechbrain_ee <command>``, where the package is not
+installed.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -8,12 +11,13 @@ import argparse
 import io
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from speechbrain_ee import __version__
-from speechbrain_ee.errors import exits_on_input_error
+from speechbrain_ee.errors import InputError, exits_on_input_error
 
 # Commands that say themselves what they take: module and one line of help.
 ROOMS = {
@@ -40,6 +44,23 @@ ROOMS = {
 }
 # Commands that look criteria up by name.
 READ_CRITERIA = "report calibrate learn transcribe export bench".split()
+# With which the help of each command ends.
+EXAMPLES = {
+    "demo-corpus": "demo-corpus results/demo-corpus",
+    "report": "report --trace results/demo/traces/test-clean.jsonl.gz "
+    "--out report",
+    "calibrate": "calibrate --trace results/demo/traces/dev-clean.jsonl.gz "
+    "--criterion entropy --budget macs=60% --method naive --out policy.yaml",
+    "learn": "learn --trace results/demo/traces/dev-clean.jsonl.gz "
+    "--texts train.txt --out exits",
+    "transcribe": "transcribe talk.wav --model results/demo/model "
+    "--policy macs=60%",
+    "export": "export results/demo --out demo-model",
+    "bench": "bench --model results/demo/model "
+    "--data results/demo/test-clean.csv --policy macs=60% --batch-size 1 16",
+    "sweep": "sweep hparams/sweeps/exits/hpopt.yaml --workers 2",
+    "shards": "shards results/demo/train.csv shards/train",
+}
 
 
 def _demo_corpus(arguments: argparse.Namespace) -> None:
@@ -101,14 +122,27 @@ def _add_rooms(commands: Any, chosen: str) -> None:
     for name, (module, words) in ROOMS.items():
         parser = commands.add_parser(name, help=words, description=words)
         if name == chosen:
-            command = import_module(module)
+            command = _imported(name, module)
             command.add_arguments(parser)
             parser.set_defaults(run=command.run)
 
 
+def _imported(name: str, module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("speechbrain_ee"):
+            raise
+        raise InputError(
+            f"{name}: the package {error.name} is not installed, as on a device "
+            "that only runs graphs; install speechbrain-ee with all that it "
+            "needs (without --no-deps)."
+        ) from error
+
+
 def _parser(chosen: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_ee",
+        prog="speechbrain-ee",
         description="Early-exit speech recognition with SpeechBrain.",
         epilog="Training: python train.py hparams/<system>.yaml in "
         "recipes/LibriSpeech/EarlyExit.",
@@ -120,7 +154,12 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
         "demo-corpus", help="synthesise the offline demo corpus"
     )
     demo.add_argument("folder", help="where the corpus shall lie")
-    demo.add_argument("--seed", type=int, default=1234)
+    demo.add_argument(
+        "--seed",
+        type=int,
+        default=1234,
+        help="of all that is drawn: sentences, voices, noise (default 1234)",
+    )
     demo.add_argument(
         "--scale",
         type=float,
@@ -188,7 +227,16 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
             help="Python file or module that registers criteria of your own; "
             "it is executed",
         )
+    for name, example in EXAMPLES.items():
+        _end_with(commands.choices[name], f"speechbrain-ee {example}")
     return parser
+
+
+def _end_with(parser: argparse.ArgumentParser, example: str) -> None:
+    """Let a command's help end with an example, on a line of its own."""
+    before = textwrap.fill(parser.epilog or "", 78)
+    parser.epilog = f"{before}\n\nExample:\n  {example}".strip()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def _add_calibrate(commands: Any) -> None:
@@ -199,13 +247,16 @@ def _add_calibrate(commands: Any) -> None:
         "--trace", required=True, metavar="FILE", help="calibration data"
     )
     calibrate.add_argument(
-        "--criterion", required=True, help="for example entropy"
+        "--criterion",
+        required=True,
+        help="what decides, for example entropy",
     )
     calibrate.add_argument(
         "--budget",
         required=True,
-        help="layers=8.5, macs=4.2G, wer=+0.5 (points) or wer=+5%% "
-        "(relative), the last two over the last exit",
+        help="layers=8.5, macs=4.2G, macs=60%% (of the last exit's), "
+        "wer=+0.5 (points) or wer=+5%% (relative), the last two over the last "
+        "exit",
     )
     calibrate.add_argument(
         "--method",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from speechbrain_ee import __version__
-from speechbrain_ee.__main__ import ROOMS, main
+from speechbrain_ee.__main__ import EXAMPLES, ROOMS, _parser, main
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import (
@@ -211,6 +211,32 @@ def test_what_was_not_chosen_is_not_imported(repository):
     assert run.returncode == 0, run.stderr
     for name in ROOMS:
         assert name in run.stdout
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_help_explains_every_option_and_ends_with_an_example(name):
+    """Which is parsed as if it was run."""
+    (commands,) = _parser(name)._subparsers._group_actions
+    parser = commands.choices[name]
+    assert [a.dest for a in parser._actions if not a.help] == []
+    *_, heading, example = parser.format_help().rstrip().splitlines()
+    assert heading == "Example:"
+    program, *words = example.split()
+    assert program == "speechbrain-ee" and words[0] == name
+    _parser(name).parse_args(words)
+
+
+def test_every_command_has_an_example():
+    (commands,) = _parser()._subparsers._group_actions
+    assert {*commands.choices} == {*EXAMPLES}
+
+
+def test_a_device_without_torch_is_told_so(monkeypatch, capsys):
+    """In one paragraph: the installation for graphs has only the host."""
+    missing = {"transcribe": ("no_such_package.command", "text from audio")}
+    monkeypatch.setattr("speechbrain_ee.__main__.ROOMS", ROOMS | missing)
+    error = refused("transcribe talk.wav --model folder", capsys)
+    assert "transcribe: the package no_such_package is not installed" in error
 
 
 def test_a_missing_model_ends_in_one_paragraph(tmp_path, capsys):

@@ -6,6 +6,7 @@ Authors
 
 import logging
 import os
+import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,13 @@ from speechbrain_ee.exits.calibration.policy_file import (
     write_policy,
 )
 from speechbrain_ee.exits.calibration.risk import guarantee
-from speechbrain_ee.exits.calibration.shift import distributions, shift_warnings
+from speechbrain_ee.exits.calibration.shift import (
+    distributions,
+    fingerprint,
+    seen_share,
+    seen_warnings,
+    shift_warnings,
+)
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.criterion import Criterion
 from speechbrain_ee.exits.selector.selector_file import read_selector
@@ -38,6 +45,8 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 
 logger = logging.getLogger(__name__)
+
+_SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
 
 
 def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
@@ -79,7 +88,8 @@ def calibrate_trace(
         Name of the criterion.
     budget : str
         What to hold, see :meth:`Budget.parse
-        <speechbrain_ee.exits.calibration.budget.Budget.parse>`.
+        <speechbrain_ee.exits.calibration.budget.Budget.parse>`; or
+        ``macs=60%``, ``layers=60%``, of what the last exit takes.
     method : str
         ``naive``, ``crc`` or ``ltt``.
     delta : float
@@ -100,7 +110,7 @@ def calibrate_trace(
         If an argument is not valid, the trace lacks what the criterion or
         the budget needs, or a compute budget is below the first exit.
     """
-    parsed = Budget.parse(budget)
+    parsed = Budget.parse(_absolute(budget, trace))
     found = get_criterion(criterion)
     reference_words(trace)
     if len(trace.layers_E) < 2:
@@ -131,6 +141,22 @@ def calibrate_trace(
         calibration=_summary(trace, outcomes, result),
         distributions=distributions(scores_NE),
     )
+
+
+def _absolute(budget: str, trace: Trace) -> str:
+    """A share of what the last exit takes, as a number."""
+    share = _SHARE.fullmatch(budget.strip())
+    if share is None:
+        return budget
+    kind, percent = share.groups()
+    table_NE = trace.layers_E[None, :] if kind == "layers" else trace.macs_NE
+    if table_NE is None:
+        raise InputError(
+            f"budget {budget}: {trace.source} does not tell multiply-"
+            f"accumulates; give layers={percent}%, for example."
+        )
+    full = float(np.mean(table_NE[:, -1]))
+    return f"{kind}={full * float(percent) / 100:.12g}"
 
 
 def calibrate_command(
@@ -201,7 +227,10 @@ def calibrate_command(
         policy = replace(
             policy, selector=os.path.relpath(selector, Path(out).parent)
         )
-    warnings = [] if aim is None else shift_warnings(policy, aim.evidence)
+    warnings = []
+    if aim is not None:
+        seen = seen_share(policy.calibration.fingerprint, aim.records)
+        warnings += seen_warnings(seen) + shift_warnings(policy, aim.evidence)
     if len(data) < FEW_UTTERANCES:
         warnings.append(
             f"{len(data)} utterances are few: promises rest on averages of "
@@ -254,6 +283,7 @@ def _summary(
         wer=round(result.wer, 4),
         avg_layer=round(result.avg_layer, 4),
         avg_macs=result.avg_macs,
+        fingerprint=fingerprint(trace.records),
     )
 
 

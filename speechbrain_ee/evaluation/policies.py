@@ -24,7 +24,11 @@ from speechbrain_ee.evaluation.result import exit_shares
 from speechbrain_ee.evaluation.rows import Row
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.shift import shift_warnings
+from speechbrain_ee.exits.calibration.shift import (
+    seen_share,
+    seen_warnings,
+    shift_warnings,
+)
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
@@ -160,6 +164,8 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
     trace = analysis.trace
     choice_N, cost_NE = _choice(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
+    known = policy.calibration
+    seen = seen_share(known.fingerprint, trace.records) if known else 0.0
     return PolicyResult(
         name=policy.name,
         criterion=policy.criterion,
@@ -168,12 +174,13 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
         exit_shares=exit_shares(choice_N, len(trace.layers_E)),
         budget=policy.budget,
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
-        warnings=_warnings(policy, trace),
+        warnings=_warnings(policy, trace, seen),
+        seen=seen,
     )
 
 
-def _warnings(policy: ExitPolicy, trace: Trace) -> tuple[str, ...]:
-    found = shift_warnings(policy, trace.evidence)
+def _warnings(policy: ExitPolicy, trace: Trace, seen: float) -> tuple[str, ...]:
+    found = seen_warnings(seen) + shift_warnings(policy, trace.evidence)
     if not policy.satisfied:
         found.insert(
             0,

@@ -31,7 +31,9 @@ class PolicyResult:
     holds : bool, optional
         Whether the budget holds on this set; None without a budget.
     warnings : tuple of str
-        Ways in which this set differs from the calibration data.
+        Why what is promised may not hold here, or is not tested here.
+    seen : float
+        Share of the calibration data that is in this set.
     """
 
     name: str
@@ -42,3 +44,10 @@ class PolicyResult:
     budget: str | None = None
     holds: bool | None = None
     warnings: tuple[str, ...] = ()
+    seen: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """Whether the budget holds, for a table; empty if unknown."""
+        word = {True: "yes", False: "no", None: ""}[self.holds]
+        return f"{word}, same data" if word and self.seen else word

@@ -96,6 +96,7 @@ def policy_rows(analysis: SetAnalysis) -> list[Row]:
             "macs": policy.point.avg_macs,
             "budget": policy.budget,
             "holds": policy.holds,
+            "verdict": policy.verdict,
         }
         for policy in analysis.policies
     ]

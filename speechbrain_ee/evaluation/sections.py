@@ -141,8 +141,8 @@ def _policies(analysis: SetAnalysis) -> str:
     )
     if warnings:
         warnings = (
-            f"<p class=warn>This set differs from the calibration data, so "
-            f"what a policy guarantees may not hold here:</p>"
+            f"<p class=warn>What a policy guarantees may not hold here, or "
+            f"is not tested here:</p>"
             f"<ul class=warn>{warnings}</ul>"
         )
     return f"<h3>Given policies</h3>{grouped(heading, rows)}{warnings}"
@@ -159,7 +159,7 @@ def _policy(
         escape(policy.name),
         named(policy.criterion),
         escape(policy.budget or "") or DASH,
-        {True: "yes", False: "<mark>no</mark>", None: DASH}[policy.holds],
+        policy.verdict.replace("no", "<mark>no</mark>") or DASH,
         f"{policy.point.wer:.2f}",
         excess,
         f"{policy.point.avg_layer:.2f}",

@@ -135,7 +135,7 @@ def policy_table(analysis: SetAnalysis) -> list[list[str]]:
                 number(row["excess"]),
                 number(row["layers"]),
                 giga(row["macs"], full),
-                {True: "yes", False: "no", None: ""}[row["holds"]],
+                str(row["verdict"]),
             ]
         )
     return _without_empty_columns(table)

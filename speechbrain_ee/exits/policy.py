@@ -108,6 +108,9 @@ class ThresholdPolicy:
     threshold: float | tuple[float, ...]
     exits: int | None = None
 
+    def __post_init__(self) -> None:
+        check_thresholds(self.threshold)
+
     def at(self, exit: int) -> float:
         """Threshold of an exit.
 
@@ -220,6 +223,26 @@ class FixedExit:
         return np.full(rows, min(self.exit, exits) - 1, dtype=np.int64)
 
 
+def check_thresholds(threshold: float | Sequence[float]) -> None:
+    """Refuse NaN, which no score reaches and no score misses.
+
+    Arguments
+    ---------
+    threshold : float or sequence of float
+        One for all exits, or one per exit.
+
+    Raises
+    ------
+    InputError
+        If one is not a number.
+    """
+    if np.isnan(np.asarray(threshold, dtype=np.float64)).any():
+        raise InputError(
+            f"policy: the threshold {threshold!r} is not a number; give "
+            "numbers, inf (never stop) or -inf (always stop)."
+        )
+
+
 def check_exit(exit: int, exit_layers: Sequence[int], holder: str) -> None:
     """Refuse an exit that there is not.
 
@@ -245,7 +268,10 @@ def check_exit(exit: int, exit_layers: Sequence[int], holder: str) -> None:
 
 
 def rule_for(
-    policy: Any, exit_layers: Sequence[int], holder: str
+    policy: Any,
+    exit_layers: Sequence[int],
+    holder: str,
+    layers: Sequence[int] | None = None,
 ) -> tuple[tuple[int, ...], tuple[int, ...], ThresholdPolicy]:
     """A policy's thresholds, at the exits that there are.
 
@@ -257,6 +283,9 @@ def rule_for(
         Layers of the exits that there are.
     holder : str
         Who has them, for the message: ``this model has``.
+    layers : sequence of int, optional
+        Layers of the exits that the policy is for; by default what it says
+        itself, else all exits.
 
     Returns
     -------
@@ -273,7 +302,7 @@ def rule_for(
         If the policy is for other exits.
     """
     known = tuple(exit_layers)
-    layers = tuple(getattr(policy, "exit_layers", known))
+    layers = tuple(layers or getattr(policy, "exit_layers", known))
     if not set(layers) <= set(known):
         raise InputError(
             f"policy: it was calibrated for exits after the layers "
@@ -281,6 +310,12 @@ def rule_for(
             f"calibrate it on a trace of this model."
         )
     limits = policy.threshold
+    made_for = getattr(policy, "exits", None)
+    if made_for not in (None, len(layers)):
+        raise InputError(
+            f"policy: its thresholds are for {made_for} exits, and {holder} "
+            f"{len(layers)}; say which exits it is for, as a policy file does."
+        )
     counted = len(limits) if isinstance(limits, tuple) else None
     if counted not in (None, len(layers) - 1, len(layers)):
         raise InputError(

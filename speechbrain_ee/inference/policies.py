@@ -5,11 +5,8 @@ Authors
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
@@ -36,7 +33,6 @@ PolicyLike = (
 )
 LAST = "last"
 CRITERION = "entropy"  # of budgets: a pass over the probabilities
-_SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
 
 
 class Policies:
@@ -199,9 +195,6 @@ class Policies:
                 "the model folder, which is not there; export the model with "
                 "its development trace, or give an exit or a policy file."
             )
-        share = _SHARE.fullmatch(budget)
-        if share is not None:
-            budget = _absolute(trace, *share.groups())
         method = "ltt" if budget.startswith("wer") else "naive"
         policy = calibrate_trace(trace, criterion, budget, method)
         if not policy.satisfied:
@@ -244,17 +237,3 @@ def describe(policies: Policies) -> str:
         for name, policy in policies.shipped.items()
     ]
     return "\n".join(lines) or "no policies: all utterances take the last exit"
-
-
-def _absolute(trace: Trace, kind: str, percent: str) -> str:
-    """A share of what the last exit takes, as a number."""
-    table_NE = trace.macs_NE
-    if kind == "layers":
-        table_NE = trace.layers_E[None, :]
-    if table_NE is None:
-        raise InputError(
-            f"policy: {kind}={percent}%: the calibration data does not "
-            "tell multiply-accumulates; give layers=60%, for example."
-        )
-    full = float(np.mean(table_NE[:, -1]))
-    return f"{kind}={full * float(percent) / 100:.12g}"

@@ -17,10 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.live.controller import LatencyController
-from speechbrain_ee.inference.live.ladder import (
-    exit_ladder,
-    threshold_ladder,
-)
+from speechbrain_ee.inference.live.ladder import ladder_below
 from speechbrain_ee.inference.recordings.files import Recording, find_recordings
 from speechbrain_ee.inference.recordings.formats import FORMATS, get_format
 from speechbrain_ee.inference.recordings.outputs import (
@@ -117,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="RTF",
         help="hold this many seconds of work per second of audio, by "
-        "stopping earlier while the machine is busy",
+        "stopping earlier than --policy says while the machine is busy",
     )
 
 
@@ -283,13 +280,30 @@ def make_controller(asr: Any, deadline_rtf: float) -> LatencyController:
             "a threshold costs is not known; export it again with a "
             "development set."
         )
-    top = asr.policy
-    if top.rule is not None and top.layers == tuple(asr.model.exit_layers):
-        ladder = threshold_ladder(trace, top.rule.criterion, top.rule)
-        return LatencyController(deadline_rtf, ladder)
-    ladder = exit_ladder(trace)
-    below = [rung for rung in ladder if rung.policy.exit <= max(top.exits)]
-    return LatencyController(deadline_rtf, below or ladder[:1])
+    ladder = ladder_below(
+        asr.policy,
+        trace,
+        asr.model.exit_layers,
+        asr.runner.decoding.name,
+    )
+    least = ladder[0].macs_per_s / ladder[-1].macs_per_s
+    if len(ladder) == 1:
+        logger.warning(
+            "--deadline %g: nothing is cheaper than the policy %s, which is "
+            "followed whatever the deadline.",
+            deadline_rtf,
+            asr.policy.name,
+        )
+    else:
+        logger.info(
+            "--deadline %g: the policy %s while the machine keeps up; while "
+            "it does not, utterances stop earlier than it says, at down to "
+            "%.0f %% of its multiply-accumulates.",
+            deadline_rtf,
+            asr.policy.name,
+            100 * least,
+        )
+    return LatencyController(deadline_rtf, ladder)
 
 
 def _check(arguments: argparse.Namespace) -> None:

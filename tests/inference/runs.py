@@ -156,7 +156,7 @@ def random_trace(name: str, layers: tuple[int, ...], seed: int) -> Trace:
                     layer,
                     errors=int(4 * left + 0.4 * rng.random()),
                     evidence={"entropy": left + 0.05 * rng.random()},
-                    macs=1000 * (layer + 1),
+                    macs=10**6 * (layer + 1),
                 )
             )
         records.append(

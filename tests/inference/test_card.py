@@ -21,7 +21,8 @@ def table(card: str, title: str) -> dict[str, list[str]]:
     section = card.split(f"## {title}\n")[1].split("\n## ")[0]
     rows = re.findall(r"(?m)^\| (.*) \|$", section)
     cells = [[cell.strip() for cell in row.split("|")] for row in rows]
-    return {row[0].strip("`"): row[1:] for row in cells[2:]}
+    names = [row[0].removesuffix(" (default)").strip("`") for row in cells[2:]]
+    return dict(zip(names, (row[1:] for row in cells[2:]), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +104,18 @@ def test_the_code_of_the_card_is_code(card):
         assert hasattr(__import__(module, fromlist=[name]), name)
 
 
-def test_the_default_policy_is_named(folder, card):
-    assert folder.default_policy == "entropy.ltt"
-    assert "by default `entropy.ltt`" in card
+def test_the_default_policy_is_named_and_explained(folder):
+    chosen = {"default_policy": "entropy.ltt", "default_reason": "saves half."}
+    card = model_card(replace(folder, **chosen))
+    assert "Default: `entropy.ltt`, which saves half.\n" in card
+    assert "| `entropy.ltt` (default) | " in card
     assert "* `entropy.ltt` (default): entropy, wer=+50%" in card
-    bare = model_card(replace(folder, policies={}, default_policy=None))
-    assert "by default `last`" in bare and "## Policies" not in bare
+    none = {"default_policy": None, "default_reason": "nothing saves."}
+    assert "Default: `last`, the last exit: nothing saves.\n" in model_card(
+        replace(folder, **none)
+    )
+    bare = model_card(replace(folder, **none, policies={}))
+    assert "(default)" not in bare and "## Policies" not in bare
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

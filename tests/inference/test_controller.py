@@ -8,7 +8,6 @@ Authors
 
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +20,10 @@ from speechbrain_ee.inference.live.controller import LatencyController
 from speechbrain_ee.inference.live.ladder import (
     Rung,
     exit_ladder,
-    ladder_of_folder,
+    ladder_below,
     threshold_ladder,
 )
+from speechbrain_ee.inference.live.policy import LivePolicy
 from tests.inference.controller_data import LAYERS, trace_of
 
 # so fine that its steps do not matter
@@ -202,21 +202,20 @@ def test_ladder_ends_at_the_policy_asked_for(trace) -> None:
     assert max(rung.macs_per_s for rung in rungs[:-1]) < rungs[-1].macs_per_s
 
 
-def test_ladder_of_a_folder(trace) -> None:
+def test_ladder_below_a_policy(trace) -> None:
+    """Policies of the model, the one asked for last."""
     policy = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
-    folder = SimpleNamespace(
-        policies={"fast": policy}, default_policy="fast", calibration=trace
-    )
-    assert ladder_of_folder(folder)[-1].policy == policy.policy
-    assert ladder_of_folder(folder, "fast") == ladder_of_folder(folder)
-    with pytest.raises(InputError, match="'slow'.*fast"):
-        ladder_of_folder(folder, "slow")
-    bare = SimpleNamespace(policies={}, default_policy=None, calibration=trace)
-    assert ladder_of_folder(bare) == exit_ladder(trace)
-    assert ladder_of_folder(bare)[0].policy == FixedExit(1)
-    bare.calibration = None
-    with pytest.raises(InputError, match="calibration"):
-        ladder_of_folder(bare)
+    top = LivePolicy.of(policy, LAYERS)
+    rungs = ladder_below(top, trace, LAYERS)
+    assert rungs[-1].policy == top
+    known = threshold_ladder(trace, "entropy", top.rule)
+    assert [rung.policy.rule for rung in rungs] == [r.policy for r in known]
+    assert {rung.policy.layers for rung in rungs} == {LAYERS}
+    fixed = ladder_below(LivePolicy.fixed(3, LAYERS), trace, LAYERS)
+    assert [r.policy.exits for r in fixed] == [(1,), (2,), (3,)]
+    assert [r.macs_per_s for r in fixed] == [
+        r.macs_per_s for r in exit_ladder(trace, LAYERS)
+    ]
 
 
 def test_ladder_of_greedy_decoding_pays_no_search(trace) -> None:
@@ -231,16 +230,14 @@ def test_ladder_of_greedy_decoding_pays_no_search(trace) -> None:
         )
         for record in trace.records
     )
-    folder = SimpleNamespace(
-        policies={},
-        default_policy=None,
-        calibration=Trace(trace.header, records),
-    )
-    assert ladder_of_folder(folder, decoding="ctc_greedy") == exit_ladder(trace)
-    assert ladder_of_folder(folder) != exit_ladder(trace)
+    searched = Trace(trace.header, records)
+    last = LivePolicy.fixed(3, LAYERS)
+    wanted = ladder_below(last, trace, LAYERS)
+    assert ladder_below(last, searched, LAYERS, "ctc_greedy") == wanted
+    assert ladder_below(last, searched, LAYERS) != wanted
 
 
 def test_ladder_needs_durations(trace) -> None:
     records = tuple(replace(r, duration_s=None) for r in trace.records)
     with pytest.raises(InputError, match="durations"):
-        exit_ladder(Trace(trace.header, records))
+        exit_ladder(Trace(trace.header, records), LAYERS)

@@ -204,20 +204,25 @@ def test_other_models_need_trust_and_are_not_written(tmp_path, caplog):
         export_command.write_model_folder(tmp_path / "out", folder)
 
 
-def test_the_default_climbs_fewest_layers():
-    """Of the cheap criteria by Learn then Test; of others the first."""
-    points = {"entropy": 5.0, "plausibility": 3.0, "learned": 1.0}
+def test_the_default_computes_least_of_what_is_quick():
+    """By Learn then Test; the learned selector is not as cheap as it counts."""
+    trace = random_trace("dev", (1, 2), 0)
     policies = {}
-    for name, layer in points.items():
+    for name, layer in {
+        "entropy": 1.5,
+        "plausibility": 1.2,
+        "learned": 1,
+    }.items():
         summary = CalibrationSummary(
             "m", "ctc_greedy", ("dev",), 50, 99, 9.0, 9.0, avg_layer=layer
         )
-        for method in ("naive", "ltt"):
-            policies[f"{name}.{method}"] = ExitPolicy(
-                name, (1, 2), 0.5, "wer=+5%", method, calibration=summary
-            )
-    assert default_of(policies) == "plausibility.ltt"
+        policies[f"{name}.ltt"] = ExitPolicy(
+            name, (1, 2), 0.5, "wer=+5%", "ltt", calibration=summary
+        )
+    name, reason = default_of(policies, trace)
+    assert name == "plausibility.ltt"
+    assert "60% of the last exit's multiply-accumulates" in reason
     policies.pop("plausibility.ltt")
-    assert default_of(policies) == "entropy.ltt"
-    assert default_of({"b.naive": None, "a.naive": None}) == "b.naive"
-    assert default_of({}) is None
+    assert default_of(policies, trace)[0] == "entropy.ltt"
+    policies.pop("entropy.ltt")
+    assert default_of(policies, trace)[0] is None

@@ -6,6 +6,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import configparser
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -34,6 +36,7 @@ from speechbrain_ee.inference.policies import Policies
 from tests.helpers import SAMPLE_RATE, VOCAB, padded
 from tests.inference.live_runs import EXITS, LENGTHS, live_model, waves
 from tests.inference.runs import write_tokenizer
+from tests.test_packaging import IMPORT_NAMES, import_names, requirements
 
 SHIPPED = {
     "half": ExitPolicy("entropy", EXITS, -0.2, "wer=+5%", "naive"),
@@ -43,7 +46,7 @@ SHIPPED = {
 TEXTS = ["abc cab", "bad dab", "acid"]
 WITHOUT_TORCH = """
 import sys
-for name in ("torch", "torchaudio", "speechbrain", "scipy", "onnx"):
+for name in sys.argv[2:]:
     sys.modules[name] = None
 import numpy as np
 from speechbrain_ee.inference.onnx.host import OnnxRecogniser
@@ -197,9 +200,18 @@ def test_graphs_that_are_not_there(made, tmp_path):
         OnnxRecogniser(made.graphs, precision="fp16")
 
 
-def test_it_runs_without_torch(made):
+def test_it_runs_without_torch(made, repository):
+    """On the packages that docs/deploying.md says, and no other of ours."""
+    page = (repository / "docs" / "deploying.md").read_text("utf-8")
+    (line,) = re.findall(r"(?m)^pip install (numpy .*)$", page)
+    stated = {IMPORT_NAMES.get(name, name) for name in line.split()}
+    setup = configparser.ConfigParser()
+    setup.read(repository / "setup.cfg", encoding="utf-8")
+    needed = requirements(setup["options"]["install_requires"])
+    denied = import_names([*needed, "onnx"]) - stated
+    assert {"torch", "speechbrain", "jiwer", "scipy"} < denied
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(made.graphs)],
+        [sys.executable, "-c", WITHOUT_TORCH, str(made.graphs), *denied],
         capture_output=True,
         text=True,
     )

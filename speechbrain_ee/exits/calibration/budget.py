@@ -134,8 +134,15 @@ class Budget:
             value = float(found[1]) * _PREFIXES[found[2]]
             if math.isfinite(value) and (value > 0 or kind.startswith("wer")):
                 return cls(kind, value)
+        share = ""
+        if re.fullmatch(r"(macs|layers)=.*%", str(text).strip()):
+            share = (
+                "a share of what the last exit takes needs a trace, to which "
+                "`calibrate` and `transcribe --policy` apply it; "
+            )
         raise InputError(
-            f"budget {str(text)!r} is not understood; valid forms: {FORMS}."
+            f"budget {str(text)!r} is not understood; {share}valid forms: "
+            f"{FORMS}."
         )
 
     def __str__(self) -> str:

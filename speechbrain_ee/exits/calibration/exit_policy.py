@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.calibration.shift import ScoreDistribution
-from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.exits.policy import ThresholdPolicy, check_thresholds
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class CalibrationSummary:
         Encoder layers per utterance.
     avg_macs : float, optional
         Multiply-accumulates per utterance.
+    fingerprint : tuple of str
+        By what its utterances are known again, see
+        :func:`~speechbrain_ee.exits.calibration.shift.fingerprint`; empty if
+        unknown.
     """
 
     model: str
@@ -51,6 +55,7 @@ class CalibrationSummary:
     wer: float
     avg_layer: float
     avg_macs: float | None = None
+    fingerprint: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,9 @@ class ExitPolicy:
     calibration: CalibrationSummary | None = None
     distributions: tuple[ScoreDistribution, ...] = ()
     selector: str | None = None
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.threshold)
 
     @property
     def name(self) -> str:

@@ -155,6 +155,7 @@ def _summary(keys: Keys | None) -> CalibrationSummary | None:
         wer=keys.finite("wer"),
         avg_layer=keys.finite("avg_layer"),
         avg_macs=keys.finite("avg_macs", None),
+        fingerprint=keys.texts("fingerprint", ()),
     )
     keys.end()
     return summary
@@ -200,7 +201,7 @@ def _rows(policy: ExitPolicy) -> dict[str, Any]:
         row["calibration"] = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in vars(policy.calibration).items()
-            if value is not None
+            if value is not None and value != ()
         }
     if policy.distributions:
         row["scores"] = [

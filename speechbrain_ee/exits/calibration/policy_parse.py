@@ -106,9 +106,11 @@ class Keys:
         """A string."""
         return self._checked(key, default, str, "a text")
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
         """Strings."""
-        value = self.take(key)
+        value = self.take(key, default)
+        if key not in self.values:
+            return value
         if not isinstance(value, list) or not all(
             isinstance(item, str) for item in value
         ):

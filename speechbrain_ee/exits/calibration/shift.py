@@ -8,12 +8,18 @@ distributions) tells whether new scores could come from it. Its asymptotic
 critical value ``sqrt(-ln(a/2)/2 (n+m)/(nm))``, with a = 1 % shared by the
 exits, holds for scores with ties as well, where it is conservative.
 
+The other way round, a test on the calibration data itself says nothing. A
+policy file therefore keeps a *fingerprint*: hashes of some of the utterances
+that it was calibrated on, by which they are found again.
+
 Axes: N utterances, E exits, Q stored scores.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +31,13 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.records import UtteranceRecord
 
 KNOTS = 33
 FALSE_ALARMS = 0.01
 # smaller differences do not matter, however certain they are
 SMALLEST_EFFECT = 0.05
+FINGERPRINT = 64  # utterances
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,74 @@ def shift_warnings(policy: HasDistributions, evidence: Evidence) -> list[str]:
         get_criterion(policy.criterion).scores(evidence),
         layers,
     )
+
+
+def fingerprint(records: Sequence[UtteranceRecord]) -> tuple[str, ...]:
+    """By what the utterances of a calibration set are known again.
+
+    Arguments
+    ---------
+    records : sequence of UtteranceRecord
+        The utterances.
+
+    Returns
+    -------
+    tuple of str
+        The smallest of their hashes, at most :data:`FINGERPRINT`: a sample
+        that is the same for the same utterances, in whatever order and
+        whatever was measured on them.
+    """
+    return tuple(sorted({*map(_hash, records)})[:FINGERPRINT])
+
+
+def seen_share(
+    known: Sequence[str], records: Sequence[UtteranceRecord]
+) -> float:
+    """How much of the calibration data is in a set.
+
+    Arguments
+    ---------
+    known : sequence of str
+        A policy's fingerprint.
+    records : sequence of UtteranceRecord
+        The set.
+
+    Returns
+    -------
+    float
+        An estimate from the fingerprint, 0 to 1; 0 without one, or where so
+        few are there that it may be chance.
+    """
+    found = len({*known} & {*map(_hash, records)})
+    return found / len(known) if found > len(known) * SMALLEST_EFFECT else 0.0
+
+
+def seen_warnings(share: float) -> list[str]:
+    """Warn if a policy was calibrated on what it is measured on.
+
+    Arguments
+    ---------
+    share : float
+        See :func:`seen_share`.
+
+    Returns
+    -------
+    list of str
+        Sentences for the user; empty if nothing was seen.
+    """
+    if not share:
+        return []
+    return [
+        f"It was calibrated on this data ({share:.0%} of its calibration "
+        f"utterances are here), so what it reaches here is no test of its "
+        f"budget; measure it on other data."
+    ]
+
+
+def _hash(record: UtteranceRecord) -> str:
+    seconds = record.duration_s and round(record.duration_s, 3)
+    told = json.dumps([record.id, record.ref, seconds])
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _shares(

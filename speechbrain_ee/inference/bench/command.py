@@ -87,8 +87,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names, files, budgets or exits (default: that of the model); "
         "the last exit is always measured, too",
     )
-    add("--batch-size", nargs="+", type=int, default=[1, 16])
-    add("--threads", nargs="+", type=int, default=[1])
+    add(
+        "--batch-size",
+        nargs="+",
+        type=int,
+        default=[1, 16],
+        metavar="N",
+        help="utterances at a time; several are measured (default 1 16)",
+    )
+    add(
+        "--threads",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="CPU threads; several are measured (default 1)",
+    )
     add(
         "--backend",
         nargs="+",
@@ -98,8 +112,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--decoding", help="how exits are decoded (default: the model's way)")
     add("--onnx", metavar="DIR", help="ONNX export (default: DIR/onnx)")
-    add("--warmup", type=int, default=2, help="passes before the first")
-    add("--repeats", type=int, default=5, help="passes that count")
+    add(
+        "--warmup",
+        type=int,
+        default=2,
+        help="passes before the first (default 2)",
+    )
+    add("--repeats", type=int, default=5, help="passes that count (default 5)")
     add(
         "--limit",
         type=int,

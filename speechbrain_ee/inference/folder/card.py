@@ -79,7 +79,6 @@ def _use(folder: ModelFolder) -> str:
     choices += [f"`{name}`" for name in folder.policies]
     if folder.calibration is not None and len(folder.exit_layers) > 1:
         choices.append("a budget such as `macs=60%` or `wer=+2%`")
-    default = folder.default_policy or "last"
     return (
         "```python\n"
         "from speechbrain_ee.inference.asr import EarlyExitASR\n\n"
@@ -92,10 +91,28 @@ def _use(folder: ModelFolder) -> str:
         "python -m speechbrain_ee transcribe speech.wav --model "
         "path/of/this/folder\n"
         "```\n\n"
-        f"Policies: {', '.join(choices)}; by default `{default}`. Audio of "
-        f"any rate is resampled to {folder.sample_rate} Hz. Hypotheses are "
-        f"made by `{folder.decoding}`."
+        f"Policies: {', '.join(choices)}. Default: {default_words(folder)}\n\n"
+        f"Audio of any rate is resampled to {folder.sample_rate} Hz. "
+        f"Hypotheses are made by `{folder.decoding}`."
     )
+
+
+def default_words(folder: ModelFolder) -> str:
+    """The default policy, and why it is that.
+
+    Arguments
+    ---------
+    folder : ModelFolder
+        The model.
+
+    Returns
+    -------
+    str
+    """
+    name, reason = folder.default_policy, folder.default_reason
+    if name is None:
+        return f"`last`, the last exit: {reason}" if reason else "`last`."
+    return f"`{name}`, which {reason}" if reason else f"`{name}`."
 
 
 def _architecture(folder: ModelFolder) -> str:
@@ -149,6 +166,8 @@ def _measured(folder: ModelFolder) -> str:
     rows = []
     for choice in choices:
         row = [f"`{choice}`" if choice in folder.policies else choice]
+        if choice == folder.default_policy:
+            row[0] += " (default)"
         for name in sets:
             row += _cells(found.get((name, choice)))
         rows.append(row)

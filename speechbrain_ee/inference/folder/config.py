@@ -46,6 +46,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "decoding": str,
     "search": dict,
     "default_policy": (str, type(None)),
+    "default_reason": str,
     "facts": dict,
     "measured": list,
     "model": dict,
@@ -74,6 +75,8 @@ class FolderConfig:
         What the card says of data and training.
     measured : tuple of Measured
         What exits and policies gave on test sets.
+    default_reason : str
+        Why that policy, for people; folders of earlier versions have none.
     """
 
     name: str
@@ -84,6 +87,7 @@ class FolderConfig:
     default_policy: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
+    default_reason: str = ""
 
 
 def write_config(path: str | Path, config: FolderConfig) -> None:
@@ -109,6 +113,7 @@ def write_config(path: str | Path, config: FolderConfig) -> None:
         "decoding": config.decoding,
         "search": {key: getattr(config.search, key) for key in SEARCH_KEYS},
         "default_policy": config.default_policy,
+        "default_reason": config.default_reason,
         "facts": dict(config.facts),
         "measured": measured_rows(config.measured),
         "model": config.architecture.tree,
@@ -150,6 +155,7 @@ def read_config(path: str | Path) -> FolderConfig:
     for key in content:
         if key not in _TYPES:
             _fail(path, key, f"not known; valid keys: {', '.join(_TYPES)}")
+    content.setdefault("default_reason", "")  # 0.1.0 did not say it
     for key, kind in _TYPES.items():
         if key not in content:
             _fail(path, key, "missing")
@@ -172,6 +178,7 @@ def read_config(path: str | Path) -> FolderConfig:
         content["default_policy"],
         {str(key): str(value) for key, value in content["facts"].items()},
         parse_measured(content["measured"], f"{path}, key measured"),
+        content["default_reason"],
     )
 
 

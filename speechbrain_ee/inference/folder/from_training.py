@@ -12,16 +12,20 @@ Authors
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from speechbrain_ee.data.pieces import decode, pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.plausibility import add_plausibility
 from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.bench.data import read_spoken
 from speechbrain_ee.inference.folder.card import model_card
 from speechbrain_ee.inference.folder.config import check_sample_rate
+from speechbrain_ee.inference.folder.measured import time_shares
 from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     check_outputs,
@@ -29,16 +33,21 @@ from speechbrain_ee.inference.folder.model_folder import (
 )
 from speechbrain_ee.inference.folder.parts import OF_SELECTOR
 from speechbrain_ee.inference.folder.shipped import (
+    WORTH,
+    candidates,
     default_of,
     shipped_policies,
     truncated_folder,
     without_transcripts,
 )
 from speechbrain_ee.inference.folder.training_run import TrainingRun
+from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.policies import LAST, Policies
 
 logger = logging.getLogger(__name__)
 
 FOLDER_NAME = "model"
+TIMED = 32  # utterances on which policies are timed
 
 
 def export_training(
@@ -101,8 +110,65 @@ def export_run(
     InputError
         If the run is not complete, or the folder cannot be written.
     """
-    folder = run_folder(output_folder, exits)
+    folder = timed_folder(run_folder(output_folder, exits), output_folder)
     return write_model_folder(out, folder, model_card(folder))
+
+
+def timed_folder(folder: ModelFolder, output_folder: str | Path) -> ModelFolder:
+    """The folder of a run, its default policy chosen by the clock.
+
+    Arguments
+    ---------
+    folder : ModelFolder
+        Of :func:`run_folder`.
+    output_folder : str or Path
+        The run, whose development set is transcribed, a part of it.
+
+    Returns
+    -------
+    ModelFolder
+        As it is where no policy is worth timing, or the audio is gone.
+    """
+    chosen = candidates(folder.policies, folder.calibration)
+    chosen = [name for name, share in chosen.items() if share <= 1 - WORTH]
+    if not chosen:
+        return folder
+    named = Path(TrainingRun(Path(output_folder)).value("valid_csv"))
+    moved = Path(output_folder) / named.name
+    data = moved if moved.exists() else named
+    try:
+        spoken = read_spoken(data, folder.sample_rate, TIMED)
+    except InputError as error:
+        logger.warning(
+            "The default policy is chosen by multiply-accumulates, as the "
+            "development set cannot be heard: %s",
+            error,
+        )
+        return folder
+    runner = LiveRunner(
+        folder.model,
+        pieces_of(folder.tokenizer),
+        partial(decode, folder.tokenizer),
+        folder.sample_rate,
+        folder.decoding,
+        folder.search,
+    )
+    resolve = Policies(
+        folder.exit_layers,
+        folder.policies,
+        None,
+        folder.selector,
+        folder.combination,
+    ).resolve
+    times = time_shares(
+        runner,
+        {name: resolve(name) for name in chosen},
+        resolve(LAST),
+        [one.wav_S for one in spoken],
+    )
+    default, reason = default_of(folder.policies, folder.calibration, times)
+    logger.info("Default policy: %s, %s", default or "the last exit", reason)
+    return replace(folder, default_policy=default, default_reason=reason)
 
 
 def run_folder(
@@ -145,6 +211,7 @@ def run_folder(
             for name, policy in policies.items()
             if policy.criterion not in OF_SELECTOR
         }
+    default, reason = default_of(policies, calibration)
     folder = ModelFolder(
         path=run.folder,
         name=run.value("system_name", kind=str),
@@ -157,7 +224,8 @@ def run_folder(
         decoding=run.decoding,
         search=run.search(),
         policies=policies,
-        default_policy=default_of(policies),
+        default_policy=default,
+        default_reason=reason,
         selector=selector,
         combination=combination,
         calibration=calibration,

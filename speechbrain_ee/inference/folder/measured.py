@@ -1,14 +1,19 @@
 """What exits and policies give on test sets, in the numbers of a table.
 
+And what policies take of the last exit's time, on this machine.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.operating_point import (
@@ -19,6 +24,8 @@ from speechbrain_ee.evaluation.operating_point import (
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.live.runner import LiveRunner
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,58 @@ def measure_choices(
             point = measure(part, choice_N, None, criterion_macs(part, found))
             rows.append(_row(name, policy_name, point, len(part)))
     return tuple(rows)
+
+
+def time_shares(
+    runner: LiveRunner,
+    policies: Mapping[str, LivePolicy],
+    last: LivePolicy,
+    waves: Sequence[torch.Tensor],
+    most_s: float = 20.0,
+) -> dict[str, float]:
+    """What policies take of the time of the last exit, one thread.
+
+    Arguments
+    ---------
+    runner : LiveRunner
+        Transcribes.
+    policies : mapping of str to LivePolicy
+        By name.
+    last : LivePolicy
+        What they are compared with.
+    waves : sequence of torch.Tensor
+        Utterances of shape (samples,); each is transcribed by itself, by all
+        in turn, twice, of which the shorter time counts.
+    most_s : float
+        After so many seconds no further utterance is begun.
+
+    Returns
+    -------
+    dict of str to float
+        Sum over the utterances, by the sum of ``last``; rounded to percents.
+    """
+    tasks = {**policies, "": last}
+    spent_s = dict.fromkeys(tasks, 0.0)
+    threads, began_s = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        for wave in tqdm(waves, desc="timing policies", disable=None):
+            batch, whole = wave[None], torch.ones(1)
+            runner.run(batch, whole, last)  # tables of this length
+            took_s = dict.fromkeys(tasks, np.inf)
+            for _ in range(2):
+                for name, policy in tasks.items():
+                    start_s = time.perf_counter()
+                    runner.run(batch, whole, policy)
+                    now_s = time.perf_counter()
+                    took_s[name] = min(took_s[name], now_s - start_s)
+            for name, seconds in took_s.items():
+                spent_s[name] += seconds
+            if time.perf_counter() - began_s > most_s:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return {name: round(spent_s[name] / spent_s[""], 2) for name in policies}
 
 
 def measured_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:

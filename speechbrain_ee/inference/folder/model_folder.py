@@ -152,6 +152,8 @@ class ModelFolder:
         By name.
     default_policy : str, optional
         The name of the one to use; None: the last exit.
+    default_reason : str
+        Why this one, for people; empty if unknown.
     selector : LearnedSelector, optional
         Gives the scores of ``learned``.
     combination : ZScores, optional
@@ -176,6 +178,7 @@ class ModelFolder:
     search: SearchOptions = SearchOptions()
     policies: Mapping[str, ExitPolicy] = field(default_factory=dict)
     default_policy: str | None = None
+    default_reason: str = ""
     selector: LearnedSelector | None = None
     combination: ZScores | None = None
     calibration: Trace | None = None
@@ -254,6 +257,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         search=config.search,
         policies=read_policies(path, config, model, selector),
         default_policy=config.default_policy,
+        default_reason=config.default_reason,
         selector=selector,
         combination=combination,
         calibration=calibration,
@@ -324,6 +328,7 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         folder.default_policy,
         folder.facts,
         folder.measured,
+        folder.default_reason,
     )
     write_config(target / CONFIG_FILE, config)
     write_weights(

@@ -31,6 +31,8 @@ CHEAP = ("entropy", *OF_TEXT)
 CRITERIA = (*CHEAP, "learned")
 # On every corpus at hand a naive policy broke its budget on a test set.
 METHODS = ("naive", "ltt")
+# What a policy has to save of the last exit's time to be the default.
+WORTH = 0.1
 # They look at later exits, or read with what belongs to the selector.
 _OF_SELECTOR = ("learned", "combination")
 
@@ -72,29 +74,101 @@ def shipped_policies(
     return dict(sorted(found.items()))
 
 
-def default_of(policies: Mapping[str, ExitPolicy]) -> str | None:
+def candidates(
+    policies: Mapping[str, ExitPolicy], trace: Trace | None
+) -> dict[str, float]:
+    """Which policies may be the default, and what they take.
+
+    Arguments
+    ---------
+    policies : mapping of str to ExitPolicy
+        By name.
+    trace : Trace, optional
+        Of the development set; without it there are none.
+
+    Returns
+    -------
+    dict of str to float
+        Those that found a threshold; for each its multiply-accumulates
+        (layers, where these are not known) over the last exit's.
+    """
+    if trace is None:
+        return {}
+    return {
+        name: _share(policy, trace)
+        for name, policy in policies.items()
+        if policy.satisfied
+    }
+
+
+def default_of(
+    policies: Mapping[str, ExitPolicy],
+    trace: Trace | None,
+    times: Mapping[str, float] | None = None,
+) -> tuple[str | None, str]:
     """The policy to use where none is asked for.
 
     Arguments
     ---------
     policies : mapping of str to ExitPolicy
         By name.
+    trace : Trace, optional
+        Of the development set.
+    times : mapping of str to float, optional
+        Time of :func:`candidates` over the last exit's, as far as it was
+        measured. Without it multiply-accumulates stand for it, and only
+        criteria count whose own time is short.
 
     Returns
     -------
-    str, optional
-        Of those by Learn then Test on a cheap criterion, the one that climbed
-        fewest layers on the development set; else the first.
+    name : str or None
+        Of those that save a tenth, the fastest by Learn then Test; if none
+        of these does, the fastest that promises nothing; else None, the last
+        exit.
+    reason : str
+        Why, for people.
     """
-    known = [f"{name}.ltt" for name in CHEAP if f"{name}.ltt" in policies]
-    if not known:
-        return next(iter(policies), None)
-    return min(known, key=lambda name: _layers(policies[name]))
+    unit = "multiply-accumulates" if times is None else "time"
+    shares = times
+    if shares is None:
+        cheap = {n: p for n, p in policies.items() if p.criterion in CHEAP}
+        shares = candidates(cheap, trace)
+    worth = {n: s for n, s in shares.items() if s <= 1 - WORTH}
+    sure = [name for name in worth if policies[name].method == "ltt"]
+    if sure:
+        name = min(sure, key=worth.get)
+        return name, (
+            f"takes {worth[name]:.0%} of the last exit's {unit} on the "
+            f"development set and promises its budget, "
+            f"{policies[name].budget}."
+        )
+    count = 0 if trace is None else len(trace)
+    if worth:
+        name = min(worth, key=worth.get)
+        return name, (
+            f"takes {worth[name]:.0%} of the last exit's {unit} on the "
+            f"development set and keeps {policies[name].budget} there. It "
+            f"promises nothing for other speech: with {count} utterances, no "
+            "policy that does saves a tenth. Where the budget must hold, take "
+            "one that ends in .ltt, or calibrate on more data."
+        )
+    if not policies:
+        return None, "there is no calibrated policy."
+    return None, (
+        f"with the {count} utterances of the development set, no policy "
+        f"saves a tenth of the {unit} and keeps its budget. Calibrate on more "
+        "data, or for a larger budget."
+    )
 
 
-def _layers(policy: ExitPolicy) -> float:
-    point = policy.calibration
-    return math.inf if point is None else point.avg_layer
+def _share(policy: ExitPolicy, trace: Trace) -> float:
+    """What it computes on its calibration data, of the last exit's."""
+    known = policy.calibration
+    if known is None:
+        return math.inf
+    if known.avg_macs is None or trace.macs_NE is None:
+        return known.avg_layer / trace.header.exit_layers[-1]
+    return known.avg_macs / float(trace.macs_NE[:, -1].mean())
 
 
 def without_transcripts(trace: Trace) -> Trace:
@@ -213,14 +287,17 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
     if trace is not None:
         for name, policy in folder.policies.items():
             again = shipped_policies(trace, policy.budget, [policy.criterion])
-            policies |= {key: again[key] for key in again if key == name}
+            if name in again:
+                policies[name] = _known_as(again[name], policy)
     kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    default, reason = default_of(policies, trace)
     return replace(
         folder,
         model=model.eval(),
         architecture=folder.architecture.truncated(exits),
         policies=policies,
-        default_policy=default_of(policies),
+        default_policy=default,
+        default_reason=reason,
         selector=selector,
         combination=None,
         calibration=trace,
@@ -230,3 +307,12 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
         },
         measured=tuple(kept),
     )
+
+
+def _known_as(policy: ExitPolicy, old: ExitPolicy) -> ExitPolicy:
+    """Calibrated on the same utterances, which have lost their names."""
+    if policy.calibration is None or old.calibration is None:
+        return policy
+    fingerprint = old.calibration.fingerprint
+    known = replace(policy.calibration, fingerprint=fingerprint)
+    return replace(policy, calibration=known)

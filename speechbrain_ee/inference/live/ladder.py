@@ -10,16 +10,15 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.operating_point import criterion_macs
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import (
     at_choice_NT,
     choices_NT,
@@ -29,10 +28,13 @@ from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.inference.live.policy import LivePolicy
+
+logger = logging.getLogger(__name__)
 
 RUNGS = 24
 
-Rule = ThresholdPolicy | FixedExit
+Rule = ThresholdPolicy | FixedExit | LivePolicy
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Rung:
 
     Arguments
     ---------
-    policy : ThresholdPolicy or FixedExit
-        The policy.
+    policy : ThresholdPolicy, FixedExit or LivePolicy
+        The policy: one of a model, or, where no model is at hand, thresholds
+        for the exits of a trace.
     macs_per_s : float
         What it computes per second of audio, in multiply-accumulates.
     wer : float
@@ -54,28 +57,22 @@ class Rung:
     wer: float = float("nan")
 
 
-class Calibrated(Protocol):
-    """What is asked of an inference folder."""
-
-    policies: dict[str, ExitPolicy]
-    default_policy: str | None
-    calibration: Trace | None
-
-
-def ladder_of_folder(
-    folder: Calibrated,
-    policy: ExitPolicy | str | None = None,
+def ladder_below(
+    top: LivePolicy,
+    trace: Trace,
+    exit_layers: Sequence[int],
     decoding: str | None = None,
 ) -> tuple[Rung, ...]:
-    """The ladder below a policy of an inference folder.
+    """The ladder of a model, below the policy that it shall follow.
 
     Arguments
     ---------
-    folder : ModelFolder
-        The folder, with its calibration.
-    policy : ExitPolicy or str, optional
-        Full quality, or its name; by default the folder's default policy.
-        Without any policy in the folder, a ladder of fixed exits.
+    top : LivePolicy
+        Full quality.
+    trace : Trace
+        Calibration data of the model, of all its exits or of some.
+    exit_layers : sequence of int
+        Layers of the model's exits.
     decoding : str, optional
         How exits are decoded. ``ctc_greedy`` takes off what a search took on
         the calibration data.
@@ -83,34 +80,36 @@ def ladder_of_folder(
     Returns
     -------
     tuple of Rung
-        By rising compute; the policy is the last.
+        By rising compute, policies of the model; ``top`` is the last, or, if
+        it is an exit that the trace does not have, the exit below it.
 
     Raises
     ------
     InputError
-        If the folder has no calibration, or no such policy.
+        If the trace does not tell what ``top`` and cheaper policies cost.
     """
-    if folder.calibration is None:
-        raise InputError(
-            "calibration.jsonl.gz: the model folder has none, so what a "
-            "threshold costs is not known; export it again with a "
-            "development set."
-        )
-    trace = folder.calibration
     if decoding == GREEDY:
         trace = _without_search(trace)
-    name = folder.default_policy if policy is None else policy
-    if name is None:
-        return exit_ladder(trace)
-    if isinstance(name, str):
-        if name not in folder.policies:
-            listed = ", ".join(sorted(folder.policies)) or "none"
-            raise InputError(
-                f"policy {name!r}: not in the model folder; "
-                f"policies there: {listed}."
+    if top.rule is None:
+        rungs = _exits_below(top.exits[-1], trace, exit_layers)
+        return tuple(
+            replace(
+                rung, policy=LivePolicy.fixed(rung.policy.exit, exit_layers)
             )
-        name = folder.policies[name]
-    return threshold_ladder(trace, name.criterion, name.policy)
+            for rung in rungs
+        )
+    if top.layers != trace.header.exit_layers:
+        raise InputError(
+            f"deadline: the policy {top.name} chooses from the exits after "
+            f"the layers {list(top.layers)}, but what exits cost is known for "
+            f"{list(trace.header.exit_layers)}; give a policy that was "
+            "calibrated on these, or an exit."
+        )
+    rungs = threshold_ladder(trace, top.rule.criterion, top.rule)
+    # Thresholds alone do not say which exits they are for.
+    return tuple(
+        replace(rung, policy=replace(top, rule=rung.policy)) for rung in rungs
+    )
 
 
 def threshold_ladder(
@@ -162,29 +161,61 @@ def threshold_ladder(
     return efficient(measured, rungs, measured[-1] if top else None)
 
 
-def exit_ladder(trace: Trace) -> tuple[Rung, ...]:
+def exit_ladder(
+    trace: Trace, exit_layers: Sequence[int], top: int | None = None
+) -> tuple[Rung, ...]:
     """Fixed exits.
 
     Arguments
     ---------
     trace : Trace
-        Calibration data, with durations and MACs.
+        Calibration data, with durations and MACs, of all exits of a model or
+        of some.
+    exit_layers : sequence of int
+        Layers of the model's exits, by which the exits of the result are
+        counted.
+    top : int, optional
+        Full quality, an exit of the trace; by default the exit with the
+        fewest errors.
 
     Returns
     -------
     tuple of Rung
-        By rising compute, up to the exit with the fewest errors.
+        By rising compute.
 
     Raises
     ------
     InputError
         If the trace lacks durations or MACs.
     """
-    exits = len(trace.layers_E)
-    choice_NT = np.tile(np.arange(exits), (len(trace), 1))
-    policies = [FixedExit(place + 1) for place in range(exits)]
+    exits = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
+    choice_NT = np.tile(np.arange(len(exits)), (len(trace), 1))
+    policies = [FixedExit(exit) for exit in exits]
     measured = _measure(trace, policies, choice_NT, _macs_NE(trace))
-    return efficient(measured, exits)
+    last = None if top is None else measured[exits.index(top)]
+    return efficient(measured, len(exits), last)
+
+
+def _exits_below(
+    top: int, trace: Trace, exit_layers: Sequence[int]
+) -> tuple[Rung, ...]:
+    """Fixed exits up to one, or up to the last of the trace below it."""
+    known = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
+    below = [exit for exit in known if exit <= top]
+    if not below:
+        raise InputError(
+            f"deadline: what exit {top} costs is not known, nor is there a "
+            f"cheaper one to fall back on; give one of the exits "
+            f"{', '.join(map(str, known))}."
+        )
+    if below[-1] != top:
+        logger.warning(
+            "deadline: what exit %d costs is not known; none above exit %d "
+            "is taken.",
+            top,
+            below[-1],
+        )
+    return exit_ladder(trace, exit_layers, below[-1])
 
 
 def efficient(

@@ -69,10 +69,8 @@ class LiveScorer:
         )
         self.of_text = tuple(name for name in OF_TEXT if name in names)
         self.reads_transcripts = bool(self.of_text) or TRANSCRIPTS in names
-        self.reads_earlier_texts = TRANSCRIPTS in names
         self.language_model = self._language_model() if self.of_text else None
         self.reader = self._reader()
-        self._sign = None if self.remembers else self._direction()
 
     @property
     def decodes(self) -> bool:
@@ -86,14 +84,8 @@ class LiveScorer:
 
     @property
     def remembers(self) -> bool:
-        """Whether a score depends on the exits before."""
-        name = self.criterion.name
-        return (
-            self.reads_earlier_texts
-            or self.looks_back
-            or self.criterion.needs != (name,)
-            or name in ("learned", "combination")
-        )
+        """Whether a score may depend on the exits before."""
+        return self.criterion.sign is None or self.looks_back
 
     def macs(self, frames: int, vocab: int) -> int:
         """Declared cost of a score at one exit, in multiply-accumulates."""
@@ -102,7 +94,7 @@ class LiveScorer:
     @property
     def is_direct(self) -> bool:
         """Whether the score is a measure of the exit alone, or minus it."""
-        return self._sign is not None
+        return not self.remembers and not self.decodes
 
     def direct(
         self, view: ExitView, texts: Sequence[str] | None = None
@@ -122,7 +114,7 @@ class LiveScorer:
             Higher = more ready to stop.
         """
         (value_B,) = self.measure(view, texts).values()
-        score_B = self._sign * value_B
+        score_B = self.criterion.sign * value_B
         return np.where(np.isnan(score_B), -np.inf, score_B)
 
     def measure(
@@ -201,20 +193,6 @@ class LiveScorer:
                 "or choose another criterion."
             )
         return part
-
-    def _direction(self) -> float | None:
-        """Which way the one measure points; None if there is another rule."""
-        sources = len(self.measures) + len(self.of_text)
-        if sources != 1 or self.decodes:
-            return None
-        name, layers = self.criterion.name, self.layers_E[:1]
-        tried = np.array([[-2.0], [0.5], [3.0]])
-        evidence = Evidence(layers, ["a", "b", "c"], {name: tried})
-        scores_NE = self.criterion.scores(evidence)
-        for sign in (1.0, -1.0):
-            if np.array_equal(scores_NE, sign * tried):
-                return sign
-        return None
 
     def _reader(self) -> WordReader | None:
         if self.criterion.name != "learned":

@@ -129,11 +129,13 @@ def export_onnx(
         )
         policies = {}
     default = folder.default_policy
+    if default is not None and default not in policies:
+        default, _ = default_of(policies, folder.calibration)
     told = manifest(
         model,
         folder.name,
         folder.sample_rate,
-        default if default in policies else default_of(policies),
+        default,
         ("fp32", "int8") if int8 else ("fp32",),
     )
     written = [f"policies/{name}.yaml" for name in policies]

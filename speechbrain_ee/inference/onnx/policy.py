@@ -75,7 +75,11 @@ class HostPolicy:
 
     @classmethod
     def thresholds(
-        cls, policy: Any, exit_layers: Sequence[int], evidence: Sequence[str]
+        cls,
+        policy: Any,
+        exit_layers: Sequence[int],
+        evidence: Sequence[str],
+        its_layers: Sequence[int] | None = None,
     ) -> "HostPolicy":
         """Thresholds on a criterion.
 
@@ -87,6 +91,8 @@ class HostPolicy:
             Layers of the model's exits.
         evidence : sequence of str
             What there is beside transcripts.
+        its_layers : sequence of int, optional
+            Layers of the exits that bare thresholds are for; by default all.
 
         Returns
         -------
@@ -97,7 +103,9 @@ class HostPolicy:
         InputError
             If it is not for these exits, or reads what graphs do not give.
         """
-        exits, layers, rule = rule_for(policy, exit_layers, "these graphs have")
+        exits, layers, rule = rule_for(
+            policy, exit_layers, "these graphs have", its_layers
+        )
         missing = {*get_criterion(policy.criterion).needs}
         missing -= {*evidence, TRANSCRIPTS}
         if missing:
@@ -139,7 +147,7 @@ class HostEvidence:
         rule = self.policy.rule
         if place == len(self.policy.exits) - 1 or rule is None:
             return True
-        remembers = self.criterion.needs != (rule.criterion,)
+        remembers = self.criterion.sign is None
         return remembers or rule.at(place + 1) != np.inf
 
     def score(self) -> NDArray[np.float64]:
@@ -202,11 +210,9 @@ def resolve(
     if isinstance(given, HostPolicy):
         return given
     if hasattr(given, "rule"):  # a policy of the runner on PyTorch
-        rule = given.rule
-        if rule is None:
+        if given.rule is None:
             return HostPolicy.fixed(given.exits[-1], layers)
-        known = HostPolicy.thresholds(rule, layers, evidence)
-        return HostPolicy(tuple(given.exits), tuple(given.layers), known.rule)
+        return HostPolicy.thresholds(given.rule, layers, evidence, given.layers)
     if hasattr(given, "threshold"):
         return HostPolicy.thresholds(given, layers, evidence)
     text = str(getattr(given, "exit", given)).strip()
