@@ -38,7 +38,7 @@ CSV_VARIABLE = re.compile(r"\$[\w.]")
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording that has a transcript."""
+    """One recording that has a transcript; its speaker, or "" if unknown."""
 
     utterance_id: str
     speaker: str
@@ -194,7 +194,8 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
         elif CSV_VARIABLE.search(f"{audio[name][0]} {words}"):
             skipped.append(Skipped(name, transcript, VARIABLE_IN_TEXT))
         else:
-            speaker = name.split("-")[0]
+            # of <speaker>/<chapter>/, whatever the names of the files
+            speaker = Path(transcript).parts[-3]
             utterances.append(Utterance(name, speaker, audio[name][0], words))
     skipped += [
         Skipped(name, path, MISSING_TRANSCRIPT)

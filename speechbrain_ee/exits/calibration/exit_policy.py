@@ -40,6 +40,11 @@ class CalibrationSummary:
         Encoder layers per utterance.
     avg_macs : float, optional
         Multiply-accumulates per utterance.
+    clustered_by : str, optional
+        What the spread was taken over: ``speaker``, or ``utterance`` where
+        no speakers were known; None in files that do not say.
+    clusters : int, optional
+        How many of them.
     """
 
     model: str
@@ -51,6 +56,8 @@ class CalibrationSummary:
     wer: float
     avg_layer: float
     avg_macs: float | None = None
+    clustered_by: str | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,8 @@ def _summary(keys: Keys | None) -> CalibrationSummary | None:
         wer=keys.finite("wer"),
         avg_layer=keys.finite("avg_layer"),
         avg_macs=keys.finite("avg_macs", None),
+        clustered_by=keys.text("clustered_by", None),
+        clusters=keys.count("clusters", None),
     )
     keys.end()
     return summary

@@ -109,10 +109,12 @@ def without_transcripts(trace: Trace) -> Trace:
     -------
     Trace
         Same errors, words, durations, costs and measurements; references are
-        as many dashes as they had words, names are numbers.
+        as many dashes as they had words, names are numbers, those of
+        speakers too.
     """
     records = []
     errors_NE, words_N = trace.errors_NE, trace.words_N
+    clusters = trace.clusters
     for row, record in enumerate(trace.records):
         exits = tuple(
             replace(exit_, hyp=None, greedy=None, errors=int(errors))
@@ -125,6 +127,7 @@ def without_transcripts(trace: Trace) -> Trace:
                 ref=" ".join("-" * int(words_N[row])),
                 exits=exits,
                 duration_s=record.duration_s,
+                speaker=record.speaker and str(clusters.label_N[row] + 1),
             )
         )
     return Trace(trace.header, tuple(records), trace.source)
