@@ -8,10 +8,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits.selector.crossfit import (
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.clusters import (
+    Clusters,
     cross_fitted,
-    folds_by_group,
-    speakers,
+    speakers_from_ids,
 )
 from speechbrain_ee.exits.trace import (
     ExitRecord,
