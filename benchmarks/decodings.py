@@ -131,7 +131,7 @@ def pair(first: Trace, second: Trace) -> dict[str, Any]:
     result = difference(first, len(first.layers_E) - 1, second)
     low, high = result["interval_95"]
     answer = "undecided"
-    if (low > 0 or high < 0) and not first.clusters.few:
+    if low > 0 or high < 0:
         answer = "better" if high < 0 else "worse"
     return {
         "wers": [result["joint_wer"], result["single_wer"]],

@@ -16,6 +16,7 @@ Authors
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -125,8 +126,8 @@ def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
         answer = "no: the single-exit model is better"
     else:
         answer = "yes" if high < 0 else "undecided: the interval holds 0"
-    if joint.clusters.few:
-        answer = f"undecided: {joint.clusters.said} are too few"
+    if joint.clusters.caveat:
+        answer = f"{answer}. {joint.clusters.caveat}"
     wers = [
         100 * float(errors_N.sum() / joint.words_N.sum())
         for errors_N in (joint.errors_NE[:, exit], single.errors_NE[:, -1])
@@ -180,7 +181,7 @@ def table(result: dict[str, Any]) -> str:
     for name, depths in result.items():
         for depth, row in depths.items():
             low, high = row["interval_95"]
-            answer = row["joint_beats_single"].split(":")[0]
+            answer = re.split("[:.]", row["joint_beats_single"])[0]
             lines.append(
                 f"| {name} | {depth} | {row['joint_wer']:.2f} "
                 f"| {row['single_wer']:.2f} | {row['difference']:+.2f} "

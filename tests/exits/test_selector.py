@@ -229,7 +229,13 @@ def noise_trace(seed):
                 ExitRecord(layer, heard, None, {"entropy": rng.random()})
             )
         records.append(
-            UtteranceRecord(f"s{row % 20}-{row}", "dev", ref, tuple(exits))
+            UtteranceRecord(
+                f"s{row % 20}-{row}",
+                "dev",
+                ref,
+                tuple(exits),
+                speaker=f"s{row % 20}",
+            )
         )
     header = TraceHeader("noise", "greedy", (2, 4, 6))
     return Trace(header, tuple(records))
