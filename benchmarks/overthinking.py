@@ -46,7 +46,9 @@ THRESHOLDS = (
 )
 
 
-def study(paths: Sequence[Path]) -> dict[str, Any]:
+def study(
+    paths: Sequence[Path], speakers_from_ids: bool = False
+) -> dict[str, Any]:
     """One model and way of decoding on all its sets.
 
     Arguments

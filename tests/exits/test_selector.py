@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.clusters import cross_fitted
+from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.selector.valued_words import ValuedWords
