@@ -98,12 +98,14 @@ class Bootstrap:
         self.trace, self.clusters = trace, trace.clusters
         count = self.clusters.count
         self.percentiles = percentiles(count)
-        seed = zlib.crc32("\n".join(self.clusters.names).encode())
+        # in the order of the names: that of the trace shall not matter
+        order_G = np.argsort(np.array(self.clusters.names), kind="stable")
+        seed = zlib.crc32("\n".join(sorted(self.clusters.names)).encode())
         generator = np.random.default_rng(seed)
         self.weights_BG = np.empty((replicates, count))
         for row_G in self.weights_BG:
             drawn_G = generator.integers(0, count, count)
-            row_G[:] = np.bincount(drawn_G, minlength=count)
+            row_G[order_G] = np.bincount(drawn_G, minlength=count)
         # a draw of utterances that all have empty references has no rate
         self.words_B = np.maximum(self.total(trace.words_N), 1.0)
         self.sizes_B = self.weights_BG @ self.clusters.sizes_G

@@ -42,7 +42,7 @@ class Clusters:
     Arguments
     ---------
     names : tuple of G str
-        Name of each cluster, sorted.
+        Name of each cluster.
     label_N : array of shape (N,)
         Cluster of each utterance, counted from 0.
     by : str
@@ -83,19 +83,16 @@ class Clusters:
         Clusters
         """
         unknown = sum(speaker is None for speaker in speakers)
-        nobody = unknown == len(speakers)
-        keys = ids if nobody else [speaker or "" for speaker in speakers]
-        names, label_N = np.unique(
-            np.asarray(keys, dtype=str), return_inverse=True
-        )
-        by, unknown = (UTTERANCE, 0) if nobody else (SPEAKER, unknown)
-        return cls(tuple(names.tolist()), label_N.reshape(-1), by, unknown)
+        if unknown == len(speakers):
+            return cls(tuple(ids), np.arange(len(ids)), UTTERANCE)
+        keys = np.array([speaker or "" for speaker in speakers])
+        names, label_N = np.unique(keys, return_inverse=True)
+        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER, unknown)
 
     @classmethod
     def single(cls, utterances: int) -> "Clusters":
         """Every utterance by itself."""
-        names = tuple(f"{n:09}" for n in range(utterances))
-        return cls(names, np.arange(utterances), UTTERANCE)
+        return cls.of([None] * utterances, [str(n) for n in range(utterances)])
 
     @property
     def count(self) -> int:
@@ -152,9 +149,9 @@ class Clusters:
         -------
         array of shape (G, ...)
         """
+        if self.by == UTTERANCE:
+            return np.asarray(values_N)
         ordered_N = np.asarray(values_N)[self._order_N]
-        if self.count == len(ordered_N):
-            return ordered_N
         return np.add.reduceat(ordered_N, self._starts_G, axis=0)
 
     def select(self, rows: NDArray[np.integer]) -> "Clusters":
@@ -169,6 +166,9 @@ class Clusters:
         -------
         Clusters
         """
+        if self.by == UTTERANCE:
+            names = tuple(self.names[row] for row in rows)
+            return Clusters(names, np.arange(len(names)), UTTERANCE)
         kept, label_N = np.unique(self.label_N[rows], return_inverse=True)
         names = tuple(self.names[place] for place in kept)
         unknown = 0

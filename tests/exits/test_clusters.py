@@ -74,6 +74,8 @@ def test_what_is_said_of_them():
     one = grouped(["s0"] * 300 + [f"s{n}" for n in range(20)])
     assert one.effective < 2 and one.few
     alone = grouped([None] * 5)
+    assert alone.sums(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert alone.select(np.array([3, 1])).names == ("3", "1")
     assert (alone.count, alone.by, alone.few) == (5, "utterance", False)
     assert alone.caveat == "By utterance; no promise for new speakers."
     some = grouped(["a", None, "b", None])
