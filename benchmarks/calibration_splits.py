@@ -46,7 +46,7 @@ from speechbrain_ee.exits.trace_io import read_trace
 CRITERIA = ("entropy", "agreement")
 BUDGETS = ("wer=+1", "wer=+5%")
 DELTA = 0.1
-DRAWS = 500  # test sets that are simulated to look at intervals
+DRAWS = 200  # test sets that are simulated to look at intervals
 LEVEL = "plus_5"
 NEEDED = "layers needed at +5 % errors"
 BY_UTTERANCE = "ltt, by utterance"
