@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""How often does a calibrated policy break its budget on unseen data?
+"""How often does a calibrated policy break its budget on new speakers?
 
-Splits every test set of a trace at random into two halves, calibrates on
-one, and counts on the other how often the word error budget is broken and
-how many layers are used, for every method, with one threshold and with one
-per exit. Compares the scores of the halves as well, and those of different
-sets: how often does the shift warning speak?
+Splits the speakers of every test set of a trace at random into two halves,
+calibrates on one, and counts on the other how often the word error budget is
+broken and how many layers are used, for every method, with one threshold and
+with one per exit. Learn then Test runs a second time without being told of
+the speakers: what is it worth, and what does it cost, to count them? Compares
+the scores of the halves as well, and those of different sets: how often does
+the shift warning speak? Last, test sets of new speakers are simulated, drawn
+with replacement from those of a set: how often does a 95 % bootstrap interval
+hold the value of all of them, by speaker and by utterance?
 
-> python benchmarks/calibration_splits.py TRACE [--splits 200] [--label NAME]
+> python benchmarks/calibration_splits.py TRACE [--speakers-from-ids] \
+>     [--splits 200] [--label NAME]
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -16,6 +21,7 @@ Authors
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +29,16 @@ import numpy as np
 from environment import describe, store
 from numpy.typing import NDArray
 
+from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.calibrate import outcomes_of
+from speechbrain_ee.evaluation.curves import exit_choices, thresholds_for
+from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.ladder import at_choice_NT
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.calibration.shift import distributions, score_warnings
+from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
@@ -36,32 +46,17 @@ from speechbrain_ee.exits.trace_io import read_trace
 CRITERIA = ("entropy", "agreement")
 BUDGETS = ("wer=+1", "wer=+5%")
 DELTA = 0.1
-# (method, threshold per exit, share of the splits)
-PLANS = tuple((method, False, 1.0) for method in METHODS) + (
-    ("naive", True, 0.2),
-    ("ltt", True, 0.2),
-)
-
-
-def halves(
-    utterances: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A random split.
-
-    Arguments
-    ---------
-    utterances : int
-        How many there are.
-    seed : int
-        Which split.
-
-    Returns
-    -------
-    tuple of two int arrays
-        Rows to calibrate on, rows to test on.
-    """
-    mixed = np.random.default_rng(seed).permutation(utterances)
-    return mixed[: utterances // 2], mixed[utterances // 2 :]
+DRAWS = 200  # test sets that are simulated to look at intervals
+LEVEL = "plus_5"
+NEEDED = "layers needed at +5 % errors"
+BY_UTTERANCE = "ltt, by utterance"
+# name: (method, threshold per exit, told of the speakers, share of the splits)
+PLANS = {
+    **{method: (method, False, True, 1.0) for method in METHODS},
+    BY_UTTERANCE: ("ltt", False, False, 1.0),
+    "naive, per exit": ("naive", True, True, 0.2),
+    "ltt, per exit": ("ltt", True, True, 0.2),
+}
 
 
 def measure(
@@ -90,30 +85,33 @@ def measure(
     -------
     dict
         By method: share of splits whose unseen half breaks the budget,
-        layers and excess there, share of splits without any threshold.
+        layers there, share of splits without any threshold.
     """
     result = {}
     losses_NE = budget.losses_NE(outcomes)
-    for method, per_exit, share in PLANS:
+    for name, (method, per_exit, told, share) in PLANS.items():
         rows = []
         for seed in range(round(splits * share)):
-            seen, unseen = halves(len(outcomes), seed)
+            seen, unseen = outcomes.clusters.split(0.5, seed)
+            data = outcomes.select(seen)
+            others = outcomes.clusters.select(unseen).count
             found = calibrate(
                 criterion,
                 scores_NE[seen],
-                outcomes.select(seen),
+                data if told else replace(data, by_speaker=None),
                 budget,
                 method,
                 DELTA,
                 per_exit,
                 target=len(unseen),
+                target_clusters=others if told else None,
             )
             choice_N1 = found.policy.choose(scores_NE[unseen])[:, None]
             loss = float(at_choice_NT(losses_NE[unseen], choice_N1).mean())
             layers = float(outcomes.layers_E[choice_N1].mean())
             rows.append((loss > 1e-9, layers, not found.satisfied))
         broken, layers, none = np.mean(rows, axis=0)
-        result[f"{method}{', per exit' if per_exit else ''}"] = {
+        result[name] = {
             "splits": len(rows),
             "broken_share": round(float(broken), 4),
             "avg_layer": round(float(layers), 3),
@@ -124,6 +122,7 @@ def measure(
 
 def shift(
     scores_by_set: dict[str, NDArray[np.floating]],
+    clusters_by_set: dict[str, Clusters],
     layers: Sequence[int],
     splits: int,
 ) -> dict[str, Any]:
@@ -133,6 +132,8 @@ def shift(
     ---------
     scores_by_set : dict of str to array of shape (N, E)
         Scores of every set.
+    clusters_by_set : dict of str to Clusters
+        Its speakers.
     layers : sequence of int
         Encoder layer of each exit.
     splits : int
@@ -144,24 +145,132 @@ def shift(
         By pair of calibration and target set: share of the splits.
     """
 
-    def share(
-        one_NE: NDArray[np.floating], other_NE: NDArray[np.floating] | None
-    ) -> float:
-        spoken = 0
+    def share(one: str, other: str) -> float:
+        spoken, one_NE = 0, scores_by_set[one]
         for seed in range(splits):
-            seen, unseen = halves(len(one_NE), seed)
-            new_NE = one_NE[unseen] if other_NE is None else other_NE
+            seen, unseen = clusters_by_set[one].split(0.5, seed)
+            new_NE = one_NE[unseen] if one == other else scores_by_set[other]
             stored = distributions(one_NE[seen])
             spoken += bool(score_warnings(stored, len(seen), new_NE, layers))
         return spoken / splits
 
     return {
-        f"{one} -> {other}": share(
-            scores_by_set[one], None if one == other else scores_by_set[other]
-        )
+        f"{one} -> {other}": share(one, other)
         for one in scores_by_set
         for other in scores_by_set
     }
+
+
+def drawn_again(
+    trace: Trace, by: str, seed: int
+) -> tuple[NDArray[np.int64], Trace]:
+    """A test set of new speakers, drawn with replacement from a set's.
+
+    Arguments
+    ---------
+    trace : Trace
+        The set, with speakers.
+    by : str
+        ``speaker`` or ``utterance``: what its intervals will resample.
+    seed : int
+        Which draw.
+
+    Returns
+    -------
+    tuple of (int array, Trace)
+        Rows of the set, and the new set. Who is drawn twice counts as two
+        people.
+    """
+    clusters = trace.clusters
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, clusters.count, clusters.count)
+    own = [np.flatnonzero(clusters.label_N == place) for place in drawn]
+    people = np.repeat(np.arange(len(drawn)), [len(each) for each in own])
+    rows = np.concatenate(own)
+    part = trace.select(rows.tolist())
+    names = [f"{seed}-{n}" if by == SPEAKER else None for n in people]
+    ids = [f"{seed}-{row}" for row in range(len(part))]
+    # records with other speakers would have to be scored again
+    part.__dict__["clusters"] = Clusters.of(names, ids)
+    return rows, part
+
+
+def values_of(
+    trace: Trace, choice_N: NDArray[np.integer]
+) -> dict[str, tuple[str, NDArray[np.number]]]:
+    """What is estimated: its name, rate per word or mean, and by utterance."""
+    errors_NE = trace.errors_NE
+    last_N = errors_NE[:, -1]
+    taken_N = np.take_along_axis(errors_NE, choice_N[:, None], 1)[:, 0]
+    return {
+        "WER of the first exit": ("rate", errors_NE[:, 0]),
+        "WER of the last exit": ("rate", last_N),
+        "last exit but one - last": ("rate", errors_NE[:, -2] - last_N),
+        "policy - last exit": ("rate", taken_N - last_N),
+        "layers of the policy": ("mean", trace.layers_E[choice_N]),
+    }
+
+
+def coverage(
+    trace: Trace, scores_NE: NDArray[np.floating], draws: int
+) -> dict[str, Any]:
+    """How often 95 % intervals of simulated test sets hold the true value.
+
+    Arguments
+    ---------
+    trace : Trace
+        A set whose speakers stand for all there are.
+    scores_NE : array of shape (N, E)
+        Scores of a criterion, for a policy and for the layers needed.
+    draws : int
+        Test sets to simulate.
+
+    Returns
+    -------
+    dict
+        By what is estimated, then by what is resampled: share of the test
+        sets whose interval holds it, and the average width.
+    """
+    choice_NT = exit_choices(scores_NE, thresholds_for(scores_NE))
+    errors_T = np.take_along_axis(trace.errors_NE, choice_NT, 1).sum(axis=0)
+    layers_T = trace.layers_E[choice_NT].mean(axis=0)
+    holds_T = errors_T <= LEVELS[LEVEL] * trace.errors_NE[:, -1].sum()
+    best = np.where(holds_T, layers_T, np.inf).argmin()
+    truth = {
+        name: 100 * values_N.sum() / trace.words_N.sum()
+        if kind == "rate"
+        else values_N.mean()
+        for name, (kind, values_N) in values_of(
+            trace, choice_NT[:, best]
+        ).items()
+    }
+    truth[NEEDED] = layers_T[best]
+    found: dict[str, Any] = {name: {} for name in truth}
+    for by in (SPEAKER, UTTERANCE):
+        inside: dict[str, list[tuple[bool, float]]] = {n: [] for n in truth}
+        for seed in range(draws):
+            rows, drawn = drawn_again(trace, by, seed)
+            bootstrap = Bootstrap(drawn)
+            ends = {
+                name: np.percentile(
+                    getattr(bootstrap, kind)(values_N), bootstrap.percentiles
+                )
+                for name, (kind, values_N) in values_of(
+                    drawn, choice_NT[rows, best]
+                ).items()
+            }
+            replicates = bootstrap.replicate(choice_NT[rows])
+            ends[NEEDED] = bootstrap.layer_intervals(replicates)[LEVEL]
+            for name, (low, high) in ends.items():
+                holds = low - 1e-6 <= truth[name] <= high + 1e-6
+                inside[name].append((holds, high - low))
+        for name, pairs in inside.items():
+            share, width = np.mean(pairs, axis=0)
+            found[name][by] = {
+                "coverage": round(float(share), 4),
+                "width": round(float(width), 3),
+            }
+    return found
 
 
 def run(trace: Trace, splits: int) -> dict[str, Any]:
@@ -170,7 +279,7 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
     Arguments
     ---------
     trace : Trace
-        With transcripts and entropy.
+        With transcripts, entropy and speakers.
     splits : int
         Number of splits.
 
@@ -182,12 +291,18 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
     start = time.monotonic()
     trace.score()
     parts = {name: trace.subset(name) for name in trace.sets}
-    result: dict[str, Any] = {"calibration": {}, "shift_warnings": {}}
+    clusters = {name: part.clusters for name, part in parts.items()}
+    result: dict[str, Any] = {
+        "speakers": {name: each.count for name, each in clusters.items()},
+        "calibration": {},
+        "shift_warnings": {},
+        "intervals": {},
+    }
     for name in CRITERIA:
         criterion = get_criterion(name)
         scores = {s: criterion.scores(p.evidence) for s, p in parts.items()}
         layers = trace.layers_E.tolist()
-        result["shift_warnings"][name] = shift(scores, layers, splits)
+        result["shift_warnings"][name] = shift(scores, clusters, layers, splits)
         for set_name, part in parts.items():
             outcomes = outcomes_of(part, criterion)
             by_set = result["calibration"].setdefault(set_name, {})
@@ -201,12 +316,14 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
                 )
                 for text in BUDGETS
             }
+            by_set = result["intervals"].setdefault(set_name, {})
+            by_set[name] = coverage(part, scores[set_name], DRAWS)
     result["seconds"] = round(time.monotonic() - start, 1)
     return result
 
 
-def table(result: dict[str, Any]) -> str:
-    """The calibration as a Markdown table.
+def tables(result: dict[str, Any]) -> str:
+    """Calibration and intervals as Markdown tables.
 
     Arguments
     ---------
@@ -230,6 +347,27 @@ def table(result: dict[str, Any]) -> str:
                     f"{row['avg_layer']:.2f} |"
                     for method, row in methods.items()
                 ]
+                price = (
+                    methods["ltt"]["avg_layer"]
+                    - methods[BY_UTTERANCE]["avg_layer"]
+                )
+                lines.append(
+                    f"| {set_name} | {name} | {budget} | price of counting "
+                    f"speakers | | {price:+.2f} |"
+                )
+    lines += [
+        "",
+        "| set | criterion | estimated | held by speaker | by utterance |",
+        "|---|---|---|---|---|",
+    ]
+    for set_name, criteria in result["intervals"].items():
+        for name, estimates in criteria.items():
+            lines += [
+                f"| {set_name} | {name} | {estimated} | "
+                f"{100 * by[SPEAKER]['coverage']:.1f} % | "
+                f"{100 * by[UTTERANCE]['coverage']:.1f} % |"
+                for estimated, by in estimates.items()
+            ]
     return "\n".join(lines)
 
 
@@ -239,8 +377,13 @@ def main() -> None:
     parser.add_argument("trace", help="exit trace with hyps and entropy")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--label", default="wav2vec2-ee")
+    parser.add_argument("--speakers-from-ids", action="store_true")
     arguments = parser.parse_args()
     trace = read_trace(arguments.trace)
+    if arguments.speakers_from_ids:
+        trace = trace.with_speakers_from_ids()
+    if trace.clusters.by != SPEAKER:
+        parser.error("the trace names no speakers; see --speakers-from-ids")
     result = {
         "trace": trace.header.name,
         "decoding": trace.header.decoding,
@@ -250,7 +393,7 @@ def main() -> None:
     }
     folder = Path(__file__).resolve().parent / "results"
     store(folder / f"calibration_splits.{arguments.label}.json", result)
-    print(table(result))
+    print(tables(result))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@
 Learns the weights on the development set of a trained model and measures on
 its test sets: every exit alone and combined, and an entropy policy that
 decodes combined outputs. Intervals are 95 %, from 2,000 paired resamples of
-the utterances. `wer_in_hindsight` chooses an earlier exit and its share on the
+the speakers. `wer_in_hindsight` chooses an earlier exit and its share on the
 test set: an optimistic bound for pairs. FOLDER is train.py's output folder.
 
 > python benchmarks/combine_exits.py results/digits/joint --label digits
 
-Axes: N utterances, E exits, T thresholds, R resamples.
+Axes: N utterances, E exits, T thresholds, R resamples, G clusters.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -18,7 +18,6 @@ Authors
 import argparse
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ from environment import describe, store
 from exit_data import ExitData, collect
 from numpy.typing import NDArray
 
+from speechbrain_ee.evaluation.bootstrap import percentiles
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_measure
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.ensemble import ensemble_fit
@@ -85,17 +86,22 @@ def hindsight(test: ExitData, errors_NE: NDArray[np.int64]) -> list[float]:
     return [round(100 * float(errors) / words, 4) for errors in least_E]
 
 
-@lru_cache(maxsize=1)
-def resample(utterances: int, seed: int = 0) -> NDArray[np.float64]:
-    """How often each resample draws each utterance, shape (R, N)."""
-    rng = np.random.default_rng(seed)
-    shares = np.full(utterances, 1 / utterances)
-    return rng.multinomial(utterances, shares, RESAMPLES).astype(np.float64)
+class Draws:
+    """Resamples of the speakers of a set.
 
+    ``weights_RN`` is how often each of them draws each utterance.
+    """
 
-def interval(values_R: NDArray[np.float64]) -> list[float]:
-    """The middle 95 %."""
-    return [round(float(v), 3) for v in np.quantile(values_R, [0.025, 0.975])]
+    def __init__(self, clusters: Clusters, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        shares = np.full(clusters.count, 1 / clusters.count)
+        weights_RG = rng.multinomial(clusters.count, shares, RESAMPLES)
+        self.weights_RN = weights_RG[:, clusters.label_N].astype(np.float64)
+        self.ends = percentiles(clusters.count)
+
+    def interval(self, values_R: NDArray[np.float64]) -> list[float]:
+        """The middle 95 %."""
+        return [round(float(v), 3) for v in np.percentile(values_R, self.ends)]
 
 
 def per_exit(
@@ -103,10 +109,11 @@ def per_exit(
     batches: Sequence[ensemble_fit.Batch],
     errors_NE: NDArray[np.int64],
     alone_NE: NDArray[np.int64],
+    draws: Draws,
 ) -> list[dict[str, Any]]:
     """Rates of every exit and their difference to the exit alone."""
     words_N = word_counts(data.refs)
-    draws_RN = resample(len(words_N))
+    draws_RN = draws.weights_RN
     words_R = draws_RN @ words_N
     rows = []
     for place in range(errors_NE.shape[1]):
@@ -121,7 +128,9 @@ def per_exit(
                     100 * errors_NE[:, place].sum() / words_N.sum(), 4
                 ),
                 "difference": round(100 * more_N.sum() / words_N.sum(), 4),
-                "interval_95": interval(100 * draws_RN @ more_N / words_R),
+                "interval_95": draws.interval(
+                    100 * draws_RN @ more_N / words_R
+                ),
                 "ctc_loss": round(float(torch.cat(losses).mean()), 4),
             }
         )
@@ -171,10 +180,10 @@ class Sweep:
 
 
 def policy(
-    sweep: Sweep, alone: Sweep, last_N: NDArray[np.int64]
+    sweep: Sweep, alone: Sweep, last_N: NDArray[np.int64], draws: Draws
 ) -> dict[str, Any]:
     """Layers at the levels of the last exit alone, against those without."""
-    draws_RN = resample(len(last_N))
+    draws_RN = draws.weights_RN
     once_1N = np.ones((1, len(last_N)))
     result: dict[str, Any] = {}
     for level, factor in LEVELS.items():
@@ -194,7 +203,7 @@ def policy(
         result[level] = {
             "avg_layer": round(float(here), 3) if reached else None,
             "difference": round(float(here - there), 3) if reached else None,
-            "interval_95": interval(gains_R[0] - gains_R[1]),
+            "interval_95": draws.interval(gains_R[0] - gains_R[1]),
         }
     rates_T = 100 * sweep.errors_TN.sum(1) / sweep.words_N.sum()
     result["lowest_wer"] = round(float(rates_T.min()), 3)
@@ -202,7 +211,10 @@ def policy(
 
 
 def same_decisions(
-    alone: Sweep, combined_NE: NDArray[np.int64], last_N: NDArray[np.int64]
+    alone: Sweep,
+    combined_NE: NDArray[np.int64],
+    last_N: NDArray[np.int64],
+    draws: Draws,
 ) -> dict[str, Any]:
     """Decoding with and without combining where decisions are the same."""
     most = LEVELS["plus_5"] * last_N.sum()
@@ -212,13 +224,14 @@ def same_decisions(
     choice_N = alone.choice_TN[place]
     combined_N = combined_NE[np.arange(len(choice_N)), choice_N]
     more_N = combined_N - alone.errors_TN[place]
-    draws_RN = resample(len(choice_N))
-    words_N = alone.words_N
+    draws_RN, words_N = draws.weights_RN, alone.words_N
     return {
         "avg_layer": round(float(layers_T[place]), 3),
         "wer": round(100 * combined_N.sum() / words_N.sum(), 4),
         "difference": round(100 * more_N.sum() / words_N.sum(), 4),
-        "interval_95": interval(100 * draws_RN @ more_N / (draws_RN @ words_N)),
+        "interval_95": draws.interval(
+            100 * draws_RN @ more_N / (draws_RN @ words_N)
+        ),
     }
 
 
@@ -246,7 +259,7 @@ def compare(dev: ExitData, test: ExitData, cost: CostModel) -> dict[str, Any]:
     alone_NE = test.errors_NE(test.batches)
     scores_NE = readiness_NE(test.batches)
     without = Sweep(scores_NE, alone_NE, words_N, layers_E)
-    last_N = alone_NE[:, -1]
+    last_N, draws = alone_NE[:, -1], Draws(test.clusters)
     samples = REFERENCE_S * 16000
     frames = cost.frames(samples)
     vocab = test.batches[0][0][0].log_probs_BTV.shape[-1]
@@ -259,18 +272,19 @@ def compare(dev: ExitData, test: ExitData, cost: CostModel) -> dict[str, Any]:
         macs = combination.macs(len(layers_E), frames, vocab)
         result[name] = {
             "weights": [[round(w, 3) for w in r] for r in combination.weights],
-            "exits": per_exit(test, batches, errors_NE, alone_NE),
+            "exits": per_exit(test, batches, errors_NE, alone_NE, draws),
             "entropy_policy": {
-                "entropy_of_exit_alone": policy(mixed, without, last_N),
-                "entropy_of_combined": policy(own, without, last_N),
+                "entropy_of_exit_alone": policy(mixed, without, last_N, draws),
+                "entropy_of_combined": policy(own, without, last_N, draws),
                 "same_decisions_at_plus_5": same_decisions(
-                    without, errors_NE, last_N
+                    without, errors_NE, last_N, draws
                 ),
             },
             "share_of_model_macs": round(macs / cost.macs(samples)[-1], 6),
         }
     return {
         "utterances": len(words_N),
+        "resampled": f"{test.clusters.count} {test.clusters.by}s",
         "exit_layers": layers_E.tolist(),
         "wer_in_hindsight": hindsight(test, alone_NE),
         "emits_as_exit_before": alike(test.batches),

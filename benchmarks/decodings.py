@@ -4,7 +4,7 @@
 Reads the traces of finished runs of train.py whose YAML lists several
 `decodings`, one run per FOLDER, for example shared and separate decoders.
 For every test set: word error rates and multiply-accumulates (MACs) by exit
-and decoding; at the last exit, paired bootstraps over utterances of joint
+and decoding; at the last exit, paired bootstraps over speakers of joint
 decoding and of rescoring against greedy CTC; and for the first decoding of
 the YAML, what choosing exits costs by evidence of the CTC head and by
 evidence of the attention head, which needs a search at every exit passed.
@@ -137,6 +137,7 @@ def pair(first: Trace, second: Trace) -> dict[str, Any]:
         "wers": [result["joint_wer"], result["single_wer"]],
         "difference": result["difference"],
         "interval_95": [low, high],
+        "resampled": result["resampled"],
         "answer": answer,
     }
 

@@ -16,9 +16,10 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from numpy.typing import NDArray
 
-from speechbrain_ee.data.dataio import make_datasets
+from speechbrain_ee.data.dataio import SPEAKER_KEY, make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.ensemble.ensemble import ExitCombination
 from speechbrain_ee.exits.ensemble.ensemble_fit import Batch
@@ -32,6 +33,7 @@ class ExitData:
 
     batches: tuple[Batch, ...]
     refs: tuple[str, ...]
+    clusters: Clusters
     decode: Callable[[list[int]], str]
 
     def combined(self, combination: ExitCombination) -> list[Batch]:
@@ -86,7 +88,7 @@ def collect(
     brain.modules.eval()
     sets = {}
     for name, dataset in {"dev": datasets.valid, **datasets.tests}.items():
-        batches, refs = [], []
+        batches, refs, ids, speakers = [], [], [], []
         stage, options = sb.Stage.TEST, hparams["test_dataloader_opts"]
         for batch in brain.make_dataloader(dataset, stage=stage, **options):
             with torch.no_grad():
@@ -95,5 +97,11 @@ def collect(
             counts_B = (lengths_B * tokens_BS.shape[1]).round().long()
             batches.append((outputs, tokens_BS, counts_B))
             refs += batch.wrd
-        sets[name] = ExitData(tuple(batches), tuple(refs), brain.decode)
+            ids += batch.id
+            unknown = [""] * len(batch.id)
+            speakers += getattr(batch, SPEAKER_KEY, unknown)
+        clusters = Clusters.of([name or None for name in speakers], ids)
+        sets[name] = ExitData(
+            tuple(batches), tuple(refs), clusters, brain.decode
+        )
     return sets, CostModel(hparams["modules"]["model"])

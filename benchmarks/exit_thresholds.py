@@ -14,7 +14,6 @@ from speechbrain_ee.exits.calibration.ladder import (
     at_choice_NT,
     choices_NT,
 )
-from speechbrain_ee.exits.selector.crossfit import folds_by_group, speakers
 from speechbrain_ee.exits.trace import Trace
 
 # Word errors that are allowed, in those of the last exit.
@@ -57,7 +56,7 @@ def per_exit(
         By level; the price of a layer, one for all folds, is read off the
         curve of the set itself.
     """
-    fold_N = folds_by_group(speakers(trace.ids), folds)
+    fold_N = trace.clusters.folds(folds)
     errors_NE = trace.errors_NE.astype(float)
     layers_NE = np.broadcast_to(trace.layers_E.astype(float), errors_NE.shape)
     totals = np.zeros((PRICES, 2))

@@ -4,7 +4,7 @@
 Trains the joint model of a YAML and single-exit models of the same depths,
 identically (``train.py`` with ``--exit_layers=[depth]``), and compares the
 word errors of each pair on every test set with a paired bootstrap over
-utterances. A run that is finished already is only evaluated again.
+speakers. A run that is finished already is only evaluated again.
 
 > python benchmarks/joint_vs_single.py digits --data_folder=DIR
 > python benchmarks/joint_vs_single.py english5h --depths 12 --data_folder=DIR
@@ -16,16 +16,18 @@ Authors
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from environment import describe, store
 
+from speechbrain_ee.evaluation.bootstrap import Bootstrap
+from speechbrain_ee.evaluation.estimate import Estimate
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 
@@ -65,9 +67,43 @@ def train(system: str, folder: Path, options: list[str]) -> float:
     return float(clock.read_text())
 
 
-def difference(
-    joint: Trace, exit: int, single: Trace, seed: int = 0
+def paired(
+    first: Trace, exit: int, second: Trace, other: int
 ) -> dict[str, Any]:
+    """WER of an exit minus that of another model's exit.
+
+    Arguments
+    ---------
+    first : Trace
+        Trace of a model.
+    exit : int
+        Its exit to compare, from 0.
+    second : Trace
+        Trace of another model, on the same utterances.
+    other : int
+        Its exit, from 0; -1 for the last.
+
+    Returns
+    -------
+    dict
+        The difference in points, its 95 % interval from 10,000 paired
+        resamples of the speakers, and what was resampled: without speakers
+        in the first trace, utterances.
+    """
+    order = {id: row for row, id in enumerate(second.ids)}
+    rows = [order[id] for id in first.ids]
+    more_N = first.errors_NE[:, exit] - second.errors_NE[rows, other]
+    draws = Bootstrap(first, RESAMPLES)
+    whole = 100 * more_N.sum() / first.words_N.sum()
+    found = Estimate.of(whole, draws.rate(more_N), draws)
+    return {
+        "difference": round(found.value, 2),
+        "interval_95": [round(found.low, 2), round(found.high, 2)],
+        "resampled": f"{draws.clusters.count} {draws.clusters.by}s",
+    }
+
+
+def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
     """WER of a joint exit minus that of the single-exit model.
 
     Arguments
@@ -78,39 +114,28 @@ def difference(
         Its exit to compare, from 0.
     single : Trace
         Trace of the single-exit model, on the same utterances.
-    seed : int
-        Of the resampling.
 
     Returns
     -------
     dict
-        Both rates, their difference in points, its 95 % interval from
-        10,000 paired resamples of the utterances, and the answer.
+        Both rates, what :func:`paired` says of them, and the answer.
     """
-    order = {id: row for row, id in enumerate(single.ids)}
-    rows = [order[id] for id in joint.ids]
-    words_N = joint.words_N
-    errors_N2 = np.stack(
-        [joint.errors_NE[:, exit], single.errors_NE[rows, -1]], axis=1
-    )
-    rng = np.random.default_rng(seed)
-    utterances = len(words_N)
-    deltas = np.empty(RESAMPLES)
-    for sample in range(RESAMPLES):
-        pick = rng.integers(0, utterances, utterances)
-        joint_sum, single_sum = errors_N2[pick].sum(axis=0)
-        deltas[sample] = 100 * (joint_sum - single_sum) / words_N[pick].sum()
-    low, high = np.quantile(deltas, [0.025, 0.975])
-    wers = 100 * errors_N2.sum(axis=0) / words_N.sum()
+    result = paired(joint, exit, single, -1)
+    low, high = result["interval_95"]
     if low > 0:
         answer = "no: the single-exit model is better"
     else:
         answer = "yes" if high < 0 else "undecided: the interval holds 0"
+    if joint.clusters.caveat:
+        answer = f"{answer}. {joint.clusters.caveat}"
+    wers = [
+        100 * float(errors_N.sum() / joint.words_N.sum())
+        for errors_N in (joint.errors_NE[:, exit], single.errors_NE[:, -1])
+    ]
     return {
-        "joint_wer": round(float(wers[0]), 2),
-        "single_wer": round(float(wers[1]), 2),
-        "difference": round(float(wers[0] - wers[1]), 2),
-        "interval_95": [round(float(low), 2), round(float(high), 2)],
+        "joint_wer": round(wers[0], 2),
+        "single_wer": round(wers[1], 2),
+        **result,
         "joint_beats_single": answer,
     }
 
@@ -156,7 +181,7 @@ def table(result: dict[str, Any]) -> str:
     for name, depths in result.items():
         for depth, row in depths.items():
             low, high = row["interval_95"]
-            answer = row["joint_beats_single"].split(":")[0]
+            answer = re.split("[:.]", row["joint_beats_single"])[0]
             lines.append(
                 f"| {name} | {depth} | {row['joint_wer']:.2f} "
                 f"| {row['single_wer']:.2f} | {row['difference']:+.2f} "

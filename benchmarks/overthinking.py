@@ -46,13 +46,17 @@ THRESHOLDS = (
 )
 
 
-def study(paths: Sequence[Path]) -> dict[str, Any]:
+def study(
+    paths: Sequence[Path], speakers_from_ids: bool = False
+) -> dict[str, Any]:
     """One model and way of decoding on all its sets.
 
     Arguments
     ---------
     paths : sequence of Path
         Traces; the first set of the first is in domain.
+    speakers_from_ids : bool
+        Guess speakers from the names of the utterances.
 
     Returns
     -------
@@ -65,6 +69,8 @@ def study(paths: Sequence[Path]) -> dict[str, Any]:
         If there is no set out of domain.
     """
     traces = [read_trace(path) for path in paths]
+    if speakers_from_ids:
+        traces = [trace.with_speakers_from_ids() for trace in traces]
     found = study_overthinking(analyse_all(traces))
     if not found.others:
         raise InputError(
@@ -75,6 +81,7 @@ def study(paths: Sequence[Path]) -> dict[str, Any]:
         "system": traces[0].header.name,
         "decoding": traces[0].header.decoding,
         "exit_layers": list(traces[0].header.exit_layers),
+        "resampled": traces[0].clusters.by,
         "in_domain": found.in_domain,
         "sets": {key: facts(found, each) for key, each in found.sets.items()},
     }
@@ -236,6 +243,11 @@ def main() -> None:
     )
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument(
+        "--speakers-from-ids",
+        action="store_true",
+        help="traces name no speakers; utterances are named as in LibriSpeech",
+    )
+    parser.add_argument(
         "--add", action="store_true", help="keep the studies stored before"
     )
     arguments = parser.parse_args()
@@ -249,7 +261,9 @@ def main() -> None:
                 f"--study {name!r}: give every name once, and traces with it."
             )
         given.add(name)
-        studies[name] = study([Path(path) for path in paths])
+        studies[name] = study(
+            [Path(path) for path in paths], arguments.speakers_from_ids
+        )
     store(arguments.result, {"studies": studies, "environment": describe()})
     stored = json.loads(arguments.result.read_text("utf-8"))
     print("\n\n".join(tables(stored["studies"])))

@@ -3,8 +3,8 @@
 
 Fine-tunes one backbone in several ways and trains the same architecture from
 random weights, all on the same data, and compares every exit with the same
-exit of the run from scratch by a paired bootstrap over utterances. A run that
-is finished already is only evaluated again.
+exit of the run from scratch by a paired bootstrap over speakers. A run that is
+finished already is only evaluated again.
 
 > python benchmarks/scratch_vs_ssl.py --label english5h --data_folder=DIR \
 >     --source=results/ssl/tiny --precision bf16
@@ -23,9 +23,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from environment import describe, store
-from joint_vs_single import RESAMPLES, ROOT, train
+from joint_vs_single import ROOT, paired, train
 
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
@@ -86,44 +85,9 @@ def _rows(trace: Trace, base: Trace) -> list[dict[str, Any]]:
         if trace.macs_NE is not None:
             row["gmacs"] = round(float(trace.macs_NE[:, exit].mean()) / 1e9, 4)
         if same and trace.source != base.source:
-            row |= difference(trace, base, exit)
+            row |= paired(trace, exit, base, exit)
         rows.append(row)
     return rows
-
-
-def difference(
-    trace: Trace, base: Trace, exit: int, seed: int = 0
-) -> dict[str, Any]:
-    """WER of an exit minus that of the baseline's exit.
-
-    Arguments
-    ---------
-    trace, base : Trace
-        Of the same utterances.
-    exit : int
-        The exit, from 0.
-    seed : int
-        Of the resampling.
-
-    Returns
-    -------
-    dict
-        Difference in points and its 95 % interval, from 10,000 paired
-        resamples of the utterances.
-    """
-    order = {id: row for row, id in enumerate(base.ids)}
-    rows = [order[id] for id in trace.ids]
-    more_N = trace.errors_NE[:, exit] - base.errors_NE[rows, exit]
-    words_N = trace.words_N
-    rng = np.random.default_rng(seed)
-    picks = (rng.integers(0, len(rows), len(rows)) for _ in range(RESAMPLES))
-    deltas = [100 * more_N[p].sum() / words_N[p].sum() for p in picks]
-    low, high = np.quantile(deltas, [0.025, 0.975])
-    whole = 100 * float(more_N.sum() / words_N.sum())
-    return {
-        "difference": round(whole, 2),
-        "interval_95": [round(float(low), 2), round(float(high), 2)],
-    }
 
 
 def table(result: dict[str, Any]) -> str:

@@ -36,7 +36,6 @@ from speechbrain_ee.evaluation.console import aligned
 from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.report import write_report
 from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.exits.selector.crossfit import speakers
 from speechbrain_ee.exits.trace_io import read_trace
 
 
@@ -87,7 +86,7 @@ def of_set(
         }
     return {
         "utterances": len(trace),
-        "speakers": len(set(speakers(trace.ids))),
+        "speakers": trace.clusters.count,
         "wer": [round(value, 3) for value in analysis.wer],
         "rows": rows,
         "learned_thresholds_of_other_speakers": calibrated,
@@ -137,6 +136,12 @@ def main() -> None:
         action="store_true",
         help="learn no spelling from the references of other speakers",
     )
+    parser.add_argument(
+        "--speakers-from-ids",
+        action="store_true",
+        help="the trace names no speakers; its utterances are named as in "
+        "LibriSpeech",
+    )
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument(
         "--ablations",
@@ -153,6 +158,8 @@ def main() -> None:
     started = time.perf_counter()
     output: dict[str, Any] = {"sets": {}}
     trace = read_trace(arguments.trace)
+    if arguments.speakers_from_ids:
+        trace = trace.with_speakers_from_ids()
     trace.score()
     if trace.evidence.hyps is not None:
         trace = with_texts(trace, texts, references, arguments.folds)

@@ -15,15 +15,11 @@ from exit_thresholds import LEVELS, threshold
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from speechbrain_ee.exits.clusters import cross_fitted
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.policy import first_exit
-from speechbrain_ee.exits.selector.crossfit import (
-    cross_fitted,
-    folds_by_group,
-    speakers,
-)
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace
@@ -99,7 +95,7 @@ def learned(
     explanation : dict of str to float
         Share of each family of evidence, averaged over folds.
     """
-    fold_N = folds_by_group(speakers(trace.ids), folds)
+    fold_N = trace.clusters.folds(folds)
     found = {"scores": np.zeros(trace.evidence.shape)}
     found |= {n: np.zeros(len(trace), dtype=np.int64) for n in LEVELS}
     shares: dict[str, float] = {}

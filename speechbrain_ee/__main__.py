@@ -88,6 +88,7 @@ def _report(arguments: argparse.Namespace) -> None:
             arguments.policy,
             arguments.overthinking,
             arguments.in_domain,
+            arguments.speakers_from_ids,
         )
     )
 
@@ -107,6 +108,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             arguments.set,
             arguments.target,
             arguments.selector,
+            arguments.speakers_from_ids,
         )
     )
 
@@ -114,7 +116,14 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 def _learn(arguments: argparse.Namespace) -> None:
     from speechbrain_ee.evaluation.learn import learn_command
 
-    print(learn_command(arguments.trace, arguments.out, arguments.texts))
+    print(
+        learn_command(
+            arguments.trace,
+            arguments.out,
+            arguments.texts,
+            arguments.speakers_from_ids,
+        )
+    )
 
 
 def _add_rooms(commands: Any, chosen: str) -> None:
@@ -217,6 +226,13 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
         "--out", required=True, help="folder for the selector and the trace"
     )
     learn.set_defaults(run=_learn)
+    for name in ("report", "calibrate", "learn"):
+        commands.choices[name].add_argument(
+            "--speakers-from-ids",
+            action="store_true",
+            help="where a trace names no speakers, take what stands before "
+            "the first hyphen of an utterance's name, as in LibriSpeech",
+        )
     _add_rooms(commands, chosen)
     for name in READ_CRITERIA:
         commands.choices[name].add_argument(

@@ -14,7 +14,7 @@ WORDS = (
     "river stone garden winter letter morning travel silver answer window "
     "before under little around market forest candle bridge summer mother"
 ).split()
-SPEAKERS = 6
+SPEAKERS = 12
 
 
 def spoken(
@@ -54,6 +54,7 @@ def spoken(
                 " ".join(ref),
                 tuple(exits),
                 float(rng.uniform(2, 9)),
+                str(n % SPEAKERS),
             )
         )
     header = TraceHeader("spoken", "greedy", tuple(layers))

@@ -44,6 +44,7 @@ SAMPLER_ERRORS = (
     ValueError,
 )
 OUTPUT_KEYS = ("id", "sig", "wrd", "tokens")
+SPEAKER_KEY = "spk_id"  # manifests from elsewhere may lack this column
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,8 @@ def _add_pipelines(
 
     dataset.add_dynamic_item(audio_pipeline)
     dataset.add_dynamic_item(text_pipeline)
-    dataset.set_output_keys(OUTPUT_KEYS)
+    known = all(SPEAKER_KEY in row for row in dataset.data.values())
+    dataset.set_output_keys([*OUTPUT_KEYS, *[SPEAKER_KEY] * known])
 
 
 def utterance_batch(examples: Sequence[Mapping[str, Any]]) -> PaddedBatch:

@@ -35,7 +35,7 @@ DUPLICATE_ID = "duplicate id"
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording that has a transcript."""
+    """One recording that has a transcript; its speaker, or "" if unknown."""
 
     utterance_id: str
     speaker: str
@@ -190,7 +190,8 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
         elif not normalised(words):
             skipped.append(Skipped(name, transcript, EMPTY_TRANSCRIPT))
         else:
-            speaker = name.split("-")[0]
+            # of <speaker>/<chapter>/, whatever the names of the files
+            speaker = Path(transcript).parts[-3]
             utterances.append(Utterance(name, speaker, audio[name][0], words))
     skipped += [
         Skipped(name, path, MISSING_TRANSCRIPT)

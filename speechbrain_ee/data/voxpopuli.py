@@ -4,7 +4,8 @@ The layout that the corpus's own tools make: one recording per utterance in
 ``transcribed_data/en/<year>/<id>.ogg`` (the year is the beginning of the id),
 and ``transcribed_data/en/asr_{train,dev,test}.tsv`` with one line per
 utterance, of which the columns ``id``, ``normalized_text`` and ``speaker_id``
-are read. The transcripts are written as LibriSpeech's; digits stay.
+are read. The transcripts are written as LibriSpeech's; digits stay. A
+``speaker_id`` of ``None`` is one that the corpus does not know.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -33,6 +34,7 @@ LAYOUT = (
 )
 COLUMNS = ("id", "normalized_text", "speaker_id")
 AUDIO_SUFFIXES = (".ogg", ".wav", ".flac")
+UNKNOWN_SPEAKER = "None"
 YEAR_DIGITS = 4
 
 
@@ -94,7 +96,7 @@ def table_state(table: Table) -> list[int]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, text and speaker of every line.
+    """Id, text and speaker, empty if unknown, of every line.
 
     Arguments
     ---------
@@ -137,7 +139,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
                 f"{len(columns)}, or no id; mend or remove the line."
             )
         name, text, speaker = (cells[place] for place in places)
-        yield name, text, speaker
+        yield name, text, "" if speaker == UNKNOWN_SPEAKER else speaker
 
 
 def read_table(table: Table) -> SplitText:

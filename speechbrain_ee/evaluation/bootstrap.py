@@ -1,28 +1,37 @@
 """Bootstrap: how far results may be off because a test set is finite.
 
-Utterances are drawn with replacement (Efron 1979); intervals are percentiles
-over the replicates. All ways of choosing exits of a set see the same draws,
-and so does the last exit, so that a level like "5 % above the last exit" is
-read anew, and paired, in every replicate.
+Speakers are drawn with replacement, each with all its utterances (the
+cluster bootstrap of Davison & Hinkley 1997, section 3.8); where a trace names
+none, utterances are drawn (Efron 1979), and the interval is one for other
+utterances of the same people. Intervals are percentiles over the replicates,
+a little further out than 2.5 and 97.5 where there are few speakers: a spread
+estimated from G of them is too small by sqrt((G - 1)/G), and Student's t is
+wider than the normal distribution (Hesterberg 2015, "expanded percentiles").
 
-Axes: B replicates, N utterances, T thresholds, E exits.
+All ways of choosing exits of a set see the same draws, and so does the last
+exit, so that a level like "5 % above the last exit" is read anew, and paired,
+in every replicate. Draws depend on who is drawn: the same speakers are drawn
+together in every trace, different sets independently of each other.
+
+Axes: B replicates, N utterances, G clusters, T thresholds, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 from speechbrain_ee.evaluation.operating_point import LEVELS, taken
 from speechbrain_ee.exits.trace import Trace
 
 REPLICATES = 200
-PERCENTILES = (2.5, 97.5)
-_SEED = 0
+_OUTSIDE = 0.05  # what a 95 % interval leaves out
 _TOLERANCE = 1e-9
 
 Interval = tuple[float, float]
@@ -38,10 +47,13 @@ class Replicates:
         Word error rates in percent.
     layer_BT : array of shape (B, T)
         Average layers.
+    percentiles : tuple of (float, float)
+        Of the ends of an interval.
     """
 
     wer_BT: NDArray[np.float64]
     layer_BT: NDArray[np.float64]
+    percentiles: Interval
 
     def band(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Lower and upper end of the word error rate at each threshold.
@@ -53,7 +65,7 @@ class Replicates:
         high : tuple of T floats
             In percent.
         """
-        low_T, high_T = np.percentile(self.wer_BT, PERCENTILES, axis=0)
+        low_T, high_T = np.percentile(self.wer_BT, self.percentiles, axis=0)
         return tuple(low_T.tolist()), tuple(high_T.tolist())
 
 
@@ -83,15 +95,63 @@ class Bootstrap:
     """
 
     def __init__(self, trace: Trace, replicates: int = REPLICATES) -> None:
-        self.trace = trace
-        count = len(trace)
-        generator = np.random.default_rng(_SEED)
-        self.weights_BN = np.empty((replicates, count))
-        for row_N in self.weights_BN:
-            drawn_N = generator.integers(0, count, count)
-            row_N[:] = np.bincount(drawn_N, minlength=count)
+        self.trace, self.clusters = trace, trace.clusters
+        count = self.clusters.count
+        self.percentiles = percentiles(count)
+        # in the order of the names: that of the trace shall not matter
+        order_G = np.argsort(np.array(self.clusters.names), kind="stable")
+        seed = zlib.crc32("\n".join(sorted(self.clusters.names)).encode())
+        generator = np.random.default_rng(seed)
+        self.weights_BG = np.empty((replicates, count))
+        for row_G in self.weights_BG:
+            drawn_G = generator.integers(0, count, count)
+            row_G[order_G] = np.bincount(drawn_G, minlength=count)
         # a draw of utterances that all have empty references has no rate
-        self.words_B = np.maximum(self.weights_BN @ trace.words_N, 1.0)
+        self.words_B = np.maximum(self.total(trace.words_N), 1.0)
+        self.sizes_B = self.weights_BG @ self.clusters.sizes_G
+
+    def total(self, values_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Sum over the utterances of every draw.
+
+        Arguments
+        ---------
+        values_N : array of shape (N, ...)
+            Values by utterance.
+
+        Returns
+        -------
+        array of shape (B, ...)
+        """
+        sums_G = self.clusters.sums(np.asarray(values_N, dtype=np.float64))
+        return self.weights_BG @ sums_G
+
+    def rate(self, errors_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Errors per word of every draw, in percent.
+
+        Arguments
+        ---------
+        errors_N : array of shape (N, ...)
+            Word errors, or differences of them.
+
+        Returns
+        -------
+        array of shape (B, ...)
+        """
+        return 100 * (self.total(errors_N).T / self.words_B).T
+
+    def mean(self, values_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Average over the utterances of every draw.
+
+        Arguments
+        ---------
+        values_N : array of shape (N, ...)
+            Values by utterance.
+
+        Returns
+        -------
+        array of shape (B, ...)
+        """
+        return (self.total(values_N).T / self.sizes_B).T
 
     @cached_property
     def fixed(self) -> Replicates:
@@ -112,10 +172,11 @@ class Bootstrap:
         -------
         Replicates
         """
-        errors_NT = taken(self.trace.errors_NE, choice_NT).astype(np.float64)
-        layers_NT = self.trace.layers_E[choice_NT].astype(np.float64)
-        wer_BT = 100 * (self.weights_BN @ errors_NT) / self.words_B[:, None]
-        return Replicates(wer_BT, self.weights_BN @ layers_NT / len(choice_NT))
+        return Replicates(
+            self.rate(taken(self.trace.errors_NE, choice_NT)),
+            self.mean(self.trace.layers_E[choice_NT]),
+            self.percentiles,
+        )
 
     def layer_intervals(self, replicates: Replicates) -> dict[str, Interval]:
         """Intervals of the layers needed at each level.
@@ -137,7 +198,7 @@ class Bootstrap:
             good_BT = replicates.wer_BT <= limit_B[:, None]
             needed_BT = np.where(good_BT, replicates.layer_BT, np.inf)
             intervals[level] = needed_BT.min(axis=1)
-        return _percentiles(intervals)
+        return self._intervals(intervals)
 
     def mixture_intervals(self) -> dict[str, Interval]:
         """Intervals of the layers that a mix of two fixed exits needs.
@@ -164,7 +225,7 @@ class Bootstrap:
                     better_B = crosses_B & (mixed_B < best_B)
                     best_B = np.where(better_B, mixed_B, best_B)
             needed[level] = best_B
-        return _percentiles(needed)
+        return self._intervals(needed)
 
     def _limits(self) -> dict[str, NDArray[np.float64]]:
         """Word error rate of each level in every draw."""
@@ -174,14 +235,40 @@ class Bootstrap:
             for level, factor in LEVELS.items()
         }
 
+    def _intervals(
+        self, needed: dict[str, NDArray[np.float64]]
+    ) -> dict[str, Interval]:
+        intervals = {}
+        for level, needed_B in needed.items():
+            if np.isfinite(needed_B).all():
+                # the tolerance of the levels shall not show
+                ends = np.percentile(needed_B, self.percentiles).round(6)
+                intervals[level] = tuple(ends.tolist())
+        return intervals
 
-def _percentiles(
-    needed: dict[str, NDArray[np.float64]],
-) -> dict[str, Interval]:
-    intervals = {}
-    for level, needed_B in needed.items():
-        if np.isfinite(needed_B).all():
-            # the tolerance of the levels shall not show
-            low, high = np.percentile(needed_B, PERCENTILES).round(6).tolist()
-            intervals[level] = (low, high)
-    return intervals
+
+def percentiles(clusters: int) -> Interval:
+    """Ends of a 95 % interval among replicates.
+
+    Arguments
+    ---------
+    clusters : int
+        How many G are drawn.
+
+    Returns
+    -------
+    tuple of (float, float)
+        In percent, with the normal distribution's share beyond
+        ``t sqrt(G/(G - 1))``, t of Student's distribution with G - 1 degrees
+        of freedom; the extremes for a single cluster.
+
+    Example
+    -------
+    >>> [round(percentiles(g)[0], 2) for g in (2, 10, 40, 2000)]
+    [0.0, 0.86, 2.03, 2.49]
+    """
+    if clusters < 2:
+        return 0.0, 100.0
+    t = -stdtrit(clusters - 1, _OUTSIDE / 2)
+    low = 100 * float(ndtr(-t * np.sqrt(clusters / (clusters - 1))))
+    return low, 100 - low

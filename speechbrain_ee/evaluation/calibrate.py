@@ -38,6 +38,7 @@ from speechbrain_ee.exits.calibration.shift import (
     seen_warnings,
     shift_warnings,
 )
+from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.criterion import Criterion
 from speechbrain_ee.exits.selector.selector_file import read_selector
@@ -66,7 +67,9 @@ def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
     macs_NE = trace.macs_NE
     if macs_NE is not None:
         macs_NE = macs_NE + criterion_macs(trace, criterion)
-    return Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
+    return Outcomes(
+        trace.errors_NE, trace.words_N, trace.layers_E, macs_NE, trace.clusters
+    )
 
 
 def calibrate_trace(
@@ -77,6 +80,7 @@ def calibrate_trace(
     delta: float = 0.1,
     per_exit: bool = False,
     target: float | None = None,
+    target_clusters: float | None = None,
 ) -> ExitPolicy:
     """Calibrate a policy on all utterances of a trace.
 
@@ -96,8 +100,8 @@ def calibrate_trace(
         Accepted probability of breaking the budget (``ltt``).
     per_exit : bool
         A threshold per exit instead of one for all.
-    target : float, optional
-        Utterances of the target set, see
+    target, target_clusters : float, optional
+        Utterances and speakers of the target set, see
         :func:`~speechbrain_ee.exits.calibration.calibrate.calibrate`.
 
     Returns
@@ -120,11 +124,24 @@ def calibrate_trace(
     scores_NE = found.scores(trace.evidence)
     outcomes = outcomes_of(trace, found)
     result = calibrate(
-        criterion, scores_NE, outcomes, parsed, method, delta, per_exit, target
+        criterion,
+        scores_NE,
+        outcomes,
+        parsed,
+        method,
+        delta,
+        per_exit,
+        target,
+        target_clusters=target_clusters,
     )
-    unit = trace.header.error_unit
-    words = parsed.words.replace("word", unit)
-    promise = guarantee(method, delta, result.target, words)
+    promise = guarantee(
+        method,
+        delta,
+        result.target,
+        result.target_clusters,
+        result.clusters,
+        parsed.words.replace("word", trace.header.error_unit),
+    )
     if not result.satisfied:
         promise = _unsatisfied(parsed, method)
     finite = np.isfinite(result.target)
@@ -170,6 +187,7 @@ def calibrate_command(
     set_name: str | None = None,
     target: str | Path | None = None,
     selector: str | Path | None = None,
+    speakers_from_ids: bool = False,
 ) -> str:
     """What ``python -m speechbrain_ee calibrate`` does.
 
@@ -197,6 +215,9 @@ def calibrate_command(
     selector : str or Path, optional
         File of the learned selector that gave the scores; the policy file
         refers to it.
+    speakers_from_ids : bool
+        Take what stands before the first hyphen of an utterance's name for
+        its speaker, where a trace names none.
 
     Returns
     -------
@@ -213,6 +234,10 @@ def calibrate_command(
     if set_name is not None:
         data = data.subset(set_name)
     aim = None if target is None else read_trace(target)
+    if speakers_from_ids:
+        data = data.with_speakers_from_ids()
+        aim = aim and aim.with_speakers_from_ids()
+    same_kind = aim is not None and aim.clusters.by == data.clusters.by
     policy = calibrate_trace(
         data,
         criterion,
@@ -221,6 +246,7 @@ def calibrate_command(
         delta,
         per_exit,
         None if aim is None else len(aim),
+        aim.clusters.count if same_kind else None,
     )
     if selector is not None:
         _check_selector(Path(selector), criterion, data)
@@ -238,7 +264,9 @@ def calibrate_command(
         )
     write_policy(out, policy)
     logger.info("Policy written to %s", out)
-    return _text(policy, warnings, Path(out), data.header.error_unit)
+    return _text(
+        policy, data.clusters, warnings, Path(out), data.header.error_unit
+    )
 
 
 def _check_selector(path: Path, criterion: str, trace: Trace) -> None:
@@ -266,7 +294,8 @@ def _unsatisfied(budget: Budget, method: str) -> str:
     return (
         f"No threshold satisfies {budget} by {method}: the policy always "
         f"goes to the last exit, which holds the budget and saves nothing. "
-        f"Allow more errors, use more data, or another criterion."
+        f"Allow more errors, use more data of more speakers, or another "
+        f"criterion."
     )
 
 
@@ -284,10 +313,18 @@ def _summary(
         avg_layer=round(result.avg_layer, 4),
         avg_macs=result.avg_macs,
         fingerprint=fingerprint(trace.records),
+        clustered_by=trace.clusters.by,
+        clusters=trace.clusters.count,
     )
 
 
-def _text(policy: ExitPolicy, warnings: list[str], out: Path, unit: str) -> str:
+def _text(
+    policy: ExitPolicy,
+    clusters: Clusters,
+    warnings: list[str],
+    out: Path,
+    unit: str,
+) -> str:
     known = policy.calibration
     assert known is not None  # calibrate_trace always gives it
     if isinstance(policy.threshold, tuple):
@@ -303,7 +340,8 @@ def _text(policy: ExitPolicy, warnings: list[str], out: Path, unit: str) -> str:
         f"Budget       {policy.budget}, method {policy.method}"
         + (f", delta {policy.delta:g}" if policy.method == "ltt" else ""),
         f"Calibration  {known.model}, {', '.join(known.sets)}: "
-        f"{known.utterances} utterances, {known.words} {unit}s",
+        f"{known.utterances} utterances, {known.words} {unit}s, "
+        f"{clusters.said}",
         f"Reached      {known.wer:.2f} % WER (last exit {known.wer_last:.2f} "
         f"%) at {known.avg_layer:.2f} of {policy.exit_layers[-1]} layers",
         f"Guarantee    {policy.guarantee}",

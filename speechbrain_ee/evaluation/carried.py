@@ -112,8 +112,9 @@ def _carry(
     macs_NE = criterion_macs(trace, get_criterion(name))
     used = measure(trace, choice_N, point.threshold, macs_NE)
     own = target.criteria[name].points[LEVEL]
-    wer_B = target.bootstrap.replicate(choice_N[:, None]).wer_BT[:, 0]
-    more_B = wer_B - target.bootstrap.fixed.wer_BT[:, -1]
+    draws = target.bootstrap
+    wer_B = draws.replicate(choice_N[:, None]).wer_BT[:, 0]
+    more_B = wer_B - draws.fixed.wer_BT[:, -1]
     distance, warning = _shift(domain.scores[name], scores_NE, target)
     return CarriedThreshold(
         criterion=name,
@@ -123,7 +124,7 @@ def _carry(
         avg_macs=used.avg_macs,
         own_layer=own and own.avg_layer,
         wer=used.wer,
-        above_last=Estimate.of(used.wer - target.wer[-1], more_B),
+        above_last=Estimate.of(used.wer - target.wer[-1], more_B, draws),
         excess=target.excess(used.wer),
         distance=distance,
         warning=warning,

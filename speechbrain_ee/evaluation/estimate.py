@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.bootstrap import PERCENTILES
+from speechbrain_ee.evaluation.bootstrap import Bootstrap
 
 # The ends are estimates of 200 draws; sums in another order may differ.
 _DECIMALS = 9
@@ -32,9 +32,9 @@ class Estimate:
 
     Example
     -------
-    >>> found = Estimate.of(2.0, np.array([1.0, 2.0, 3.0]))
-    >>> found.low < found.value < found.high, found.positive
-    (True, True)
+    >>> found = Estimate(2.0, low=1.0, high=3.0)
+    >>> found.positive, found.ends()
+    (True, '+1.00 to +3.00')
     """
 
     value: float
@@ -71,7 +71,9 @@ class Estimate:
         return " to ".join(signed(end, sign) for end in (self.low, self.high))
 
     @classmethod
-    def of(cls, value: float, draws_B: NDArray[np.floating]) -> "Estimate":
+    def of(
+        cls, value: float, draws_B: NDArray[np.floating], *sets: Bootstrap
+    ) -> "Estimate":
         """Percentiles of replicates.
 
         Arguments
@@ -80,12 +82,16 @@ class Estimate:
             On the test set as it is.
         draws_B : array of shape (B,)
             On its replicates.
+        *sets : Bootstrap
+            Where they come from; of several the one with fewest clusters
+            says how far out the percentiles are.
 
         Returns
         -------
         Estimate
         """
-        low, high = np.percentile(draws_B, PERCENTILES).round(_DECIMALS)
+        ends = min(each.percentiles for each in sets)
+        low, high = np.percentile(draws_B, ends).round(_DECIMALS)
         return cls(float(value), float(low), float(high))
 
 

@@ -20,7 +20,10 @@ SELECTOR_FILE = "exit_selector.json.gz"
 
 
 def learn_command(
-    trace: str | Path, out: str | Path, texts: str | Path | None = None
+    trace: str | Path,
+    out: str | Path,
+    texts: str | Path | None = None,
+    speakers_from_ids: bool = False,
 ) -> str:
     """What ``python -m speechbrain_ee learn`` does.
 
@@ -36,6 +39,9 @@ def learn_command(
     texts : str or Path, optional
         Training transcripts, one per line; without them spelling is learned
         from the references of the trace.
+    speakers_from_ids : bool
+        Take what stands before the first hyphen of an utterance's name for
+        its speaker, where the trace names none.
 
     Returns
     -------
@@ -48,6 +54,8 @@ def learn_command(
         If a file cannot be read or written, or the trace is too small.
     """
     data, folder = read_trace(trace), Path(out)
+    if speakers_from_ids:
+        data = data.with_speakers_from_ids()
     target = folder / Path(trace).name
     if target.resolve() == Path(trace).resolve():
         raise InputError(

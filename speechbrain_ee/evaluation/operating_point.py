@@ -175,10 +175,10 @@ def criterion_macs(
         total_NE = trace.decoding_macs_NE.cumsum(axis=1)
         searches_NE = total_NE - trace.decoding_macs_NE
     header = trace.header
-    durations = [record.duration_s for record in trace.records]
-    if None in (header.vocab_size, header.frames_per_s, *durations):
+    known = header.vocab_size, header.frames_per_s
+    if None in known or trace.durations_N is None:
         return searches_NE
-    frames_N = np.ceil(np.array(durations) * header.frames_per_s)
+    frames_N = np.ceil(trace.durations_N * header.frames_per_s)
     once_N = criterion.macs(frames_N, header.vocab_size)
     exits = len(header.exit_layers)
     times_E = np.minimum(np.arange(1, exits + 1), exits - 1)

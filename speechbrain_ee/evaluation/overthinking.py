@@ -210,23 +210,30 @@ def study_overthinking(
 def _study(analysis: SetAnalysis, domain: SetAnalysis) -> SetOverthinking:
     trace, points_B = analysis.trace, _points_B(analysis)
     over_N = overthinking(trace.errors_NE)
-    share_B = analysis.bootstrap.weights_BN @ over_N / len(trace)
+    draws = analysis.bootstrap
     errors = analysis.overthinking_errors
     points = 100 * errors / analysis.words
     above = None
     if analysis is not domain:
         there = 100 * domain.overthinking_errors / domain.words
-        above = Estimate.of(points - there, points_B - _points_B(domain))
+        above = Estimate.of(
+            points - there,
+            points_B - _points_B(domain),
+            draws,
+            domain.bootstrap,
+        )
     same = trace.header.exit_layers == domain.trace.header.exit_layers
     return SetOverthinking(
         key=analysis.key,
         utterances=len(trace),
         words=analysis.words,
         wer_oracle=analysis.oracle_best.wer,
-        share=Estimate.of(analysis.overthinking_share, share_B),
+        share=Estimate.of(
+            analysis.overthinking_share, draws.mean(over_N), draws
+        ),
         errors=errors,
         errors_share=errors / max(int(trace.errors_NE[:, -1].sum()), 1),
-        points=Estimate.of(points, points_B),
+        points=Estimate.of(points, points_B, draws),
         points_above_domain=above,
         best_layer=analysis.oracle_best.avg_layer,
         exits=_exits(analysis),
@@ -240,9 +247,7 @@ def _study(analysis: SetAnalysis, domain: SetAnalysis) -> SetOverthinking:
 def _points_B(analysis: SetAnalysis) -> NDArray[np.float64]:
     """What going on adds in every replicate."""
     errors_NE = analysis.trace.errors_NE
-    added_N = errors_NE[:, -1] - errors_NE.min(axis=1)
-    draws = analysis.bootstrap
-    return 100 * (draws.weights_BN @ added_N) / draws.words_B
+    return analysis.bootstrap.rate(errors_NE[:, -1] - errors_NE.min(axis=1))
 
 
 def _best_exit(analysis: SetAnalysis) -> int:
@@ -252,7 +257,8 @@ def _best_exit(analysis: SetAnalysis) -> int:
 
 def _exits(analysis: SetAnalysis) -> tuple[ExitComparison, ...]:
     errors_NE = analysis.trace.errors_NE
-    wer_BE = analysis.bootstrap.fixed.wer_BT
+    draws = analysis.bootstrap
+    wer_BE = draws.fixed.wer_BT
     more_BE = wer_BE - wer_BE[:, -1:]
     better_E = (errors_NE < errors_NE[:, -1:]).mean(axis=0)
     worse_E = (errors_NE > errors_NE[:, -1:]).mean(axis=0)
@@ -261,7 +267,9 @@ def _exits(analysis: SetAnalysis) -> tuple[ExitComparison, ...]:
             exit=column + 1,
             layer=layer,
             wer=wer,
-            above_last=Estimate.of(wer - analysis.wer[-1], more_BE[:, column]),
+            above_last=Estimate.of(
+                wer - analysis.wer[-1], more_BE[:, column], draws
+            ),
             better_share=float(better_E[column]),
             worse_share=float(worse_E[column]),
             best_share=analysis.oracle_shares[column],

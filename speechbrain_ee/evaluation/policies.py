@@ -29,6 +29,7 @@ from speechbrain_ee.exits.calibration.shift import (
     seen_warnings,
     shift_warnings,
 )
+from speechbrain_ee.exits.clusters import SPEAKER
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
@@ -181,12 +182,24 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
 
 def _warnings(policy: ExitPolicy, trace: Trace, seen: float) -> tuple[str, ...]:
     found = seen_warnings(seen) + shift_warnings(policy, trace.evidence)
+    known = policy.calibration
     if not policy.satisfied:
         found.insert(
             0,
             "No threshold satisfied the budget on its calibration data, so "
             "it does not depend on the utterance.",
         )
+    elif policy.method == "ltt" and known is not None:
+        if policy.guarantee.startswith("None"):
+            found.insert(
+                0,
+                f"Calibrated on {known.clusters} speakers, too few for a "
+                f"promise.",
+            )
+        elif known.clustered_by != SPEAKER:
+            found.insert(
+                0, "Calibrated by utterance: no promise for new speakers."
+            )
     return tuple(found)
 
 

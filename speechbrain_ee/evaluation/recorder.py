@@ -97,6 +97,7 @@ class TraceRecorder:
         refs: Sequence[str],
         samples: Sequence[int],
         outputs: Sequence[ExitOutput],
+        speakers: Sequence[str] | None = None,
     ) -> None:
         """Record a batch.
 
@@ -110,9 +111,12 @@ class TraceRecorder:
             Audio lengths in samples.
         outputs : sequence of ExitOutput
             All exits of the batch, in fp32.
+        speakers : sequence of str, optional
+            Who speaks; empty where the corpus does not say.
         """
         exits = self.exits or range(1, len(outputs) + 1)
-        batch = _Batch(ids, refs, samples)
+        speakers = speakers or [""] * len(ids)
+        batch = _Batch(ids, refs, samples, [name or None for name in speakers])
         views: list[ExitView] = []
         for exit in exits:
             output = outputs[exit - 1]
@@ -190,7 +194,7 @@ class TraceRecorder:
 
     def _records(self, batch: "_Batch", name: str) -> list[UtteranceRecord]:
         records = []
-        for row, (id, ref, samples) in enumerate(batch.rows):
+        for row, (id, ref, samples, speaker) in enumerate(batch.rows):
             cells = [exit_[row] for exit_ in batch.cells[name]]
             spent = self.macs(samples) if self.macs else [None] * len(cells)
             exits = []
@@ -205,7 +209,7 @@ class TraceRecorder:
             duration_s = samples / self.sample_rate
             records.append(
                 UtteranceRecord(
-                    id, self.set_name, ref, tuple(exits), duration_s
+                    id, self.set_name, ref, tuple(exits), duration_s, speaker
                 )
             )
         return records
@@ -218,12 +222,14 @@ class _Batch:
     ids: Sequence[str]
     refs: Sequence[str]
     samples: Sequence[int]
+    speakers: Sequence[str | None]
     # by decoding, exit and row: what an ExitRecord is made of
     cells: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
 
     @property
-    def rows(self) -> list[tuple[str, str, int]]:
-        return list(zip(self.ids, self.refs, self.samples, strict=True))
+    def rows(self) -> list[tuple[str, str, int, str | None]]:
+        columns = self.ids, self.refs, self.samples, self.speakers
+        return list(zip(*columns, strict=True))
 
 
 def _rows(measured: Mapping[str, Any]) -> list[dict[str, float]]:

@@ -243,6 +243,7 @@ def report_command(
     policies: Sequence[str | Path] = (),
     overthinking: bool = False,
     in_domain: str | None = None,
+    speakers_from_ids: bool = False,
 ) -> str:
     """What ``python -m speechbrain_ee report`` does.
 
@@ -261,6 +262,9 @@ def report_command(
     in_domain : str, optional
         The test set that the study takes for the domain; by default the
         first.
+    speakers_from_ids : bool
+        Take what stands before the first hyphen of an utterance's name for
+        its speaker, where a trace names none.
 
     Returns
     -------
@@ -279,6 +283,8 @@ def report_command(
             f"domain; add --overthinking, or leave it out."
         )
     read = [read_trace(path) for path in traces]
+    if speakers_from_ids:
+        read = [trace.with_speakers_from_ids() for trace in read]
     title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
     given = [read_policy(path) for path in policies]
     for path, policy in zip(policies, given, strict=True):

@@ -84,6 +84,11 @@ def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
         "exit_layers": list(header.exit_layers),
         "utterances": len(analysis.trace),
         "words": analysis.words,
+        "clusters": {
+            "by": analysis.trace.clusters.by,
+            "count": analysis.trace.clusters.count,
+            "few": analysis.trace.clusters.few,
+        },
         "wer": list(analysis.wer),
         "exits": exit_rows(analysis),
         "oracle_best": _point(analysis.oracle_best),

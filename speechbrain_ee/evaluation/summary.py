@@ -9,6 +9,7 @@ from speechbrain_ee.evaluation.families import needs_search
 from speechbrain_ee.evaluation.labels import giga, label
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
 from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.exits.clusters import UTTERANCE
 
 
 def summary(analysis: SetAnalysis) -> list[str]:
@@ -37,7 +38,33 @@ def summary(analysis: SetAnalysis) -> list[str]:
         f"layers for its best, {analysis.oracle_best.wer:.2f} %."
     )
     lines.append(_overthinking(analysis))
+    lines.append(resampled(analysis))
     return lines
+
+
+def resampled(analysis: SetAnalysis) -> str:
+    """What the intervals of a set are about.
+
+    Arguments
+    ---------
+    analysis : SetAnalysis
+        A test set.
+
+    Returns
+    -------
+    str
+        A sentence or two.
+    """
+    clusters = analysis.trace.clusters
+    if clusters.by == UTTERANCE:
+        return (
+            "Intervals are by utterance, since the trace names no speakers: "
+            "for new speakers they are too narrow."
+        )
+    text = f"Intervals are for new speakers, from {clusters.said}"
+    if clusters.few:
+        return f"{text}: too few to trust them."
+    return f"{text}."
 
 
 def _criteria(analysis: SetAnalysis) -> list[str]:

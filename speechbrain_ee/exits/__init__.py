@@ -5,6 +5,7 @@ module           what it holds
 ===============  ========================================================
 ``trace``        the table of a test set: utterance x exit, its columns
 ``records``      the records that it is made of
+``clusters``     speakers: which utterances are alike
 ``trace_io``     ``read_trace``, ``write_trace``: that table as a file
 ``evidence``     what a score may be computed from
 ``scoring``      word and character errors

@@ -78,6 +78,9 @@ class UtteranceRecord:
         In the order of the header's ``exit_layers``.
     duration_s : float, optional
         Length of the audio in seconds.
+    speaker : str, optional
+        Who speaks, as the corpus says; the same name in two sets is the same
+        person. None if the corpus does not say.
     """
 
     id: str
@@ -85,6 +88,7 @@ class UtteranceRecord:
     ref: str
     exits: tuple[ExitRecord, ...]
     duration_s: float | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +290,8 @@ def utterance_row(record: UtteranceRecord) -> dict[str, Any]:
     }
     if record.duration_s is not None:
         row["duration_s"] = float(record.duration_s)
+    if record.speaker is not None:
+        row["speaker"] = record.speaker
     row["exits"] = [_exit_row(exit_) for exit_ in record.exits]
     return row
 

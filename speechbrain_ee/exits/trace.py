@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.clusters import Clusters, speakers_from_ids
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.records import (
     MACS_REFERENCE_S,
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 # Views with the utterance as first axis, which a subset can slice.
 _VIEWS_BY_UTTERANCE = tuple(
-    "words_N errors_NE edits_NE3 macs_NE decoding_macs_NE".split()
+    "words_N errors_NE edits_NE3 durations_N macs_NE decoding_macs_NE".split()
 )
 
 
@@ -103,6 +104,34 @@ class Trace:
         """Those of the test sets in which anything is said."""
         said = {row.set for row in self.records if row.ref.strip()}
         return tuple(name for name in self.sets if name in said)
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """Which utterances are alike: those of a speaker, where known."""
+        return Clusters.of(
+            [record.speaker for record in self.records],
+            [f"{record.set}/{record.id}" for record in self.records],
+        )
+
+    def with_speakers_from_ids(self) -> "Trace":
+        """The trace with speakers guessed from LibriSpeech's way of naming.
+
+        Returns
+        -------
+        Trace
+            Speakers that the trace names already stay as they are.
+
+        Raises
+        ------
+        InputError
+            If the names are not of that kind.
+        """
+        names = speakers_from_ids(self.ids, self.source)
+        records = tuple(
+            replace(record, speaker=record.speaker or name)
+            for record, name in zip(self.records, names)
+        )
+        return self._with_records(records)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -163,19 +192,40 @@ class Trace:
         """Multiply-accumulates up to and including each exit.
 
         As recorded per utterance; else the header's, scaled with the
-        duration where every utterance has one (linear in time, which
-        leaves out the small quadratic share of attention); else None.
+        duration (linear in time, which leaves out the small quadratic share
+        of attention), as they are if no utterance has one; else None.
         """
         rows = [[exit_.macs for exit_ in row.exits] for row in self.records]
         if not any(value is None for row in rows for value in row):
             return np.array(rows, dtype=np.float64)
         if self.header.macs is None:
             return None
-        durations = [row.duration_s for row in self.records]
-        scale_N = np.ones(len(durations))
-        if None not in durations:
-            scale_N = np.array(durations) / self.header.macs_reference_s
+        scale_N = np.ones(len(self.records))
+        if self.durations_N is not None:
+            scale_N = self.durations_N / self.header.macs_reference_s
         return scale_N[:, None] * np.array(self.header.macs, dtype=float)
+
+    @cached_property
+    def durations_N(self) -> NDArray[np.float64] | None:
+        """Length of each utterance in seconds; None if none is known.
+
+        Where some are missing, the mean of the others stands for them.
+        """
+        known = [row.duration_s for row in self.records]
+        missing = known.count(None)
+        if missing == len(known):
+            return None
+        durations_N = np.array(known, dtype=np.float64)
+        if missing:
+            logger.warning(
+                "%s: %d of %d utterances have no duration_s; what depends on "
+                "it is calculated with the mean of the others.",
+                self.source,
+                missing,
+                len(known),
+            )
+            durations_N[np.isnan(durations_N)] = np.nanmean(durations_N)
+        return durations_N
 
     @cached_property
     def decoding_macs_NE(self) -> NDArray[np.float64] | None:
@@ -318,10 +368,15 @@ class Trace:
                         del known[name]
                 exits.append(replace(exit_, evidence=known))
             records.append(replace(record, exits=tuple(exits)))
-        trace = Trace(self.header, tuple(records), self.source)
-        for view in _VIEWS_BY_UTTERANCE:
-            if view in self.__dict__:
-                trace.__dict__[view] = self.__dict__[view]
+        trace = self._with_records(tuple(records))
         if "evidence" in self.__dict__:
             trace.__dict__["evidence"] = self.evidence.with_columns(columns)
+        return trace
+
+    def _with_records(self, records: tuple[UtteranceRecord, ...]) -> "Trace":
+        """The same utterances, more being known of them."""
+        trace = Trace(self.header, records, self.source)
+        for view in (*_VIEWS_BY_UTTERANCE, "evidence"):
+            if view in self.__dict__:
+                trace.__dict__[view] = self.__dict__[view]
         return trace

@@ -36,7 +36,7 @@ HEADER_FIELDS = {
     "frames_per_s",
     "error_unit",
 }
-UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s"}
+UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s", "speaker"}
 EXIT_FIELDS = {
     "layer",
     "hyp",
@@ -230,12 +230,16 @@ class Line:
             duration_s = self.number_of(duration_s, "duration_s")
             if duration_s < 0:
                 self.fail("duration_s", f"{duration_s} is negative")
+        speaker = self.row.get("speaker")
+        if speaker is not None and not self.text_of(speaker, "speaker"):
+            self.fail("speaker", "empty; leave it out where it is not known")
         return UtteranceRecord(
             self.text("id"),
             self.text("set"),
             self.text("ref"),
             tuple(self.exit(row) for row in exits),
             duration_s,
+            speaker,
         )
 
     def exit(self, row: dict[str, Any]) -> ExitRecord:

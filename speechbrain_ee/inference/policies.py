@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy

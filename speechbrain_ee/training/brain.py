@@ -14,6 +14,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
+from speechbrain_ee.data.dataio import SPEAKER_KEY
 from speechbrain_ee.data.pieces import decode
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
@@ -192,7 +193,11 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         elif stage == sb.Stage.TEST:
             samples = (batch.sig.lengths * batch.sig.data.shape[1]).round()
             self.recorder.append(
-                batch.id, batch.wrd, samples.int().tolist(), outputs
+                batch.id,
+                batch.wrd,
+                samples.int().tolist(),
+                outputs,
+                getattr(batch, SPEAKER_KEY, None),
             )
         return loss
 

@@ -169,9 +169,21 @@ def test_sets_have_their_names_and_order(
 
 def test_an_item_holds_audio_words_and_tokens(datasets, tokenizer) -> None:
     item = datasets.train[3]
-    assert set(item) == {"id", "sig", "wrd", "tokens"}
+    assert set(item) == {"id", "sig", "wrd", "tokens", "spk_id"}
+    assert item["spk_id"] == "s"
     assert item["sig"].shape == (round(1.3 * RATE),)
     assert item["tokens"].tolist() == tokenizer.sp.encode_as_ids(item["wrd"])
+
+
+def test_a_manifest_need_not_name_speakers(hparams, tokenizer, tmp_path):
+    path = tmp_path / "train.csv"
+    with open(hparams["train_csv"], encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(row[:3] + row[4:] for row in rows)
+    data = make_datasets({**hparams, "train_csv": str(path)}, tokenizer)
+    assert set(data.train[0]) == {"id", "sig", "wrd", "tokens"}
+    assert "spk_id" in data.valid[0]
 
 
 def padded_lengths(sampler, dataset: DynamicItemDataset) -> list[float]:

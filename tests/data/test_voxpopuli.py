@@ -88,6 +88,15 @@ def test_manifests(above: int, folder: Path, save: Path) -> None:
     assert reports["test"].skipped == {"empty transcript": ("20110101-z_1",)}
 
 
+def test_an_unknown_speaker_has_no_name(folder: Path, save: Path) -> None:
+    table = folder / "asr_train.tsv"
+    text = table.read_text("utf-8").replace("2864", "None", 1)
+    table.write_text(text, "utf-8")
+    prepare(folder, save)
+    rows = rows_of(save / "train.csv")
+    assert sorted(row["spk_id"] for row in rows) == ["", "2864"]
+
+
 def test_what_cannot_be_used_is_reported(folder: Path, save: Path) -> None:
     """Missing and empty audio, and an id that is there twice."""
     (folder / "2009" / f"{FIRST}.ogg").unlink()

@@ -94,15 +94,18 @@ def test_counts_are_those_of_a_loop(study, analyses):
 def test_intervals_are_paired(study, analyses):
     """Percentiles of the difference, not differences of percentiles."""
     trace, found = analyses["set1"].trace, study.sets["set1"]
+    draws = analyses["set1"].bootstrap
     drawn = [
-        np.repeat(np.arange(len(trace)), weights_N.astype(int))
-        for weights_N in analyses["set1"].bootstrap.weights_BN
+        np.repeat(
+            np.arange(len(trace)), weights_G[draws.clusters.label_N].astype(int)
+        )
+        for weights_G in draws.weights_BG
     ]
     more = []
     for rows in drawn:
         e, words = trace.errors_NE[rows], trace.words_N[rows].sum()
         more.append(100 * (e[:, 1] - e[:, -1]).sum() / words)
-    low, high = np.percentile(more, (2.5, 97.5))
+    low, high = np.percentile(more, draws.percentiles)
     assert found.exits[1].above_last.low == pytest.approx(low, abs=1e-8)
     assert found.exits[1].above_last.high == pytest.approx(high, abs=1e-8)
     assert found.exits[-1].above_last == Estimate(0.0, 0.0, 0.0)

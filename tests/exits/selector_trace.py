@@ -45,9 +45,15 @@ def synthetic_trace(count=240, seed=0, transcripts=True, evidence=True):
                     values if evidence else {},
                 )
             )
-        name = f"s{row % 24}-{row}"
+        speaker = f"s{row % 24}"
         records.append(
-            UtteranceRecord(name, "dev", " ".join(words), tuple(exits))
+            UtteranceRecord(
+                f"{speaker}-{row}",
+                "dev",
+                " ".join(words),
+                tuple(exits),
+                speaker=speaker,
+            )
         )
     header = TraceHeader("synthetic", "greedy", LAYERS)
     return Trace(header, tuple(records))

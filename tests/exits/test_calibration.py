@@ -213,12 +213,17 @@ def test_wrong_arguments():
 def real(shared_folder):
     """Scores and outcomes of both test sets of a published model."""
     path = shared_folder / "traces" / "wav2vec2-ee.greedy.jsonl.gz"
-    trace = read_trace(path)
+    trace = read_trace(path).with_speakers_from_ids()
     trace.score()
     sets = {}
     for name in trace.sets:
         part = trace.subset(name)
-        outcomes = Outcomes(part.errors_NE, part.words_N, part.layers_E)
+        outcomes = Outcomes(
+            part.errors_NE,
+            part.words_N,
+            part.layers_E,
+            by_speaker=part.clusters,
+        )
         for criterion in ("entropy", "agreement"):
             scores_NE = get_criterion(criterion).scores(part.evidence)
             sets[name, criterion] = scores_NE, outcomes
@@ -228,14 +233,14 @@ def real(shared_folder):
 @pytest.mark.parametrize("text", ["wer=+1", "wer=+5%"])
 @pytest.mark.parametrize("criterion", ["entropy", "agreement"])
 @pytest.mark.parametrize("name", ["test-clean", "test-other"])
-def test_ltt_holds_its_budget_in_200_random_splits(real, name, criterion, text):
+def test_ltt_holds_its_budget_for_new_speakers(real, name, criterion, text):
+    """In 200 random splits of the speakers."""
     scores_NE, outcomes = real[name, criterion]
     budget = Budget.parse(text)
     losses_NE = budget.losses_NE(outcomes)
     broken, splits = 0, 200
     for seed in range(splits):
-        mixed = np.random.default_rng(seed).permutation(len(outcomes))
-        seen, unseen = np.array_split(mixed, 2)
+        seen, unseen = outcomes.clusters.split(0.5, seed)
         found = calibrate(
             criterion, scores_NE[seen], outcomes.select(seen), budget, delta=0.1
         )

@@ -12,12 +12,14 @@ from scipy import stats
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.risk import (
+    METHODS,
     TEST_SHARE,
     check_method,
     guarantee,
     p_values,
     passing,
 )
+from speechbrain_ee.exits.clusters import Clusters
 
 SEEDS = st.integers(0, 10_000)
 
@@ -113,6 +115,23 @@ def test_unknown_method_and_delta_out_of_range(method, delta, said):
 
 
 def test_guarantee_says_what_is_and_is_not_promised():
-    assert guarantee("naive", 0.1, 5, "B").startswith("None: B")
-    assert "expectation" in guarantee("crc", 0.1, 5, "B")
-    assert "probability 0.9" in guarantee("ltt", 0.1, 5, "B")
+    many = Clusters.of(
+        [f"s{n % 20}" for n in range(60)], [str(n) for n in range(60)]
+    )
+    said = {m: guarantee(m, 0.1, 60, 20, many, "B") for m in METHODS}
+    assert said["naive"].startswith("None: B")
+    assert "expectation" in said["crc"]
+    # word errors are not monotone, and their bound is what was seen
+    assert "need not rise" in said["crc"] and "largest loss seen" in said["crc"]
+    assert "No promise for new speakers." in said["crc"]
+    assert "probability 0.9" in said["ltt"]
+    assert "60 or more utterances of 20 or more new speakers" in said["ltt"]
+    blind = guarantee("ltt", 0.1, 60, 60, Clusters.single(60), "B")
+    assert blind.startswith("With probability 0.9")
+    assert blind.endswith("By utterance; no promise for new speakers.")
+    few = Clusters.of(
+        [f"s{n % 5}" for n in range(60)], [str(n) for n in range(60)]
+    )
+    assert guarantee("ltt", 0.1, 60, 5, few, "B").startswith(
+        "None: 5 speakers: too few"
+    )

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.clusters import cross_fitted
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.selector.crossfit import cross_fitted
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.selector.valued_words import ValuedWords
@@ -229,7 +229,13 @@ def noise_trace(seed):
                 ExitRecord(layer, heard, None, {"entropy": rng.random()})
             )
         records.append(
-            UtteranceRecord(f"s{row % 20}-{row}", "dev", ref, tuple(exits))
+            UtteranceRecord(
+                f"s{row % 20}-{row}",
+                "dev",
+                ref,
+                tuple(exits),
+                speaker=f"s{row % 20}",
+            )
         )
     header = TraceHeader("noise", "greedy", (2, 4, 6))
     return Trace(header, tuple(records))

@@ -52,7 +52,9 @@ MALFORMED = {
     "no exits": (without(row(), "exits"), 2, "exits"),
     "no id": (without(row(), "id"), 2, "id"),
     "ref is a number": (row(ref=3), 2, "ref"),
-    "unknown field": (row(speaker="x"), 2, "speaker"),
+    "unknown field": (row(talker="x"), 2, "talker"),
+    "empty speaker": (row(speaker=""), 2, "speaker"),
+    "speaker that is no text": (row(speaker=19), 2, "speaker"),
     "unknown field of an exit": (with_exit(wer=1), 2, "exits[layer 2].wer"),
     "NaN": (
         json.dumps(with_exit(evidence={"entropy": float("nan")})),

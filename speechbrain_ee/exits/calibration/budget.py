@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.clusters import Clusters
 
 FORMS = (
     "layers=8.5 (encoder layers per utterance, on average), "
@@ -49,15 +50,23 @@ class Outcomes:
         Encoder layer of each exit.
     macs_NE : array of shape (N, E), optional
         Multiply-accumulates up to each exit, the criterion included.
+    by_speaker : Clusters, optional
+        Who speaks; by default every utterance stands by itself.
     """
 
     errors_NE: NDArray[np.integer]
     words_N: NDArray[np.integer]
     layers_E: NDArray[np.integer]
     macs_NE: NDArray[np.floating] | None = None
+    by_speaker: Clusters | None = None
 
     def __len__(self) -> int:
         return len(self.words_N)
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which utterances are alike."""
+        return self.by_speaker or Clusters.single(len(self))
 
     @property
     def layers_NE(self) -> NDArray[np.float64]:
@@ -83,6 +92,7 @@ class Outcomes:
             self.words_N[rows],
             self.layers_E,
             None if self.macs_NE is None else self.macs_NE[rows],
+            self.by_speaker and self.by_speaker.select(rows),
         )
 
 

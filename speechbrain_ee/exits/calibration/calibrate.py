@@ -9,7 +9,7 @@ budget the one with the fewest errors.
 The order of the tests is the ladder from its safe end: always last for a
 word error budget, always first for a compute budget. A ladder of thresholds
 per exit is made from errors; ``crc`` and ``ltt`` therefore make it on a part
-of the calibration set and test on the rest.
+of the calibration set and test on the rest, with no speaker on both sides.
 
 Axes: N utterances, E exits, T candidates.
 
@@ -17,7 +17,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from speechbrain_ee.exits.calibration.ladder import (
     single_ladder,
 )
 from speechbrain_ee.exits.calibration.risk import check_method, passing
+from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.policy import ThresholdPolicy
 
 # part of the calibration set that a ladder of thresholds per exit is made on
@@ -62,6 +63,10 @@ class Calibration:
         Multiply-accumulates per utterance there, if known.
     target : float
         Utterances of the target set that the statement is about.
+    target_clusters : float
+        Its speakers (utterances where no speakers are known).
+    clusters : Clusters
+        What the test was made on.
     """
 
     policy: ThresholdPolicy
@@ -71,6 +76,8 @@ class Calibration:
     avg_layer: float
     avg_macs: float | None
     target: float
+    target_clusters: float
+    clusters: Clusters = field(compare=False)
 
 
 def calibrate(
@@ -83,6 +90,7 @@ def calibrate(
     per_exit: bool = False,
     target: float | None = None,
     seed: int = 0,
+    target_clusters: float | None = None,
 ) -> Calibration:
     """Choose thresholds that hold a budget.
 
@@ -107,6 +115,9 @@ def calibrate(
         calibration set; infinite for a statement on the expectation.
     seed : int
         Of the split that ``per_exit`` makes with ``crc`` and ``ltt``.
+    target_clusters : float, optional
+        Speakers of the target set (``ltt``); by default with as many
+        utterances each as those of the calibration set.
 
     Returns
     -------
@@ -133,25 +144,30 @@ def calibrate(
     if not target >= 1:
         raise InputError(f"target={target}: give at least one utterance.")
     budget.check(outcomes, "the calibration set")
-    if per_exit and method != "naive" and len(outcomes) < 4:
+    clusters = outcomes.clusters
+    if target_clusters is None:
+        target_clusters = clusters.count * target / len(outcomes)
+    if per_exit and method != "naive" and clusters.count < 4:
         raise InputError(
-            f"thresholds per exit: {len(outcomes)} utterances are too few to "
-            f"be split; calibrate one threshold, or on more data."
+            f"thresholds per exit: {clusters.count} {clusters.by}s are too "
+            f"few to be split; calibrate one threshold, or on more data."
         )
     tested, ladder_TK = _candidates(
         scores_NE, outcomes, budget, method, per_exit, seed
     )
     losses_NE = budget.losses_NE(outcomes)[tested]
     choice_NT = choices_NT(scores_NE[tested], ladder_TK)
+    clusters = clusters.select(tested)
     passed_T = passing(
         at_choice_NT(losses_NE, choice_NT),
         method,
         delta,
         float(losses_NE.max()),
-        target,
+        target_clusters,
         # known without data: always last has no excess errors, and layers
         # of the first exit were checked against the budget above
         first_is_safe=budget.kind != "macs",
+        clusters=clusters,
     )
     place = _best(outcomes.select(tested), budget, choice_NT, passed_T, method)
     limits_K = ladder_TK[place]
@@ -161,8 +177,13 @@ def calibrate(
     satisfied = bool(passed_T[place]) and (
         budget.on_compute or not np.isposinf(limits_K).all()
     )
-    return _measured(
-        criterion, limits_K, per_exit, satisfied, scores_NE, outcomes, target
+    return Calibration(
+        policy=_policy(criterion, limits_K, per_exit),
+        satisfied=satisfied,
+        **_measured(limits_K, scores_NE, outcomes),
+        target=float(target),
+        target_clusters=float(target_clusters),
+        clusters=clusters,
     )
 
 
@@ -180,9 +201,7 @@ def _candidates(
     if per_exit:
         made = tested
         if method != "naive":
-            mixed = np.random.default_rng(seed).permutation(tested)
-            cut = round(LADDER_SHARE * len(tested))
-            made, tested = np.sort(mixed[:cut]), np.sort(mixed[cut:])
+            made, tested = outcomes.clusters.split(LADDER_SHARE, seed)
         rungs_TK = per_exit_ladder(
             scores_NE[made],
             outcomes.errors_NE[made].astype(np.float64),
@@ -232,16 +251,21 @@ def _improved(
     return Search.on(scores_NE).minimise(limits_K, values_NE, losses_NE)[1]
 
 
+def _policy(
+    criterion: str, limits_K: NDArray[np.float64], per_exit: bool
+) -> ThresholdPolicy:
+    # no negative zero in a file
+    limits = tuple(float(limit) + 0.0 for limit in limits_K)
+    threshold = limits if per_exit else limits[0]
+    return ThresholdPolicy(criterion, threshold, len(limits) + 1)
+
+
 def _measured(
-    criterion: str,
     limits_K: NDArray[np.float64],
-    per_exit: bool,
-    satisfied: bool,
     scores_NE: NDArray[np.floating],
     outcomes: Outcomes,
-    target: float,
-) -> Calibration:
-    exits = scores_NE.shape[1]
+) -> dict[str, float | None]:
+    """What thresholds do on the calibration set."""
     words = int(outcomes.words_N.sum())
     if not words:
         raise InputError(
@@ -249,22 +273,13 @@ def _measured(
             "error rate; check the transcripts of the trace."
         )
     choice_N1 = choices_NT(scores_NE, limits_K[None])
+    errors = float(at_choice_NT(outcomes.errors_NE, choice_N1).sum())
     macs_NE = outcomes.macs_NE
-    threshold = (
-        tuple(float(limit) + 0.0 for limit in limits_K)
-        if per_exit
-        else float(limits_K[0]) + 0.0  # no negative zero in a file
-    )
-    return Calibration(
-        policy=ThresholdPolicy(criterion, threshold, exits),
-        satisfied=satisfied,
-        wer=100
-        * float(at_choice_NT(outcomes.errors_NE, choice_N1).sum())
-        / words,
-        wer_last=100 * float(outcomes.errors_NE[:, -1].sum()) / words,
-        avg_layer=float(outcomes.layers_E[choice_N1].mean()),
-        avg_macs=None
+    return {
+        "wer": 100 * errors / words,
+        "wer_last": 100 * float(outcomes.errors_NE[:, -1].sum()) / words,
+        "avg_layer": float(outcomes.layers_E[choice_N1].mean()),
+        "avg_macs": None
         if macs_NE is None
         else float(at_choice_NT(macs_NE, choice_N1).mean()),
-        target=float(target),
-    )
+    }

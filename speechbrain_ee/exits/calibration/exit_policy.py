@@ -44,6 +44,11 @@ class CalibrationSummary:
         By what its utterances are known again, see
         :func:`~speechbrain_ee.exits.calibration.shift.fingerprint`; empty if
         unknown.
+    clustered_by : str, optional
+        What the spread was taken over: ``speaker``, or ``utterance`` where
+        no speakers were known; None in files that do not say.
+    clusters : int, optional
+        How many of them.
     """
 
     model: str
@@ -56,6 +61,8 @@ class CalibrationSummary:
     avg_layer: float
     avg_macs: float | None = None
     fingerprint: tuple[str, ...] = ()
+    clustered_by: str | None = None
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)

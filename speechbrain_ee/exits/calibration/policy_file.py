@@ -156,6 +156,8 @@ def _summary(keys: Keys | None) -> CalibrationSummary | None:
         avg_layer=keys.finite("avg_layer"),
         avg_macs=keys.finite("avg_macs", None),
         fingerprint=keys.texts("fingerprint", ()),
+        clustered_by=keys.text("clustered_by", None),
+        clusters=keys.count("clusters", None),
     )
     keys.end()
     return summary

@@ -11,7 +11,11 @@ that is safest to the boldest, chosen without looking at these losses.
     Conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814, eq.
     (4)): go on while ``n/(n+1) mean + B/(n+1) <= 0``, B a bound on the loss.
     The *expected* loss over calibration sets and new utterances is at most
-    0; a single calibration may well break the budget.
+    0; a single calibration may well break the budget. The theorem asks for
+    utterances that can be exchanged (those of new speakers cannot), for a
+    loss that never falls from one candidate to the next (word errors may),
+    and for a bound that is known beforehand (here it is the largest loss of
+    any exit that was seen). Its promise is therefore an approximation.
 ``ltt``
     Learn then Test (Angelopoulos et al. 2021, arXiv 2110.01052), with
     fixed-sequence testing: go on while the p-value of "the budget is
@@ -19,22 +23,28 @@ that is safest to the boldest, chosen without looking at these losses.
     the calibration *and the target set* the budget holds on the target set.
 
 The p-value of ``ltt``. A person who uses a policy sees the word error rate
-of the next m utterances, not its expectation, so the tested statement is
-"the mean loss of m new utterances is positive". If both sets are drawn from
-the same population, the difference of the two means has variance
-``s^2 (1/n + 1/m)``, so the statistic is ``t = mean / (s sqrt(1/n + 1/m))``
-against Student's t with n - 1 degrees of freedom (the prediction interval
-for a mean). For a random split of one set this variance holds exactly, by
-sampling without replacement. With m infinite it is the t-test of the
-expected loss. The t-distribution is asymptotic: the loss of an utterance
-has no bound that is known beforehand. A betting martingale (Waudby-Smith &
-Ramdas 2020, arXiv 2010.09686) with the largest loss seen as the bound, valid
-for every n if that bound is right, was measured to cost 0.2 to 2 layers more
-on 1,300 utterances, or to find no threshold at all. Tests are therefore made
-with t, at 0.7 delta to leave room for the approximation;
+of the next utterances, not its expectation, and hears it from other people
+than those of the development set. The budget holds if the sum of the losses
+is at most 0, and what is drawn anew is speakers; so the tested statement is
+"the mean of the loss sums of m new speakers is positive". If both sets are
+drawn from the same population, the difference of the two means over speakers
+has variance ``s^2 (1/g + 1/m)``, s^2 that of the sums of g speakers, so the
+statistic is ``t = mean / (s sqrt(1/g + 1/m))`` against Student's t with g - 1
+degrees of freedom (the prediction interval for a mean). For a random split
+of the speakers of one set this variance holds exactly, by sampling without
+replacement. With m infinite it is the t-test of the expected loss. Where no
+speakers are known every utterance is its own, and the statement is about
+other utterances of the same people. The t-distribution is asymptotic: the
+loss of a speaker has no bound that is known beforehand, and of a handful of
+speakers no test can promise anything
+(:data:`~speechbrain_ee.exits.clusters.FEW_CLUSTERS`). A betting martingale
+(Waudby-Smith & Ramdas 2020, arXiv 2010.09686) with the largest loss seen as
+the bound, valid for every n if that bound is right, was measured to cost 0.2
+to 2 layers more on 1,300 utterances, or to find no threshold at all. Tests
+are therefore made with t, at 0.7 delta to leave room for the approximation;
 ``benchmarks/calibration_splits.py`` shows what is held.
 
-Axes: N utterances, T candidates.
+Axes: N utterances, G clusters, T candidates.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -44,6 +54,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.clusters import UTTERANCE, Clusters
 
 METHODS = ("naive", "crc", "ltt")
 # share of delta that tests use; the rest is for the t approximation
@@ -80,21 +91,21 @@ def check_method(method: str, delta: float) -> None:
 
 
 def p_values(
-    losses_NT: NDArray[np.floating], target: float
+    losses_GT: NDArray[np.floating], target: float
 ) -> NDArray[np.float64]:
     """p-values of "the mean loss of the target set is positive".
 
     Arguments
     ---------
-    losses_NT : array of shape (N, T)
-        Losses on the calibration set.
+    losses_GT : array of shape (G, T)
+        Losses on the calibration set, summed by speaker.
     target : float
-        Utterances of the target set; infinite for the expected loss.
+        Speakers of the target set; infinite for the expected loss.
 
     Returns
     -------
     array of shape (T,)
-        1 where a single utterance tells nothing of the spread.
+        1 where a single speaker tells nothing of the spread.
 
     Example
     -------
@@ -102,18 +113,18 @@ def p_values(
     >>> p_values(losses, np.inf).round(3).tolist()
     [0.029, 0.5]
     """
-    utterances = len(losses_NT)
-    if utterances < 2:
-        return np.ones(losses_NT.shape[1])
-    mean_T = losses_NT.mean(axis=0)
-    spread_T = losses_NT.std(axis=0, ddof=1)
-    spread_T *= np.sqrt(1 / utterances + 1 / target)
+    count = len(losses_GT)
+    if count < 2:
+        return np.ones(losses_GT.shape[1])
+    mean_T = losses_GT.mean(axis=0)
+    spread_T = losses_GT.std(axis=0, ddof=1)
+    spread_T *= np.sqrt(1 / count + 1 / target)
     certain_T = spread_T <= _ROUNDING
     t_T = mean_T / np.where(certain_T, 1, spread_T)
     # Not at the top: policies are read on devices without scipy.
     from scipy.special import stdtr
 
-    p_T = stdtr(utterances - 1, t_T)
+    p_T = stdtr(count - 1, t_T)
     # losses that are all 0 so far do not show that they stay 0
     return np.where(certain_T, mean_T >= -_ROUNDING, p_T)
 
@@ -125,6 +136,7 @@ def passing(
     largest: float,
     target: float,
     first_is_safe: bool,
+    clusters: Clusters | None = None,
 ) -> NDArray[np.bool_]:
     """Which candidates hold the budget.
 
@@ -139,9 +151,11 @@ def passing(
     largest : float
         Bound B on the loss of an utterance (``crc``).
     target : float
-        Utterances of the target set (``ltt``).
+        Clusters of the target set (``ltt``).
     first_is_safe : bool
         The first candidate holds the budget whatever the data.
+    clusters : Clusters, optional
+        Which utterances are alike (``ltt``); by default none are.
 
     Returns
     -------
@@ -165,13 +179,19 @@ def passing(
         bound_T = n / (n + 1) * mean_T + max(largest, 0) / (n + 1)
         passed_T = bound_T <= _ROUNDING
     else:
-        passed_T = p_values(losses_NT, target) <= TEST_SHARE * delta
+        losses_GT = losses_NT if clusters is None else clusters.sums(losses_NT)
+        passed_T = p_values(losses_GT, target) <= TEST_SHARE * delta
     passed_T[0] |= first_is_safe
     return np.logical_and.accumulate(passed_T)
 
 
 def guarantee(
-    method: str, delta: float, target: float, budget_words: str
+    method: str,
+    delta: float,
+    target: float,
+    target_clusters: float,
+    clusters: Clusters,
+    budget_words: str,
 ) -> str:
     """What a method promises, in words.
 
@@ -183,12 +203,17 @@ def guarantee(
         Accepted probability of breaking the budget.
     target : float
         Utterances of the target set.
+    target_clusters : float
+        Clusters of the target set.
+    clusters : Clusters
+        What was tested on.
     budget_words : str
         The budget as a clause.
 
     Returns
     -------
     str
+        Beginning with ``None`` if nothing is promised.
     """
     if method == "naive":
         return (
@@ -198,10 +223,21 @@ def guarantee(
     if method == "crc":
         return (
             f"In expectation over calibration and new utterances of the same "
-            f"kind: {budget_words}. A single target set may break it."
+            f"speakers, approximately (word errors need not rise from "
+            f"threshold to threshold, and their bound is the largest loss "
+            f"seen): {budget_words}. A single target set may break it. No "
+            f"promise for new speakers."
         )
-    return (
+    if clusters.few:
+        return (
+            f"None: {clusters.caveat} The test by these was passed for "
+            f"{budget_words}."
+        )
+    promise = (
         f"With probability {1 - delta:g} (Student's t, asymptotic) over "
         f"calibration and target data of the same kind: {budget_words}, "
-        f"on a target set of {target:g} or more utterances."
+        f"on a target set of {target:g} or more utterances"
     )
+    if clusters.by == UTTERANCE:
+        return f"{promise} of the same speakers. {clusters.caveat}"
+    return f"{promise} of {target_clusters:.0f} or more new speakers."

@@ -13,7 +13,6 @@ module                   what it holds
 ``features``             everything that is known at an exit
 ``steps``                evidence cut at its quantiles
 ``ridge``                ridge regression with leave-one-out predictions
-``crossfit``             folds of speakers
 ``selection``            selector, combination and n-gram model of a recipe
 =======================  ==================================================
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.selector.crossfit import folds_by_group, speakers
 from speechbrain_ee.exits.selector.word_value import WordValue, word_gains
 from speechbrain_ee.exits.selector.words import WordReader, WordTable
 from speechbrain_ee.exits.trace import Trace
@@ -68,7 +67,7 @@ class ValuedWords:
         -------
         ValuedWords
         """
-        fold_N = folds_by_group(speakers(trace.ids), FOLDS)
+        fold_N = trace.clusters.folds(FOLDS)
         refs = [record.ref for record in trace.records]
         model = CharNgram.train([*texts, *(refs if references else ())])
         if references:

@@ -182,11 +182,13 @@ def without_transcripts(trace: Trace) -> Trace:
     Returns
     -------
     Trace
-        Same errors, durations, costs and measurements; references are as many
-        dashes as they had words (or characters), names are numbers.
+        Same errors, words, durations, costs and measurements; references are
+        as many dashes as they had words (or characters), names are numbers,
+        those of speakers too.
     """
     records = []
     errors_NE, words_N = trace.errors_NE, trace.words_N
+    clusters = trace.clusters
     space = " " if trace.header.error_unit == "word" else ""
     for row, record in enumerate(trace.records):
         exits = tuple(
@@ -200,6 +202,7 @@ def without_transcripts(trace: Trace) -> Trace:
                 ref=space.join("-" * int(words_N[row])),
                 exits=exits,
                 duration_s=record.duration_s,
+                speaker=record.speaker and str(clusters.label_N[row] + 1),
             )
         )
     return Trace(trace.header, tuple(records), trace.source)

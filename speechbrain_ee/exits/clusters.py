@@ -1,0 +1,304 @@
+"""Clusters: which utterances are not independent of each other.
+
+Utterances of one speaker are alike: who is hard to recognise in one of them
+is so in the next. A variance over utterances therefore says how far a result
+may be off for other utterances *of the same speakers*; for new speakers it
+has to be taken over speakers. Every interval, every calibration and every
+cross-fit of this project asks the trace for its clusters: speakers where the
+corpus names them, single utterances where it does not.
+
+Axes: N utterances, G clusters.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.evidence import Evidence
+
+if TYPE_CHECKING:  # a trace has clusters
+    from speechbrain_ee.exits.trace import Trace
+
+SPEAKER, UTTERANCE = "speaker", "utterance"
+# With fewer speakers, Student's t and resampling promise too much. Compared
+# with the number of speakers of equal size that would tell as much.
+FEW_CLUSTERS = 8
+
+Scorer = Callable[[Evidence], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The utterances of a trace, grouped by what makes them alike.
+
+    Arguments
+    ---------
+    names : tuple of G str
+        Name of each cluster.
+    label_N : array of shape (N,)
+        Cluster of each utterance, counted from 0.
+    by : str
+        ``speaker`` or ``utterance``.
+    unknown : int
+        Utterances without a speaker where others have one. They count as
+        one cluster together, which is the careful guess.
+
+    Example
+    -------
+    >>> clusters = Clusters.of(["ann", "bob", "ann"], ["u1", "u2", "u3"])
+    >>> clusters.sums(np.array([1, 2, 3])).tolist(), clusters.said
+    ([4, 2], '2 speakers')
+    >>> Clusters.of([None, None], ["u1", "u2"]).said
+    'no speakers known'
+    """
+
+    names: tuple[str, ...]
+    label_N: NDArray[np.int64]
+    by: str
+    unknown: int = 0
+
+    @classmethod
+    def of(
+        cls, speakers: Sequence[str | None], ids: Sequence[str]
+    ) -> "Clusters":
+        """Group by speaker, or not at all where no speaker is known.
+
+        Arguments
+        ---------
+        speakers : sequence of N str or None
+            Who speaks; None where that is not known.
+        ids : sequence of N str
+            Names of the utterances, unique.
+
+        Returns
+        -------
+        Clusters
+        """
+        unknown = sum(speaker is None for speaker in speakers)
+        if unknown == len(speakers):
+            return cls(tuple(ids), np.arange(len(ids)), UTTERANCE)
+        keys = np.array([speaker or "" for speaker in speakers])
+        names, label_N = np.unique(keys, return_inverse=True)
+        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER, unknown)
+
+    @classmethod
+    def single(cls, utterances: int) -> "Clusters":
+        """Every utterance by itself."""
+        return cls.of([None] * utterances, [str(n) for n in range(utterances)])
+
+    @property
+    def count(self) -> int:
+        """How many clusters G there are."""
+        return len(self.names)
+
+    @cached_property
+    def sizes_G(self) -> NDArray[np.int64]:
+        """Utterances of each cluster."""
+        return np.bincount(self.label_N, minlength=self.count)
+
+    @property
+    def effective(self) -> float:
+        """Clusters of equal size that would tell as much as these."""
+        return float(self.sizes_G.sum() ** 2 / (self.sizes_G**2).sum())
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few speakers for a promise."""
+        return self.by == SPEAKER and self.effective < FEW_CLUSTERS
+
+    @property
+    def said(self) -> str:
+        """What they are and how many."""
+        if self.by == UTTERANCE:
+            return "no speakers known"
+        count = self.count - bool(self.unknown)
+        text = f"{count} speaker{'' if count == 1 else 's'}"
+        if self.unknown:
+            text += f" and {self.unknown} utterances of unknown ones"
+        return text
+
+    @property
+    def caveat(self) -> str:
+        """What they cannot carry, as a sentence; empty if nothing."""
+        if self.by == UTTERANCE:
+            return "By utterance; no promise for new speakers."
+        if self.few:
+            return (
+                f"{self.said}: too few for a promise about new ones, which "
+                f"takes about ten."
+            )
+        return ""
+
+    def sums(self, values_N: NDArray[np.number]) -> NDArray[np.number]:
+        """Sums over the utterances of each cluster.
+
+        Arguments
+        ---------
+        values_N : array of shape (N, ...)
+            Values by utterance.
+
+        Returns
+        -------
+        array of shape (G, ...)
+        """
+        if self.by == UTTERANCE:
+            return np.asarray(values_N)
+        ordered_N = np.asarray(values_N)[self._order_N]
+        return np.add.reduceat(ordered_N, self._starts_G, axis=0)
+
+    def select(self, rows: NDArray[np.integer]) -> "Clusters":
+        """The clusters of some of the utterances.
+
+        Arguments
+        ---------
+        rows : array of int
+            Their positions.
+
+        Returns
+        -------
+        Clusters
+        """
+        if self.by == UTTERANCE:
+            names = tuple(self.names[row] for row in rows)
+            return Clusters(names, np.arange(len(names)), UTTERANCE)
+        kept, label_N = np.unique(self.label_N[rows], return_inverse=True)
+        names = tuple(self.names[place] for place in kept)
+        unknown = 0
+        if self.unknown and "" in names:
+            unknown = int((label_N == names.index("")).sum())
+        return Clusters(names, label_N.reshape(-1), self.by, unknown)
+
+    def split(
+        self, share: float, seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Cut the utterances in two, no cluster on both sides.
+
+        Arguments
+        ---------
+        share : float
+            Of the clusters, for the first part.
+        seed : int
+            Which split.
+
+        Returns
+        -------
+        tuple of two int arrays
+            Rows of the two parts, rising.
+        """
+        mixed_G = np.random.default_rng(seed).permutation(self.count)
+        first = mixed_G[: round(share * self.count)]
+        in_first_N = np.isin(self.label_N, first)
+        return np.flatnonzero(in_first_N), np.flatnonzero(~in_first_N)
+
+    def folds(self, folds: int) -> NDArray[np.int64]:
+        """Deal whole clusters to folds of nearly equal size.
+
+        Arguments
+        ---------
+        folds : int
+            How many folds; fewer if there are fewer clusters.
+
+        Returns
+        -------
+        array of shape (N,)
+            Fold of each utterance, counted from 0.
+
+        Example
+        -------
+        >>> Clusters.of(list("aabca"), list("12345")).folds(2).tolist()
+        [0, 0, 1, 1, 0]
+        """
+        sizes = np.zeros(min(folds, self.count))
+        fold_G = np.zeros(self.count, dtype=np.int64)
+        # largest first, each to the fold that has least
+        for place in np.argsort(-self.sizes_G, kind="stable"):
+            fold_G[place] = sizes.argmin()
+            sizes[fold_G[place]] += self.sizes_G[place]
+        return fold_G[self.label_N]
+
+    @cached_property
+    def _order_N(self) -> NDArray[np.int64]:
+        return np.argsort(self.label_N, kind="stable")
+
+    @cached_property
+    def _starts_G(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], self.sizes_G.cumsum()[:-1]])
+
+
+def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
+    """Speaker of each utterance, after LibriSpeech's way of naming.
+
+    A guess, made only where somebody asks for it: other corpora begin their
+    names with a date or a recording.
+
+    Arguments
+    ---------
+    ids : sequence of str
+        Names such as ``speaker-chapter-number``.
+    source : str
+        Where they come from, for the message.
+
+    Returns
+    -------
+    tuple of str
+        What stands before the first hyphen.
+
+    Raises
+    ------
+    InputError
+        If a name has no hyphen, or all would be one speaker.
+
+    Example
+    -------
+    >>> speakers_from_ids(["6930-75918-0000", "61-70968-0001"], "a trace")
+    ('6930', '61')
+    """
+    whole = next((name for name in ids if not name.partition("-")[2]), None)
+    names = tuple(name.partition("-")[0] for name in ids)
+    if whole is None and len(set(names)) > 1:
+        return names
+    why = (
+        f"{whole!r} has no hyphen"
+        if whole is not None
+        else f"all begin with {names[0]!r}"
+    )
+    raise InputError(
+        f"{source}: speakers cannot be read from the names of the utterances "
+        f"({why}); they must be like LibriSpeech's, 6930-75918-0000. Give "
+        f"every utterance of the trace its speaker, or leave the option out."
+    )
+
+
+def cross_fitted(
+    trace: "Trace", fit: "Callable[[Trace], Scorer]", folds: int
+) -> NDArray[np.float64]:
+    """Scores from models that were fitted to other clusters.
+
+    Arguments
+    ---------
+    trace : Trace
+        The utterances.
+    fit : callable
+        From a part of the trace to a function that scores evidence.
+    folds : int
+        Parts that the clusters are dealt to.
+
+    Returns
+    -------
+    array of shape (N, E)
+    """
+    fold_N = trace.clusters.folds(folds)
+    scores_NE = np.full(trace.evidence.shape, np.nan)
+    for fold in np.unique(fold_N):
+        scorer = fit(trace.select(np.flatnonzero(fold_N != fold).tolist()))
+        rows = np.flatnonzero(fold_N == fold)
+        scores_NE[rows] = scorer(trace.evidence.select(rows))
+    return scores_NE
