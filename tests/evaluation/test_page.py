@@ -4,16 +4,19 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 import re
-from html import escape
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from speechbrain_ee.evaluation.families import leaders
-from speechbrain_ee.evaluation.html import page
-from speechbrain_ee.evaluation.markup import bar, named
 from speechbrain_ee.evaluation.operating_point import LEVELS
+from speechbrain_ee.evaluation.page import bar, named, page
 from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import ORACLE
 from speechbrain_ee.evaluation.transfer import transfer_matrices
@@ -61,7 +64,8 @@ def rows_after(body, heading):
 
 
 def test_stands_alone(text):
-    assert "<script" not in text and "@import" not in text
+    assert text.count("<script>") == text.count("<script") == 1
+    assert "@import" not in text
     assert not re.search(r"(?:src|href)=\"?(?!\"?#)\S*//", text)
     assert not re.search(r"url\((?!#)", text)
 
@@ -97,7 +101,7 @@ def test_every_criterion_with_all_levels(sets, body):
 
 def test_leaders_stand_out(sets, text):
     chosen = leaders(list(sets.values()))
-    assert text.count("<tr class=lead>") == sum(map(len, chosen.values()))
+    assert text.count('class="lead"') == sum(map(len, chosen.values()))
 
 
 def test_criteria_say_what_they_are():
@@ -166,7 +170,7 @@ def test_transfer_is_tinted_by_whether_the_budget_holds(sets, matrices, text):
     chosen = leaders(list(sets.values()))["clean"]
     cells = re.findall(
         r'<td style="background:rgba\((\d+),[\d,.]+\)">([+−][\d.]+) %'
-        r" <span class=soft>([\d.]+) layers",
+        r' <span class="soft">([\d.]+) layers',
         part,
     )
     expected = [
@@ -187,3 +191,82 @@ def test_one_set_has_no_transfer(sets):
 
 def test_same_bytes(sets, matrices, text):
     assert page("A & B", sets, {"epochs": 3}, matrices) == text
+
+
+# What a reader does: sorts by the third column, downwards; puts one criterion
+# out of sight, brings another in; then writes down what is seen.
+READER = """
+<script>addEventListener("load", () => {
+  const table = document.querySelector(".gaps table");
+  const column = (place) =>
+    [...table.tBodies[0].rows].map((row) => row.cells[place].innerText);
+  const seen = (name) =>
+    [...document.querySelectorAll(`svg [data-series="${name}"]`)]
+      .filter((drawn) => getComputedStyle(drawn).display !== "none").length;
+  const box = (name) =>
+    document.querySelector(`.keys input[value="${name}"]`);
+  const said = { before: column(0) };
+  said.shown = seen("entropy");
+  said.hidden = seen("entropy_nonblank");
+  box("entropy").click();
+  box("entropy_nonblank").click();
+  said.after = [seen("entropy"), seen("entropy_nonblank")];
+  said.bold = [...table.querySelectorAll("tr.lead")].map(
+    (row) => row.dataset.series);
+  const button = table.querySelectorAll("thead tr:last-child button")[2];
+  button.click();
+  said.up = column(2);
+  button.click();
+  said.down = column(2);
+  said.sort = button.parentElement.ariaSort;
+  button.click();
+  said.again = column(0);
+  const out = document.createElement("pre");
+  out.id = "said";
+  out.textContent = JSON.stringify(said);
+  document.body.append(out);
+});</script>
+"""
+
+
+def test_a_reader_sorts_a_table_and_switches_criteria(sets, text, tmp_path):
+    said = json.loads(in_browser(text + READER, tmp_path))
+    analysis = sets["clean"]
+    assert said["before"] == [label(r.name) for r in analysis.results()]
+    # four panels; a line in each, and band and mark of the two best
+    assert said["shown"] >= 4 and said["hidden"] == 0
+    assert said["after"][0] == 0 and said["after"][1] >= 4
+    assert "entropy" not in said["bold"]
+    assert "entropy_nonblank" in said["bold"]
+    up = [float(re.match(r"[\d.]+", cell)[0]) for cell in said["up"]]
+    down = [float(re.match(r"[\d.]+", cell)[0]) for cell in said["down"]]
+    assert up == sorted(up) and down == sorted(down, reverse=True)
+    assert up[0] < up[-1] and said["sort"] == "descending"
+    assert said["again"] == said["before"]
+
+
+def in_browser(text: str, folder: Path) -> str:
+    """What a page in headless Chromium writes into an element ``said``."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    (folder / "page.html").write_text(text, "utf-8")
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run"
+    switches += " disable-background-networking disable-component-update"
+    switches += " disable-sync disable-dev-shm-usage dump-dom"
+    run = subprocess.run(
+        [
+            chromium,
+            *(f"--{switch}" for switch in switches.split()),
+            "--virtual-time-budget=5000",
+            f"--user-data-dir={folder / 'profile'}",
+            (folder / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = re.search(r'<pre id="said">(.*?)</pre>', run.stdout)
+    assert found, run.stderr[-2000:]
+    return unescape(found[1])
