@@ -83,16 +83,17 @@ def criteria_note(trace: Trace) -> str:
     found = {n for n, c in scored.items() if c.available(names)}
     compared = len(available_criteria(trace))
     left_out = {
-        "look at no utterance": len(candidates) - len(scored),
-        "need evidence that this trace lacks": len(scored) - len(found),
-        "decide exactly as another does": len(found) - compared,
+        "baselines": len(candidates) - len(scored),
+        "without evidence in this trace": len(scored) - len(found),
+        "deciding as another does": len(found) - compared,
     }
-    reasons = [f"{n} {why}" for why, n in left_out.items() if n]
-    text = f"{compared} criteria are compared"
-    if own := len(candidates) - len(criterion_names()):
-        text += f", {own} of them with parameters of their own"
-    text += f"; {len(criterion_names())} are registered"
-    return f"{text}. Left out: {', '.join(reasons)}." if reasons else f"{text}."
+    reasons = [f"{why} ({n})" for why, n in left_out.items() if n]
+    own = len(candidates) - len(criterion_names())
+    text = f"Of {len(criterion_names())} registered criteria"
+    if own:
+        text += f", and {own} with parameters of their own,"
+    text += f" {compared} are compared here"
+    return f"{text}; left out: {', '.join(reasons)}." if reasons else f"{text}."
 
 
 def analyse_all(

@@ -465,7 +465,7 @@ def _mixture(
     low_P, high_P = np.percentile(above_BP, PERCENTILES, axis=0)
     last = analysis.wer[-1]
     panel.fill_between(
-        x_P, last + low_P, last + high_P, color=PALE, alpha=0.16, lw=0, zorder=1
+        x_P, last + low_P, last + high_P, color=PALE, alpha=0.13, lw=0, zorder=1
     )
 
 
@@ -499,7 +499,8 @@ def _line(
         curve.axis("wer"),
         color=colour,
         ls=(0, dashes) if dashes else "-",
-        lw=2.1 if strong else 1.3,
+        lw=2.1 if strong else 1.1,
+        alpha=1.0 if strong else 0.7,
         label=label(curve.name),
         zorder=4.5 if strong else 4,
         gid=gid,
@@ -518,7 +519,7 @@ def _band(
         last + np.array(curve.above_low),
         last + np.array(curve.above_high),
         color=look(curve.name)[0],
-        alpha=0.15,
+        alpha=0.13,
         lw=0,
         zorder=1.5,
         gid=gid,

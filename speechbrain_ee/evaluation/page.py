@@ -483,9 +483,8 @@ def _criterion(analysis: SetAnalysis, result: Result) -> list[str]:
         ends = result.layer_intervals.get(level)
         # a fixed exit is a whole number of layers, an interval of it too
         known = ends and point is not None and result.name != "fixed"
-        cells.append(
-            cell + soft(f"{ends[0]:.1f}–{ends[1]:.1f}" if known else "")
-        )
+        interval = f"{ends[0]:.1f}–{ends[1]:.1f}" if known else ""
+        cells.append(cell + Markup(" ") + soft(interval))
     full = analysis.fixed.curve.points[-1].avg_macs
     if analysis.trace.macs_NE is not None:
         points = [result.points[level] for level in _GAP_LEVELS]
