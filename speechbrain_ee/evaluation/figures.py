@@ -24,6 +24,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import (
@@ -139,9 +140,7 @@ def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
     ]
     width, height = PANEL_INCHES
     with mpl.rc_context(SETTINGS):
-        figure = Figure(
-            (width * 2, height * len(grid) + 0.9), layout="constrained"
-        )
+        figure = Figure((width * 2, height * len(grid) + 0.9))
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(grid), 2, squeeze=False)
         for (analysis, row), drawn in zip(grid, panels, strict=True):
@@ -150,9 +149,8 @@ def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
                 title = "close to the last exit" if aspect.close else None
                 panel.set_title(title or analysis.key, loc="left")
             drawn[0].set_ylabel("word error rate (%)")
-        figure.get_layout_engine().set(h_pad=0.09, w_pad=0.07)
         _legend(figure, panels, analyses)
-        place_labels(figure)
+        lay_out(figure)
     return figure
 
 
@@ -163,12 +161,12 @@ def draw_panel(analysis: SetAnalysis, aspect: Aspect) -> Figure:
     they can be switched on.
     """
     with mpl.rc_context(SETTINGS):
-        figure = Figure(PANEL_INCHES, layout="constrained")
+        figure = Figure(PANEL_INCHES)
         FigureCanvasAgg(figure)
         panel = figure.subplots()
         fill_panel(panel, analysis, aspect, every=True)
         panel.set_ylabel("word error rate (%)")
-        place_labels(figure)
+        lay_out(figure)
     return figure
 
 
@@ -263,11 +261,10 @@ def fill_panel(
     _fixed(panel, analysis, aspect)
 
 
-def place_labels(figure: Figure) -> None:
-    """Move the labels of points off each other, off marks and off lines."""
-    figure.draw_without_rendering()
-    # the labels stand inside; the layout is what it is without them
-    figure.set_layout_engine("none")
+def lay_out(figure: Figure) -> None:
+    """Place panels, then labels off each other, off marks and off lines."""
+    # once, not at every drawing: labels go by where the panels are
+    ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.07).execute(figure)
     renderer = figure.canvas.get_renderer()
     for panel in figure.axes:
         labels = [t for t in panel.texts if isinstance(t, Annotation)]
@@ -591,7 +588,7 @@ def _annotate(
     bold: bool = False,
     gid: str | None = None,
 ) -> None:
-    """A label for :func:`place_labels`, if its point is in the panel."""
+    """A label for :func:`lay_out`, if its point is in the panel."""
     (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
     if not (left <= place[0] <= right and low <= place[1] <= high):
         return
