@@ -4,6 +4,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -12,15 +14,21 @@ from html import escape, unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import soundfile
 
+from speechbrain_ee.evaluation.analyses import analyse_all
+from speechbrain_ee.evaluation.examples import nearby_sounds
 from speechbrain_ee.evaluation.families import leaders
 from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.evaluation.page import bar, named, page
 from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import ORACLE
 from speechbrain_ee.evaluation.transfer import transfer_matrices
+from speechbrain_ee.exits import read_trace, write_trace
 from tests.evaluation.drawn_sets import drawn_sets
+from tests.evaluation.made_up import small_trace
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +199,45 @@ def test_one_set_has_no_transfer(sets):
 
 def test_same_bytes(sets, matrices, text):
     assert page("A & B", sets, {"epochs": 3}, matrices) == text
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run's trace, with a manifest and audio where runs have them."""
+    trace = small_trace().subset("clean")
+    path = tmp_path / "traces" / "clean.jsonl.gz"
+    path.parent.mkdir()
+    write_trace(path, trace.header, trace.records)
+    tone = 0.1 * np.sin(np.arange(8000) / 5)
+    soundfile.write(tmp_path / "easy.wav", tone, 8000)
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    rows = ("easy-clean,1.0,easy.wav", "hard-clean,1.0,broken.wav")
+    rows += ("unknown,1.0,easy.wav",)
+    text = "\n".join(row.replace(",1.0,", f",1.0,{tmp_path}/") for row in rows)
+    (tmp_path / "clean.csv").write_text(f"ID,duration,wav\n{text}\n")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_utterance_is_played_where_its_audio_is_near(run_folder):
+    trace = read_trace(run_folder / "traces" / "clean.jsonl.gz")
+    sounds = nearby_sounds(trace, trace.ids)
+    assert list(sounds) == ["easy-clean"]
+    kind, data = sounds["easy-clean"].split(";base64,")
+    assert kind in ("data:audio/mpeg", "data:audio/flac")
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert len(samples) / rate == pytest.approx(1.0, abs=0.15)
+    assert np.abs(samples).max() == pytest.approx(0.1, abs=0.03)
+    text = page("t", analyse_all([trace]), {}, {})
+    assert text.count("<audio controls") == 1 and sounds["easy-clean"] in text
+    (run_folder / "clean.csv").unlink()
+    assert "<audio" not in page("t", analyse_all([trace]), {}, {})
+
+
+def test_a_trace_in_memory_has_no_sound(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    trace = small_trace().subset("clean")
+    assert nearby_sounds(trace, trace.ids) == {}
 
 
 # What a reader does: sorts by the third column, downwards; puts one criterion
