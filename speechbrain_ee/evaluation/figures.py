@@ -296,9 +296,9 @@ def _place(
         outside += np.maximum(corners[2:] - inside[2:], 0).sum()
         badness = (
             40 * hidden / (4 * half.prod())
-            + 0.06 * within.all(axis=1).sum()
+            + 0.04 * within.all(axis=1).sum()
             + outside
-            + 0.05 * gap
+            + 0.12 * gap
             + 0.04 * rank
         )
         if best is None or badness < best[0]:

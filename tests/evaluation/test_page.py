@@ -260,13 +260,13 @@ READER = """
   said.after = [seen("entropy"), seen("entropy_nonblank")];
   said.bold = [...table.querySelectorAll("tr.lead")].map(
     (row) => row.dataset.series);
-  const button = table.querySelectorAll("thead tr:last-child button")[2];
-  button.click();
+  const head = table.querySelectorAll("thead tr:last-child th")[2];
+  head.click();
   said.up = column(2);
-  button.click();
+  head.click();
   said.down = column(2);
-  said.sort = button.parentElement.ariaSort;
-  button.click();
+  said.sort = head.ariaSort;
+  head.click();
   said.again = column(0);
   const out = document.createElement("pre");
   out.id = "said";

@@ -42,12 +42,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const original = [...body.rows];
     const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
     heads.forEach((head, place) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.title = "sort";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
+      head.title = "sort";
+      head.tabIndex = 0;
+      head.addEventListener("keydown", (event) => {
+        if (event.key === "Enter") head.click();
+      });
+      head.addEventListener("click", () => {
         const next = { none: "ascending", ascending: "descending" };
         const order = next[head.ariaSort || "none"] || "none";
         for (const other of heads) other.removeAttribute("aria-sort");
