@@ -88,6 +88,7 @@ def _report(arguments: argparse.Namespace) -> None:
             arguments.policy,
             arguments.overthinking,
             arguments.in_domain,
+            arguments.dev,
             arguments.speakers_from_ids,
         )
     )
@@ -196,6 +197,12 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="policy files to measure, as `calibrate` writes them",
+    )
+    report.add_argument(
+        "--dev",
+        metavar="FILE",
+        help="trace of the development set: criterion and threshold are "
+        "chosen on it (default: on each test set itself, which flatters them)",
     )
     report.add_argument(
         "--overthinking",

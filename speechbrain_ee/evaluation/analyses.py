@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.carried import carried
 from speechbrain_ee.evaluation.curves import sweep
+from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.evaluation.policies import with_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import (
@@ -73,8 +75,31 @@ def available_criteria(trace: Trace) -> tuple[Criterion, ...]:
     return tuple(c for c in found.values() if c.same_as not in found)
 
 
+def criteria_note(trace: Trace) -> str:
+    """How many criteria a report compares, and where the others are."""
+    names = trace.evidence.names
+    candidates = {c.name: c for c in _candidates(trace)}
+    scored = {n: c for n, c in candidates.items() if not c.baseline}
+    found = {n for n, c in scored.items() if c.available(names)}
+    compared = len(available_criteria(trace))
+    left_out = {
+        "baselines": len(candidates) - len(scored),
+        "without evidence in this trace": len(scored) - len(found),
+        "deciding as another does": len(found) - compared,
+    }
+    reasons = [f"{why} ({n})" for why, n in left_out.items() if n]
+    own = len(candidates) - len(criterion_names())
+    text = f"Of {len(criterion_names())} registered criteria"
+    if own:
+        text += f", and {own} with parameters of their own,"
+    text += f" {compared} are compared here"
+    return f"{text}; left out: {', '.join(reasons)}." if reasons else f"{text}."
+
+
 def analyse_all(
-    traces: Sequence[Trace], policies: Sequence[ExitPolicy] = ()
+    traces: Sequence[Trace],
+    policies: Sequence[ExitPolicy] = (),
+    dev: Trace | None = None,
 ) -> dict[str, SetAnalysis]:
     """Analyse every set of every trace, those without transcripts left out.
 
@@ -85,11 +110,20 @@ def analyse_all(
         differ in.
     policies : sequence of ExitPolicy
         Measured on every set.
+    dev : Trace, optional
+        Development data: criteria and thresholds are chosen on it.
 
     Returns
     -------
     dict of str to SetAnalysis
+
+    Raises
+    ------
+    InputError
+        If a set is there twice, or the development data hold utterances of
+        a test set or were recorded at other exits.
     """
+    chosen_on = _analyse_dev(dev, traces) if dev is not None else None
     analyses: dict[str, SetAnalysis] = {}
     all_sets = [name for trace in traces for name in trace.sets]
     for trace in traces:
@@ -105,8 +139,32 @@ def analyse_all(
                     f"trace once, and traces that differ in name or decoding."
                 )
             analysis = analyse(trace.subset(name), key)
+            if chosen_on is not None:
+                used = {n: carried(chosen_on, analysis, n) for n in LEVELS}
+                analysis = analysis.extended(dev=chosen_on, carried=used)
             analyses[key] = with_policies(analysis, policies)
     return analyses
+
+
+def _analyse_dev(dev: Trace, traces: Sequence[Trace]) -> SetAnalysis:
+    """The development set, where it fits the test sets."""
+    known = {(row.id, row.ref) for row in dev.records}
+    for trace in traces:
+        if trace.header.exit_layers != dev.header.exit_layers:
+            raise InputError(
+                f"{dev.source}: has exits after layers "
+                f"{list(dev.header.exit_layers)}, {trace.source} after "
+                f"{list(trace.header.exit_layers)}; give the development "
+                f"trace of the same model."
+            )
+        for row in trace.records:
+            if (row.id, row.ref) in known:
+                raise InputError(
+                    f"{dev.source}: utterance {row.id!r} is also in the test "
+                    f"data of {trace.source}; choose on other data than you "
+                    f"report on."
+                )
+    return analyse(dev, ", ".join(dev.sets))
 
 
 def _candidates(trace: Trace) -> Iterator[Criterion]:

@@ -9,7 +9,7 @@ Authors
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from speechbrain_ee.evaluation.difficulty import (
     DifficultyHistogram,
     difficulty_histogram,
 )
+from speechbrain_ee.evaluation.estimate import Estimate
 from speechbrain_ee.evaluation.examples import Example, choose_examples
 from speechbrain_ee.evaluation.operating_point import (
     OperatingPoint,
@@ -42,8 +43,35 @@ from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.scoring import char_counts, edit_counts
 from speechbrain_ee.exits.trace import Trace
 
+if TYPE_CHECKING:
+    from speechbrain_ee.evaluation.carried import CarriedThreshold
+
 # After the criteria that tables put first: those without such a point.
 _NEVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The criterion and threshold that a report puts first.
+
+    Arguments
+    ---------
+    result : Result
+        The criterion, on this test set.
+    point : OperatingPoint
+        What the threshold gives on this test set.
+    chosen_on : str, optional
+        The development set; None if both were chosen on the test set itself,
+        which flatters them.
+    above_last : Estimate, optional
+        Word error rate above the last exit's, in points, where chosen on a
+        development set.
+    """
+
+    result: Result
+    point: OperatingPoint
+    chosen_on: str | None = None
+    above_last: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,11 @@ class SetAnalysis:
         Of these criteria.
     policies : tuple of PolicyResult
         Given policies, measured on this set.
+    dev : SetAnalysis, optional
+        The development set, on which criteria and thresholds are chosen.
+    carried : mapping of str to tuple of CarriedThreshold
+        By level: thresholds of the development set used here, the criterion
+        that is best there first.
     """
 
     key: str
@@ -71,6 +104,10 @@ class SetAnalysis:
         default_factory=dict, repr=False
     )
     policies: tuple[PolicyResult, ...] = ()
+    dev: "SetAnalysis | None" = field(default=None, repr=False)
+    carried: Mapping[str, tuple["CarriedThreshold", ...]] = field(
+        default_factory=dict
+    )
 
     @cached_property
     def bootstrap(self) -> Bootstrap:
@@ -196,11 +233,16 @@ class SetAnalysis:
         Returns
         -------
         list of Result
+            With a development set in the order of that.
         """
-        return sorted(
-            self.criteria.values(),
-            key=lambda r: r.plus_5.avg_layer if r.plus_5 else _NEVER,
-        )
+        seen = (self.dev or self).criteria
+
+        def needed(result: Result) -> float:
+            found = seen.get(result.name)
+            point = found.plus_5 if found else None
+            return point.avg_layer if point else _NEVER
+
+        return sorted(self.criteria.values(), key=needed)
 
     def results(self) -> Iterator[Result]:
         """All ways of choosing exits, in the order of the tables.
@@ -220,14 +262,64 @@ class SetAnalysis:
         Returns
         -------
         Result or None
-            None if the trace has no evidence.
+            Chosen on the development set where there is one; None if the
+            trace has no evidence.
         """
-        found = [r for r in self.criteria.values() if r.equal_wer is not None]
-        return min(
-            found,
-            key=lambda r: r.equal_wer.avg_layer if r.equal_wer else 0,
-            default=None,
-        )
+        found = self.choice()
+        return found.result if found else None
+
+    def choice(self, level: str = "equal_wer") -> Choice | None:
+        """The criterion and threshold that keep a level cheapest.
+
+        Arguments
+        ---------
+        level : str
+            One of :data:`LEVELS`.
+
+        Returns
+        -------
+        Choice or None
+            Chosen on the development set where there is one, else on this
+            set; None if nothing was found there.
+        """
+        if self.dev is not None:
+            for one in self.carried.get(level, ()):
+                point = self.kept(one.criterion, level)
+                result = self.criteria[one.criterion]
+                return Choice(result, point, self.dev.key, one.above_last)
+            return None
+        found = [r for r in self.criteria.values() if r.points[level]]
+        if not found:
+            return None
+        best = min(found, key=lambda r: r.points[level].avg_layer)
+        return Choice(best, best.points[level])
+
+    def kept(
+        self, name: str, level: str = "equal_wer"
+    ) -> OperatingPoint | None:
+        """What a criterion gives with the threshold chosen for a level.
+
+        Arguments
+        ---------
+        name : str
+            One of the criteria.
+        level : str
+            One of :data:`LEVELS`.
+
+        Returns
+        -------
+        OperatingPoint or None
+            On this set; the threshold is the development set's where there
+            is one.
+        """
+        if self.dev is None:
+            return self.criteria[name].points[level]
+        for one in self.carried.get(level, ()):
+            if one.criterion == name:
+                return OperatingPoint(
+                    one.avg_layer, one.wer, one.avg_macs, one.threshold
+                )
+        return None
 
     def result(self, curve: Curve) -> Result:
         """Read a curve at the levels set by the last exit.
@@ -269,13 +361,34 @@ class SetAnalysis:
         shares = exit_shares(choice_N, scores_NE.shape[1])
         return replace(result, exit_shares=shares)
 
-    def difficulty(self, result: Result) -> DifficultyHistogram | None:
-        """Where easy and hard utterances stop when the WER is kept.
+    def stops(self, choice: Choice) -> tuple[float, ...]:
+        """Share of utterances that stop at each exit.
+
+        Arguments
+        ---------
+        choice : Choice
+            Criterion and threshold.
+
+        Returns
+        -------
+        tuple of float
+        """
+        scores_NE = self.scores[choice.result.name]
+        choice_N = first_exit(scores_NE, choice.point.threshold)
+        return exit_shares(choice_N, scores_NE.shape[1])
+
+    def difficulty(
+        self, result: Result, point: OperatingPoint | None = None
+    ) -> DifficultyHistogram | None:
+        """Where easy and hard utterances stop.
 
         Arguments
         ---------
         result : Result
             Of one of the criteria.
+        point : OperatingPoint, optional
+            With the threshold; by default the one that keeps the word error
+            rate of the last exit here.
 
         Returns
         -------
@@ -283,7 +396,8 @@ class SetAnalysis:
             None if it is no criterion of this set, or cannot keep the word
             error rate of the last exit.
         """
-        point, scores_NE = result.equal_wer, self.scores.get(result.name)
+        point = point or result.equal_wer
+        scores_NE = self.scores.get(result.name)
         if scores_NE is None or point is None or point.threshold is None:
             return None
         choice_N = first_exit(scores_NE, point.threshold)

@@ -25,8 +25,6 @@ from speechbrain_ee.exits.calibration.shift import (
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import first_exit
 
-LEVEL = "equal_wer"
-
 
 @dataclass(frozen=True)
 class CarriedThreshold:
@@ -75,7 +73,7 @@ class CarriedThreshold:
 
 
 def carried(
-    domain: SetAnalysis, target: SetAnalysis
+    domain: SetAnalysis, target: SetAnalysis, level: str = "equal_wer"
 ) -> tuple[CarriedThreshold, ...]:
     """Use the domain's thresholds on a test set.
 
@@ -85,6 +83,8 @@ def carried(
         Where they are chosen.
     target : SetAnalysis
         Where they are used; may be the domain itself.
+    level : str
+        What they keep in the domain; see :data:`LEVELS`.
 
     Returns
     -------
@@ -96,22 +96,22 @@ def carried(
     if layers[0] != layers[1]:
         return ()
     names = [name for name in domain.criteria if name in target.criteria]
-    found = [_carry(name, domain, target) for name in names]
+    found = [_carry(name, domain, target, level) for name in names]
     kept = [each for each in found if each is not None]
     return tuple(sorted(kept, key=lambda each: each.domain_layer))
 
 
 def _carry(
-    name: str, domain: SetAnalysis, target: SetAnalysis
+    name: str, domain: SetAnalysis, target: SetAnalysis, level: str
 ) -> CarriedThreshold | None:
-    point = domain.criteria[name].points[LEVEL]
+    point = domain.criteria[name].points[level]
     if point is None or point.threshold is None:
         return None
     scores_NE, trace = target.scores[name], target.trace
     choice_N = first_exit(scores_NE, point.threshold)
     macs_NE = criterion_macs(trace, get_criterion(name))
     used = measure(trace, choice_N, point.threshold, macs_NE)
-    own = target.criteria[name].points[LEVEL]
+    own = target.criteria[name].points[level]
     draws = target.bootstrap
     wer_B = draws.replicate(choice_N[:, None]).wer_BT[:, 0]
     more_B = wer_B - draws.fixed.wer_BT[:, -1]

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from speechbrain_ee.evaluation.analyses import criteria_note
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.decodings import (
     decoding_note,
@@ -69,6 +70,7 @@ def console_tables(report: "Report") -> str:
             aligned(exit_table(analysis)),
             aligned(criterion_table(analysis)),
         ]
+        blocks.append(_filled(criteria_note(analysis.trace)))
         if note := search_note(analysis):
             blocks.append(_filled(note))
         if analysis.policies:

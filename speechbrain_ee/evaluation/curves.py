@@ -1,8 +1,10 @@
 """Operating curves: word error rate against compute, from a trace.
 
-A sweep of thresholds gives the curve of a criterion. The mixture line is what tossing a coin between two
-fixed exits gives; a criterion is worth what lies between that line and the
-oracle.
+An operating point is what a policy gives on a test set: its word error rate
+and the average depth (and multiply-accumulates) it needs. A sweep of
+thresholds gives the curve of a criterion. The mixture line is what tossing a
+coin between two fixed exits gives; a criterion is worth what lies between
+that line and the oracle.
 
 Axes: N utterances, E exits, T thresholds.
 
@@ -10,13 +12,14 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
-from speechbrain_ee.evaluation.curve import Curve
+from speechbrain_ee.evaluation.bootstrap import Bootstrap, Interval
 from speechbrain_ee.evaluation.operating_point import (
     OperatingPoint,
     criterion_macs,
@@ -26,18 +29,87 @@ from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import lambda_bound
 from speechbrain_ee.exits.trace import Trace
 
-__all__ = [
-    "Curve",
-    "exit_choices",
-    "fixed_exits",
-    "mixture",
-    "oracle_curve",
-    "sweep",
-    "thresholds_for",
-]
-
 MAX_THRESHOLDS = 200
 MAX_PRICES = 100
+
+# WER in percent is a quotient of integers: far below one error in 10^7 words.
+WER_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Operating points of one family, in order of average layer.
+
+    Arguments
+    ---------
+    name : str
+        Criterion, ``fixed``, ``oracle`` or ``mixture``.
+    points : tuple of OperatingPoint
+        Measured points.
+    mixable : bool
+        Whether every point on the line between two neighbours can be had
+        (by choosing at random between two fixed exits), too.
+    wer_low, wer_high : tuple of float, optional
+        Ends of the 95 % interval of the word error rate at each point.
+    above_low, above_high : tuple of float, optional
+        The same of the word error rate minus the last exit's, in points.
+        Both see the same draws of utterances, so that the interval is that
+        of the comparison, and vanishes at the last exit.
+    layer_intervals : mapping of str to (low, high)
+        By level: 95 % interval of the average layer needed.
+    """
+
+    name: str
+    points: tuple[OperatingPoint, ...]
+    mixable: bool = False
+    wer_low: tuple[float, ...] | None = None
+    wer_high: tuple[float, ...] | None = None
+    above_low: tuple[float, ...] | None = None
+    above_high: tuple[float, ...] | None = None
+    layer_intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+    def axis(self, name: str) -> NDArray[np.float64]:
+        """One coordinate of all points.
+
+        Arguments
+        ---------
+        name : str
+            ``avg_layer``, ``avg_macs``, ``wer`` or ``threshold``.
+
+        Returns
+        -------
+        array of shape (points,)
+        """
+        values = [getattr(point, name) for point in self.points]
+        return np.array(
+            [np.nan if value is None else value for value in values]
+        )
+
+    def cheapest(
+        self, wer: float, axis: str = "avg_layer"
+    ) -> OperatingPoint | None:
+        """The point with the smallest cost at a word error rate.
+
+        Arguments
+        ---------
+        wer : float
+            Word error rate in percent that must not be exceeded.
+        axis : str
+            The cost, ``avg_layer`` or ``avg_macs``.
+
+        Returns
+        -------
+        OperatingPoint or None
+            None if no point of the curve is that good.
+        """
+        good = [p for p in self.points if p.wer <= wer + WER_TOLERANCE]
+        best = min(good, key=lambda p: (getattr(p, axis), p.wer), default=None)
+        if best is None or not self.mixable:
+            return best
+        place = self.points.index(best)
+        if place == 0:
+            return best
+        return _between(self.points[place - 1], best, wer)
 
 
 def thresholds_for(scores_NE: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -263,9 +335,16 @@ def _curve(
     if bootstrap is None:
         return Curve(name, ordered)
     replicates = bootstrap.replicate(choice_NT[:, order])
-    low, high = replicates.band()
+    above_BT = replicates.wer_BT - bootstrap.fixed.wer_BT[:, -1:]
     intervals = bootstrap.layer_intervals(replicates)
-    return Curve(name, ordered, False, low, high, intervals)
+    return Curve(
+        name,
+        ordered,
+        False,
+        *replicates.band(),
+        *replace(replicates, wer_BT=above_BT).band(),
+        intervals,
+    )
 
 
 def _turns_left(
@@ -274,3 +353,22 @@ def _turns_left(
     """Whether the way a, b, c turns left, as a lower hull does."""
     ab, ac = (getattr(p, axis) - getattr(a, axis) for p in (b, c))
     return ab * (c.wer - a.wer) - (b.wer - a.wer) * ac > 0
+
+
+def _between(
+    worse: OperatingPoint, better: OperatingPoint, wer: float
+) -> OperatingPoint:
+    """The point of a segment that has exactly this word error rate."""
+    if math.isclose(worse.wer, better.wer):
+        return better
+    share = (worse.wer - wer) / (worse.wer - better.wer)
+    share = min(max(share, 0.0), 1.0)
+
+    def mix(a: float | None, b: float | None) -> float | None:
+        return None if a is None or b is None else a + share * (b - a)
+
+    return OperatingPoint(
+        avg_layer=mix(worse.avg_layer, better.avg_layer) or 0.0,
+        wer=mix(worse.wer, better.wer) or 0.0,
+        avg_macs=mix(worse.avg_macs, better.avg_macs),
+    )

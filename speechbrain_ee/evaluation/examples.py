@@ -1,4 +1,4 @@
-"""Utterances worth looking at in a report.
+"""Utterances worth looking at, and listening to, in a report.
 
 Axes: N utterances, E exits.
 
@@ -6,11 +6,24 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import base64
+import csv
+import io
+import logging
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
+
+logger = logging.getLogger(__name__)
+
+_RATE_HZ = 16000
+_LONGEST_S = 30.0  # a page holds a few utterances, not recordings
 
 
 @dataclass(frozen=True)
@@ -65,3 +78,70 @@ def choose_examples(trace: Trace, each: int = 3) -> tuple[Example, ...]:
         for kind, rows in (("overthinking", over), ("typical", typical))
         for i in rows[:each]
     )
+
+
+def nearby_sounds(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Utterances as sounds that a page can hold, where their audio is near.
+
+    A run writes its traces into a folder beside the manifest of every test
+    set; a trace that was taken elsewhere has no sound.
+
+    Arguments
+    ---------
+    trace : Trace
+        One test set, read from or written to a file.
+    ids : collection of str
+        The utterances.
+
+    Returns
+    -------
+    dict of str to str
+        A ``data:`` address by utterance; those without audio are left out.
+    """
+    paths = _audio_paths(trace, ids)
+    if not paths:
+        return {}
+    # imports torchaudio, which most reports need not wait for
+    from speechbrain_ee.data.audio import AudioReader
+
+    sounds, read = {}, AudioReader(_RATE_HZ)
+    for name, path in paths.items():
+        try:
+            samples = read(path).numpy()
+            if len(samples) <= _LONGEST_S * _RATE_HZ:
+                sounds[name] = _address(samples)
+        except (InputError, RuntimeError) as error:
+            logger.info("No sound of %s in the report: %s", name, error)
+    return sounds
+
+
+def _audio_paths(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Where the manifest beside a trace says that the audio is."""
+    source = Path(trace.source)
+    if not source.is_file():
+        return {}
+    for folder in source.resolve().parents[:2]:
+        manifest = folder / f"{trace.sets[0]}.csv"
+        if not manifest.is_file():
+            continue
+        try:
+            with open(manifest, encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            logger.info("%s: cannot be read: %s", manifest, error)
+            return {}
+        return {
+            row["ID"]: row["wav"]
+            for row in rows
+            if row.get("ID") in ids and row.get("wav")
+        }
+    return {}
+
+
+def _address(samples: np.ndarray) -> str:
+    """Samples as MP3, which every browser plays, in a ``data:`` address."""
+    stream = io.BytesIO()
+    kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
+    soundfile.write(stream, samples, _RATE_HZ, format=kind)
+    text = base64.b64encode(stream.getvalue()).decode()
+    return f"data:audio/{'mpeg' if kind == 'MP3' else 'flac'};base64,{text}"

@@ -4,7 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
@@ -92,9 +92,10 @@ def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:
     """The criterion of every family that needs the fewest layers.
 
     It is chosen over all test sets that have it, so that figures of two sets
-    show the same criteria as far as both have them. The criterion that keeps
-    the last exit's word error rate of a set cheapest, which tables and
-    summaries name, is always among them.
+    show the same criteria as far as both have them; with a development set,
+    on that alone. The criterion that tables and summaries name (see
+    :meth:`~speechbrain_ee.evaluation.analysis.SetAnalysis.choice`) is always
+    among them.
 
     Arguments
     ---------
@@ -107,17 +108,18 @@ def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:
         By key of the test set: criteria in the order of the families.
     """
     names = dict.fromkeys(n for a in analyses for n in a.criteria)
+    seen = [analysis.dev or analysis for analysis in analyses]
     overall = {}
     for name in names:
-        needed = [depth_needed(a, name) for a in analyses if name in a.criteria]
-        overall[name] = sum(needed) / len(needed)
+        needed = [depth_needed(a, name) for a in seen if name in a.criteria]
+        # without the evidence on the development set there is no choosing it
+        overall[name] = sum(needed) / len(needed) if needed else 1.0
     chosen = {}
     for analysis in analyses:
         winners: dict[str, str] = {}
         for name in sorted(analysis.criteria, key=overall.__getitem__):
             winners.setdefault(family(name), name)
-        cheapest = analysis.best_criterion()
-        front = {*winners.values(), *([cheapest.name] if cheapest else [])}
+        front = {*winners.values(), *best_two(analysis, analysis.criteria)[:1]}
         chosen[analysis.key] = tuple(
             name
             for group in FAMILIES
@@ -125,3 +127,20 @@ def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:
             if name in front and family(name) == group
         )
     return chosen
+
+
+def best_two(analysis: SetAnalysis, names: Collection[str]) -> tuple[str, ...]:
+    """The two of some criteria that figures show with a band.
+
+    The one that tables name, and the one of another family that needs the
+    fewest layers: two of one family differ by little.
+    """
+    seen = analysis.dev or analysis
+    order = sorted(
+        (name for name in names if name in seen.criteria),
+        key=lambda name: depth_needed(seen, name),
+    )
+    best = analysis.choice()
+    first = [best.result.name] if best else order[:1]
+    second = [n for n in order if family(n) != family(first[0])]
+    return (*first, *second[:1])

@@ -1,8 +1,11 @@
 """The figure of a report: word error rate against compute.
 
-One row per test set and cost: encoder layers, and multiply-accumulates where
-the trace knows them. On the left the whole range, on the right what is close
-to the last exit's word error rate, where criteria differ.
+A row of panels per test set: on the left the whole range, on the right what
+is close to the last exit's word error rate, where one decides. A second row
+against multiply-accumulates follows only where these say something else than
+layers do, as for criteria that take a search at every exit.
+
+Axes: B bootstrap replicates, E exits, P places on a line.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -12,25 +15,46 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
+from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.aspect import Aspect, has_close_up
-from speechbrain_ee.evaluation.families import leaders
+from speechbrain_ee.evaluation.curves import Curve
+from speechbrain_ee.evaluation.families import Leaders, best_two, leaders
 from speechbrain_ee.evaluation.labels import label, policy_letter
-from speechbrain_ee.evaluation.panel import FIXED_LABEL, fill_panel
-from speechbrain_ee.evaluation.theme import INK, PALE, family
+from speechbrain_ee.evaluation.operating_point import OperatingPoint
+from speechbrain_ee.evaluation.theme import (
+    GRID,
+    INK,
+    ORACLE,
+    PALE,
+    SOFT,
+    look,
+    policy_marker,
+)
 
 # A PDF embeds its fonts; how is of no interest beside a report.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
-PANEL_INCHES = (4.7, 3.4)
+PANEL_INCHES = (4.9, 3.5)
+FIXED_LABEL = "fixed exit after layer L"
 
 SETTINGS = {
     "font.size": 10,
@@ -54,103 +78,101 @@ SETTINGS = {
     "svg.hashsalt": "speechbrain_ee",
     "pdf.fonttype": 42,
 }
+# Text over lines stays readable.
+_BACKED = {"fc": "#ffffff", "ec": "none", "alpha": 0.65, "pad": 0.4}
+# A close-up shows at least so many word errors above the last exit.
+_FEWEST_ERRORS = 5
+# Costs that differ by less, in shares of a full pass, draw the same line.
+_SAME_COST = 0.02
+# Where a label may stand, seen from its point, the best place first.
+_SIDES = (
+    *((0, 1), (1, 1), (-1, 1), (1, 0), (-1, 0)),
+    *((0, -1), (1, -1), (-1, -1)),
+)
+_GAPS_PT = (5, 11, 18, 27)
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """What a panel shows of a test set.
+
+    Arguments
+    ---------
+    axis : str
+        The cost, ``avg_layer`` or ``avg_macs``.
+    leading : tuple of str
+        Criteria drawn as lines; see
+        :func:`~speechbrain_ee.evaluation.families.leaders`.
+    banded : tuple of str
+        Those of them that have a band.
+    close : bool
+        Only what is close to the last exit's word error rate.
+    """
+
+    axis: str
+    leading: tuple[str, ...] = ()
+    banded: tuple[str, ...] = ()
+    close: bool = False
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the cost is layers."""
+        return self.axis == "avg_layer"
+
+    def cost(self, curve: Curve) -> NDArray[np.float64]:
+        """The cost of a curve's points, in layers or GMAC."""
+        return curve.axis(self.axis) * (1.0 if self.by_layer else 1e-9)
+
+    def place(self, point: OperatingPoint) -> tuple[float, float]:
+        """Where an operating point is drawn."""
+        cost = getattr(point, self.axis)
+        return cost * (1.0 if self.by_layer else 1e-9), point.wer
 
 
 def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
-    """Draw all test sets.
-
-    Arguments
-    ---------
-    analyses : sequence of SetAnalysis
-        A row of panels for each cost of each.
-
-    Returns
-    -------
-    Figure
-    """
+    """Draw all test sets: a row of panels for each cost of each."""
     leading = leaders(analyses)
-    grid = [row for a in analyses for row in _rows(a, leading[a.key])]
-    columns = max(map(len, grid))
+    grid = [
+        (analysis, row)
+        for analysis in analyses
+        for row in aspects(analysis, leading)
+    ]
     width, height = PANEL_INCHES
     with mpl.rc_context(SETTINGS):
-        figure = Figure(
-            (width * columns, height * len(grid) + 0.9), layout="constrained"
-        )
+        figure = Figure((width * 2, height * len(grid) + 0.9))
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(grid), columns, squeeze=False)
-        for panel in panels.flat:
-            panel.set_axis_off()
-        for row, drawn in enumerate(grid):
-            for panel, (analysis, aspect) in zip(panels[row], drawn):
-                panel.set_axis_on()
+        panels = figure.subplots(len(grid), 2, squeeze=False)
+        for (analysis, row), drawn in zip(grid, panels, strict=True):
+            for panel, aspect in zip(drawn, row, strict=True):
                 fill_panel(panel, analysis, aspect)
-                panel.set_title(_title(analysis, aspect), loc="left")
-            panels[row, 0].set_ylabel("word error rate (%)")
-        figure.get_layout_engine().set(h_pad=0.09, w_pad=0.07)
+                title = "close to the last exit" if aspect.close else None
+                panel.set_title(title or analysis.key, loc="left")
+            drawn[0].set_ylabel("word error rate (%)")
         _legend(figure, panels, analyses)
+        lay_out(figure)
     return figure
-
-
-def aspects(
-    analysis: SetAnalysis, leading: tuple[str, ...]
-) -> list[list[Aspect]]:
-    """What there is to draw of a test set.
-
-    Arguments
-    ---------
-    analysis : SetAnalysis
-        The test set.
-    leading : tuple of str
-        Criteria to put in front.
-
-    Returns
-    -------
-    list of list of Aspect
-        One list per cost: the whole and, where it tells more, a close-up.
-    """
-    axes = ["avg_layer"]
-    if analysis.trace.macs_NE is not None:
-        axes.append("avg_macs")
-    sizes = (False, True) if has_close_up(analysis) else (False,)
-    return [[Aspect(axis, leading, close) for close in sizes] for axis in axes]
 
 
 def draw_panel(analysis: SetAnalysis, aspect: Aspect) -> Figure:
     """Draw one panel alone, without legend and title.
 
-    Arguments
-    ---------
-    analysis : SetAnalysis
-        The test set.
-    aspect : Aspect
-        What to show of it.
-
-    Returns
-    -------
-    Figure
+    All criteria are in it, those that do not lead out of sight: in a page
+    they can be switched on.
     """
     with mpl.rc_context(SETTINGS):
-        figure = Figure(PANEL_INCHES, layout="constrained")
+        figure = Figure(PANEL_INCHES)
         FigureCanvasAgg(figure)
         panel = figure.subplots()
-        fill_panel(panel, analysis, aspect)
+        fill_panel(panel, analysis, aspect, every=True)
         panel.set_ylabel("word error rate (%)")
+        lay_out(figure)
     return figure
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """Render a figure; equal figures give equal bytes.
+    """Render a figure as ``png``, ``pdf`` or ``svg``.
 
-    Arguments
-    ---------
-    figure : Figure
-        What to render.
-    kind : str
-        ``png``, ``pdf`` or ``svg``.
-
-    Returns
-    -------
-    bytes
+    Equal figures give equal bytes.
     """
     # no dates, so that a report of the same trace is the same file
     metadata = {
@@ -170,19 +192,420 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def _rows(
-    analysis: SetAnalysis, leading: tuple[str, ...]
-) -> list[list[tuple[SetAnalysis, Aspect]]]:
-    rows = [
-        [(analysis, aspect) for aspect in row]
-        for row in aspects(analysis, leading)
+def aspects(
+    analysis: SetAnalysis, leading: Leaders
+) -> list[tuple[Aspect, Aspect]]:
+    """What there is to draw of a test set: per cost the whole and a close-up.
+
+    Multiply-accumulates are drawn where they order the criteria that lead
+    otherwise than layers do; else a second scale tells them.
+    """
+    names = leading[analysis.key]
+    banded = best_two(analysis, names)
+    axes = ["avg_layer"]
+    if _macs_tell_more(analysis, names):
+        axes.append("avg_macs")
+    return [
+        (
+            Aspect(axis, names, banded),
+            Aspect(axis, names, banded, close=True),
+        )
+        for axis in axes
     ]
-    # without close-ups the costs stand side by side
-    return rows if len(rows[0]) > 1 else [sum(rows, [])]
 
 
-def _title(analysis: SetAnalysis, aspect: Aspect) -> str:
-    return "close to the last exit" if aspect.close else analysis.key
+def _macs_tell_more(analysis: SetAnalysis, names: Sequence[str]) -> bool:
+    """Whether a criterion costs more than the layers that it takes."""
+    fixed = analysis.fixed.curve
+    if analysis.trace.macs_NE is None or len(fixed.points) < 2:
+        return False
+    layers, macs = fixed.axis("avg_layer"), fixed.axis("avg_macs")
+    for name in names:
+        curve = analysis.criteria[name].curve
+        alone = np.interp(curve.axis("avg_layer"), layers, macs)
+        beyond = np.abs(curve.axis("avg_macs") - alone).max()
+        if beyond > _SAME_COST * macs[-1]:
+            return True
+    return False
+
+
+def fill_panel(
+    panel: Axes, analysis: SetAnalysis, aspect: Aspect, every: bool = False
+) -> None:
+    """Draw one test set; with `every`, criteria that do not lead as well.
+
+    Artists of a criterion carry its name as their group, after ``series.``
+    or, out of sight, ``hidden.``.
+    """
+    mixed = analysis.mixture.curve
+    oracle = analysis.oracle.curve
+    if not aspect.by_layer:
+        mixed = analysis.mixture_by_macs or mixed
+        oracle = analysis.oracle_by_macs or oracle
+    _set_axes(panel, analysis, oracle, aspect)
+    _yardsticks(panel, analysis, aspect)
+    _mixture(panel, analysis, mixed, aspect)
+    names = [n for n in analysis.criteria if every or n in aspect.leading]
+    best = analysis.choice()
+    for name in names:
+        _criterion(panel, analysis, name, aspect)
+    if best is not None:
+        _number(panel, best.point, aspect, f"series.{best.result.name}")
+    _line(panel, oracle, aspect, ORACLE, ())
+    point = oracle.cheapest(analysis.wer[-1], aspect.axis)
+    if point is not None:
+        _kept(panel, point, aspect, ORACLE)
+        _number(panel, point, aspect, None)
+    _policies(panel, analysis, aspect)
+    _fixed(panel, analysis, aspect)
+
+
+def lay_out(figure: Figure) -> None:
+    """Place panels, then labels off each other, off marks and off lines."""
+    # once, not at every drawing: labels go by where the panels are
+    ConstrainedLayoutEngine(h_pad=0.09, w_pad=0.07).execute(figure)
+    renderer = figure.canvas.get_renderer()
+    for panel in figure.axes:
+        labels = [t for t in panel.texts if isinstance(t, Annotation)]
+        taken, lines_P2 = _drawn(panel, figure.dpi)
+        for text in labels:
+            _place(text, panel, taken, lines_P2, renderer)
+
+
+def _place(
+    text: Annotation,
+    panel: Axes,
+    taken: list[NDArray[np.float64]],
+    lines_P2: NDArray[np.float64],
+    renderer: mpl.backends.backend_agg.RendererAgg,
+) -> None:
+    """Put a label where it hides least; `taken` boxes grow by its own."""
+    box = text.get_window_extent(renderer)
+    half = np.array([box.width, box.height]) / 2
+    point = panel.transData.transform(text.xy)
+    dot = panel.figure.dpi / 72  # pixels of a typographic point
+    inside = np.array(panel.bbox.extents)
+    best = None
+    for (rank, side), gap in product(enumerate(_SIDES), _GAPS_PT):
+        middle = point + np.array(side) * (half + gap * dot)
+        corners = np.concatenate([middle - half, middle + half])
+        hidden = sum(_overlap(corners, other) for other in taken)
+        within = (lines_P2 > corners[:2]) & (lines_P2 < corners[2:])
+        outside = np.maximum(inside[:2] - corners[:2], 0).sum()
+        outside += np.maximum(corners[2:] - inside[2:], 0).sum()
+        badness = (
+            40 * hidden / (4 * half.prod())
+            + 0.04 * within.all(axis=1).sum()
+            + outside
+            + 0.12 * gap
+            + 0.04 * rank
+        )
+        if best is None or badness < best[0]:
+            best = badness, middle, corners
+    _, middle, corners = best
+    text.set(ha="center", va="center")
+    text.xyann = tuple((middle - point) / dot)
+    taken.append(corners)
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Area that two boxes (left, bottom, right, top) share."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(np.prod(np.maximum(sides, 0)))
+
+
+def _drawn(
+    panel: Axes, dpi: float
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Boxes of the marks, and points along the lines, in pixels."""
+    boxes, lines = [], [np.empty((0, 2))]
+    for line in panel.lines:
+        if str(line.get_gid() or "").startswith("hidden."):
+            continue
+        xy_P2 = line.get_transform().transform(line.get_xydata())
+        if line.get_marker() not in ("None", None):
+            half = (line.get_markersize() / 2 + 1) * dpi / 72
+            boxes += [np.concatenate([p - half, p + half]) for p in xy_P2]
+        elif len(xy_P2) > 1:
+            # every few pixels, however far apart the points are
+            steps = np.hypot(*np.diff(xy_P2, axis=0).T).cumsum()
+            ways = np.concatenate([[0], steps])
+            places = np.arange(0, ways[-1], 3.0)
+            lines.append(
+                np.column_stack(
+                    [np.interp(places, ways, axis) for axis in xy_P2.T]
+                )
+            )
+    return boxes, np.concatenate(lines)
+
+
+def _set_axes(
+    panel: Axes, analysis: SetAnalysis, oracle: Curve, aspect: Aspect
+) -> None:
+    """Limits, ticks and names of a panel's axes."""
+    if aspect.close:
+        _set_close_limits(panel, analysis, oracle, aspect)
+    else:
+        _set_limits(panel, analysis, aspect)
+    panel.set_xlabel(
+        "encoder layers per utterance (average)"
+        if aspect.by_layer
+        else "GMAC per utterance (average), criterion included"
+    )
+    if aspect.by_layer and not aspect.close:
+        panel.set_xticks([0, *analysis.trace.header.exit_layers])
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    panel.grid(axis="y", color=GRID, lw=0.5, alpha=0.7)
+    panel.set_axisbelow(True)
+    if aspect.by_layer:
+        _scale_of_macs(panel, analysis.fixed.curve)
+
+
+def _scale_of_macs(panel: Axes, fixed: Curve) -> None:
+    """A second scale: what the encoder computes up to these layers."""
+    layers, macs = fixed.axis("avg_layer"), fixed.axis("avg_macs") * 1e-9
+    if len(layers) < 2 or not (np.diff(macs) > 0).all():
+        return
+    slopes = np.diff(macs) / np.diff(layers)
+    # straight on beyond the first and the last exit
+    layers = np.array([layers[0] - 1e3, *layers, layers[-1] + 1e3])
+    macs = np.array(
+        [macs[0] - 1e3 * slopes[0], *macs, macs[-1] + 1e3 * slopes[-1]]
+    )
+    above = panel.secondary_xaxis(
+        "top",
+        functions=(
+            lambda x: np.interp(x, layers, macs),
+            lambda x: np.interp(x, macs, layers),
+        ),
+    )
+    above.xaxis.set_major_locator(MaxNLocator(6))
+    above.tick_params(labelsize=8, labelcolor=SOFT, length=2)
+    above.set_xlabel("GMAC without the criterion", fontsize=8, color=SOFT)
+
+
+def _set_close_limits(
+    panel: Axes, analysis: SetAnalysis, oracle: Curve, aspect: Aspect
+) -> None:
+    last, best = analysis.wer[-1], analysis.oracle_best.wer
+    high = last + max(0.15 * last, 100 * _FEWEST_ERRORS / analysis.words)
+    panel.set_ylim(best - 0.06 * (high - best), high)
+    panel.yaxis.set_major_locator(MaxNLocator(6))
+    full = aspect.cost(analysis.fixed.curve)[-1]
+    first = oracle.cheapest(high, aspect.axis)
+    start = full if first is None else aspect.place(first)[0]
+    span = max(full - start, 0.05 * full)
+    panel.set_xlim(start - 0.11 * span, full + 0.07 * span)
+
+
+def _set_limits(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
+    panel.set_xlim(0, aspect.cost(analysis.fixed.curve)[-1] * 1.08)
+    drawn = [*analysis.wer, analysis.oracle_best.wer]
+    floor = min([wer for wer in drawn if wer > 0], default=1.0)
+    if max(drawn) / floor > 3:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 3, 5), numticks=20)
+        )
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.set_ylim(floor / 1.45, max(drawn) * 1.35)
+    else:
+        margin = 0.15 * (max(drawn) - min(drawn)) or 1.0
+        panel.yaxis.set_major_locator(MaxNLocator(6))
+        panel.set_ylim(min(drawn) - margin, max(drawn) + margin)
+
+
+def _yardsticks(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
+    """The last exit's word error rate, and levels above it, at the margin."""
+    last = analysis.wer[-1]
+    levels = {f"last exit\n{last:.2f} %": last}
+    if aspect.close and last:
+        levels |= {"+5 %": 1.05 * last, "+10 %": 1.1 * last}
+    low, high = panel.get_ylim()
+    for text, wer in levels.items():
+        panel.axhline(wer, color=PALE, lw=0.8, ls=(0, (1, 2)), zorder=1)
+        # lines of a close-up may be nearer to each other than their names
+        if wer == last or (wer - last) / (high - low) > 0.075:
+            panel.text(
+                1.015,
+                wer,
+                text,
+                transform=panel.get_yaxis_transform(),
+                va="center",
+                fontsize=8,
+                linespacing=1.1,
+                color=SOFT,
+            )
+
+
+def _mixture(
+    panel: Axes, analysis: SetAnalysis, curve: Curve, aspect: Aspect
+) -> None:
+    """The line of two fixed exits, with its band."""
+    places = np.arange(len(curve.points))
+    # dense, because a straight line bends on a logarithmic axis
+    dense_P = np.linspace(0, places[-1], 40 * len(places))
+    x_P = np.interp(dense_P, places, aspect.cost(curve))
+    wer_P = np.interp(dense_P, places, curve.axis("wer"))
+    panel.plot(
+        x_P, wer_P, color=PALE, lw=1.6, label=label("mixture"), zorder=2.5
+    )
+    exits = [analysis.fixed.curve.points.index(p) for p in curve.points]
+    fixed_BE = analysis.bootstrap.fixed.wer_BT
+    above_BE = fixed_BE[:, exits] - fixed_BE[:, -1:]
+    whole_P = np.minimum(dense_P.astype(int), max(len(places) - 2, 0))
+    share_P = dense_P - whole_P
+    next_P = np.minimum(whole_P + 1, places[-1])
+    above_BP = above_BE[:, whole_P] * (1 - share_P)
+    above_BP += above_BE[:, next_P] * share_P
+    ends = analysis.bootstrap.percentiles
+    low_P, high_P = np.percentile(above_BP, ends, axis=0)
+    last = analysis.wer[-1]
+    panel.fill_between(
+        x_P, last + low_P, last + high_P, color=PALE, alpha=0.13, lw=0, zorder=1
+    )
+
+
+def _criterion(
+    panel: Axes, analysis: SetAnalysis, name: str, aspect: Aspect
+) -> None:
+    """The line of a criterion; of the two best also band and mark."""
+    result = analysis.criteria[name]
+    gid = f"{'series' if name in aspect.leading else 'hidden'}.{name}"
+    colour, dashes = look(name)
+    banded = name in aspect.banded
+    _line(panel, result.curve, aspect, colour, dashes, gid, banded)
+    if banded:
+        _band(panel, analysis, result.curve, aspect, gid)
+    point = analysis.kept(name)
+    if banded and point is not None:
+        _kept(panel, point, aspect, colour, gid)
+
+
+def _line(
+    panel: Axes,
+    curve: Curve,
+    aspect: Aspect,
+    colour: str,
+    dashes: tuple[float, ...],
+    gid: str | None = None,
+    strong: bool = True,
+) -> None:
+    panel.plot(
+        aspect.cost(curve),
+        curve.axis("wer"),
+        color=colour,
+        ls=(0, dashes) if dashes else "-",
+        lw=2.1 if strong else 1.1,
+        alpha=1.0 if strong else 0.7,
+        label=label(curve.name),
+        zorder=4.5 if strong else 4,
+        gid=gid,
+    )
+
+
+def _band(
+    panel: Axes, analysis: SetAnalysis, curve: Curve, aspect: Aspect, gid: str
+) -> None:
+    """What 95 % of the replicates give, measured from the last exit's rate."""
+    if curve.above_low is None or curve.above_high is None:
+        return
+    last = analysis.wer[-1]
+    panel.fill_between(
+        aspect.cost(curve),
+        last + np.array(curve.above_low),
+        last + np.array(curve.above_high),
+        color=look(curve.name)[0],
+        alpha=0.13,
+        lw=0,
+        zorder=1.5,
+        gid=gid,
+    )
+
+
+def _kept(
+    panel: Axes,
+    point: OperatingPoint,
+    aspect: Aspect,
+    colour: str,
+    gid: str | None = None,
+) -> None:
+    """Mark a point that is meant to be no worse than the last exit."""
+    panel.plot(
+        *aspect.place(point),
+        "D",
+        color="white",
+        mec=colour,
+        mew=1.6,
+        ms=6,
+        zorder=7,
+        gid=gid,
+    )
+
+
+def _number(
+    panel: Axes, point: OperatingPoint, aspect: Aspect, gid: str | None
+) -> None:
+    """What a marked point costs."""
+    place = aspect.place(point)
+    decimals = 2 if panel.get_xlim()[1] > 1 else 3  # as the tables do
+    _annotate(panel, f"{place[0]:.{decimals}f}", place, True, gid)
+
+
+def _fixed(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
+    x = aspect.cost(analysis.fixed.curve)
+    panel.plot(
+        x, analysis.wer, "o", color=INK, ms=4.5, zorder=6, label=FIXED_LABEL
+    )
+    for place, layer in enumerate(analysis.trace.header.exit_layers):
+        _annotate(panel, f"L{layer}", (x[place], analysis.wer[place]))
+
+
+def _policies(panel: Axes, analysis: SetAnalysis, aspect: Aspect) -> None:
+    """Every policy by a shape of its own; one letter list per place."""
+    letters: dict[tuple[float, float], list[str]] = {}
+    for number, policy in enumerate(analysis.policies):
+        place = aspect.place(policy.point)
+        letters.setdefault(place, []).append(policy_letter(number))
+        panel.plot(
+            *place,
+            policy_marker(number),
+            color=look(policy.criterion)[0],
+            mec=INK,
+            mew=0.8,
+            # the first is seen where two lie on each other
+            ms=max(11 - number, 7),
+            zorder=9 + 0.01 * number,
+        )
+    for place, found in letters.items():
+        _annotate(panel, ", ".join(found), place, True)
+
+
+def _annotate(
+    panel: Axes,
+    text: str,
+    place: tuple[float, float],
+    bold: bool = False,
+    gid: str | None = None,
+) -> None:
+    """A label for :func:`lay_out`, if its point is in the panel."""
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    if not (left <= place[0] <= right and low <= place[1] <= high):
+        return
+    panel.annotate(
+        text,
+        place,
+        (0, 0),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        fontweight="bold" if bold else "normal",
+        color=INK,
+        zorder=8 if bold else 6,
+        bbox=_BACKED,
+        gid=gid,
+    ).set_in_layout(False)
 
 
 def _legend(
@@ -197,20 +620,21 @@ def _legend(
     # criteria that only a later panel has stand beside the others
     for text in (label("oracle"), FIXED_LABEL):
         entries[text] = entries.pop(text)
-    if any(
-        len(a.criteria) > len(set(map(family, a.criteria))) for a in analyses
-    ):
-        entries["other criteria, colour by family"] = Line2D(
-            [], [], color=PALE, lw=0.8
-        )
-    entries["WER of the last exit kept"] = Line2D(
+    entries[kept_label(analyses)] = Line2D(
         [], [], ls="", marker="D", color="white", mec=INK, mew=1.6, ms=6
     )
     # the same policies on every set that has any
     policies = max((a.policies for a in analyses), key=len)
     for number, policy in enumerate(policies):
         entries[f"policy {policy_letter(number)}: {policy.name}"] = Line2D(
-            [], [], ls="", marker="*", color="white", mec=INK, mew=0.8, ms=12
+            [],
+            [],
+            ls="",
+            marker=policy_marker(number),
+            color="white",
+            mec=INK,
+            mew=0.8,
+            ms=9,
         )
     rows = math.ceil(len(entries) / (2 * panels.shape[1]))
     figure.legend(
@@ -226,6 +650,14 @@ def _legend(
         handlelength=2.6,
         columnspacing=1.4,
     )
+
+
+def kept_label(analyses: Sequence[SetAnalysis]) -> str:
+    """What a diamond stands for."""
+    dev = {a.dev.key for a in analyses if a.dev is not None}
+    if dev:
+        return f"criterion and threshold chosen on {', '.join(sorted(dev))}"
+    return "last exit's WER kept, chosen on the set itself"
 
 
 def _columns(texts: Sequence[str], width_in: float, most: int) -> int:

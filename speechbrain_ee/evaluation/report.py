@@ -29,7 +29,6 @@ from speechbrain_ee.evaluation.decodings import (
     decoding_rows,
 )
 from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
-from speechbrain_ee.evaluation.html import page
 from speechbrain_ee.evaluation.overthinking import (
     OverthinkingStudy,
     study_overthinking,
@@ -39,6 +38,7 @@ from speechbrain_ee.evaluation.overthinking_tables import (
     overthinking_rows,
     threshold_rows,
 )
+from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.policies import scored_for, unlabelled_rows
 from speechbrain_ee.evaluation.report_data import report_data
 from speechbrain_ee.evaluation.rows import (
@@ -117,6 +117,7 @@ def write_report(
     decoded: Mapping[str, Sequence[Trace]] | None = None,
     overthinking: bool = False,
     in_domain: str | None = None,
+    dev: Trace | None = None,
 ) -> Report:
     """Analyse traces and write the report.
 
@@ -140,6 +141,10 @@ def write_report(
     in_domain : str, optional
         The test set that the study takes for the domain; by default the
         first.
+    dev : Trace, optional
+        The development set: the criterion and the threshold that the report
+        puts first are chosen on it and measured on the test sets. Without it
+        they are chosen on the test sets, and the report says so.
 
     Returns
     -------
@@ -149,13 +154,14 @@ def write_report(
     ------
     InputError
         If the folder cannot be written, a policy was made for other exits,
-        traces of several ways of decoding do not fit, or there is no set of
-        the domain's name.
+        traces of several ways of decoding do not fit, there is no set of the
+        domain's name, or the development set has other exits or utterances
+        of a test set.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):
         traces = [traces]
-    analyses = analyse_all(traces, policies)
+    analyses = analyse_all(traces, policies, dev)
     transfer = transfer_matrices(list(analyses.values()))
     ways = compare_decodings(decoded or {})
     study = None
@@ -243,6 +249,7 @@ def report_command(
     policies: Sequence[str | Path] = (),
     overthinking: bool = False,
     in_domain: str | None = None,
+    dev: str | Path | None = None,
     speakers_from_ids: bool = False,
 ) -> str:
     """What ``python -m speechbrain_ee report`` does.
@@ -262,6 +269,8 @@ def report_command(
     in_domain : str, optional
         The test set that the study takes for the domain; by default the
         first.
+    dev : str or Path, optional
+        Trace file of the development set, to choose criterion and threshold.
     speakers_from_ids : bool
         Take what stands before the first hyphen of an utterance's name for
         its speaker, where a trace names none.
@@ -283,12 +292,15 @@ def report_command(
             f"domain; add --overthinking, or leave it out."
         )
     read = [read_trace(path) for path in traces]
+    title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
+    if dev is not None:
+        read.append(read_trace(dev))
     if speakers_from_ids:
         read = [trace.with_speakers_from_ids() for trace in read]
-    title = ", ".join(dict.fromkeys(trace.header.name for trace in read))
     given = [read_policy(path) for path in policies]
     for path, policy in zip(policies, given, strict=True):
         read = scored_for(read, Path(path), policy)
+    chosen_on = read.pop() if dev is not None else None
     report = write_report(
         read,
         out,
@@ -297,6 +309,7 @@ def report_command(
         decoded=by_decoding(read),
         overthinking=overthinking,
         in_domain=in_domain,
+        dev=chosen_on,
     )
     if as_json:
         return json.dumps(report.data, indent=1)

@@ -105,7 +105,15 @@ def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
         },
         "policies": [asdict(policy) for policy in analysis.policies],
         "examples": [_example(example) for example in analysis.examples],
-    }
+    } | _chosen(analysis)
+
+
+def _chosen(analysis: SetAnalysis) -> dict[str, Any]:
+    """What thresholds of the development set give here, if there is one."""
+    if analysis.dev is None:
+        return {}
+    levels = {n: [asdict(c) for c in v] for n, v in analysis.carried.items()}
+    return {"chosen_on": {"set": analysis.dev.key, **levels}}
 
 
 def _criterion(analysis: SetAnalysis, result: Result) -> dict[str, Any]:

@@ -4,11 +4,11 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.analysis import Choice, SetAnalysis
+from speechbrain_ee.evaluation.estimate import signed
 from speechbrain_ee.evaluation.families import needs_search
 from speechbrain_ee.evaluation.labels import giga, label
 from speechbrain_ee.evaluation.operating_point import OperatingPoint
-from speechbrain_ee.evaluation.result import Result
 from speechbrain_ee.exits.clusters import UTTERANCE
 
 
@@ -69,47 +69,77 @@ def resampled(analysis: SetAnalysis) -> str:
 
 def _criteria(analysis: SetAnalysis) -> list[str]:
     """What the best of the criteria reach."""
+    if analysis.dev is not None:
+        return _chosen_elsewhere(analysis)
     lines = []
     depth = analysis.trace.header.exit_layers[-1]
     several = len(analysis.criteria) > 1
-    best = analysis.best_criterion()
-    if best is not None and best.equal_wer is not None:
+    best = analysis.choice()
+    if best is not None:
         dearer = _searches(analysis, best, "equal_wer")
         among = ", the cheapest of the criteria" if several else ""
         if dearer and several:
             among = ", the criterion with the fewest layers"
-        low, high = best.layer_intervals.get("equal_wer", (depth, depth))
+        intervals = best.result.layer_intervals
+        low, high = intervals.get("equal_wer", (depth, depth))
         lines.append(
             f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
-            f"{_cost(analysis, best.equal_wer)} by {label(best.name)}{among} "
+            f"{_cost(analysis, best.point)} by {label(best.result.name)}{among} "
             f"(95 % interval {low:.2f} to {high:.2f} layers)."
-            if round(best.equal_wer.avg_layer, 2) < depth
+            if round(best.point.avg_layer, 2) < depth
             else f"No criterion keeps the last exit's "
             f"{analysis.wer[-1]:.2f} % with fewer than {depth} layers."
         )
         lines += dearer
-    for first in analysis.ranked()[:1]:
-        if first.plus_5 is not None:
-            lines.append(
-                f"At 5 % (relative) more errors, {label(first.name)} needs "
-                f"{first.plus_5.avg_layer:.2f} layers."
-            )
-            if first is not best:
-                lines += _searches(analysis, first, "plus_5")
+    first = analysis.choice("plus_5")
+    if first is not None:
+        lines.append(
+            f"At 5 % (relative) more errors, {label(first.result.name)} needs "
+            f"{first.point.avg_layer:.2f} layers."
+        )
+        if best is None or first.result is not best.result:
+            lines += _searches(analysis, first, "plus_5")
+    if best is not None:
+        lines.append(
+            "Criterion and threshold were chosen on this test set itself, "
+            "which flatters them."
+        )
     return lines
 
 
-def _searches(analysis: SetAnalysis, first: Result, level: str) -> list[str]:
+def _chosen_elsewhere(analysis: SetAnalysis) -> list[str]:
+    """What was chosen on the development set, measured here."""
+    goals = {
+        "equal_wer": "to keep the last exit's word error rate",
+        "plus_5": "for 5 % (relative) more errors",
+    }
+    lines, last = [], analysis.wer[-1]
+    for level, goal in goals.items():
+        best = analysis.choice(level)
+        if best is None:
+            continue
+        lines.append(
+            f"Chosen on {best.chosen_on} {goal}: {label(best.result.name)}. "
+            f"Here it makes {best.point.wer:.2f} % at "
+            f"{_cost(analysis, best.point)}, "
+            f"{signed(best.above_last.value)} points against the last exit's "
+            f"{last:.2f} % (95 % interval {best.above_last.ends()})."
+        )
+        lines += _searches(analysis, best, level)
+    return lines
+
+
+def _searches(analysis: SetAnalysis, first: Choice, level: str) -> list[str]:
     """What the layers of the first criterion keep quiet about, if anything.
 
     One that looks at what a beam search found pays for a search at every
     exit passed: fewest in layers, it may be dear in multiply-accumulates.
     """
-    point = first.points[level]
-    if point is None or not needs_search(first.name):
+    point, name = first.point, first.result.name
+    if not needs_search(name):
         return []
     text = (
-        f"Layers flatter {label(first.name)}: they leave out the decoding at "
+        f"Layers flatter {label(name)}: they leave out the decoding at "
         f"every exit passed"
     )
     if point.avg_macs is None or analysis.trace.decoding_macs_NE is None:

@@ -179,14 +179,17 @@ def overview_table(analyses: Sequence[SetAnalysis]) -> list[list[str]]:
     """
     table = [["test set", "last exit: WER %", "layers", "GMAC"]]
     table[0] += ["mix of two fixed exits: layers", "GMAC"]
-    table[0] += ["cheapest criterion: layers", "GMAC", "which"]
+    dev = next((a.dev.key for a in analyses if a.dev is not None), None)
+    chosen = f"chosen on {dev}" if dev else "cheapest criterion"
+    table[0] += [f"{chosen}: WER %"] if dev else []
+    table[0] += ["layers" if dev else f"{chosen}: layers", "GMAC", "which"]
     table[0] += ["oracle: layers", "GMAC"]
     for analysis in analyses:
-        best = analysis.best_criterion()
+        best = analysis.choice()
         points = [
             analysis.fixed.curve.points[-1],
             analysis.mixture.equal_wer,
-            best and best.equal_wer,
+            best and best.point,
             analysis.oracle.equal_wer,
         ]
         full = points[0].avg_macs
@@ -198,7 +201,9 @@ def overview_table(analyses: Sequence[SetAnalysis]) -> list[list[str]]:
             for point in points
         ]
         costs[0].insert(0, number(analysis.wer[-1]))
-        costs[2].append(label(best.name) if best else "")
+        costs[2].append(label(best.result.name) if best else "")
+        if dev:
+            costs[2].insert(0, number(best and best.point.wer))
         table.append([analysis.key, *(c for cells in costs for c in cells)])
     return _without_empty_columns(table)
 

@@ -3,7 +3,7 @@
 A colour stands for a family of criteria, dashes tell its members apart.
 Colours are those of Okabe and Ito (2008), and two of Tol's muted scheme,
 told apart by colour-blind readers too; on a dark page lighter ones
-take their place (see :mod:`~speechbrain_ee.evaluation.stylesheet`).
+take their place (see ``templates/report.css``).
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -11,6 +11,7 @@ Authors
 
 import re
 import zlib
+from html import escape
 
 from speechbrain_ee.exits.criteria import criterion_names
 
@@ -40,6 +41,8 @@ FAMILIES = {
     "others": ("#4a3a2c", ("",)),
 }
 COLOURS = tuple(colour for colour, _ in FAMILIES.values())
+# Shapes of policies, told apart without colour.
+POLICY_MARKERS = "*PX^svp"
 # On, off, ... in line widths; none for a solid line.
 DASHES = ((), (5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
 
@@ -111,6 +114,11 @@ def look(name: str) -> tuple[str, tuple[float, ...]]:
     return FAMILIES[group][0], DASHES[place % len(DASHES)]
 
 
+def policy_marker(number: int) -> str:
+    """Matplotlib's name of the shape of a policy, counted from 0."""
+    return POLICY_MARKERS[number % len(POLICY_MARKERS)]
+
+
 def page_colour(colour: str) -> str:
     """The style sheet's name of a colour, which dark pages replace.
 
@@ -131,7 +139,7 @@ def page_colour(colour: str) -> str:
     return _VARIABLES[colour]
 
 
-def for_page(svg: str, prefix: str) -> str:
+def for_page(svg: str, prefix: str, said: str = "") -> str:
     """A drawing as a part of the page, which decides its colours.
 
     Arguments
@@ -140,13 +148,27 @@ def for_page(svg: str, prefix: str) -> str:
         A file.
     prefix : str
         Put before the names in the drawing: a page may hold several.
+    said : str
+        What the drawing shows, for readers who do not see it.
 
     Returns
     -------
     str
-        The ``svg`` element.
+        The ``svg`` element; its groups that belong to a criterion are of the
+        class ``series``, those out of sight also ``off``.
     """
     svg = svg[svg.index("<svg") :]
+    if said:
+        named = f'<svg role="img" aria-label="{escape(said)}"'
+        svg = svg.replace("<svg", named, 1)
+    # of one criterion there are several groups, and names stand for one
+    svg = re.sub(
+        r'\bid="(series|hidden)\.([^"]*)"',
+        lambda found: 'class="series{}" data-series="{}"'.format(
+            " off" * (found[1] == "hidden"), found[2]
+        ),
+        svg,
+    )
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     # the family is the page's choice; size and weight stay
     svg = svg.replace("'DejaVu Sans'", "system-ui, sans-serif")

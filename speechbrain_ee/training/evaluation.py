@@ -55,6 +55,7 @@ class ExitEvaluation:
 
     selection: Selection | None = None
     policies: tuple[ExitPolicy, ...] = ()
+    dev_trace: Trace | None = None
 
     @property
     def decodings(self) -> tuple[str, ...]:
@@ -160,6 +161,7 @@ class ExitEvaluation:
         except InputError as error:
             # the test sets are worth their tables without it
             logger.warning("Exit selection was not learned: %s", error)
+        self.dev_trace = trace
         with all_or_none("writing what was learned of exit selection"):
             self._write_set(name, trace)
             if self.selection is not None and if_main_process():

@@ -6,7 +6,7 @@ Authors
 
 import pytest
 
-from speechbrain_ee.evaluation import html, overthinking_page
+from speechbrain_ee.evaluation import page as page_module
 from speechbrain_ee.evaluation import report as report_module
 
 
@@ -16,7 +16,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For tests of what stands beside them.
     """
-    for module in (report_module, html, overthinking_page):
+    for module in (report_module, page_module):
         monkeypatch.setattr(
             module, "figure_bytes", lambda figure, kind: b"<svg></svg>"
         )

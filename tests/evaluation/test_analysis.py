@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from speechbrain_ee.evaluation.analyses import analyse, available_criteria
-from speechbrain_ee.evaluation.curve import Curve
+from speechbrain_ee.evaluation.curves import Curve
 from speechbrain_ee.evaluation.operating_point import LEVELS, OperatingPoint
 from speechbrain_ee.evaluation.result import Result
 from speechbrain_ee.exits import ExitRecord, Trace

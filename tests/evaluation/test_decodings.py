@@ -22,7 +22,7 @@ from speechbrain_ee.evaluation.decodings import (
     decoding_table,
 )
 from speechbrain_ee.evaluation.families import leaders, search_note
-from speechbrain_ee.evaluation.html import page
+from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.report import report_command, write_report
 from speechbrain_ee.evaluation.summary import summary
 from speechbrain_ee.evaluation.tables import exit_table

@@ -11,27 +11,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import to_hex
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
-from speechbrain_ee.evaluation.aspect import Aspect, has_close_up
-from speechbrain_ee.evaluation.families import depth_needed, leaders
+from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.families import (
+    best_two,
+    depth_needed,
+    leaders,
+)
 from speechbrain_ee.evaluation.figures import (
+    Aspect,
     _columns,
     aspects,
     draw_curves,
     draw_panel,
     figure_bytes,
 )
-from speechbrain_ee.evaluation.stylesheet import STYLESHEET
+from speechbrain_ee.evaluation.page import TEMPLATES
 from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import (
     COLOURS,
     FAMILIES,
     ORACLE,
     family,
+    for_page,
     look,
 )
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
@@ -109,7 +115,8 @@ def test_unknown_names_have_a_look():
 def test_colours_can_be_told_apart(page, vision):
     colours = [*COLOURS, ORACLE]
     if page == "dark":
-        dark = STYLESHEET[STYLESHEET.index("prefers-color-scheme: dark") :]
+        sheet = (TEMPLATES / "report.css").read_text("utf-8")
+        dark = sheet[sheet.index("prefers-color-scheme: dark") :]
         colours = re.findall(r"--(?:oracle|c\d): (#\w{6})", dark)
     assert len(set(colours)) == len(FAMILIES) + 1
     seen = [lab(VISION[vision] @ linear(colour)) for colour in colours]
@@ -175,36 +182,70 @@ def test_depth_needed_counts_all_layers_where_a_level_is_not_reached(sets):
 @pytest.mark.parametrize("close", [False, True])
 def test_lines_and_bands_are_the_measured_curves(sets, leading, axis, close):
     analysis = sets["clean"]
-    panel = panel_of(analysis, axis=axis, leading=leading["clean"], close=close)
+    two = best_two(analysis, leading["clean"])
+    assert len(two) == 2 < len(leading["clean"])
+    panel = panel_of(
+        analysis, axis=axis, leading=leading["clean"], banded=two, close=close
+    )
     scale = 1.0 if axis == "avg_layer" else 1e-9
     lines = {line.get_label(): line for line in panel.lines}
-    bands = [c for c in panel.collections if isinstance(c, PolyCollection)]
-    assert len(bands) == len(leading["clean"])
-    for name, band in zip(leading["clean"], bands, strict=True):
+    mixture, *bands = (
+        c for c in panel.collections if isinstance(c, PolyCollection)
+    )
+    assert mixture.get_gid() is None
+    order = [band.get_gid().removeprefix("series.") for band in bands]
+    assert sorted(order) == sorted(two)
+    for name in leading["clean"]:
         curve = analysis.criteria[name].curve
         line = lines[label(name)]
         assert line.get_color() == look(name)[0]
         np.testing.assert_allclose(line.get_xdata(), curve.axis(axis) * scale)
         np.testing.assert_allclose(line.get_ydata(), curve.axis("wer"))
+        if name not in two:
+            continue
+        band = bands[order.index(name)]
         corners = {tuple(v) for v in band.get_paths()[0].vertices.tolist()}
-        for ends in (curve.wer_low, curve.wer_high):
-            expected = zip((curve.axis(axis) * scale).tolist(), ends)
+        for ends in (curve.above_low, curve.above_high):
+            wers = (analysis.wer[-1] + np.array(ends)).tolist()
+            expected = zip((curve.axis(axis) * scale).tolist(), wers)
             assert set(expected) <= corners
 
 
-def test_the_other_criteria_are_pale_lines_of_their_family(sets, leading):
+def test_a_band_is_that_of_the_difference_from_the_last_exit(sets):
+    # who stops nobody has no difference, however few utterances there are
+    for analysis in sets.values():
+        for result in analysis.criteria.values():
+            curve = result.curve
+            assert curve.above_low[-1] == curve.above_high[-1] == 0
+            assert curve.wer_low[-1] < analysis.wer[-1] < curve.wer_high[-1]
+            for low, high, point in zip(
+                curve.above_low, curve.above_high, curve.points
+            ):
+                above = point.wer - analysis.wer[-1]
+                assert low - 0.5 < above < high + 0.5
+
+
+def test_the_other_criteria_are_there_but_out_of_sight(sets, leading):
     analysis = sets["clean"]
-    panel = panel_of(analysis, axis="avg_layer", leading=leading["clean"])
-    [pale] = [c for c in panel.collections if isinstance(c, LineCollection)]
+    aspect = Aspect("avg_layer", leading["clean"])
+    figure = draw_panel(analysis, aspect)
     others = [n for n in analysis.criteria if n not in leading["clean"]]
-    assert others and len(pale.get_segments()) == len(others)
-    for name, segment, colour in zip(
-        others, pale.get_segments(), pale.get_colors(), strict=True
-    ):
+    lines = {line.get_gid(): line for line in figure.axes[0].lines}
+    for name in others:
         np.testing.assert_allclose(
-            segment[:, 1], analysis.criteria[name].curve.axis("wer")
+            lines[f"hidden.{name}"].get_ydata(),
+            analysis.criteria[name].curve.axis("wer"),
         )
-        assert to_hex(colour) == look(name)[0] and colour[3] < 0.5
+    svg = for_page(figure_bytes(figure, "svg").decode(), "f")
+    for name in analysis.criteria:
+        off = " off" if name in others else ""
+        assert f'class="series{off}" data-series="{name}"' in svg
+    whole = draw_curves([analysis])
+    assert others and not any(
+        str(line.get_gid()).startswith("hidden")
+        for panel in whole.axes
+        for line in panel.lines
+    )
 
 
 def test_a_criterions_own_cost_is_charged(sets, leading):
@@ -224,21 +265,26 @@ def test_legend_names_what_stands_out_and_nothing_else(sets, leading):
         [
             *map(label, ["mixture", *leading["clean"], "oracle"]),
             "fixed exit after layer L",
-            "other criteria, colour by family",
-            "WER of the last exit kept",
+            "last exit's WER kept, chosen on the set itself",
             "policy A: my <policy>",
         ]
     )
 
 
-def test_policies_are_stars_with_their_letter(sets):
+def test_policies_have_shapes_of_their_own_and_their_letters(sets):
     analysis = sets["other"]
-    panel = panel_of(analysis, axis="avg_macs", close=True)
-    [star] = [line for line in panel.lines if line.get_marker() == "*"]
-    point = analysis.policies[0].point
-    place = (star.get_xdata()[0], star.get_ydata()[0])
-    assert place == pytest.approx((point.avg_macs * 1e-9, point.wer))
-    assert "A" in [text.get_text() for text in panel.texts]
+    first = analysis.policies[0]
+    last = analysis.fixed.curve.points[-1]
+    others = (replace(first, point=last), replace(first, name="the same"))
+    three = replace(analysis, policies=(first, *others))
+    panel = panel_of(three, axis="avg_macs", close=True)
+    marks = {line.get_marker(): line for line in panel.lines}
+    for marker, policy in zip("*PX", three.policies, strict=True):
+        found = (marks[marker].get_xdata()[0], marks[marker].get_ydata()[0])
+        point = policy.point
+        assert found == pytest.approx((point.avg_macs * 1e-9, point.wer))
+    texts = [text.get_text() for text in panel.texts]
+    assert "A, C" in texts and "B" in texts
 
 
 def test_close_up_shows_the_way_from_the_oracle_to_the_last_exit(sets):
@@ -250,23 +296,75 @@ def test_close_up_shows_the_way_from_the_oracle_to_the_last_exit(sets):
     assert high < analysis.wer[1]
 
 
-def test_no_close_up_of_single_errors_or_of_equal_exits(sets):
-    analysis = sets["clean"]
-    assert has_close_up(analysis)
-    assert [len(row) for row in aspects(analysis, ())] == [2, 2]
-    few = replace(analysis, trace=analysis.trace.select(range(10)))
-    assert not has_close_up(replace(few, criteria={}))
-    flat = replace(analysis)
-    flat.__dict__["wer"] = (analysis.wer[-1] * 1.01, analysis.wer[-1])
-    assert not has_close_up(flat)
-    assert [len(row) for row in aspects(flat, ())] == [1, 1]
+@pytest.mark.parametrize("rows", [1, 3, 10, 150])
+def test_every_set_has_a_close_up(sets, leading, rows):
+    few = analyse(sets["clean"].trace.select(range(rows)), "clean")
+    [(whole, close)] = aspects(few, leaders([few]))
+    assert close.close and not whole.close
+    panel = draw_panel(few, close).axes[0]
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    assert left < 8 < right and low < few.wer[-1] < high
+    assert low <= few.oracle_best.wer
 
 
-def test_one_row_of_panels_per_set_and_cost(sets):
+def test_a_row_of_panels_per_set_where_macs_say_the_same(sets, leading):
     drawn = draw_curves(list(sets.values())).axes
-    assert len(drawn) == 2 * 2 * 2
+    assert len(drawn) == 2 * 2
     titles = [panel.get_title(loc="left") for panel in drawn]
-    assert titles[::2] == ["clean", "clean", "other", "other"]
+    assert titles[::2] == ["clean", "other"]
+    # half a GMAC a layer for five seconds, which a second scale says
+    [above] = drawn[0].child_axes
+    half = [end / 2 for end in drawn[0].get_xlim()]
+    assert above.get_xlim() == pytest.approx(half)
+    dear = replace(sets["clean"].criteria["entropy"])
+    points = tuple(
+        replace(p, avg_macs=p.avg_macs + 0.1e9 * p.avg_layer)
+        for p in dear.curve.points
+    )
+    curve = replace(dear.curve, points=points)
+    criteria = {"entropy": replace(dear, curve=curve)}
+    other = replace(sets["clean"], criteria=criteria)
+    rows = aspects(other, leaders([other]))
+    assert [row[0].axis for row in rows] == ["avg_layer", "avg_macs"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_do_not_lie_on_each_other(sets, seed):
+    """Nor do they leave the panel, however close the points are."""
+    generator = np.random.default_rng(seed)
+    analysis = sets["clean"]
+    last = analysis.fixed.curve.points[-1]
+    policies = tuple(
+        replace(
+            analysis.policies[0],
+            point=replace(
+                last,
+                avg_layer=last.avg_layer - generator.uniform(0, 0.6),
+                wer=last.wer + generator.uniform(-0.2, 0.2),
+            ),
+        )
+        for _ in range(4)
+    )
+    crowded = replace(analysis, policies=policies)
+    names = leaders([crowded])["clean"]
+    two = best_two(crowded, names)
+    panel = panel_of(
+        crowded, axis="avg_layer", leading=names, banded=two, close=True
+    )
+    renderer = panel.figure.canvas.get_renderer()
+    boxes = [
+        text.get_window_extent(renderer)
+        for text in panel.texts
+        if isinstance(text, Annotation)
+    ]
+    assert len(boxes) >= 7
+    for a, b in itertools.combinations(boxes, 2):
+        assert not a.overlaps(b)
+    for box in boxes:
+        assert panel.bbox.padded(3).containsx(box.x0)
+        assert panel.bbox.padded(3).containsx(box.x1)
+        assert panel.bbox.padded(3).containsy(box.y0)
+        assert panel.bbox.padded(3).containsy(box.y1)
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])

@@ -13,8 +13,8 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analyses import analyse
 from speechbrain_ee.evaluation.estimate import Estimate
 from speechbrain_ee.evaluation.overthinking import study_overthinking
-from speechbrain_ee.evaluation.overthinking_page import overthinking_section
 from speechbrain_ee.evaluation.overthinking_tables import fixed_table
+from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.exits import Trace
 from tests.evaluation.made_up import made_up
 
@@ -184,10 +184,13 @@ def test_shift_is_seen_where_there_is_one(analyses):
     assert shifted.avg_layer > same.avg_layer
 
 
-def test_other_exits_have_no_thresholds(analyses, tmp_path):
+@pytest.mark.usefixtures("undrawn")
+def test_other_exits_have_no_thresholds(analyses):
     shallow = analyse(made_up(30, 4, exits=3), "shallow")
-    found = study_overthinking({"set1": analyses["set1"], "shallow": shallow})
+    sets = {"set1": analyses["set1"], "shallow": shallow}
+    found = study_overthinking(sets)
     assert found.sets["shallow"].carried == ()
     assert found.sets["shallow"].domain_exit is None
     assert fixed_table(found)[2][-3:] == ["", "", ""]
-    assert "Thresholds of" not in overthinking_section(found)
+    text = page("t", sets, {}, {}, None, found)
+    assert "Overthinking on shallow" in text and "Thresholds of" not in text

@@ -126,6 +126,8 @@ def test_development_scores_were_left_out(trained):
     folder, brain, trace = trained
     dev = read_trace(folder / "traces" / "dev.jsonl.gz")
     assert GIVEN < set(dev.evidence_names)
+    # what the recipe's report chooses criterion and threshold on
+    assert brain.dev_trace.records == dev.records
     selector = read_selector(folder / "save" / SELECTOR)
     in_sample_NE = selector.scores(dev.evidence)
     left_out_NE = dev.evidence_NE("learned")

@@ -140,6 +140,7 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
             extra=brain.selection_facts(),
             policies=brain.policies,
             decoded=brain.decoded,
+            dev=brain.dev_trace,
             **study,
         )
         sys.stdout.write(console_tables(report) + "\n")

@@ -4,20 +4,31 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import base64
+import io
+import json
 import re
-from html import escape
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import soundfile
 
+from speechbrain_ee.evaluation.analyses import analyse_all
+from speechbrain_ee.evaluation.examples import nearby_sounds
 from speechbrain_ee.evaluation.families import leaders
-from speechbrain_ee.evaluation.html import page
-from speechbrain_ee.evaluation.markup import bar, named
 from speechbrain_ee.evaluation.operating_point import LEVELS
+from speechbrain_ee.evaluation.page import bar, named, page
 from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import ORACLE
 from speechbrain_ee.evaluation.transfer import transfer_matrices
+from speechbrain_ee.exits import read_trace, write_trace
 from tests.evaluation.drawn_sets import drawn_sets
+from tests.evaluation.made_up import small_trace
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +72,8 @@ def rows_after(body, heading):
 
 
 def test_stands_alone(text):
-    assert "<script" not in text and "@import" not in text
+    assert text.count("<script>") == text.count("<script") == 1
+    assert "@import" not in text
     assert not re.search(r"(?:src|href)=\"?(?!\"?#)\S*//", text)
     assert not re.search(r"url\((?!#)", text)
 
@@ -97,7 +109,7 @@ def test_every_criterion_with_all_levels(sets, body):
 
 def test_leaders_stand_out(sets, text):
     chosen = leaders(list(sets.values()))
-    assert text.count("<tr class=lead>") == sum(map(len, chosen.values()))
+    assert text.count('class="lead"') == sum(map(len, chosen.values()))
 
 
 def test_criteria_say_what_they_are():
@@ -166,7 +178,7 @@ def test_transfer_is_tinted_by_whether_the_budget_holds(sets, matrices, text):
     chosen = leaders(list(sets.values()))["clean"]
     cells = re.findall(
         r'<td style="background:rgba\((\d+),[\d,.]+\)">([+−][\d.]+) %'
-        r" <span class=soft>([\d.]+) layers",
+        r' <span class="soft">([\d.]+) layers',
         part,
     )
     expected = [
@@ -187,3 +199,121 @@ def test_one_set_has_no_transfer(sets):
 
 def test_same_bytes(sets, matrices, text):
     assert page("A & B", sets, {"epochs": 3}, matrices) == text
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run's trace, with a manifest and audio where runs have them."""
+    trace = small_trace().subset("clean")
+    path = tmp_path / "traces" / "clean.jsonl.gz"
+    path.parent.mkdir()
+    write_trace(path, trace.header, trace.records)
+    tone = 0.1 * np.sin(np.arange(8000) / 5)
+    soundfile.write(tmp_path / "easy.wav", tone, 8000)
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    rows = ("easy-clean,1.0,easy.wav", "hard-clean,1.0,broken.wav")
+    rows += ("unknown,1.0,easy.wav",)
+    text = "\n".join(row.replace(",1.0,", f",1.0,{tmp_path}/") for row in rows)
+    (tmp_path / "clean.csv").write_text(f"ID,duration,wav\n{text}\n")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_utterance_is_played_where_its_audio_is_near(run_folder):
+    trace = read_trace(run_folder / "traces" / "clean.jsonl.gz")
+    sounds = nearby_sounds(trace, trace.ids)
+    assert list(sounds) == ["easy-clean"]
+    kind, data = sounds["easy-clean"].split(";base64,")
+    assert kind in ("data:audio/mpeg", "data:audio/flac")
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+    assert len(samples) / rate == pytest.approx(1.0, abs=0.15)
+    assert np.abs(samples).max() == pytest.approx(0.1, abs=0.03)
+    text = page("t", analyse_all([trace]), {}, {})
+    assert text.count("<audio controls") == 1 and sounds["easy-clean"] in text
+    (run_folder / "clean.csv").unlink()
+    assert "<audio" not in page("t", analyse_all([trace]), {}, {})
+
+
+def test_a_trace_in_memory_has_no_sound(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    trace = small_trace().subset("clean")
+    assert nearby_sounds(trace, trace.ids) == {}
+
+
+# What a reader does: sorts by the third column, downwards; puts one criterion
+# out of sight, brings another in; then writes down what is seen.
+READER = """
+<script>addEventListener("load", () => {
+  const table = document.querySelector(".gaps table");
+  const column = (place) =>
+    [...table.tBodies[0].rows].map((row) => row.cells[place].innerText);
+  const seen = (name) =>
+    [...document.querySelectorAll(`svg [data-series="${name}"]`)]
+      .filter((drawn) => getComputedStyle(drawn).display !== "none").length;
+  const box = (name) =>
+    document.querySelector(`.keys input[value="${name}"]`);
+  const said = { before: column(0) };
+  said.shown = seen("entropy");
+  said.hidden = seen("entropy_nonblank");
+  box("entropy").click();
+  box("entropy_nonblank").click();
+  said.after = [seen("entropy"), seen("entropy_nonblank")];
+  said.bold = [...table.querySelectorAll("tr.lead")].map(
+    (row) => row.dataset.series);
+  const head = table.querySelectorAll("thead tr:last-child th")[2];
+  head.click();
+  said.up = column(2);
+  head.click();
+  said.down = column(2);
+  said.sort = head.ariaSort;
+  head.click();
+  said.again = column(0);
+  const out = document.createElement("pre");
+  out.id = "said";
+  out.textContent = JSON.stringify(said);
+  document.body.append(out);
+});</script>
+"""
+
+
+def test_a_reader_sorts_a_table_and_switches_criteria(sets, text, tmp_path):
+    said = json.loads(in_browser(text + READER, tmp_path))
+    analysis = sets["clean"]
+    assert said["before"] == [label(r.name) for r in analysis.results()]
+    # four panels; a line in each, and band and mark of the two best
+    assert said["shown"] >= 4 and said["hidden"] == 0
+    assert said["after"][0] == 0 and said["after"][1] >= 4
+    assert "entropy" not in said["bold"]
+    assert "entropy_nonblank" in said["bold"]
+    up = [float(re.match(r"[\d.]+", cell)[0]) for cell in said["up"]]
+    down = [float(re.match(r"[\d.]+", cell)[0]) for cell in said["down"]]
+    assert up == sorted(up) and down == sorted(down, reverse=True)
+    assert up[0] < up[-1] and said["sort"] == "descending"
+    assert said["again"] == said["before"]
+
+
+def in_browser(text: str, folder: Path) -> str:
+    """What a page in headless Chromium writes into an element ``said``."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    (folder / "page.html").write_text(text, "utf-8")
+    switches = "headless no-sandbox disable-gpu disable-quic no-first-run"
+    switches += " disable-background-networking disable-component-update"
+    switches += " disable-sync disable-dev-shm-usage dump-dom"
+    run = subprocess.run(
+        [
+            chromium,
+            *(f"--{switch}" for switch in switches.split()),
+            "--virtual-time-budget=5000",
+            f"--user-data-dir={folder / 'profile'}",
+            (folder / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = re.search(r'<pre id="said">(.*?)</pre>', run.stdout)
+    assert found, run.stderr[-2000:]
+    return unescape(found[1])
