@@ -68,7 +68,7 @@ def asr(monkeypatch) -> SimpleNamespace:
     model = live_model()
     entropy = entropy_policy(model)
     found = SimpleNamespace(
-        folder=SimpleNamespace(name="tiny"),
+        folder=SimpleNamespace(name="tiny", tokenizer=None, calibration=None),
         sample_rate=SAMPLE_RATE,
         runner=runner_of(model),
         policies=Policies(model.exit_layers, {"fast": entropy}, "fast"),
