@@ -10,6 +10,7 @@ Authors
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,18 @@ def test_nothing_is_left_out_of_a_folder(
     for failure, name in zip(summary["failures"], media, strict=True):
         assert name in failure["path"]
         assert "ffmpeg" in failure["reason"] and "media" in failure["reason"]
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
+    """It is named and left out; a folder that cannot be searched is, too."""
+    record(tmp_path / "in" / "a.wav", 5000)
+    os.mkfifo(tmp_path / "in" / "pipe.wav")
+    (tmp_path / "in" / "locked").mkdir(mode=0)
+    found = find_recordings([str(tmp_path / "in")])
+    assert [each.id for each in found] == ["a"]
+    assert "pipe.wav: is no plain file" in caplog.text
+    if os.geteuid():
+        assert "locked: cannot be searched" in caplog.text
 
 
 def test_other_formats_are_decoded(tmp_path: Path) -> None:

@@ -144,13 +144,14 @@ def _named(inputs: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 def _audio_below(folder: str) -> list[Path]:
     found = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_left_out):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [
             Path(parent, name)
             for name in files
             if Path(name).suffix.lower() in SUFFIXES
             and not name.startswith(".")
+            and not _is_special(Path(parent, name))
         ]
     if not found:
         raise InputError(
@@ -158,6 +159,25 @@ def _audio_below(folder: str) -> list[Path]:
             f"{' '.join(sorted(SUFFIXES))} are taken from folders."
         )
     return sorted(found)
+
+
+def _left_out(error: OSError) -> None:
+    logger.warning(
+        "%s: cannot be searched (%s); what is in it is left out.",
+        shown(error.filename),
+        error.strerror,
+    )
+
+
+def _is_special(path: Path) -> bool:
+    """Is it a pipe or a device, on which a run would wait for ever?"""
+    special = path.exists() and not path.is_file()
+    if special:
+        logger.warning(
+            "%s: is no plain file and is left out; name it to have it read.",
+            shown(path),
+        )
+    return special
 
 
 def _names(names: list[Path], keys: list[str]) -> list[str]:
