@@ -124,8 +124,6 @@ class ShardIndex:
                 raise ValueError(f"files {strange}")
             given = {f.name: content[f.name] for f in fields(cls)}
             return cls(**{**given, "shards": shards})
-        except InputError:
-            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{name}: is no index of shards ({one_line(error)}); {_REMEDY}."
