@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
@@ -151,29 +151,31 @@ def on_paper(header: Header) -> Iterator[None]:
         yield
 
 
-class _Bounded(TorchDispatchMode):
+class _Bounded(TorchFunctionMode):
     """Counts the tensors that are made, and their numbers."""
 
     def __init__(self, header: Header):
         super().__init__()
         self.size = sum(math.prod(shape) for shape, _ in header.values())
         self.tensors = len(header)
-        # Initialisation works on most tensors twice or thrice. Tables and
-        # features have a size of their own.
+        # Tables and features have a size of their own.
         self.calls = 20 * self.tensors + 3000
         self.numbers = 8 * self.size + 5 * 10**7
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            # Initialisation changes no shape (and takes most of the time).
+            return args[0] if args else kwargs["tensor"]
         if kwargs.get("device") is not None:  # of SpeechBrain's filters
             kwargs["device"] = torch.device("meta")
         made = function(*args, **kwargs)
-        self.calls -= 1
-        for each in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(each, Tensor):
-                self.numbers -= each.numel()
+        if isinstance(made, Tensor):
+            self.calls -= 1
+            self.numbers -= made.numel()
         if self.calls < 0 or self.numbers < 0:
             raise InputError(
                 f"the model is larger than its weights, {self.size} numbers "
