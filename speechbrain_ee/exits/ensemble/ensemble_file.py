@@ -153,7 +153,9 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     InputError
         With file and field, if it is no such file.
     """
-    content = read_json(path, "name a file of weights to read")
+    content = read_json(
+        path, "name a JSON file of weights to read, with their schema"
+    )
     schema = content.pop("schema", None)
     if schema != SCHEMA:
         raise InputError(
