@@ -547,7 +547,7 @@ def check_keys(
     for key in content:
         if key not in known:
             raise InputError(
-                f"{path}: {quoted(key)} is not known; valid keys: "
+                f"{path}: {key[:100]} is not known; valid keys: "
                 f"{', '.join(known)}; {remedy}."
             )
     for key in keys:
@@ -634,7 +634,9 @@ def check_values(value: Any, finite: bool = False) -> None:
                 raise ValueError("it holds a whole number beyond 2**63")
         elif isinstance(value, float):
             if finite and not math.isfinite(value):
-                raise ValueError("it holds a number that is not finite")
+                raise ValueError(
+                    "it holds an infinite number, which is no number"
+                )
         elif isinstance(value, dict | list | tuple | set):
             if depth >= MOST_DEPTH:
                 raise ValueError(f"it is nested more than {MOST_DEPTH} deep")

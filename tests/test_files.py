@@ -68,7 +68,7 @@ BROKEN = {
     "schema": (packed(CONTENT | {"schema": "thing/2"}), "thing/2"),
     "no schema": (packed({"names": [], "value": 1}), "schema is None"),
     "missing": (packed({"schema": "thing/1", "names": []}), "value is missing"),
-    "unknown": (packed(CONTENT | {"vale": 1}), "'vale' is not known"),
+    "unknown": (packed(CONTENT | {"vale": 1}), "vale is not known"),
 }
 
 

@@ -64,9 +64,10 @@ assert not any(name == "torch" or name.startswith("torch.")
 def made(request, tmp_path_factory):
     """A model folder, its graphs, and both loops over them."""
     model = live_model(attention_type=request.param)
-    graphs = tmp_path_factory.mktemp("graphs")
+    place = tmp_path_factory.mktemp("made")
+    graphs = place / "graphs"
     tokenizer = SentencePieceProcessor(
-        model_file=str(write_tokenizer(graphs / "letters.model"))
+        model_file=str(write_tokenizer(place / "letters.model"))
     )
     selector = SimpleNamespace(language_model=CharNgram.train(TEXTS))
     folder = SimpleNamespace(

@@ -262,6 +262,17 @@ def test_runs_whose_yaml_is_hostile(made, tmp_path):
             run_folder(run)
 
 
+def test_a_folder_of_many_policies_loads_at_once(model):
+    """Half of the time to load a model was YAML, read in Python."""
+    text = (model / "policies/entropy.ltt.yaml").read_text("utf-8")
+    for number in range(40):
+        (model / f"policies/p{number}.ltt.yaml").write_text(text, "utf-8")
+    read_model_folder(model)
+    began = time.process_time()
+    read_model_folder(model)
+    assert time.process_time() - began < 1.0
+
+
 # ---- Nothing is fetched ----------------------------------------------------
 
 

@@ -131,8 +131,6 @@ class ShardIndex:
                     raise ValueError(f"sizes of {shard.file}")
             given = {f.name: content[f.name] for f in fields(cls)}
             return cls(**{**given, "shards": shards})
-        except InputError:
-            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{name}: is no index of shards ({one_line(error)}); {_REMEDY}."

@@ -153,7 +153,9 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     InputError
         With file and field, if it is no such file.
     """
-    content = read_json(path, "name a file that holds the weights")
+    content = read_json(
+        path, "name a JSON file of weights to read, with their schema"
+    )
     schema = content.pop("schema", None)
     if schema != SCHEMA:
         raise InputError(
@@ -163,7 +165,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     wrong = sorted(set(content) ^ set(FIELDS))
     if wrong:
         raise InputError(
-            f"{path}: unknown or missing: {quoted(wrong)}; the fields are "
+            f"{path}: unknown or missing: {', '.join(wrong)[:200]}; the fields are "
             f"schema, {', '.join(FIELDS)}."
         )
     return content

@@ -12,7 +12,10 @@ from typing import Any
 
 from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.files import read_json, whole_file
-from speechbrain_ee.inference.folder.architecture import WAY_OUT
+from speechbrain_ee.inference.folder.architecture import (
+    WAY_OUT,
+    Architecture,
+)
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.ssl import SSLEncoder
 
@@ -123,6 +126,14 @@ def find_backbone(
         "trust the run: `hf download "
         f"{source[:100]} {' '.join(_FILES)}`, or trust=True in Python."
     )
+
+
+def described(architecture: Architecture, backbone: Path | None) -> list[Any]:
+    """All plain data that a model is built from."""
+    found: list[Any] = [architecture.tree]
+    if backbone is not None:
+        found += [read_json(backbone / name, WAY_OUT) for name in _FILES]
+    return found
 
 
 def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:

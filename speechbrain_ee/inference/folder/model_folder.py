@@ -61,6 +61,7 @@ from speechbrain_ee.inference.folder.architecture import (
 )
 from speechbrain_ee.inference.folder.backbone import (
     BACKBONE_FOLDER,
+    described,
     read_backbone,
     write_backbone,
 )
@@ -85,9 +86,8 @@ from speechbrain_ee.inference.folder.parts import (
 )
 from speechbrain_ee.inference.folder.weights import (
     WEIGHTS_FILE,
-    check_weights,
+    build_bounded,
     load_weights,
-    on_paper,
     read_header,
     write_weights,
 )
@@ -222,10 +222,11 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         read_backbone(path) if config.architecture.uses_backbone else None
     )
     header = read_header(path / WEIGHTS_FILE)
-    with on_paper(header):
-        drawn = config.architecture.build(backbone)
-    check_weights(path / WEIGHTS_FILE, header, drawn)
-    model = config.architecture.build(backbone)
+    model = build_bounded(
+        partial(config.architecture.build, backbone),
+        described(config.architecture, backbone),
+        header,
+    )
     tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
     verified = load_weights(
         path / WEIGHTS_FILE,

@@ -6,6 +6,7 @@ Authors
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +31,7 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 from speechbrain_ee.files import compose_yaml, read_bytes
 from speechbrain_ee.inference.folder.architecture import Architecture
+from speechbrain_ee.inference.folder.backbone import described
 from speechbrain_ee.inference.folder.config import SEARCH_KEYS
 from speechbrain_ee.inference.folder.hyperparams import Hyperparams
 from speechbrain_ee.inference.folder.measured import Measured, measure_choices
@@ -37,9 +39,9 @@ from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.inference.folder.weights import (
     LEFT_OUT,
+    build_bounded,
     check_finite,
     global_norms,
-    on_paper,
 )
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
@@ -111,9 +113,11 @@ class TrainingRun:
         }
         try:
             architecture, backbone = self.hparams.architecture(fetch=trust)
-            with on_paper(header):
-                architecture.build(backbone)
-            model = architecture.build(backbone)
+            model = build_bounded(
+                partial(architecture.build, backbone),
+                described(architecture, backbone),
+                header,
+            )
         except InputError:
             if not trust:
                 raise

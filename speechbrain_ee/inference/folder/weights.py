@@ -13,17 +13,22 @@ Authors
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
@@ -35,6 +40,8 @@ logger = logging.getLogger(__name__)
 _PREFIX = "fingerprint."  # of keys in the metadata
 WEIGHTS_FILE = "model.safetensors"
 Header = Mapping[str, tuple[tuple[int, ...], str]]
+_USUAL = 5120  # width of the largest encoders in use
+Model = TypeVar("Model")
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
@@ -147,81 +154,97 @@ def read_header(path: str | Path) -> Header:
     return header
 
 
-@contextmanager
-def on_paper(header: Header) -> Iterator[None]:
-    """Build models without memory, and none far larger than their weights.
+def build_bounded(
+    build: Callable[[], Model], described: Any, header: Header
+) -> Model:
+    """Build a model, but none that is far larger than its weights.
 
     Arguments
     ---------
+    build : callable
+        Builds the model.
+    described : Any
+        Plain data that the model is built from. Where a number in it is
+        unusually large, the model is built on paper first: tensors of a
+        shape alone take no memory, but seconds of imports.
     header : dict of str to (tuple of int, str)
         Shape and kind of the weights' tensors.
 
-    Yields
+    Returns
+    -------
+    Model
+
+    Raises
     ------
-    None
-        Tensors that are made meanwhile have a shape alone; an InputError
-        ends a model that outgrows the weights.
+    InputError
+        As soon as it has outgrown the weights.
     """
-    with torch.device("meta"), _Bounded(header):
-        yield
+    if not _is_usual(described):
+        with torch.device("meta"), _Bounded(header):
+            build()
+    left = _Bounded(header)
+    thread = threading.get_ident()
+
+    def count(_module: nn.Module, _name: str, made: Tensor | None) -> None:
+        if threading.get_ident() == thread:
+            left.count(made)
+
+    with ExitStack() as stack:
+        for register in (
+            register_module_parameter_registration_hook,
+            register_module_buffer_registration_hook,
+        ):
+            stack.callback(register(count).remove)
+        return build()
 
 
-class _Bounded(TorchDispatchMode):
+def _is_usual(described: Any, key: str = "") -> bool:
+    """Whether all sizes are such that their products fit into memory."""
+    if isinstance(described, Mapping):
+        pairs = described.items()
+        return all(_is_usual(each, name) for name, each in pairs)
+    if isinstance(described, list | tuple):
+        return all(_is_usual(each, key) for each in described)
+    if not isinstance(described, int):
+        return True
+    return described <= _USUAL or key == "sample_rate"
+
+
+class _Bounded(TorchFunctionMode):
     """Counts the tensors that are made, and their numbers."""
 
     def __init__(self, header: Header):
         super().__init__()
         self.size = sum(math.prod(shape) for shape, _ in header.values())
         self.tensors = len(header)
-        # Initialisation works on most tensors twice or thrice. Tables and
-        # features have a size of their own.
+        # Tables and features have a size of their own.
         self.calls = 20 * self.tensors + 3000
         self.numbers = 8 * self.size + 5 * 10**7
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            # Initialisation changes no shape (and takes most of the time).
+            return args[0] if args else kwargs["tensor"]
         if kwargs.get("device") is not None:  # of SpeechBrain's filters
             kwargs["device"] = torch.device("meta")
         made = function(*args, **kwargs)
-        self.calls -= 1
-        for each in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(each, Tensor):
-                self.numbers -= each.numel()
+        self.count(made)
+        return made
+
+    def count(self, made: Any) -> None:
+        """One more tensor, if it is one."""
+        if isinstance(made, Tensor):
+            self.calls -= 1
+            self.numbers -= made.numel()
         if self.calls < 0 or self.numbers < 0:
             raise InputError(
                 f"the model is larger than its weights, {self.size} numbers "
                 f"in {self.tensors} tensors"
             )
-        return made
-
-
-def check_weights(path: str | Path, header: Header, model: nn.Module) -> None:
-    """Refuse weights that are not those of a model.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where they are, for messages.
-    header : dict of str to (tuple of int, str)
-        Shape and kind of their tensors.
-    model : torch.nn.Module
-        The model; shapes are enough.
-
-    Raises
-    ------
-    InputError
-        Naming the first tensor that is missing, unknown or of another shape.
-    """
-    state = model.state_dict()
-    expected = {name: state[name] for name in _first_names(model)}
-    extra = {
-        f"{name}.{key}"
-        for name in global_norms(model)
-        for key in ("glob_mean", "glob_std", "count")
-    }
-    _check_tensors(Path(path), header, expected, extra)
 
 
 def load_weights(
@@ -254,7 +277,14 @@ def load_weights(
         trained to mean something else.
     """
     path = Path(path)
-    check_weights(path, read_header(path), model)
+    state = model.state_dict()
+    expected = {name: state[name] for name in _first_names(model)}
+    extra = {
+        f"{name}.{key}"
+        for name in global_norms(model)
+        for key in ("glob_mean", "glob_std", "count")
+    }
+    _check_tensors(path, read_header(path), expected, extra)
     try:
         with safe_open(path, framework="pt") as file:
             carried = {
