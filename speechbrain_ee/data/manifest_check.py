@@ -277,9 +277,10 @@ def _missing(wavs: Iterable[str]) -> set[str]:
     listed: dict[str, set[str]] = {}
     missing, known = set(), {}
     for wav in wavs:
+        clip = Clip.parse(wav)
+        if clip is not None and clip.unit != SAMPLES:
+            continue  # of a shard, which may be elsewhere
         file = _file_of(wav)
-        if is_remote(file):
-            continue
         if file not in known:
             folder, name = os.path.split(file)
             if folder not in listed:

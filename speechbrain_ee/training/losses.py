@@ -76,7 +76,7 @@ def with_too_few_frames(
         Boolean, shape (B,): fewer frames than tokens and blanks between equal
         ones.
     """
-    place_S = torch.arange(1, tokens_BS.shape[1], device=tokens_BS.device)
+    place_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[1:]
     repeated_BS = tokens_BS[:, 1:] == tokens_BS[:, :-1]
     repeated_BS = repeated_BS & (place_S < token_counts_B.unsqueeze(1))
     return lengths_B < token_counts_B + repeated_BS.sum(1)

@@ -189,7 +189,7 @@ def literal(arguments: Sequence[str]) -> list[str]:
     Example
     -------
     >>> literal(["demo.yaml", "--output_folder=a=b #1", "--lr", "0.1"])
-    ['demo.yaml', '--output_folder="a\\x3db #1"', '--lr', '0.1']
+    ['demo.yaml', '--output_folder="a\\\\x3db #1"', '--lr', '0.1']
     """
     own = {field.name for field in fields(RunOptions)}
     words, key = [], ""

@@ -142,6 +142,8 @@ def test_what_spreadsheets_write_is_read(
         ("u1,0.5,talk.wav,4000,4000,s,A", "start '4000' and the stop '4000'"),
         ("u1,0.5,talk.wav,-1,3999,s,A", "start '-1'"),
         ("u1,0.5,talk.wav?samples=0+4000,0,4000,s,A", "part of its file twice"),
+        ("u1,1.0,https://host/a.wav,,,s,A", "https://host/a.wav, does not"),
+        ("u1,1.0,pipe:true,,,s,A", "of u1, pipe:true, does not exist"),
         ("u1,1.0,gone.wav,,,s,A", "audio of u1, FOLDER/gone.wav, does not"),
         ("u1,1.0,$data_rot/x.wav,,,s,A", r"\$data_root stands for the data"),
     ],
