@@ -21,6 +21,7 @@ from speechbrain_ee.exits.calibration.exit_policy import (
 )
 from speechbrain_ee.exits.calibration.policy_parse import Keys
 from speechbrain_ee.exits.calibration.shift import ScoreDistribution
+from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE
 from speechbrain_ee.exits.trace_io import whole_file
 
 __all__ = [
@@ -157,6 +158,12 @@ def _summary(keys: Keys | None) -> CalibrationSummary | None:
         clustered_by=keys.text("clustered_by", None),
         clusters=keys.count("clusters", None),
     )
+    if summary.clustered_by not in (None, SPEAKER, UTTERANCE):
+        keys.fail(
+            "clustered_by",
+            f"{summary.clustered_by!r} is neither {SPEAKER!r} nor "
+            f"{UTTERANCE!r}",
+        )
     keys.end()
     return summary
 
