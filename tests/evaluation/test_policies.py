@@ -105,7 +105,9 @@ def test_missing_evidence_is_refused():
 def test_warnings():
     trace = made_up(400, 1)
     scores_NE = -trace.evidence_NE("entropy")
-    summary = CalibrationSummary("m", "d", ("dev",), 400, 4000, 4, 4.1, 5)
+    summary = CalibrationSummary(
+        "m", "d", ("dev",), 400, 4000, 4, 4.1, 5, None, "speaker", 40
+    )
     same, other = (
         given(calibration=summary, distributions=distributions(scores))
         for scores in (scores_NE, scores_NE - 0.5)
@@ -115,6 +117,11 @@ def test_warnings():
     assert "different from the calibration data" in warning
     (warning,) = on(trace, replace(same, satisfied=False)).warnings
     assert "No threshold satisfied" in warning
+    blind = replace(summary, clustered_by="utterance", clusters=400)
+    (warning,) = on(
+        trace, replace(same, method="ltt", calibration=blind)
+    ).warnings
+    assert "no promise for new speakers" in warning
 
 
 def test_in_the_report(tmp_path):

@@ -36,7 +36,17 @@ def policy_of(threshold, **changes):
         "guarantee": 'It\'s: "likely", but # not sure\nä',
         "target_utterances": 60,
         "calibration": CalibrationSummary(
-            "a: model", "greedy", ("one", "2"), 60, 900, 4.0, 4.25, 3.5, 1e9
+            "a: model",
+            "greedy",
+            ("one", "2"),
+            60,
+            900,
+            4.0,
+            4.25,
+            3.5,
+            1e9,
+            "speaker",
+            12,
         ),
         "distributions": distributions(SCORES_NE),
         "selector": "selectors/value.json",
@@ -136,6 +146,8 @@ def test_mistakes_name_file_and_key(tmp_path, key, value, said):
         ("sets", "one", "calibration.sets"),
         ("wer", float("inf"), "calibration.wer"),
         ("wers", 1.0, "calibration.wers: not known"),
+        ("clusters", -1, "calibration.clusters"),
+        ("clustered_by", "talk", "calibration.clustered_by: 'talk'"),
     ],
 )
 def test_mistakes_inside_calibration(tmp_path, key, value, said):

@@ -22,6 +22,7 @@ from speechbrain_ee.exits.calibration.exit_policy import (
 )
 from speechbrain_ee.exits.calibration.policy_parse import Keys
 from speechbrain_ee.exits.calibration.shift import ScoreDistribution
+from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE
 from speechbrain_ee.files import whole_file
 
 __all__ = [
@@ -159,6 +160,12 @@ def _summary(keys: Keys | None) -> CalibrationSummary | None:
         clustered_by=keys.text("clustered_by", None),
         clusters=keys.count("clusters", None),
     )
+    if summary.clustered_by not in (None, SPEAKER, UTTERANCE):
+        keys.fail(
+            "clustered_by",
+            f"{summary.clustered_by!r} is neither {SPEAKER!r} nor "
+            f"{UTTERANCE!r}",
+        )
     keys.end()
     return summary
 
