@@ -5,6 +5,7 @@ Authors
 """
 
 import logging
+import math
 import os
 import re
 import textwrap
@@ -172,8 +173,11 @@ def _absolute(budget: str, trace: Trace) -> str:
             f"budget {budget}: {trace.source} does not tell multiply-"
             f"accumulates; give layers={percent}%, for example."
         )
-    full = float(np.mean(table_NE[:, -1]))
-    return f"{kind}={full * float(percent) / 100:.12g}"
+    exact = float(np.mean(table_NE[:, -1])) * float(percent) / 100
+    if exact > 0:  # four digits are shown and written; the share still fits
+        step = 10.0 ** (math.floor(math.log10(exact)) - 3)
+        exact = math.ceil(exact / step - 1e-6) * step
+    return f"{kind}={exact:.12g}"
 
 
 def calibrate_command(

@@ -137,6 +137,10 @@ def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
         assert policy.budget == same
         wanted = calibrate_trace(read_trace(path), "entropy", same, "naive")
         assert policy == wanted
+    odd = calibrate_trace(read_trace(path), "entropy", "macs=61.2345%", "naive")
+    assert odd.budget == "macs=3.675k"  # 3674.07 is rounded up
+    with pytest.raises(InputError, match="forms"):
+        calibrate_trace(read_trace(path), "entropy", "macs=0%")
     with pytest.raises(InputError, match="calibrate.*transcribe --policy"):
         Budget.parse("macs=60%")
 

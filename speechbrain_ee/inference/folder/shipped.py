@@ -7,7 +7,6 @@ Authors
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -97,7 +96,7 @@ def candidates(
     return {
         name: _share(policy, trace)
         for name, policy in policies.items()
-        if policy.satisfied
+        if policy.satisfied and policy.calibration is not None
     }
 
 
@@ -134,23 +133,23 @@ def default_of(
         cheap = {n: p for n, p in policies.items() if p.criterion in CHEAP}
         shares = candidates(cheap, trace)
     worth = {n: s for n, s in shares.items() if s <= 1 - WORTH}
-    sure = [name for name in worth if policies[name].method == "ltt"]
-    if sure:
-        name = min(sure, key=worth.get)
-        return name, (
-            f"takes {worth[name]:.0%} of the last exit's {unit} on the "
-            f"development set and promises its budget, "
-            f"{policies[name].budget}."
-        )
+    sure = {n: s for n, s in worth.items() if policies[n].method == "ltt"}
     count = 0 if trace is None else len(trace)
     if worth:
-        name = min(worth, key=worth.get)
-        return name, (
+        name = min(sure or worth, key=worth.get)
+        policy = policies[name]
+        takes = (
             f"takes {worth[name]:.0%} of the last exit's {unit} on the "
-            f"development set and keeps {policies[name].budget} there. It "
-            f"promises nothing for other speech: with {count} utterances, no "
-            "policy that does saves a tenth. Where the budget must hold, take "
-            "one that ends in .ltt, or calibrate on more data."
+            f"development set ({policy.calibration.avg_layer:.1f} of "
+            f"{policy.exit_layers[-1]} layers)"
+        )
+        if sure:
+            return name, f"{takes} and promises its budget, {policy.budget}."
+        return name, (
+            f"{takes} and keeps {policy.budget} there. It promises nothing for "
+            f"other speech: with {count} utterances, no policy that does saves "
+            "a tenth. Where the budget must hold, take one that ends in .ltt, "
+            "or calibrate on more data."
         )
     if not policies:
         return None, "there is no calibrated policy."
@@ -164,8 +163,6 @@ def default_of(
 def _share(policy: ExitPolicy, trace: Trace) -> float:
     """What it computes on its calibration data, of the last exit's."""
     known = policy.calibration
-    if known is None:
-        return math.inf
     if known.avg_macs is None or trace.macs_NE is None:
         return known.avg_layer / trace.header.exit_layers[-1]
     return known.avg_macs / float(trace.macs_NE[:, -1].mean())
