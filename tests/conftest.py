@@ -6,6 +6,7 @@ Authors
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,13 @@ def shared_folder() -> Path:
     if not (folder / "traces").is_dir():
         pytest.skip(f"{folder} has no traces: real-data test left out")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_seed() -> Iterator[None]:
+    """No test hands the seed on that a YAML sets for the whole process."""
+    with pytest.MonkeyPatch.context() as patch:
+        # whatever it is set to, it becomes what it was
+        patch.setenv("SB_GLOBAL_SEED", "0")
+        patch.delenv("SB_GLOBAL_SEED")
+        yield

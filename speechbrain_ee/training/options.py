@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -98,6 +99,7 @@ _LEAST = {
 }
 _PRECISIONS = ("fp32", "fp16", "bf16")
 _BACKENDS = ("nccl", "gloo", "mpi")
+_COMPILERS = ("g++", "clang++", "cl")
 _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 LOCK_FILE = ".lock"
 _PATIENCE_S = 5.0  # for a lock
@@ -523,6 +525,13 @@ def _check_compilation(
         )
     if not values["compile"]:
         return
+    compilers = (os.environ.get("CXX"), *_COMPILERS)
+    if not any(shutil.which(name) for name in compilers if name):
+        raise InputError(
+            "--compile: PyTorch compiles with a C++ compiler, and none of "
+            f"{', '.join(_COMPILERS)} is installed; install one, or leave "
+            "--compile out."
+        )
     for name in values["compile_module_keys"] or ():
         if name not in modules:
             raise InputError(

@@ -105,6 +105,15 @@ def test_processes_without_gpus_are_told_of_gloo(
     check("--distributed_backend=gloo")
 
 
+def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be found out in the first step."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match="--compile: .*C.. compiler"):
+        check("--compile")
+    check()
+
+
 def test_a_limit_of_steps_is_a_number() -> None:
     """SpeechBrain's parser leaves it a string, which it cannot compare."""
     assert check("--optimizer_step_limit=7").optimizer_step_limit == 7

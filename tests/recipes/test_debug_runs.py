@@ -107,6 +107,11 @@ def test_every_system_runs_in_debug_mode(
         *shrunk(system),
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    # It ends with what went well, and with what it leaves out on purpose.
+    said = done.stdout + done.stderr
+    assert "The debug run went through" in said
+    assert "No inference folder was written" not in said
+    assert not (tmp_path / "model").exists()
     sets = json.loads(yaml_value(text, "test_splits"))
     layers = json.loads(yaml_value(text, "exit_layers"))
     check_output(tmp_path, dict.fromkeys(sets, 4), layers)
