@@ -62,4 +62,4 @@ def test_small_models_have_more_decimals(tmp_path):
     header = replace(trace.header, macs=(10**8, 2 * 10**8, 3 * 10**8))
     small = write_report(Trace(header, trace.records), tmp_path, "small")
     assert "0.067 of 0.120 GMAC" in console_tables(small)
-    assert ">0.067</text>" in (tmp_path / "report.html").read_text()
+    assert ">0.067</td>" in (tmp_path / "report.html").read_text()
