@@ -23,6 +23,7 @@ IMPORT_NAMES = {
     "espeakng-loader": "espeakng_loader",
     "pyyaml": "yaml",
     "ruamel.yaml": "ruamel",
+    "silero-vad": "silero_vad",
 }
 TOOLS = {"dev"}  # an extra of tools, which the library must not import
 # Rooms that are nothing without an extra. Their command imports without it, to

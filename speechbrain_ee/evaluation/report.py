@@ -143,8 +143,9 @@ def write_report(
         first.
     dev : Trace, optional
         The development set: the criterion and the threshold that the report
-        puts first are chosen on it and measured on the test sets. Without it
-        they are chosen on the test sets, and the report says so.
+        puts first are chosen on it and measured on the test sets. Without it,
+        or if it holds utterances of a test set, they are chosen on the test
+        sets, and the report says so.
 
     Returns
     -------
@@ -155,8 +156,7 @@ def write_report(
     InputError
         If the folder cannot be written, a policy was made for other exits,
         traces of several ways of decoding do not fit, there is no set of the
-        domain's name, or the development set has other exits or utterances
-        of a test set.
+        domain's name, or the development set has other exits.
     """
     folder = Path(folder)
     if isinstance(traces, Trace):

@@ -14,6 +14,7 @@ import pytest
 
 from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analyses import analyse_all
 from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.families import leaders
 from speechbrain_ee.evaluation.operating_point import measure
@@ -121,11 +122,17 @@ def test_numbers_of_the_test_set_stay(report, alone):
     } == without
 
 
-def test_development_data_that_do_not_fit(both, tmp_path):
+def test_development_data_that_are_tested_choose_nothing(both, caplog):
     dev, test = both
     some = Trace(dev.header, (*dev.records, test.records[7]), "dev.jsonl")
-    with pytest.raises(InputError, match="'test-7' is also in the test data"):
-        write_report(test, tmp_path / "a", "t", dev=some)
+    analysis = analyse_all([test], dev=some)["test"]
+    assert "'test-7' is also in the test data of test" in caplog.text
+    assert analysis.dev is None
+    assert analysis.choice().result.name == "margin"
+
+
+def test_development_data_of_other_exits_are_refused(both, tmp_path):
+    dev, test = both
     header = TraceHeader("m", "greedy", (1, 2, 3))
     records = tuple(
         UtteranceRecord(
