@@ -191,7 +191,7 @@ def lay_out_samples(root: Path, split: Path) -> None:
             shutil.copy(source, audio / source.name)
             path = f"tests/samples/ASR/{source.name}"
             length_s = round(soundfile.info(source).duration, 2)
-            part = [name, length_s, "0", "8000"]  # ignored there, too
+            part = [name, length_s, "0", "800"]  # ignored there, too
             rows.append([*part, path, path, "spk1", "-", words])
     header = ["ID", "duration", "start", "stop", "wav", "mix_wav", "spk_id"]
     header.append("phn")
