@@ -7,10 +7,12 @@ tabs. Of its columns
 
 ``wav``
     is a file, or a part of one (see :mod:`speechbrain_ee.data.clips`). A
-    relative path counts from the folder of the manifest; ``$data_root``
-    stands for ``data_folder``.
+    relative path counts from the folder of the manifest or, if nothing is
+    there, from the current folder, as SpeechBrain's do; ``$data_root`` stands
+    for ``data_folder``.
 ``start`` and ``stop``
-    say which samples of the file are meant, as in SpeechBrain's manifests.
+    say which samples of the file are meant, as in SpeechBrain's manifests;
+    where all start at 0 and last as long as their files, they mean nothing.
 ``duration``
     is the length of the utterance in seconds.
 
@@ -20,6 +22,7 @@ Authors
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +32,8 @@ from speechbrain_ee.data.audio_check import BEYOND_THE_END, check_audio
 from speechbrain_ee.data.clips import SAMPLES, Clip
 from speechbrain_ee.data.shards.index import is_remote
 from speechbrain_ee.errors import InputError, one_line
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("ID", "duration", "wav", "wrd")
 SEPARATORS = (",", ";", "\t")
@@ -100,7 +105,33 @@ def read_manifest(
     folder = os.path.dirname(os.path.abspath(path))
     for row in rows.values():
         row["wav"] = _located(row["wav"], folder, data_folder)
+    _drop_idle_parts(path, rows)
     return rows
+
+
+def _drop_idle_parts(path: str, rows: Mapping[str, Row]) -> None:
+    """Read whole files where start and stop contradict every duration.
+
+    SpeechBrain's own samples have such columns, which its recipes ignore.
+    """
+    marked = [row for row in rows.values() if "stop" in row]
+    seen = [row for row in _some(marked) if "duration" in row]
+    whole = [{**row, "wav": _file_of(row["wav"])} for row in seen]
+    if not seen or any(float(row["start"]) for row in marked):
+        return
+    if all(map(_wrong_length, seen)) and not any(map(_wrong_length, whole)):
+        logger.warning(
+            "%s: start and stop are ignored: all starts are 0, and by their "
+            "durations the utterances are whole files.",
+            path,
+        )
+        for row in marked:
+            row["wav"] = _file_of(row["wav"])
+
+
+def _some(items: Sequence[Any]) -> Sequence[Any]:
+    """A few of them, evenly spread."""
+    return items[:: max(1, -(-len(items) // SAMPLED))]
 
 
 def parse_manifest(
@@ -183,7 +214,7 @@ def _converted(row: Row, where: str) -> Row:
             raise ValueError(f"{where} has the duration {row['duration']!r}")
         row["duration"] = duration_s
     start, stop = (row.pop(key, "").strip() for key in ("start", "stop"))
-    if not (start or stop):
+    if not stop and start in ("", "0"):
         return row
     try:
         first, last = float(start), float(stop)
@@ -200,8 +231,7 @@ def _converted(row: Row, where: str) -> Row:
             f"{where} names a part of its file twice, in the columns wav and "
             "start"
         )
-    row["wav"] = str(clip)
-    return row
+    return row | {"wav": str(clip), "start": start, "stop": stop}
 
 
 def _located(
@@ -215,7 +245,10 @@ def _located(
     path = wav if clip is None else clip.path
     if os.path.isabs(path) or is_remote(path):
         return wav
-    path = os.path.join(folder, path)
+    beside = os.path.join(folder, path)
+    if os.path.isfile(path) and not os.path.isfile(beside):
+        beside = os.path.abspath(path)
+    path = beside
     return path if clip is None else str(replace(clip, path=path))
 
 
@@ -255,9 +288,7 @@ def check_rows(
             "folder (data_folder, --data-folder). Mend the manifest, or "
             "prepare the data again."
         )
-    names = list(rows)
-    step = -(-len(names) // SAMPLED)
-    for name in names[::step]:
+    for name in _some(list(rows)):
         fault = _wrong_length(rows[name])
         if fault:
             raise InputError(

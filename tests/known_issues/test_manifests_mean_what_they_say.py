@@ -160,6 +160,28 @@ def test_what_cannot_be_is_refused(row: str, fault: str, folder: Path) -> None:
         read_spoken(path, RATE)
 
 
+def test_columns_that_nothing_is_meant_by(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """As in SpeechBrain's own samples, which are named from its root."""
+    rows = "u1,2.0,corpus/talk.wav,0,8000,s,A\nu2,2.0,corpus/talk.wav,0,,s,A\n"
+    path = tmp_path / "annotation.csv"
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep/annotation.csv"
+    path.write_text(HEADER + rows)
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest(path)
+    assert {row["wav"] for row in found.values()} == {str(folder / "talk.wav")}
+    assert "start and stop are ignored" in caplog.text
+    check_rows(path, found)
+    mixed = rows + "u3,0.5,corpus/talk.wav,0,4000,s,A\n"
+    path.write_text(HEADER + mixed)
+    found = read_manifest(path)
+    assert found["u3"]["wav"].endswith("talk.wav?samples=0+4000")
+    with pytest.raises(InputError, match="utterance u1 lasts 2 s by its row"):
+        check_rows(path, found)
+
+
 def test_relative_paths_count_from_the_manifest(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

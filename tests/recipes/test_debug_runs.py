@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TABLE = Path(__file__).with_name("LibriSpeech.csv")
@@ -194,8 +195,11 @@ def lay_out_samples(root: Path, split: Path) -> None:
             (source,) = transcript.parent.glob(f"{name}.*")
             shutil.copy(source, audio / source.name)
             path = f"tests/samples/ASR/{source.name}"
-            rows.append([name, "1.2", "0", path, path, "spk1", "-", words])
-    header = ["ID", "duration", "start", "wav", "mix_wav", "spk_id", "phn"]
+            length_s = round(soundfile.info(source).duration, 2)
+            part = [name, length_s, "0", "800"]  # ignored there, too
+            rows.append([*part, path, path, "spk1", "-", words])
+    header = ["ID", "duration", "start", "stop", "wav", "mix_wav", "spk_id"]
+    header.append("phn")
     with annotation.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([[*header, "wrd"], *rows])
 
