@@ -180,7 +180,7 @@ def whole_folder(
     new = path.parent / f".{path.name}.{_token()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
+        remove_abandoned(path)
         new.mkdir()
         with _in_use(new):
             yield new
@@ -299,8 +299,15 @@ def _exchange(one: Path, other: Path) -> bool:
     return call(_AT_CWD, names[0], _AT_CWD, names[1], _EXCHANGE) == 0
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete what killed writers of a folder have left."""
+def remove_abandoned(path: str | Path) -> None:
+    """Delete what killed writers of a folder have left beside it.
+
+    Arguments
+    ---------
+    path : str or Path
+        The folder.
+    """
+    path = Path(os.path.abspath(path))
     for left in [*_beside(path, "new"), *_beside(path, "old")]:
         if _is_abandoned(left):
             shutil.rmtree(left, ignore_errors=True)

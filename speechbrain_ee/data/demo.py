@@ -57,7 +57,7 @@ from speechbrain_ee.data.demo_voices import (
     synthesise,
 )
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.files import restore, whole_folder
+from speechbrain_ee.files import remove_abandoned, restore, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +135,7 @@ def build_demo_corpus(
         logger.info("Building the demo corpus in %s: %s", folder, problem)
         marker = _rebuild(folder, wanted, progress)
     else:
+        remove_abandoned(folder)
         logger.info("The demo corpus in %s is complete", folder)
     splits = {
         name: SplitSummary(**summary)
