@@ -68,8 +68,8 @@ demo: $(HAS_DEMO) ## install, build the demo corpus, train, evaluate, report
 	find "$$root/$(RESULTS)/demo/report" -maxdepth 1 -type f | sort
 	echo
 	echo "The model is in $(RESULTS)/demo/model. Hear it stop early:"
-	echo "  $(PY) -m speechbrain_ee transcribe --model $(RESULTS)/demo/model" \
-	    "--policy macs=60% $(RESULTS)/demo-corpus/test-clean"
+	echo "  $(VENV)/bin/speechbrain-ee transcribe --model $(RESULTS)/demo/model" \
+	    "$(RESULTS)/demo-corpus/test-clean"
 
 test: lint ## install if needed, lint, run the tests and doctests
 	@$(PYTEST) --timeout=600 $(SHARED) $(PYTEST_ARGS)
@@ -81,7 +81,7 @@ coverage: $(HAS_DEV) ## run the tests; 90 % of the lines must have run
 	@$(PYTEST) --timeout=600 $(SHARED) --cov=speechbrain_ee \
 	    --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-soak: $(HAS_DEV) ## kill trainings and sweeps 50 times each (10 minutes)
+soak: $(HAS_DEV) ## kill trainings, sweeps and exports; attack readers (an hour)
 	@export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 	for system in demo demo_aed; do
 	    $(PY) -m tests.soak.training --system $$system --kills 50 \
@@ -89,6 +89,10 @@ soak: $(HAS_DEV) ## kill trainings and sweeps 50 times each (10 minutes)
 	done
 	$(PY) -m tests.soak.sweeps --kills 50 \
 	    --out benchmarks/results/soak/sweeps.json
+	$(PY) -m tests.soak.replacing --kills 50 \
+	    --out benchmarks/results/soak/replacing.json
+	$(PY) -m tests.soak.hostile --minutes 10 \
+	    --out benchmarks/results/soak/hostile.json
 
 mutate: $(HAS_DEV) ## break formulas, see that tests notice (an hour)
 	@$(PY) benchmarks/mutation.py --sample 150 \
