@@ -133,9 +133,7 @@ def timed_folder(folder: ModelFolder, output_folder: str | Path) -> ModelFolder:
     chosen = [name for name, share in chosen.items() if share <= 1 - WORTH]
     if not chosen:
         return folder
-    named = Path(TrainingRun(Path(output_folder)).value("valid_csv"))
-    moved = Path(output_folder) / named.name
-    data = moved if moved.exists() else named
+    data = TrainingRun(Path(output_folder)).development_manifest()
     try:
         spoken = read_spoken(data, folder.sample_rate, TIMED)
     except InputError as error:

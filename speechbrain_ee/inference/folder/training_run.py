@@ -206,16 +206,18 @@ class TrainingRun:
             return None
         return trace
 
-    def development_set(self) -> str:
-        """Name of the set that policies are calibrated on."""
+    def development_manifest(self) -> Path:
+        """The set that policies are calibrated on, where the run lies now."""
         keys = "valid_csv dev_splits data_folder output_folder skip_prep"
-        return Path(
+        named = Path(
             dev_set_manifest({key: self.value(key) for key in keys.split()})
-        ).stem
+        )
+        moved = self.folder / named.name
+        return moved if moved.exists() else named
 
     def development_trace(self, model: EarlyExitModel) -> Trace | None:
         """What policies are calibrated on."""
-        trace = self.trace(self.development_set(), model)
+        trace = self.trace(self.development_manifest().stem, model)
         if trace is None:
             logger.warning(
                 "%s: no trace of the development set, so no policy is "
@@ -255,7 +257,7 @@ class TrainingRun:
         return sorted(
             name
             for name in names
-            if name != self.development_set()
+            if name != self.development_manifest().stem
             and name.rpartition(".")[2] not in DECODINGS
         )
 
