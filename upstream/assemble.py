@@ -120,6 +120,9 @@ def library_texts() -> dict[str, str]:
     for path in sorted((ROOT / LIBRARY).rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
         texts[new_path(name)] = _python(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / LIBRARY).rglob("templates/*")):
+        name = path.relative_to(ROOT).as_posix()
+        texts[new_path(name)] = path.read_text(encoding="utf-8")
     readme = new_path(f"{LIBRARY}/README.md")
     texts[readme] = INTEGRATION_README.format(
         recipe=RECIPE, requirements=recipe.requirements()

@@ -21,6 +21,7 @@ MODULES = {
     LIBRARY: INTEGRATION,
     f"{LIBRARY}.models": LOBES,
     f"{LIBRARY}.errors": f"{LOBES}.errors",
+    f"{LIBRARY}.files": f"{LOBES}.files",
 }
 
 OUR_RECIPE = "recipes/LibriSpeech/EarlyExit"

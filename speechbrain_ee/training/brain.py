@@ -82,6 +82,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         )
         check_numbers(vars(self))
         self.recorder: TraceRecorder | None = None
+        self.too_short = torch.zeros((), dtype=int, device=self.device)
         self.exit_loss_means = {
             head: ExitLosses(self.active_layers) for head in self.loss_weights
         }

@@ -258,7 +258,12 @@ def test_a_shipped_trace_has_speakers_without_names():
     same, other = (
         calibrate_trace(each, "entropy", "wer=+8") for each in (trace, blind)
     )
-    assert same == other
+    # The policies know their utterances again, whose names are not shipped.
+    policies = [
+        replace(each, calibration=replace(each.calibration, fingerprint=()))
+        for each in (same, other)
+    ]
+    assert policies[0] == policies[1]
 
 
 def test_one_missing_duration_does_not_change_the_others(caplog):

@@ -249,9 +249,9 @@ def brain_taught_by(root: Path, **other: Any) -> CTCEarlyExitBrain:
 
     class Worded(CTCEarlyExitBrain):
         def __init__(self, *args, tokenizer, **kwargs):
+            known = vars(ToneTokenizer.sp)
             tokenizer.sp = SimpleNamespace(
-                id_to_piece=lambda ids: [PIECES[i] for i in ids],
-                **vars(ToneTokenizer.sp),
+                **{**known, "id_to_piece": lambda ids: [PIECES[i] for i in ids]}
             )
             super().__init__(*args, tokenizer=tokenizer, **kwargs)
 
