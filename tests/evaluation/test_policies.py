@@ -106,7 +106,9 @@ def test_warnings():
     trace = made_up(400, 1)
     scores_NE = -trace.evidence_NE("entropy")
     summary = CalibrationSummary(
-        "m", "d", ("dev",), 400, 4000, 4, 4.1, 5, None, "speaker", 40
+        *("m", "d", ("dev",), 400, 4000, 4, 4.1, 5),
+        clustered_by="speaker",
+        clusters=40,
     )
     same, other = (
         given(calibration=summary, distributions=distributions(scores))
