@@ -226,11 +226,11 @@ def main() -> int:
             root.mkdir()
             found = killed(name, write, root, chosen.kills, chosen.seed)
             results.append(asdict(found))
-    text = json.dumps(results, indent=1)
+            text = json.dumps(results, indent=1)
+            if chosen.out is not None:  # what is done is not lost
+                with whole_file(chosen.out, text=True) as stream:
+                    stream.write(f"{text}\n")
     sys.stdout.write(f"{text}\n")
-    if chosen.out is not None:
-        with whole_file(chosen.out, text=True) as stream:
-            stream.write(f"{text}\n")
     return int(any(result["lost"] for result in results))
 
 
