@@ -38,6 +38,8 @@ OPTIONS = (
 EPOCHS = 3
 # Logs with times, and the code.
 NOT_COMPARED = ("log.txt", "env.log", "train.py")
+# What an export measured with a clock: no two runs agree on it.
+MEASURED_TIME = re.compile(rb"takes \d+% of the last exit's time")
 # What a kill may leave behind: names that nothing reads.
 LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{16}\.(part|new|old)(/|$)")
 
@@ -169,7 +171,8 @@ def facts(folder: Path, was: Path | None = None) -> dict[str, object]:
         known = place in NOT_COMPARED or place.startswith("save/CKPT")
         if path.is_file() and not known and not LEFT_BEHIND.search(place):
             content = path.read_bytes()
-            found[place] = content.replace(bytes(was or folder), b"FOLDER")
+            content = content.replace(bytes(was or folder), b"FOLDER")
+            found[place] = MEASURED_TIME.sub(b"", content)
     return found | _checkpoint(folder / "save")
 
 
