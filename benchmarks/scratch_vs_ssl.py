@@ -19,7 +19,6 @@ Authors
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +159,12 @@ def main() -> None:
         name, _, folder = each.partition("=")
         folders[name] = Path(folder)
     result = compare(folders)
-    learned = json.loads((source / "pretraining.json").read_text("utf-8"))
     store(
         given.results / f"scratch_vs_ssl.{given.label}.json",
         {
             "machine": describe(),
             "hours": hours,
-            "backbone": {
-                key: learned[key]
-                for key in ("objective", "step", "train_hours", "options")
-            },
+            "backbone": source.name,
             "sets": result,
         },
     )

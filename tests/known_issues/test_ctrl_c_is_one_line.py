@@ -35,7 +35,6 @@ STUBS = {
 RECIPE = "recipes/LibriSpeech/EarlyExit"
 COMMANDS = {
     "train.py": ("speechbrain", [f"{RECIPE}/train.py", "demo.yaml"]),
-    "pretrain_ssl.py": ("torch", [f"{RECIPE}/pretrain_ssl.py"]),
     "transcribe": ("torch", ["-m", "speechbrain_ee", "transcribe", "a.wav"]),
     "report": (
         "numpy",
