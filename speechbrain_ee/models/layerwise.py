@@ -64,25 +64,9 @@ def check_exit_layers(
 
 
 def shared_copy(module: ModuleT, **kept: int) -> ModuleT:
-    """A copy, of the same class, that shares its parts and parameters.
+    """A copy of the same class that shares its parts and parameters.
 
-    Arguments
-    ---------
-    module : torch.nn.Module
-        Left as it is, whatever parts the copy is given in place of its own.
-    **kept : int
-        By the name of a list of parts, how many of the first ones stay.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Example
-    -------
-    >>> whole = LayerwiseEncoder([nn.Linear(2, 2), nn.ReLU()], [1, 2])
-    >>> part = shared_copy(whole, layers=1)
-    >>> len(part.layers), part.layers[0] is whole.layers[0], len(whole.layers)
-    (1, True, 2)
+    Of the lists of parts named in ``kept``, so many of the first ones stay.
     """
     copied = copy.copy(module)
     # A copied module shares its table of children: give it its own.

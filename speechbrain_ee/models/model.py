@@ -87,18 +87,10 @@ class EarlyExitModel(nn.Module):
         return state, self.heads(exit, state)
 
     def reads(self, exits: Sequence[int]) -> Sequence[int]:
-        """The exits whose heads run on the way over some exits.
+        """The exits whose heads run where some are asked for, from 1.
 
-        Arguments
-        ---------
-        exits : sequence of int
-            The exits that are asked for, from 1, increasing.
-
-        Returns
-        -------
-        sequence of int
-            The same; up to the last of them all, if :meth:`step` is a
-            subclass's, which alone knows what an exit hands on.
+        No others; but all on the way if :meth:`step` is a subclass's, which
+        alone knows what an exit hands on.
         """
         if getattr(self.step, "__func__", None) is EarlyExitModel.step:
             return exits

@@ -73,18 +73,7 @@ class TabledRoPE(nn.Module):
 
 
 def with_tables(model: EarlyExitModel) -> EarlyExitModel:
-    """A model whose rotary attention reads tables; parameters are shared.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        Left as it is.
-
-    Returns
-    -------
-    EarlyExitModel
-        The same for other kinds of attention.
-    """
+    """A model whose rotary attention reads tables; parameters are shared."""
     changed = shared_copy(model)
     changed.encoder = shared_copy(model.encoder)
     changed.encoder.layers = nn.ModuleList(
