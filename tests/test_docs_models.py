@@ -1,4 +1,4 @@
-"""The worked examples of an encoder and a head do what the pages claim.
+"""The worked examples of an encoder, a head and a model keep their promises.
 
 Axes: B utterances of a batch, T frames.
 
@@ -7,14 +7,20 @@ Authors
 """
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
 from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.options import load_options
 from tests.helpers import (
     VOCAB,
     noise,
@@ -24,6 +30,12 @@ from tests.helpers import (
     tiny_model,
     tone_dataset,
     valid,
+)
+from tests.inference.live_runs import (
+    LayerCounter,
+    runner_of,
+    trace_of,
+    waves,
 )
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -38,32 +50,37 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def new_model(encoder: bool, head: bool) -> EarlyExitModel:
-    """A tiny model with the example's encoder, its heads, or both."""
+def new_model(new: str) -> EarlyExitModel:
+    """A tiny model with the examples that are named."""
     model = tiny_model(exit_layers=EXITS, seed=1)
     parts = model.encoder
-    if encoder:
+    if "encoder" in new:
         stack = {"d_model": 16, "kernel_size": 5, "num_layers": 4}
         stack["input_size"] = parts.input_projection.layers[0].w.in_features
         parts = example("new_encoder").ConvolutionEncoder(
             parts.features, parts.front_end, stack, exit_layers=EXITS
         )
     heads = model.heads
-    if head:
+    kind = EarlyExitModel
+    if "head" in new:
         heads = example("new_head").ConvolutionHeads(EXITS, 16, VOCAB)
-    return shaken(EarlyExitModel(parts, heads)).eval()
+    if "model" in new:
+        examples = example("new_model")
+        heads = examples.ConditioningHeads(EXITS, 16, VOCAB)
+        kind = examples.ConditionedModel
+    return shaken(kind(parts, heads)).eval()
 
 
 NEW = pytest.mark.parametrize(
-    "encoder, head", [(True, False), (False, True), (True, True)]
+    "new", ["encoder", "head", "encoder, head", "model", "encoder, model"]
 )
 
 
 @NEW
 @torch.no_grad()
-def test_new_parts_keep_the_contract(encoder, head):
+def test_new_parts_keep_the_contract(new):
     """Forward is the walk; who leaves changes nothing for who stays."""
-    model = new_model(encoder, head)
+    model = new_model(new)
     wavs = [noise(9000, 1), noise(5500, 2), noise(7000, 3)]
     outputs = model(*padded(wavs, extra=900))
     state = model.start(*padded(wavs))
@@ -80,14 +97,52 @@ def test_new_parts_keep_the_contract(encoder, head):
             )
         if exit < len(outputs) and len(state.rows_B) > 1:
             state = state.select(torch.arange(len(state.rows_B)) != 0)
-    (cut,) = model.truncated(2)(*padded(wavs, extra=900))[1:]
-    assert torch.equal(cut.log_probs_BTV, outputs[1].log_probs_BTV)
+    for exit, output in enumerate(outputs, start=1):
+        cut = model.truncated(exit)
+        assert (type(cut), type(cut.heads)) == (type(model), type(model.heads))
+        last = cut(*padded(wavs, extra=900))[-1]
+        assert torch.equal(last.log_probs_BTV, output.log_probs_BTV)
 
 
 @NEW
-def test_new_parts_learn_and_are_measured(encoder, head, tmp_path):
+def test_new_parts_live_as_in_their_trace(new):
+    """Decisions, texts and costs."""
+    model = new_model(new)
+    trace = trace_of(model, waves())
+    scores_NE = get_criterion("entropy").scores(trace.evidence)
+    # Half of the utterances are ready at each exit.
+    rule = ThresholdPolicy("entropy", tuple(np.median(scores_NE, axis=0)))
+    columns = rule.choose(scores_NE)
+    assert len({*columns}) > 2
+    policy = LivePolicy.of(rule, EXITS)
+    heard = runner_of(model).run(*padded(waves()), policy)
+    for one, record, column in zip(heard, trace.records, columns):
+        said = record.exits[column]
+        assert (one.exit, one.text) == (column + 1, said.hyp)
+        assert one.macs == pytest.approx(said.macs, rel=5e-3)
+
+
+@NEW
+@pytest.mark.parametrize("exit", EXITS)
+def test_new_parts_at_one_exit_are_the_truncated_model(new, exit):
+    """Tokens, words, costs; heads below run only for a step of one's own."""
+    model = new_model(new)
+    counter = LayerCounter(model)
+    fixed = LivePolicy.fixed(exit, EXITS)
+    heard = runner_of(model).run(*padded(waves()), fixed)
+    below = len(waves()) if "model" in new else 0
+    assert counter.heads[: exit - 1] == [below] * (exit - 1)
+    assert not any(counter.layers[exit:] + counter.heads[exit:])
+    fixed = LivePolicy.fixed(exit, EXITS[:exit])
+    cut = runner_of(model.truncated(exit)).run(*padded(waves()), fixed)
+    for one, other in zip(heard, cut, strict=True):
+        assert replace(one, score=0.0) == replace(other, score=0.0)
+
+
+@NEW
+def test_new_parts_learn_and_are_measured(new, tmp_path):
     """The Brain of the recipe trains every parameter and evaluates."""
-    model = new_model(encoder, head).train()
+    model = new_model(new).train()
     before = {k: v.clone() for k, v in model.named_parameters()}
     brain = tiny_brain(tmp_path, model)
     brain.fit(
@@ -106,9 +161,30 @@ def test_new_parts_learn_and_are_measured(encoder, head, tmp_path):
 
 
 def test_the_cost_of_a_new_head_is_counted():
-    plain = CostModel(new_model(False, False)).head(1, frames=10)
-    new = CostModel(new_model(False, True)).head(1, frames=10)
-    assert new - plain == 10 * (16 * 5 + 16 * 16)
+    plain, convolution, conditioning = (
+        CostModel(new_model(new)).head(1, frames=10)
+        for new in ("", "head", "model")
+    )
+    assert convolution - plain == 10 * (16 * 5 + 16 * 16)
+    assert conditioning - plain == 10 * 16 * VOCAB
+
+
+def test_a_yaml_names_the_new_model(repository, tmp_path, monkeypatch):
+    """In place of the library's classes, with the same arguments."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    text = (repository / "hparams/digits.yaml").read_text("utf-8")
+    for old, new in (
+        ("speechbrain_ee.models.heads.CTCHeads", "ConditioningHeads"),
+        ("speechbrain_ee.models.model.EarlyExitModel", "ConditionedModel"),
+    ):
+        assert text.count(f"!new:{old}\n") == 1
+        text = text.replace(f"!new:{old}\n", f"!new:new_model.{new}\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, "utf-8")
+    given = f"data_folder: none\noutput_folder: {tmp_path}\n"
+    model = load_options(str(path), given)["model"]
+    named = [type(model).__name__, type(model.heads).__name__]
+    assert named == ["ConditionedModel", "ConditioningHeads"]
 
 
 def test_examples_are_short():

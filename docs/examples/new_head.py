@@ -1,16 +1,18 @@
-"""An exit head of one's own: CTC heads that look at neighbouring frames.
+"""Exit heads of one's own: neighbouring frames, and a temperature.
 
-Axes: B utterances, T frames, D width.
+Axes: B utterances, T frames, D width, V tokens.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
-from speechbrain_ee.models.heads import CTCHeads
+from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.state import EncoderState
 
 
 class ConvolutionBody(nn.Module):
@@ -33,17 +35,23 @@ class ConvolutionBody(nn.Module):
 
 
 class ConvolutionHeads(CTCHeads):
-    """CTC heads with such a body at every exit."""
+    """CTC heads with such a body and a learned temperature at every exit."""
 
     def __init__(
         self,
-        exit_layers: Sequence[int],
+        exit_layers: list[int],
         d_model: int,
         vocab_size: int,
         kernel_size: int = 5,
         **options: object,
     ):
         super().__init__(exit_layers, d_model, vocab_size, **options)
-        self.bodies = nn.ModuleList(
-            ConvolutionBody(d_model, kernel_size) for _ in exit_layers
-        )
+        bodies = [ConvolutionBody(d_model, kernel_size) for _ in exit_layers]
+        self.bodies = nn.ModuleList(bodies)
+        self.warmth = nn.Parameter(torch.zeros(len(exit_layers)))
+
+    def forward(self, exit: int, state: EncoderState) -> ExitOutput:
+        """Read an exit, counted from 1."""
+        output = super().forward(exit, state)
+        scores_BTV = output.log_probs_BTV / self.warmth[exit - 1].exp()
+        return replace(output, log_probs_BTV=scores_BTV.log_softmax(-1))

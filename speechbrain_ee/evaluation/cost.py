@@ -99,11 +99,12 @@ class CostModel:
 
     def _exits(self, frames: int) -> tuple[int, ...]:
         macs, depth, exits = 0, 0, []
-        for exit in self.exits:
+        for exit in self.model.reads(self.exits):
             layer = self.model.exit_layers[exit - 1]
             macs += sum(self.layer(i, frames) for i in range(depth, layer))
             macs += self.head(exit, frames)
-            exits.append(macs)
+            if exit in self.exits:
+                exits.append(macs)
             depth = layer
         return tuple(exits)
 

@@ -413,15 +413,13 @@ class EarlyExitASR:
             As :meth:`transcribe_batch`, and if there is no such exit.
         """
         layers = self.model.exit_layers
-        (layer,) = LivePolicy.fixed(exit or len(layers), layers).layers
+        (exit,) = LivePolicy.fixed(exit or len(layers), layers).exits
         waves = _utterances(wavs, wav_lens, self.sample_rate)
         wavs_BS, lens_B = _padded(waves)
         state = self.model.start(
             wavs_BS.to(self.device), lens_B.to(self.device)
         )
-        while state.depth < layer:
-            state = self.model.encoder.advance(state)
-        return state.hidden_BTD
+        return self.model.walk(state, exit)[0].hidden_BTD
 
     def load_audio(
         self, path: str | Path, channel: int | None = None

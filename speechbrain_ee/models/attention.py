@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.decoder import DecoderState, TokenDecoder
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.models.layerwise import shared_copy
 
 DECODER_KINDS = ("shared", "separate")
 
@@ -175,18 +176,10 @@ class AttentionHeads(nn.Module):
         Returns
         -------
         AttentionHeads
-            Heads for the exits 1 to ``exits``.
+            Heads of the same class for the exits 1 to ``exits``.
         """
-        heads = AttentionHeads.__new__(AttentionHeads)
-        nn.Module.__init__(heads)
-        heads.shared = self.shared
-        heads.bos_index = self.bos_index
-        heads.eos_index = self.eos_index
-        heads.norms = self.norms[:exits]
-        heads.decoders = self.decoders[: 1 if self.shared else exits]
-        heads.places = self.places[:exits]
-        heads.train(self.training)
-        return heads
+        # A shared decoder is the only one of its list, so it always stays.
+        return shared_copy(self, norms=exits, decoders=exits, places=exits)
 
     def _place(self, exit: int) -> Tensor | float:
         return self.places[exit - 1] if self.shared else 0.0

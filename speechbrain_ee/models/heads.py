@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.head_bodies import head_body
+from speechbrain_ee.models.layerwise import shared_copy
 from speechbrain_ee.models.state import EncoderState
 
 SHARING = ("separate", "projection", "all")
@@ -198,19 +199,10 @@ class CTCHeads(nn.Module):
         Returns
         -------
         CTCHeads
-            Heads for the exits 1 to ``exits``.
+            Heads of the same class for the exits 1 to ``exits``.
         """
-        heads = CTCHeads.__new__(CTCHeads)
-        nn.Module.__init__(heads)
-        heads.sharing = self.sharing
-        heads.blank_index = self.blank_index
-        heads.norms = self.norms[:exits]
         # A shared module is the only one of its list, so it always stays.
-        heads.bodies = self.bodies[:exits]
-        heads.projections = self.projections[:exits]
-        heads.dropout = self.dropout
-        heads.train(self.training)
-        return heads
+        return shared_copy(self, norms=exits, bodies=exits, projections=exits)
 
 
 def _sharing(tied: bool | str) -> str:

@@ -12,12 +12,15 @@ Authors
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.state import EncoderState
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def check_exit_layers(
@@ -58,6 +61,21 @@ def check_exit_layers(
             "example [2, 4, 6]; a single-exit model is [12]."
         )
     return layers
+
+
+def shared_copy(module: ModuleT, **kept: int) -> ModuleT:
+    """A copy of the same class that shares its parts and parameters.
+
+    Of the lists of parts named in ``kept``, so many of the first ones stay.
+    """
+    copied = copy.copy(module)
+    # A copied module shares its table of children: give it its own.
+    copied._modules = dict(module._modules)
+    for name, count in kept.items():
+        every = getattr(module, name)
+        setattr(copied, name, every[:count])
+        getattr(copied, name).training = every.training
+    return copied
 
 
 class LayerwiseEncoder(nn.Module):
@@ -160,11 +178,8 @@ class LayerwiseEncoder(nn.Module):
         LayerwiseEncoder
             An encoder that ends at exit ``exits``.
         """
-        encoder = copy.copy(self)
-        # A copied module shares its table of children: give it its own.
-        encoder._modules = dict(self._modules)
+        encoder = shared_copy(self, layers=self.exit_layers[exits - 1])
         encoder.exit_layers = self.exit_layers[:exits]
-        encoder.layers = self.layers[: encoder.exit_layers[-1]]
         return encoder
 
     def _skips(self, layer: nn.Module) -> bool:

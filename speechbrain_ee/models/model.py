@@ -4,6 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
-from speechbrain_ee.models.layerwise import LayerwiseEncoder
+from speechbrain_ee.models.layerwise import LayerwiseEncoder, shared_copy
 from speechbrain_ee.models.state import EncoderState
 
 
@@ -65,6 +66,10 @@ class EarlyExitModel(nn.Module):
     def step(self, state: EncoderState) -> tuple[EncoderState, ExitOutput]:
         """Run to the next exit and read it.
 
+        Whoever runs the model runs this: training, a teacher, evaluation,
+        live inference and export. A subclass may define it otherwise, and
+        its exits are then read one after the other, wherever a walk leads.
+
         Arguments
         ---------
         state : EncoderState
@@ -80,6 +85,43 @@ class EarlyExitModel(nn.Module):
         state = self.encoder.advance(state)
         exit = self.exit_layers.index(state.depth) + 1
         return state, self.heads(exit, state)
+
+    def reads(self, exits: Sequence[int]) -> Sequence[int]:
+        """The exits whose heads run where some are asked for, from 1.
+
+        No others; but all on the way if :meth:`step` is a subclass's, which
+        alone knows what an exit hands on.
+        """
+        if getattr(self.step, "__func__", None) is EarlyExitModel.step:
+            return exits
+        return range(1, exits[-1] + 1)
+
+    def walk(
+        self, state: EncoderState, exit: int
+    ) -> tuple[EncoderState, ExitOutput]:
+        """Run to an exit and read it, and of those below what :meth:`reads`.
+
+        Arguments
+        ---------
+        state : EncoderState
+            A state below that exit.
+        exit : int
+            The exit, from 1.
+
+        Returns
+        -------
+        state : EncoderState
+            The state at that exit.
+        output : ExitOutput
+            What the exit says.
+        """
+        read = self.reads((exit,))
+        for passed, layer in enumerate(self.exit_layers[: exit - 1], start=1):
+            if state.depth < layer and passed in read:
+                state, _ = self.step(state)
+            elif state.depth < layer:
+                state = self.encoder.advance(state)
+        return self.step(state)
 
     def forward(
         self,
@@ -129,18 +171,17 @@ class EarlyExitModel(nn.Module):
         Returns
         -------
         EarlyExitModel
-            The smaller model: no layer and no head above the exit.
+            The smaller model, of the same class: no layer and no head above
+            the exit.
         """
         if not 1 <= exits <= len(self.exit_layers):
             raise InputError(
                 f"exit: {exits} is not an exit of this model; it has the "
                 f"exits 1 to {len(self.exit_layers)}."
             )
-        attention = self.attention
-        if attention is not None:
-            attention = attention.truncated(exits)
-        return EarlyExitModel(
-            self.encoder.truncated(exits),
-            self.heads.truncated(exits),
-            attention,
-        ).train(self.training)
+        model = shared_copy(self)
+        model.encoder = self.encoder.truncated(exits)
+        model.heads = self.heads.truncated(exits)
+        if self.attention is not None:
+            model.attention = self.attention.truncated(exits)
+        return model

@@ -4,7 +4,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -81,11 +81,11 @@ class EncoderState:
         bias_HTT = self.bias_HTT
         if bias_HTT is not None:
             bias_HTT = bias_HTT[:, :shorter, :shorter]
-        return EncoderState(
+        return replace(
+            self,
             hidden_BTD=self.hidden_BTD[keep, :shorter],
             lengths_B=lengths_B,
             rows_B=self.rows_B[keep],
-            depth=self.depth,
             positions=positions,
             bias_HTT=bias_HTT,
         )

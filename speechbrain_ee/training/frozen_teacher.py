@@ -84,9 +84,8 @@ class FrozenTeacher(nn.Module):
             One output, that of the last exit.
         """
         state = self.model.start(wavs, wav_lens)
-        for _ in self.model.exit_layers:
-            state = self.model.encoder.advance(state)
-        return [self.heads(len(self.model.exit_layers), state)]
+        _, output = self.model.walk(state, len(self.model.exit_layers))
+        return [output]
 
 
 def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:

@@ -59,7 +59,8 @@ class LiveCost:
     def _counted(self, frames: int, exits: Sequence[int]) -> int:
         top = self.model.exit_layers[exits[-1] - 1]
         layers = sum(self.below.layer(i, frames) for i in range(top))
-        return layers + sum(self.below.head(k, frames) for k in exits)
+        read = self.model.reads(exits)
+        return layers + sum(self.below.head(k, frames) for k in read)
 
     def _polynomial(
         self, exits: tuple[int, ...]

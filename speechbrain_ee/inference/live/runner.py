@@ -33,7 +33,6 @@ from speechbrain_ee.inference.live.passed import Passed, chosen_rows
 from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.state import EncoderState
 
 _REFERENCE_S = 100  # length on which the frame rate is read
 
@@ -115,10 +114,10 @@ class LiveRunner:
         state = self.model.start(wavs_BS, wav_lens_B)
         passed = Passed(state.rows_B.tolist())
         for place, exit in enumerate(policy.exits):
-            state = self._climb(state, exit)
             if not policy.reads[place]:
                 continue
-            stop_B, output = self._ask(place, exit, state, policy, passed)
+            state, output = self.model.walk(state, exit)
+            stop_B = self._stopping(place, exit, output, policy, passed)
             leaving = np.flatnonzero(stop_B)
             if len(leaving):
                 left = chosen_rows(output, leaving)
@@ -144,37 +143,29 @@ class LiveRunner:
                 f"{self.decoding.name}; choose another decoding or criterion."
             )
 
-    def _climb(self, state: EncoderState, exit: int) -> EncoderState:
-        """Run the layers up to an exit."""
-        layer = self.model.exit_layers[exit - 1]
-        while state.depth < layer:
-            state = self.model.encoder.advance(state)
-        return state
-
-    def _ask(
+    def _stopping(
         self,
         place: int,
         exit: int,
-        state: EncoderState,
+        output: ExitOutput,
         policy: LivePolicy,
         passed: "Passed",
-    ) -> tuple[NDArray[np.bool_], ExitOutput]:
-        """Read an exit; which utterances stop there?"""
-        output = self.model.heads(exit, state)
+    ) -> NDArray[np.bool_]:
+        """Which utterances stop at an exit?"""
         passed.exits.append(exit)
         passed.nbest = None
         rows = len(output.lengths_B)
         passed.score_B = np.full(rows, np.nan)
         scorer = policy.scorer
         if place == len(policy.exits) - 1 or scorer is None:
-            return np.ones(rows, dtype=bool), output
+            return np.ones(rows, dtype=bool)
         passed.scored += 1
         texts = None
         if scorer.reads_transcripts:
             texts = [self.decode(tokens) for tokens in greedy_tokens(output)]
         if scorer.is_direct:
             passed.score_B = scorer.direct(ExitView(output), texts)
-            return policy.rule.stop(place + 1, passed.score_B), output
+            return policy.rule.stop(place + 1, passed.score_B)
         if scorer.decodes:
             passed.nbest = self.decoding(exit, output)
             passed.charge(self._search_macs(exit, output, passed.nbest))
@@ -183,9 +174,9 @@ class LiveRunner:
             passed.views.append(view)
         passed.gathered.add(scorer.measure(view, texts), texts)
         if not policy.decides[place]:
-            return np.zeros(rows, dtype=bool), output
+            return np.zeros(rows, dtype=bool)
         passed.score_B = scorer.score(passed.evidence(policy.layers))
-        return policy.rule.stop(place + 1, passed.score_B), output
+        return policy.rule.stop(place + 1, passed.score_B)
 
     def _search_macs(
         self, exit: int, output: ExitOutput, nbest: Sequence[NBest]

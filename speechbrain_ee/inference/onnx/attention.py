@@ -10,13 +10,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import copy
-
 import torch
 from speechbrain.nnet.attention import RoPEMHA
 from torch import Tensor, nn
 
-from speechbrain_ee.models.layerwise import LayerwiseEncoder
+from speechbrain_ee.models.layerwise import shared_copy
+from speechbrain_ee.models.model import EarlyExitModel
 
 
 class TabledRoPE(nn.Module):
@@ -73,21 +72,13 @@ class TabledRoPE(nn.Module):
         return x * tables[0] + x.index_select(-1, self.swapped) * tables[1]
 
 
-def with_tables(encoder: LayerwiseEncoder) -> LayerwiseEncoder:
-    """An encoder whose rotary attention reads tables; parameters are shared.
-
-    Arguments
-    ---------
-    encoder : LayerwiseEncoder
-        Left as it is.
-
-    Returns
-    -------
-    LayerwiseEncoder
-        The same for other kinds of attention.
-    """
-    changed = encoder.truncated(encoder.num_exits)
-    changed.layers = nn.ModuleList(map(_with_tables, encoder.layers))
+def with_tables(model: EarlyExitModel) -> EarlyExitModel:
+    """A model whose rotary attention reads tables; parameters are shared."""
+    changed = shared_copy(model)
+    changed.encoder = shared_copy(model.encoder)
+    changed.encoder.layers = nn.ModuleList(
+        map(_with_tables, model.encoder.layers)
+    )
     return changed
 
 
@@ -99,8 +90,7 @@ def _with_tables(layer: nn.Module) -> nn.Module:
     ]
     if not found:
         return layer
-    layer = copy.copy(layer)
-    layer._modules = dict(layer._modules)
+    layer = shared_copy(layer)
     for name in found:
         setattr(layer, name, TabledRoPE(getattr(layer, name)))
     return layer

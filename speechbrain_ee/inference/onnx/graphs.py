@@ -139,8 +139,8 @@ class StartGraph(nn.Module):
         fbank = features.compute_features
         fbank.compute_STFT = MatrixSTFT(fbank.compute_STFT)
         # A shallow copy: the parameters of the rest stay shared.
-        self.encoder = encoder.truncated(1)
-        self.encoder.features = features
+        self.model = model.truncated(1)
+        self.model.encoder.features = features
         self.kind = POSITIONS[encoder.attention_type]
         self.rotary = None
         if self.kind == "rotary":
@@ -151,7 +151,7 @@ class StartGraph(nn.Module):
     def forward(self, wavs_BS: Tensor, samples_B: Tensor) -> tuple[Tensor, ...]:
         """Hidden states, valid frames, and positions where there are any."""
         wav_lens_B = samples_B.to(wavs_BS.dtype) / wavs_BS.shape[1]
-        state = self.encoder.start(wavs_BS, wav_lens_B)
+        state = self.model.start(wavs_BS, wav_lens_B)
         outputs = (state.hidden_BTD, state.lengths_B)
         if self.rotary is not None:
             return (*outputs, self.rotary(state.hidden_BTD.shape[1]))
@@ -178,7 +178,7 @@ class SegmentGraph(nn.Module):
         self, model: EarlyExitModel, exit: int, measures: Sequence[str]
     ):
         super().__init__()
-        self.model = EarlyExitModel(with_tables(model.encoder), model.heads)
+        self.model = with_tables(model)
         self.exit = exit
         self.measures = tuple(measures)
         self.depth = 0 if exit == 1 else model.exit_layers[exit - 2]
@@ -212,8 +212,7 @@ class WholeGraph(nn.Module):
     def __init__(self, model: EarlyExitModel):
         super().__init__()
         self.start = StartGraph(model)
-        self.encoder = with_tables(model.encoder)
-        self.heads = model.heads
+        self.model = with_tables(model)
         self.eval()
 
     def forward(self, wavs_BS: Tensor) -> Tensor:
@@ -221,9 +220,8 @@ class WholeGraph(nn.Module):
         samples_B = torch.ones_like(wavs_BS[:, 0]) * wavs_BS.shape[1]
         hidden_BTD, lengths_B, *positions = self.start(wavs_BS, samples_B)
         state = EncoderState(hidden_BTD, lengths_B, lengths_B, 0, *positions)
-        for _ in self.encoder.exit_layers:
-            state = self.encoder.advance(state)
-        return self.heads(self.encoder.num_exits, state).log_probs_BTV
+        _, output = self.model.walk(state, len(self.model.exit_layers))
+        return output.log_probs_BTV
 
 
 def exportable(model: EarlyExitModel) -> MultiExitEncoder:
