@@ -10,7 +10,8 @@ Authors
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -114,9 +115,12 @@ def measure(
             )
 
         parameters = Parameters.of(function, ranges)
+        entry = Entry(build_criterion, parameters, function)
+        if higher_is_ready is not None:
+            _CRITERIA.check(name, entry)  # before either is there
         _MEASURES.add(name, Entry(build, parameters, function))
         if higher_is_ready is not None:
-            _CRITERIA.add(name, Entry(build_criterion, parameters, function))
+            _CRITERIA.add(name, entry)
         return function
 
     return register
@@ -193,6 +197,13 @@ def criterion(
         return function
 
     return register
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Register all measures and criteria of a module, or none of them."""
+    with _MEASURES.whole(), _CRITERIA.whole():
+        yield
 
 
 def criterion_names() -> tuple[str, ...]:
