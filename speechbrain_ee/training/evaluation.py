@@ -105,8 +105,15 @@ class ExitEvaluation:
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Load the average of the best checkpoints."""
-        if self.checkpointer is None:
+        """Load the average of the best checkpoints.
+
+        Raises
+        ------
+        InputError
+            If there is none, unless ``average_checkpoints`` is 0: the weights
+            are then tested as they are.
+        """
+        if self.checkpointer is None or not self.hparams.average_checkpoints:
             return
         checkpoints = self.checkpointer.find_checkpoints(
             max_key=max_key,
@@ -114,8 +121,13 @@ class ExitEvaluation:
             max_num_checkpoints=self.hparams.average_checkpoints,
         )
         if not checkpoints:
-            logger.warning("No checkpoint found: testing untrained weights.")
-            return
+            raise InputError(
+                f"{self.checkpointer.checkpoints_dir}: holds no complete "
+                "checkpoint of a whole epoch, so that untrained weights would "
+                "be tested; raise number_of_epochs, give the output_folder of "
+                "a run that was trained, or pass --average_checkpoints=0 to "
+                "test the weights as they are."
+            )
         weights = sb.utils.checkpoints.average_checkpoints(
             checkpoints, recoverable_name="model"
         )
