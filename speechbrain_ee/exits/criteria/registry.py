@@ -22,6 +22,7 @@ from speechbrain_ee.exits.criteria.criterion import (
     Measure,
     free,
     per_entry,
+    priced,
 )
 from speechbrain_ee.exits.criteria.parameters import Parameters, Range
 from speechbrain_ee.exits.criteria.registered import Entry, Registered
@@ -64,7 +65,9 @@ def measure(
         speaks for stopping. Left out, the values only serve other criteria.
     cost : callable, optional
         Multiply-accumulates from frames and vocabulary; by default one per
-        frame and vocabulary entry.
+        frame and vocabulary entry. It may also take ``width`` (of hidden
+        states) and ``frames_per_s``, with defaults for where they are not
+        known.
     earlier : int
         How many earlier exits it looks at.
     hidden : bool
@@ -332,9 +335,15 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
     there anyway or charged by its criterion.
     """
 
-    def total(frames: Any, vocab: int) -> Any:
+    def total(
+        frames: Any,
+        vocab: int,
+        width: int | None = None,
+        frames_per_s: float | None = None,
+    ) -> Any:
         costs = [cost, *(one.cost for one in _measures(needs))]
-        return sum(each(frames, vocab) for each in costs)
+        model = frames, vocab, width, frames_per_s
+        return sum(priced(each, *model) for each in costs)
 
     return total
 
