@@ -179,7 +179,12 @@ def criterion_macs(
     if None in known or trace.durations_N is None:
         return searches_NE
     frames_N = np.ceil(trace.durations_N * header.frames_per_s)
-    once_N = criterion.macs(frames_N, header.vocab_size)
+    once_N = criterion.macs(
+        frames_N,
+        header.vocab_size,
+        width=header.width,
+        frames_per_s=header.frames_per_s,
+    )
     exits = len(header.exit_layers)
     times_E = np.minimum(np.arange(1, exits + 1), exits - 1)
     return searches_NE + once_N[:, None] * times_E

@@ -233,6 +233,8 @@ class SharedWork(SharedData):
         if sb.Stage.TEST not in self.shares:
             return
         self.recorder.replace(in_order(gather(self.recorder.plain_batches())))
+        for broken in gather(self.recorder.broken):
+            self.recorder.broken |= broken
         cuts = gather(self.recorder.cut)
         for decoding in self.recorder.cut:
             self.recorder.cut[decoding] = sum(cut[decoding] for cut in cuts)

@@ -24,12 +24,7 @@ import ruamel.yaml
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.checkpoints import (
-    METAFNAME,
-    Checkpoint,
-    Checkpointer,
-    average_checkpoints,
-)
+from speechbrain.utils.checkpoints import Checkpoint, average_checkpoints
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
@@ -84,29 +79,6 @@ def moved_save_folder(
         return folder / saved.relative_to(output_folder)
     except ValueError:
         return saved
-
-
-def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
-    """The checkpoints that evaluation averages.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where they are.
-    average : int
-        How many.
-
-    Returns
-    -------
-    list of Checkpoint
-        Best first; empty if there is none of a whole epoch.
-    """
-    # SpeechBrain's checkpointer would make a folder that is not there.
-    if not any(save_folder.glob(f"*/{METAFNAME}")):
-        return []
-    return Checkpointer(save_folder).find_checkpoints(
-        min_key="WER", max_num_checkpoints=average
-    )
 
 
 def check_checkpoints(

@@ -175,7 +175,7 @@ def test_texts_and_seed_reach_the_selection(trained):
 
 def test_no_budget_no_policy(tmp_path):
     """What was learned stays."""
-    brain = brain_in(tmp_path, exit_budget=None)
+    brain = brain_in(tmp_path, exit_budget=None, average_checkpoints=0)
     learn(brain)
     assert brain.policies == () and made(tmp_path) == [SELECTOR]
     trace = brain.evaluate_exits("test", tone_dataset(3, seed=2), LOADER)
@@ -184,7 +184,7 @@ def test_no_budget_no_policy(tmp_path):
 
 def test_few_utterances_are_said_aloud(tmp_path, caplog):
     """And what follows goes on without a selection."""
-    brain = brain_in(tmp_path, exit_budget="wer=+5%")
+    brain = brain_in(tmp_path, exit_budget="wer=+5%", average_checkpoints=0)
     with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
         learn(brain, 4)
     said = [r.getMessage() for r in caplog.records]
@@ -204,7 +204,9 @@ def test_few_utterances_are_said_aloud(tmp_path, caplog):
 def test_a_single_exit_has_nothing_to_choose(tmp_path):
     """Nor does it decode the development set for nothing."""
     model = tiny_model(exit_layers=(4,))
-    brain = brain_in(tmp_path, model=model, exit_budget="wer=+5%")
+    brain = brain_in(
+        tmp_path, model=model, exit_budget="wer=+5%", average_checkpoints=0
+    )
     learn(brain)
     assert brain.selection is None and made(tmp_path) == []
     assert not (tmp_path / "traces").exists()

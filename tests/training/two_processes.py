@@ -183,7 +183,7 @@ def evaluated(folder: Path, processes: int) -> dict[str, Any]:
 def failed(folder: Path) -> dict[str, str]:
     """Messages of failures in one process, and in both."""
     messages = {}
-    brain = brain_in(folder / "failed")
+    brain = brain_in(folder / "failed", average_checkpoints=0)
     test = tone_dataset(6, first=3)
     del test.data["utt5"]["sig"]  # in the second batch
     try:

@@ -13,7 +13,8 @@ from typing import Any
 from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.files import read_json, whole_file
 
-SCHEMA = "exit-combination/1"
+SCHEMA = "exit-weights/1"
+SCHEMAS = (SCHEMA, "exit-combination/1")  # what earlier versions wrote
 POOLINGS = ("log_linear", "linear")
 FIELDS = ("weights", "pooling", "exit_layers")
 SUM_TOLERANCE = 1e-5
@@ -157,7 +158,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         path, "name a JSON file of weights to read, with their schema"
     )
     schema = content.pop("schema", None)
-    if schema != SCHEMA:
+    if schema not in SCHEMAS:
         raise InputError(
             f"{path}: schema: {quoted(schema)} is not {SCHEMA!r}; this is no file "
             f"of weights, or one of another version."
