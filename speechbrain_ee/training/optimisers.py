@@ -106,7 +106,7 @@ class FineTuning:
         Returns
         -------
         dict of str to list of float
-            One weight per active exit.
+            One weight per active exit; without losses that have none.
 
         Raises
         ------
@@ -115,7 +115,8 @@ class FineTuning:
         """
         active = self.active_exits
         kept = {head: list(each)[:active] for head, each in weights.items()}
-        if not any(weight for each in kept.values() for weight in each):
+        kept = {head: each for head, each in kept.items() if any(each)}
+        if not kept:
             raise InputError(
                 f"exit_weights: those of the first {active} exits are all 0, "
                 f"and the regime trains no other (active_exits: {active}); "
