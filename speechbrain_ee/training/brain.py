@@ -119,7 +119,8 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         """The terms of ``hparams.losses``, by the names of their class."""
         named = self.named_terms()
         listed = getattr(self.hparams, "losses", None)
-        listed = list(named) if listed is None else listed
+        if listed is None:
+            return {term.name: term for term in named.values()}
         if not isinstance(listed, list | tuple):
             raise InputError(
                 f"losses: {listed!r} must be a list, for example [ctc]."
@@ -144,6 +145,11 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
                     f"losses: two terms have the name {term.name!r}; give "
                     "the class of one of them another `name`."
                 )
+        if not any(term.weight for term in terms.values()):
+            raise InputError(
+                f"losses: nothing in {listed} has a weight; list ctc, or give "
+                "a term a weight."
+            )
         return terms
 
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:
