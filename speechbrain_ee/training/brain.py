@@ -121,12 +121,8 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         listed = getattr(self.hparams, "losses", None)
         if listed is None:
             return {term.name: term for term in named.values()}
-        if not isinstance(listed, list | tuple):
-            raise InputError(
-                f"losses: {listed!r} must be a list, for example [ctc]."
-            )
         terms: dict[str, LossTerm] = {}
-        for each in listed:
+        for each in listed if isinstance(listed, list | tuple) else [listed]:
             term = named.get(each) if isinstance(each, str) else each
             if not isinstance(term, LossTerm):
                 raise InputError(
@@ -135,21 +131,13 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
                     "of a class derived from "
                     "speechbrain_ee.training.losses.LossTerm."
                 )
-            if not re.fullmatch(r"\w+", term.name):
+            same = terms.setdefault(term.name, term)
+            if same is not term or not re.fullmatch(r"\w+", term.name):
                 raise InputError(
-                    f"losses: the name {term.name!r} of a "
-                    f"{type(term).__name__} must be one word, as in the log."
+                    f"losses: a {type(term).__name__} has the name "
+                    f"{term.name!r}; the class of every term needs a `name` "
+                    "of its own, one word, as in the log."
                 )
-            if terms.setdefault(term.name, term) is not term:
-                raise InputError(
-                    f"losses: two terms have the name {term.name!r}; give "
-                    "the class of one of them another `name`."
-                )
-        if not any(term.weight for term in terms.values()):
-            raise InputError(
-                f"losses: nothing in {listed} has a weight; list ctc, or give "
-                "a term a weight."
-            )
         return terms
 
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:

@@ -121,11 +121,6 @@ class Distillation:
             "for example 1.0",
         )
 
-    @property
-    def changes_ctc(self) -> bool:
-        """Whether the loss is another than plain CTC."""
-        return (self.kind, self.confidence) != ("none", "none")
-
     def exit_alphas(self, num_exits: int) -> tuple[float, ...]:
         """The share of the transcript at every exit.
 

@@ -56,7 +56,8 @@ def checked_distillation(
             f"--distillation='{{kind: self}}'; kinds: {', '.join(KINDS)}."
         )
     listed = getattr(hparams, "losses", None) or ["distillation"]
-    if "distillation" not in listed and distillation.changes_ctc:
+    plain = {distillation.kind, distillation.confidence} == {"none"}
+    if "distillation" not in listed and not plain:
         raise InputError(
             f"distillation: {distillation} is not among the losses, "
             f"{listed}; list it there, as in --losses=[ctc,distillation]."

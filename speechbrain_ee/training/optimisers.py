@@ -118,9 +118,9 @@ class FineTuning:
         kept = {head: each for head, each in kept.items() if any(each)}
         if not kept:
             raise InputError(
-                f"exit_weights: those of the first {active} exits are all 0, "
-                f"and the regime trains no other (active_exits: {active}); "
-                "give one of them a weight, or train more exits."
+                "exit_weights: nothing among the losses has a weight at an "
+                f"exit that is trained (active_exits: {active}); give one of "
+                "them a weight, or train more exits."
             )
         return kept
 

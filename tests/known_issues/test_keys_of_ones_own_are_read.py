@@ -7,6 +7,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_keys_that_nothing_reads(options_of, key):
     """Also where it is a word of this package, or of a variable."""
     with pytest.raises(InputError, match=f"`{key}` is unknown.*hparams.{key}"):
         options_of(*READ, key)
+
+
+def test_keys_that_the_script_that_runs_reads(
+    options_of, monkeypatch, tmp_path
+):
+    """Also through what it imports; the YAML names nothing of it."""
+    text = "import own_helpers\nlimit = lambda h: h.own_limit\n"
+    (tmp_path / "own_brain.py").write_text(text, "utf-8")
+    script = importlib.import_module("own_brain")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    stock = "speechbrain_ee.training.systems.CTCEarlyExitBrain"
+    options_of("own_limit", "own_scale", brain=stock)
+    with pytest.raises(InputError, match="`own_share` is unknown"):
+        options_of("own_share", brain=stock)
 
 
 def test_without_that_code_they_are_unknown(options_of):

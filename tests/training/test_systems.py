@@ -348,14 +348,14 @@ def test_terms_of_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ("ctc", "'ctc' must be a list"),
+        ("ctcc", "'ctcc' is no term"),
         (["ctcc"], "'ctcc' is no term .*ctc, distillation, attention, or"),
         ([Own], "is no term"),
-        (["ctc", Own(), Own()], "two terms have the name 'own'"),
-        ([Nameless()], "the name 'two words' of a Nameless"),
+        (["ctc", Own(), Own()], "Own has the name 'own'"),
+        ([Nameless()], "Nameless has the name 'two words'"),
         ([Own(-1.0)], "the weight of own, -1.0, must be"),
-        ([Own(0.0)], "nothing in .* has a weight"),
-        ([], "nothing in .* has a weight"),
+        ([Own(0.0)], "has a weight at an exit"),
+        ([], "has a weight at an exit"),
     ],
 )
 def test_wrong_list_of_losses(
@@ -363,7 +363,7 @@ def test_wrong_list_of_losses(
 ) -> None:
     """At construction, by what is wrong with it."""
     model = tiny_model(attention="shared")
-    with pytest.raises(InputError, match=f"losses: .*{message}"):
+    with pytest.raises(InputError, match=f"losses.*{message}"):
         tiny_brain(tmp_path, model, losses=losses)
 
 
