@@ -60,7 +60,7 @@ class SharedWork(SharedData):
         """
         model = self._unwrapped_model()
         undecoded = (
-            model.attention is not None and "attention" not in self.loss_weights
+            model.attention is not None and "attention" not in self.loss_terms
         )
         dropped = getattr(model.encoder, "layerdrop_prob", 0.0) > 0
         joining = self.regime is not None and self.regime.changes

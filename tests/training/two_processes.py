@@ -62,6 +62,14 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ctc": lambda _: {},
     "uneven": lambda _: {"utterances": 7},
     "aed": lambda _: {"model": model_of(attention="shared")},
+    "ctc alone": lambda _: {
+        "model": model_of(attention="shared"),
+        "ctc_weight": 1,
+    },
+    "attention alone": lambda _: {
+        "model": model_of(attention="shared"),
+        "ctc_weight": 0,
+    },
     "accumulated": lambda _: {"grad_accumulation_factor": 2},
     "left over": lambda _: {"grad_accumulation_factor": 3},
     "statistics": lambda _: {"model": with_global_statistics()},

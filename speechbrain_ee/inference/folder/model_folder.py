@@ -381,7 +381,7 @@ def check_outputs(path: Path, model: EarlyExitModel) -> None:
     generator = torch.Generator().manual_seed(0)
     wavs_BS = 0.1 * torch.randn((1, _TRIED_SAMPLES), generator=generator)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = model(wavs_BS, torch.ones(1))
     # Sizes that do not fit each other can end in anything.
     except Exception as error:
