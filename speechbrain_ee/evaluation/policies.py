@@ -31,6 +31,7 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import SPEAKER
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.policy import at_choice
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 
@@ -129,7 +130,7 @@ def unlabelled_rows(
             part = trace.subset(name)
             last_N = np.full(len(part), len(part.layers_E) - 1)
             choices = {"last exit": (last_N, 0.0)}
-            choices |= {each.name: _choice(part, each) for each in policies}
+            choices |= {each.name: choice_of(part, each) for each in policies}
             for choice, (choice_N, cost_NE) in choices.items():
                 layers, macs = average_costs(part, choice_N[:, None], cost_NE)
                 rows.append(
@@ -144,10 +145,30 @@ def unlabelled_rows(
     return rows
 
 
-def _choice(
+def choice_of(
     trace: Trace, policy: ExitPolicy
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | float]:
-    """The exit of every utterance, and what choosing it costs."""
+    """The exit of every utterance, and what choosing it costs.
+
+    Arguments
+    ---------
+    trace : Trace
+        Of any sets.
+    policy : ExitPolicy
+        For its exits.
+
+    Returns
+    -------
+    choice_N : array of shape (N,)
+        Column of the exit that each utterance takes.
+    cost_NE : array of shape (N, E), or 0
+        Multiply-accumulates of the criterion up to each exit.
+
+    Raises
+    ------
+    InputError
+        If the policy was made for other exits, or its evidence is not there.
+    """
     layers = tuple(trace.header.exit_layers)
     if tuple(policy.exit_layers) != layers:
         raise InputError(
@@ -163,7 +184,7 @@ def _choice(
 
 def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
     trace = analysis.trace
-    choice_N, cost_NE = _choice(trace, policy)
+    choice_N, cost_NE = choice_of(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
     known = policy.calibration
     seen = seen_share(known.fingerprint, trace.records) if known else 0.0
@@ -215,5 +236,5 @@ def _holds(
         return None
     outcomes = Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
     losses_NE = budget.losses_NE(outcomes)
-    losses_N = losses_NE[np.arange(len(choice_N)), choice_N]
+    losses_N = at_choice(losses_NE, choice_N)
     return bool(losses_N.mean() <= _TOLERANCE * np.abs(losses_NE).max())
