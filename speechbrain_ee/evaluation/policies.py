@@ -35,12 +35,15 @@ from speechbrain_ee.exits.policy import at_choice
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 
+DEFAULT = "Default policy"  # of a report's facts
 # Sums in another order may differ in the last digits.
 _TOLERANCE = 1e-9
 
 
 def with_policies(
-    analysis: SetAnalysis, policies: Sequence[ExitPolicy]
+    analysis: SetAnalysis,
+    policies: Sequence[ExitPolicy],
+    default: ExitPolicy | None = None,
 ) -> SetAnalysis:
     """The analysis with policies measured on its set.
 
@@ -50,6 +53,8 @@ def with_policies(
         A test set.
     policies : sequence of ExitPolicy
         Policies for the same exits.
+    default : ExitPolicy, optional
+        The one of them that the model follows if nothing is said.
 
     Returns
     -------
@@ -60,7 +65,9 @@ def with_policies(
     InputError
         If a policy was made for other exits, or its evidence is not there.
     """
-    results = tuple(_measured(analysis, policy) for policy in policies)
+    results = tuple(
+        _measured(analysis, policy, policy == default) for policy in policies
+    )
     return analysis.extended(policies=results)
 
 
@@ -148,27 +155,7 @@ def unlabelled_rows(
 def choice_of(
     trace: Trace, policy: ExitPolicy
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | float]:
-    """The exit of every utterance, and what choosing it costs.
-
-    Arguments
-    ---------
-    trace : Trace
-        Of any sets.
-    policy : ExitPolicy
-        For its exits.
-
-    Returns
-    -------
-    choice_N : array of shape (N,)
-        Column of the exit that each utterance takes.
-    cost_NE : array of shape (N, E), or 0
-        Multiply-accumulates of the criterion up to each exit.
-
-    Raises
-    ------
-    InputError
-        If the policy was made for other exits, or its evidence is not there.
-    """
+    """Every utterance's exit (N,), and what choosing costs at each (N, E)."""
     layers = tuple(trace.header.exit_layers)
     if tuple(policy.exit_layers) != layers:
         raise InputError(
@@ -182,14 +169,16 @@ def choice_of(
     return choice_N, criterion_macs(trace, criterion)
 
 
-def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
+def _measured(
+    analysis: SetAnalysis, policy: ExitPolicy, default: bool
+) -> PolicyResult:
     trace = analysis.trace
     choice_N, cost_NE = choice_of(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
     known = policy.calibration
     seen = seen_share(known.fingerprint, trace.records) if known else 0.0
     return PolicyResult(
-        name=policy.name,
+        name=f"{policy.name}, default" if default else policy.name,
         criterion=policy.criterion,
         point=point,
         excess=analysis.excess(point.wer),
@@ -198,6 +187,7 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
         warnings=_warnings(policy, trace, seen),
         seen=seen,
+        default=default,
     )
 
 

@@ -54,19 +54,8 @@ def choices_NT(
     scores_NE: NDArray[np.floating],
     limits: Sequence[float] | NDArray[np.floating],
 ) -> NDArray[np.int64]:
-    """As :func:`first_exit`, for many thresholds.
-
-    Arguments
-    ---------
-    scores_NE : array of shape (N, E)
-        Scores, higher = more ready; the last column is not consulted.
-    limits : array of shape (T,) or (T, E - 1)
-        T thresholds, each for all exits or one per exit but the last.
-
-    Returns
-    -------
-    array of shape (N, T)
-        Columns of the exits, counted from 0.
+    """As :func:`first_exit`, for T thresholds: each for all exits (T,), or
+    one per exit but the last (T, E - 1).
 
     Example
     -------
@@ -91,18 +80,7 @@ def choices_NT(
 def at_choice(
     values_NE: NDArray[np.number], choice: NDArray[np.integer]
 ) -> NDArray[np.number]:
-    """What every utterance gets at the exit that it takes.
-
-    Arguments
-    ---------
-    values_NE : array of shape (N, E)
-        Values by exit.
-    choice : array of shape (N,) or (N, T)
-        Columns of the exits taken, by one choice or by T.
-
-    Returns
-    -------
-    array of the shape of ``choice``
+    """What every utterance gets at the exits of one choice (N,) or T (N, T).
 
     Example
     -------
@@ -118,21 +96,7 @@ def error_rate(
     words_N: NDArray[np.integer],
     choice: NDArray[np.integer],
 ) -> NDArray[np.float64]:
-    """Word error rate at the exits taken.
-
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-    words_N : array of shape (N,)
-        Words of each reference.
-    choice : array of shape (N,) or (N, T)
-        Columns of the exits taken, by one choice or by T.
-
-    Returns
-    -------
-    array of shape () or (T,)
-        In percent; as of one word where there is none.
+    """Errors in 100 words of one choice of exits (N,), or of T (N, T).
 
     Example
     -------

@@ -75,7 +75,7 @@ def _point(folder: Path, trace: Trace, at: str | int) -> OperatingPoint:
                 f"objective: at exit {exit_}, but {trace.source} has {exits}."
             )
         return measure(trace, np.full(len(trace.records), exit_ - 1))
-    return _policy_point(folder / "save" / f"exit_policy.{at}.yaml", trace)
+    return _policy_point(folder / "save/policies" / f"learned.{at}.yaml", trace)
 
 
 def _policy_point(path: Path, trace: Trace) -> OperatingPoint:

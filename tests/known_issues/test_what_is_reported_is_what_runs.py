@@ -4,17 +4,33 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from speechbrain_ee.evaluation.calibrate import shipped_policies
+from speechbrain_ee.evaluation.console import console_tables
+from speechbrain_ee.evaluation.report import write_report
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import Search
 from speechbrain_ee.exits.policy import choices_NT, first_exit
+from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.folder import from_training
+from speechbrain_ee.inference.folder.from_training import (
+    choose_default,
+    export_run,
+)
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.inference.onnx.policy import HostEvidence, HostPolicy
+from speechbrain_ee.training.finished_run import write_policies
+from tests.inference.runs import write_run
+from tests.known_issues.test_policies_say_what_they_rest_on import with_audio
 
 EDGES = st.sampled_from([-np.inf, np.inf, np.nan, -1.0, 0.0, 0.5])
 LIMITS = st.sampled_from([-np.inf, np.inf, -1.0, 0.0, 0.25, 0.5])
@@ -76,3 +92,65 @@ def test_all_users_of_the_stop_rule_agree(scores_NE, limits, per_exit):
             tried_K[exit] = limit
             choices = [in_words(row, tried_K) for row in scores_NE]
             assert total == sum(choices)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_the_report_measures_what_the_folder_does(share, tmp_path, monkeypatch):
+    """The same policies, numbers and default; an export chooses no other."""
+
+    def timed(runner, policies, *_):
+        return dict.fromkeys(policies, share)
+
+    monkeypatch.setattr(from_training, "time_shares", timed)
+    run = write_run(tmp_path / "run", exit_layers=[1, 2, 3, 4])
+    with_audio(run)
+    save = run.folder / "save"
+    # as evaluation does, on evidence that the trace's file does not tell
+    policies = shipped_policies(run.dev, "wer=+40%", selector="../selector")
+    assert {*policies} == {
+        f"{name}.{how}"
+        for name in ("entropy", "learned")
+        for how in ("ltt", "naive")
+    }
+    write_policies(save, policies)
+    hparams = {"output_folder": str(run.folder), "save_folder": str(save)}
+    default = choose_default(hparams, policies, run.dev)
+    assert (default[0] is None) == (share == 0.99)
+    report = write_report(
+        run.test,
+        tmp_path / "report",
+        "a run",
+        policies=list(policies.values()),
+        dev=run.dev,
+        default=default,
+    )
+
+    monkeypatch.setattr(from_training, "time_shares", None)  # never again
+    for out in ("model", "again"):
+        folder = read_model_folder(export_run(run.folder, tmp_path / out))
+        assert [*folder.policies] == [*policies]
+        name = folder.default_policy
+        assert policies.get(name or "") == default[0]
+        for source in (tmp_path / out, run.folder):
+            asr = EarlyExitASR.from_hparams(str(source))
+            assert asr.policies.default == name
+    measured = {row.choice: row for row in folder.measured}
+    told = report.data["sets"]["test"]["policies"]
+    for (known, policy), row in zip(policies.items(), told, strict=True):
+        assert row["default"] == (known == name)
+        marked = f"{policy.name}, default" if known == name else policy.name
+        assert row["name"] == marked
+        assert row["budget"] == folder.policies[known].budget == "wer=+40%"
+        point = row["point"]
+        assert measured[known].wer == pytest.approx(point["wer"], abs=1e-3)
+        assert measured[known].layer == pytest.approx(
+            point["avg_layer"], abs=1e-3
+        )
+    shown = console_tables(report)
+    page = (tmp_path / "report/report.html").read_text("utf-8")
+    card = (tmp_path / "model/README.md").read_text("utf-8")
+    for text in (shown, page, json.dumps(report.data), card):
+        assert f"`{name or 'last'}`" in text
+        assert (", default" in text or "(default)" in text) == (
+            name is not None
+        )
