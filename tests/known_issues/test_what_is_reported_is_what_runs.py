@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.report import write_report
@@ -154,3 +155,20 @@ def test_the_report_measures_what_the_folder_does(share, tmp_path, monkeypatch):
         assert (", default" in text or "(default)" in text) == (
             name is not None
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "default_policy.json"),
+        ('{"default_policy": 3, "default_reason": ""}', "null"),
+        ('{"default_policy": "../x", "default_reason": ""}', "key default_po"),
+    ],
+)
+def test_a_damaged_record_of_the_default_is_refused(text, said, tmp_path):
+    run = write_run(tmp_path / "run", exit_layers=[1, 2, 3, 4])
+    save = run.folder / "save"
+    write_policies(save, shipped_policies(run.dev, "wer=+40%", ["entropy"]))
+    (save / "default_policy.json").write_text(text, "utf-8")
+    with pytest.raises(InputError, match=said):
+        from_training.run_folder(run.folder)

@@ -66,9 +66,10 @@ def read_policies(
         policy = read_policy(file)
         check_layers(file, policy.exit_layers, model)
         if policy.criterion in OF_SELECTOR and selector is None:
+            wanted = Path(policy.selector or SELECTOR_FILE).name
             raise InputError(
                 f"{file}, key criterion: {policy.criterion}, but {path} has no "
-                f"selector to give its scores; {WAY_OUT}."
+                f"{wanted} to give its scores; {WAY_OUT}."
             )
         found[file.stem] = policy
     if default not in (None, *found):
