@@ -34,7 +34,7 @@ from speechbrain_ee.exits.criteria import get_measure
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.ensemble import ensemble_fit
 from speechbrain_ee.exits.ensemble.ensemble import ExitCombination
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.scoring import word_counts
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -160,13 +160,10 @@ class Sweep:
     ):
         places = np.linspace(0, 1, THRESHOLDS - 1)
         limits = np.quantile(scores_NE[:, :-1], places, method="nearest")
-        self.choice_TN = np.stack(
-            [first_exit(scores_NE, limit) for limit in [*limits, np.inf]]
-        )
+        choice_NT = choices_NT(scores_NE, [*limits, np.inf])
+        self.choice_TN = choice_NT.T
         self.last, self.words_N = layers_E[-1], words_N
-        self.errors_TN = np.take_along_axis(
-            errors_NE.T.astype(float), self.choice_TN, 0
-        )
+        self.errors_TN = at_choice(errors_NE.astype(float), choice_NT).T
         self.layers_TN = layers_E[self.choice_TN]
 
     def layers_at(

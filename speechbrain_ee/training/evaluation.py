@@ -15,13 +15,12 @@ import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
     Decoding,
@@ -38,6 +37,7 @@ from speechbrain_ee.exits.trace import (
 )
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.training.exchange import all_or_none
+from speechbrain_ee.training.finished_run import write_policies
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class ExitEvaluation:
 
     selection: Selection | None = None
     unlearned: Mapping[str, str] = {}  # evidence of it, and why there is none
-    policies: tuple[ExitPolicy, ...] = ()
+    policies: Mapping[str, ExitPolicy] = {}
     dev_trace: Trace | None = None
 
     @property
@@ -155,9 +155,10 @@ class ExitEvaluation:
         """Learn from a development set when an utterance may stop.
 
         Writes ``traces/<name>.jsonl.gz``, and into ``save_folder``
-        ``exit_selector.json.gz`` and a policy for ``exit_budget`` by each of
-        two methods, ``exit_policy.<method>.yaml``. From then on
-        :meth:`evaluate_exits` records the learned scores, too.
+        ``exit_selector.json.gz`` and the policies for ``exit_budget``,
+        ``policies/<criterion>.<method>.yaml``: those that the report measures
+        and inference folders ship. From then on :meth:`evaluate_exits`
+        records the learned scores, too.
 
         Arguments
         ---------
@@ -178,7 +179,6 @@ class ExitEvaluation:
             self.selection, trace = Selection.fit(
                 trace, texts, self.hparams.seed
             )
-            self.policies = self._calibrated(trace)
         except InputError as error:
             # the test sets are worth their tables without it
             logger.warning("Exit selection was not learned: %s", error)
@@ -190,22 +190,17 @@ class ExitEvaluation:
                 header = replace(trace.header, left_out=left_out)
                 trace = replace(trace, header=header)
         self.dev_trace = trace
+        self.policies = shipped_policies(
+            trace, self.hparams.exit_budget, selector=f"../{SELECTOR_FILE}"
+        )
         with all_or_none("writing what was learned of exit selection"):
             self._write_set(name, trace)
-            if self.selection is not None and if_main_process():
-                self._write_selection(Path(self.hparams.save_folder))
-
-    def _calibrated(self, trace: Trace) -> tuple[ExitPolicy, ...]:
-        budget = self.hparams.exit_budget
-        if budget is None:
-            return ()
-        return tuple(
-            replace(
-                calibrate_trace(trace, "learned", budget, method),
-                selector=SELECTOR_FILE,
-            )
-            for method in ("ltt", "naive")
-        )
+            if if_main_process():
+                folder = Path(self.hparams.save_folder)
+                write_policies(folder, self.policies)
+                if self.selection is not None:
+                    selector = self.selection.selector
+                    write_selector(folder / SELECTOR_FILE, selector)
 
     def selection_facts(self) -> dict[str, str]:
         """What a report should say about the learned selector.
@@ -354,12 +349,6 @@ class ExitEvaluation:
                 write_trace(trace.source, trace.header, trace.records)
             folder = Path(self.hparams.output_folder)
             self._write_alignments(folder / f"wer_{name}.txt")
-
-    def _write_selection(self, folder: Path) -> None:
-        write_selector(folder / SELECTOR_FILE, self.selection.selector)
-        for policy in self.policies:
-            path = folder / f"exit_policy.{policy.method}.yaml"
-            write_policy(path, policy)
 
     def _trace_path(self, name: str, decoding: str, main: str) -> Path:
         folder = Path(self.hparams.output_folder)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import default_of
 from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
     ExitPolicy,
@@ -27,7 +28,7 @@ from speechbrain_ee.inference.folder.from_training import (
     run_folder,
 )
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.folder.shipped import default_of, up_to_layer
+from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.inference.runs import (
     Bomb,
