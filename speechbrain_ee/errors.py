@@ -114,11 +114,18 @@ def users_line(error: BaseException) -> str:
         is installed; empty if there is none.
     """
     found, seen = "", error
-    while seen := seen.__cause__ or seen.__context__:
+    while seen := _reason(seen):
         for at in traceback.extract_tb(seen.__traceback__):
             if not at.filename.startswith(_INSTALLED):
                 found = f"  {at.filename}, line {at.lineno}: {at.line}\n"
     return found
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """What an error was raised from; None where it was `from None`."""
+    if error.__suppress_context__:
+        return error.__cause__
+    return error.__context__
 
 
 _INSTALLED = (
