@@ -35,25 +35,6 @@ def mixed_down(
 
     Two channels in antiphase (a line with crossed wires, some microphones)
     leave nothing but noise when they are averaged.
-
-    Arguments
-    ---------
-    samples_SC : array of shape (samples, channels)
-        Of a recording, or of a stretch of it.
-
-    Returns
-    -------
-    samples : array of shape (samples,)
-        One channel.
-    taken : int or None
-        The channel that was taken alone, from 1; None for the average.
-
-    Example
-    -------
-    >>> tone = np.sin(np.arange(100, dtype=np.float32))
-    >>> mixed_down(np.stack([tone, tone], axis=1))[1]
-    >>> mixed_down(np.stack([0.9 * tone, -tone], axis=1))[1]
-    2
     """
     mean_S = samples_SC.mean(axis=1, dtype=np.float32)
     channels = samples_SC.shape[1]

@@ -53,25 +53,6 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
 
     Any sample rate and any number of channels is fine: the data pipeline
     resamples and mixes.
-
-    Arguments
-    ---------
-    path : path
-        An audio file, or a part of one in the notation of
-        :mod:`speechbrain_ee.data.clips`.
-
-    Returns
-    -------
-    AudioFacts
-        Duration in seconds; ``fault`` is one of ``UNREADABLE_AUDIO``,
-        ``EMPTY_AUDIO``, ``NOT_FINITE``, ``BEYOND_THE_END`` or None.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "second.flac"
-    >>> soundfile.write(path, np.zeros(8000), 8000)
-    >>> check_audio(path)
-    AudioFacts(duration_s=1.0, fault=None)
     """
     clip = Clip.parse(os.fspath(path))
     if clip is not None:
@@ -119,20 +100,7 @@ def _is_finite(audio: soundfile.SoundFile) -> bool:
 
 
 def check_all(paths: Sequence[str], title: str) -> list[AudioFacts]:
-    """:func:`check_audio` for many files at once, in their order.
-
-    Arguments
-    ---------
-    paths : sequence of str
-        Audio files.
-    title : str
-        What the progress bar says, once the work has taken some seconds.
-
-    Returns
-    -------
-    list of AudioFacts
-        One per path.
-    """
+    """:func:`check_audio` for many files at once, in their order."""
     pool = ThreadPoolExecutor(READERS)
     try:
         facts = pool.map(check_audio, paths)
@@ -150,28 +118,7 @@ def reason_to_skip(
     min_duration_s: float = 0.0,
     max_duration_s: float | None = None,
 ) -> str | None:
-    """Why a recording cannot be used with these words.
-
-    Arguments
-    ---------
-    words : str
-        Its transcript.
-    audio : AudioFacts
-        What :func:`check_audio` found.
-    min_duration_s, max_duration_s : float
-        Limits that still pass, in seconds.
-
-    Returns
-    -------
-    str or None
-        The reason, None if it can be used.
-
-    Example
-    -------
-    >>> reason_to_skip("FAR TOO MANY WORDS FOR THIS", AudioFacts(0.5))
-    'too short for its transcript'
-    >>> reason_to_skip("YES", AudioFacts(0.5))
-    """
+    """Why a recording cannot be used with these words."""
     if audio.fault is not None:
         return audio.fault
     if len(words) > MAX_CHARACTERS_PER_S * audio.duration_s:

@@ -16,37 +16,14 @@ Splits = str | Sequence[str]
 
 
 def absolute(folder: str | os.PathLike[str]) -> Path:
-    """The folder as an absolute path; links stay what they are.
-
-    Arguments
-    ---------
-    folder : path
-        As the user gave it.
-
-    Returns
-    -------
-    Path
-    """
+    """The folder as an absolute path; links stay what they are."""
     return Path(os.path.abspath(os.path.expanduser(folder)))
 
 
 def merge_rows(
     parts: Sequence[Sequence[Row]],
 ) -> tuple[list[Row], list[Skipped]]:
-    """Rows of several splits as those of one.
-
-    Arguments
-    ---------
-    parts : sequence of sequence of Row
-        By split.
-
-    Returns
-    -------
-    list of Row
-        All by id; of an id in two splits, the first split's row.
-    list of Skipped
-        The other rows of such an id.
-    """
+    """Rows of several splits as those of one."""
     first: dict[str, Row] = {}
     skipped = []
     for row in (row for rows in parts for row in rows):
@@ -58,22 +35,7 @@ def merge_rows(
 
 
 def names_of(*groups: Splits) -> list[str]:
-    """All names in order, each once.
-
-    Arguments
-    ---------
-    *groups : str or sequence of str
-        A lone string is one name.
-
-    Returns
-    -------
-    list of str
-
-    Example
-    -------
-    >>> names_of(["train", "dev"], "test", ["dev"])
-    ['train', 'dev', 'test']
-    """
+    """All names in order, each once."""
     names: dict[str, None] = {}
     for group in groups:
         group = [group] if isinstance(group, str) else group
@@ -87,22 +49,7 @@ def check_options(
     min_duration_s: float,
     max_duration_s: float | None,
 ) -> None:
-    """Refuse options that contradict each other.
-
-    Arguments
-    ---------
-    splits : sequence of str
-        All that are prepared.
-    merged : sequence of str
-        Those that are written together, too.
-    min_duration_s, max_duration_s : float
-        Limits for training utterances, in seconds.
-
-    Raises
-    ------
-    InputError
-        If they do.
-    """
+    """Refuse options that contradict each other."""
     if not splits:
         raise InputError(
             "tr_splits, dev_splits, te_splits: all are empty; name at least "
@@ -124,27 +71,7 @@ def check_options(
 def merged_stem(
     merge_name: str | None, merged: Sequence[str], splits: Sequence[str]
 ) -> str | None:
-    """Name of the manifest of several splits.
-
-    Arguments
-    ---------
-    merge_name : str or None
-        As the user gave it.
-    merged : sequence of str
-        Names of the splits in it.
-    splits : sequence of str
-        Names of all splits.
-
-    Returns
-    -------
-    str or None
-        Without ``.csv``; None if there is none to be written.
-
-    Raises
-    ------
-    InputError
-        If it is no name, or that of a split.
-    """
+    """Name of the manifest of several splits."""
     if not merged:
         return None
     stem = (merge_name or "").removesuffix(".csv")
@@ -166,24 +93,7 @@ def merged_stem(
 def numbers_of(
     select: int | Sequence[int] | None, splits: Sequence[str]
 ) -> dict[str, int | None]:
-    """How many sentences to take of each split.
-
-    Arguments
-    ---------
-    select : int, sequence of int or None
-        One number for all, one for each, or None for all sentences.
-    splits : sequence of str
-        Names of the splits.
-
-    Returns
-    -------
-    dict of str to (int or None)
-
-    Raises
-    ------
-    InputError
-        If there are not as many numbers as splits, or one is not positive.
-    """
+    """How many sentences to take of each split."""
     if select is None or isinstance(select, int):
         select = [select] * len(splits)
     if len(select) != len(splits):

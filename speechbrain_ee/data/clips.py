@@ -57,18 +57,7 @@ class Clip:
 
     @classmethod
     def parse(cls, text: str) -> "Clip | None":
-        """Read the notation.
-
-        Arguments
-        ---------
-        text : str
-            A cell of the column ``wav``.
-
-        Returns
-        -------
-        Clip or None
-            None if it names a whole file.
-        """
+        """Read the notation."""
         found = NOTATION.fullmatch(text)
         if found is None:
             return None

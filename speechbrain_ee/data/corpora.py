@@ -29,48 +29,13 @@ FIXED: dict[str, FixedSplits] = {
 
 
 def preparation_of(corpus: str, librispeech: Callable) -> Callable:
-    """The function that prepares a corpus.
-
-    Arguments
-    ---------
-    corpus : str
-        The value of the key.
-    librispeech : callable
-        What prepares a corpus in LibriSpeech's layout.
-
-    Returns
-    -------
-    callable
-        Takes the arguments of
-        :func:`speechbrain_ee.data.prepare.prepare_librispeech`.
-
-    Raises
-    ------
-    InputError
-        If the corpus is unknown.
-
-    Example
-    -------
-    >>> preparation_of("librispeech", print) is print
-    True
-    """
+    """The function that prepares a corpus."""
     check_corpus(corpus)
     return librispeech if corpus == LIBRISPEECH else FIXED[corpus].prepare
 
 
 def check_corpus(corpus: Any) -> None:
-    """Refuse a corpus that is unknown.
-
-    Arguments
-    ---------
-    corpus : Any
-        The value of the key.
-
-    Raises
-    ------
-    InputError
-        If it is.
-    """
+    """Refuse a corpus that is unknown."""
     known = (LIBRISPEECH, *FIXED)
     if corpus not in known:
         raise InputError(
@@ -79,25 +44,7 @@ def check_corpus(corpus: Any) -> None:
 
 
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a corpus on the command line implies.
-
-    Arguments
-    ---------
-    given : mapping
-        Keys of the command line.
-
-    Returns
-    -------
-    dict
-        Keys that follow and are not given; empty without ``corpus``, since a
-        YAML that names a corpus has its splits, too.
-
-    Raises
-    ------
-    InputError
-        If the corpus is unknown, or its run would go to the folder of a run
-        on LibriSpeech.
-    """
+    """What a corpus on the command line implies."""
     corpus = given.get("corpus", LIBRISPEECH)
     check_corpus(corpus)
     if corpus == LIBRISPEECH:
@@ -122,31 +69,7 @@ def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_corpus(path: str, overrides: str) -> str:
-    """Options of the command line, with those that ``--corpus`` implies.
-
-    Arguments
-    ---------
-    path : str
-        The YAML of the system.
-    overrides : str
-        Keys given on the command line, as YAML.
-
-    Returns
-    -------
-    str
-        The same, and splits, manifests and the system's name.
-
-    Raises
-    ------
-    InputError
-        As :func:`options_of`; what is no YAML is left to be refused where
-        options are loaded.
-
-    Example
-    -------
-    >>> with_corpus("hparams/demo.yaml", "{lr: 0.1}")
-    '{lr: 0.1}'
-    """
+    """Options of the command line, with those that ``--corpus`` implies."""
     try:
         given = yaml.safe_load(overrides or "")
         text = Path(path).read_text(encoding="utf-8")

@@ -49,17 +49,7 @@ SPEAKER_KEY = "spk_id"  # manifests from elsewhere may lack this column
 
 @dataclass(frozen=True)
 class Datasets:
-    """The data of one experiment.
-
-    Arguments
-    ---------
-    train : DynamicItemDataset
-        Training set.
-    valid : DynamicItemDataset
-        Validation set, longest utterance first.
-    tests : dict of str to DynamicItemDataset
-        Test sets by name (the manifest's file name), longest first.
-    """
+    """The data of one experiment."""
 
     train: DynamicItemDataset
     valid: DynamicItemDataset
@@ -152,23 +142,7 @@ def _read_manifest(
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """Frames that CTC needs for a transcript.
-
-    Arguments
-    ---------
-    tokens : sequence of int
-        Its tokens.
-
-    Returns
-    -------
-    int
-        One per token, and one for the blank between two that are equal.
-
-    Example
-    -------
-    >>> frames_needed([4, 7, 7, 7])
-    6
-    """
+    """Frames that CTC needs for a transcript."""
     return len(tokens) + sum(map(operator.eq, tokens, tokens[1:]))
 
 

@@ -70,15 +70,7 @@ _WAY_OUT = (
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """A complete demo corpus.
-
-    Arguments
-    ---------
-    folder : Path
-        Where it lies.
-    splits : dict of str to SplitSummary
-        By the split's name.
-    """
+    """A complete demo corpus."""
 
     folder: Path
     splits: dict[str, SplitSummary]

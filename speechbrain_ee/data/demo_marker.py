@@ -30,17 +30,7 @@ _FILE = r"(?P<s>9\d{3})/(?P<c>\d+)/(?P=s)-(?P=c)(-\d+\.flac|\.trans\.txt)"
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a split holds.
-
-    Arguments
-    ---------
-    utterances : int
-        Number of audio files.
-    hours : float
-        Their length together.
-    speakers : int
-        Number of voices.
-    """
+    """What a split holds."""
 
     utterances: int
     hours: float
@@ -48,25 +38,7 @@ class SplitSummary:
 
 
 def identity(seed: int, scale: float) -> dict[str, Any]:
-    """What makes two demo corpora the same.
-
-    Arguments
-    ---------
-    seed : int
-        Seed of the corpus.
-    scale : float
-        Factor on its size.
-
-    Returns
-    -------
-    dict
-        The first entries of the marker.
-
-    Example
-    -------
-    >>> identity(seed=1, scale=1)["scale"]
-    1.0
-    """
+    """What makes two demo corpora the same."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -76,18 +48,7 @@ def identity(seed: int, scale: float) -> dict[str, Any]:
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
-    """Read the marker.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-
-    Returns
-    -------
-    dict or None
-        None where there is no marker that can be read.
-    """
+    """Read the marker."""
     try:
         marker = read_json(folder / MARKER, "build the corpus again")
     except InputError:
@@ -96,15 +57,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def write_marker(folder: Path, marker: dict[str, Any]) -> None:
-    """Write the marker, as the last file of the corpus.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-    marker : dict
-        Identity, ``splits``, ``speakers`` and ``files``.
-    """
+    """Write the marker, as the last file of the corpus."""
     text = json.dumps(marker, indent=1) + "\n"
     (folder / MARKER).write_text(text, encoding="utf-8")
 
@@ -112,22 +65,7 @@ def write_marker(folder: Path, marker: dict[str, Any]) -> None:
 def find_problem(
     folder: Path, marker: dict[str, Any] | None, wanted: dict[str, Any]
 ) -> str | None:
-    """Find out why the corpus has to be built.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-    marker : dict or None
-        As read from it.
-    wanted : dict
-        :func:`identity` of the corpus that is asked for.
-
-    Returns
-    -------
-    str or None
-        The reason, None where the corpus is complete and as wanted.
-    """
+    """Find out why the corpus has to be built."""
     if not folder.exists():
         return "it is not there"
     if marker is None:
@@ -153,38 +91,13 @@ def find_problem(
 
 
 def fingerprint(path: Path) -> list[int]:
-    """Size and checksum of a file.
-
-    Arguments
-    ---------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    list of int
-        Bytes and CRC-32.
-    """
+    """Size and checksum of a file."""
     content = path.read_bytes()
     return [len(content), zlib.crc32(content)]
 
 
 def refuse_foreign(folder: Path, splits: Iterable[str]) -> None:
-    """Make sure that a rebuild deletes nothing but a demo corpus.
-
-    Arguments
-    ---------
-    folder : Path
-        Where the corpus shall be built.
-    splits : iterable of str
-        Names of the splits. LibriSpeech has such splits, too; the speaker
-        numbers tell the two apart.
-
-    Raises
-    ------
-    InputError
-        Naming what is there and is not ours.
-    """
+    """Make sure that a rebuild deletes nothing but a demo corpus."""
     if not folder.exists():
         return
     if not folder.is_dir():

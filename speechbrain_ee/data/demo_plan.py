@@ -25,23 +25,7 @@ _CHAPTERS = 2  # per speaker
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence to be spoken, with all that decides how it sounds.
-
-    Arguments
-    ---------
-    split : str
-        Name of the split.
-    number : int
-        Its number within the chapter.
-    chapter : str
-        Chapter that it belongs to.
-    sentence : str
-        What is said.
-    speaker : Speaker
-        Who says it.
-    seed : int
-        Of its own random numbers.
-    """
+    """One sentence to be spoken, with all that decides how it sounds."""
 
     split: str
     number: int
@@ -59,19 +43,7 @@ class Utterance:
 
 
 def plan_corpus(seed: int, scale: float) -> list[Utterance]:
-    """Who says what, in the order of the files.
-
-    Arguments
-    ---------
-    seed : int
-        Seed of the corpus.
-    scale : float
-        Factor on the number of utterances.
-
-    Returns
-    -------
-    list of Utterance
-    """
+    """Who says what, in the order of the files."""
     plan = []
     taken: set[str] = set()
     for split_index, (split, count) in enumerate(UTTERANCES.items()):

@@ -71,25 +71,7 @@ class SplitText:
 
 
 def list_split(split_folder: str | os.PathLike[str]) -> SplitFiles:
-    """List the audio and transcript files of a split.
-
-    Arguments
-    ---------
-    split_folder : path
-        ``<data_folder>/<split>``.
-
-    Returns
-    -------
-    SplitFiles
-        Sorted paths and the newest modification time of any folder or
-        transcript, by which a changed corpus is noticed.
-
-    Raises
-    ------
-    InputError
-        If a folder cannot be read, or the transcripts are absent or lie
-        at another depth than the layout has.
-    """
+    """List the audio and transcript files of a split."""
     top = Path(split_folder)
     audio, transcripts, newest_mtime_ns = [], [], 0
     for entry in _walk(top):
@@ -161,21 +143,6 @@ def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
     Of two files, or two lines, with the same id the first in the order of
     their paths is used and the other is reported. Ids are compared in
     Unicode's composed form: some systems decompose the names of files.
-
-    Arguments
-    ---------
-    split : path or SplitFiles
-        ``<data_folder>/<split>``, or its listing by :func:`list_split`.
-
-    Returns
-    -------
-    SplitText
-        Utterances with words, and every id that has no partner.
-
-    Raises
-    ------
-    InputError
-        If the layout is wrong or a transcript file cannot be read.
     """
     files = split if isinstance(split, SplitFiles) else list_split(split)
     skipped: list[Skipped] = []

@@ -137,27 +137,7 @@ def _some(items: Sequence[Any]) -> Sequence[Any]:
 def parse_manifest(
     text: str, name: str, needed: Sequence[str] = COLUMNS
 ) -> dict[str, Row]:
-    """As :func:`read_manifest`, of a text; paths stay as they are written.
-
-    Arguments
-    ---------
-    text : str
-        Content of a manifest.
-    name : str
-        Where it came from, for the message of an error.
-    needed : sequence of str
-        Columns that it must have.
-
-    Returns
-    -------
-    dict of str to dict
-        By ID.
-
-    Raises
-    ------
-    InputError
-        As there.
-    """
+    """As :func:`read_manifest`, of a text; paths stay as they are written."""
     header = text.partition("\n")[0]
     separator = max(
         SEPARATORS,
@@ -259,19 +239,6 @@ def check_rows(
 
     Folders are listed rather than files looked at, and only the headers of a
     few files are read, so that this takes seconds for a large corpus.
-
-    Arguments
-    ---------
-    path : path
-        The manifest, for the message of an error.
-    rows : mapping
-        What :func:`read_manifest` returns.
-
-    Raises
-    ------
-    InputError
-        If audio is missing, or a duration or a part of a recording is not
-        that of the file.
     """
     missing = _missing(row["wav"] for row in rows.values())
     without = [

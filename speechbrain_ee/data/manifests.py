@@ -73,29 +73,7 @@ def save_split(
     rows: Sequence[Row],
     skipped: Sequence[Skipped],
 ) -> SplitReport:
-    """Write the manifest of a split and say what it lacks.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where to write.
-    split : str
-        Its name, and the stem of the files.
-    rows : sequence of Row
-        ID, duration in seconds, path, speaker, words.
-    skipped : sequence of Skipped
-        What is not among them.
-
-    Returns
-    -------
-    SplitReport
-        The counts.
-
-    Raises
-    ------
-    InputError
-        If there are no rows, or the files cannot be written.
-    """
+    """Write the manifest of a split and say what it lacks."""
     list_of_skipped = save_folder / f"{split}.skipped.csv"
     if skipped:
         write_csv(
@@ -168,20 +146,7 @@ def _signed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 def earlier_reports(
     save_folder: Path, fingerprint: Mapping[str, Any]
 ) -> dict[str, SplitReport] | None:
-    """The reports of an earlier call whose manifests still hold.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where the manifests are.
-    fingerprint : mapping
-        Arguments and state of the corpus now, of JSON types.
-
-    Returns
-    -------
-    dict of str to SplitReport, or None
-        None if the manifests must be made (again).
-    """
+    """The reports of an earlier call whose manifests still hold."""
     try:
         stored = json.loads((save_folder / FINGERPRINT).read_text("utf-8"))
         if stored["fingerprint"] != _signed(fingerprint):
@@ -200,19 +165,7 @@ def earlier_reports(
 
 
 def begin(save_folder: Path) -> None:
-    """Make the folder and declare its manifests unfinished.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where manifests will be written.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made or written to: better now than after reading
-        the headers of 281,000 files.
-    """
+    """Make the folder and declare its manifests unfinished."""
     try:
         save_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -230,17 +183,7 @@ def finish(
     fingerprint: Mapping[str, Any],
     reports: Mapping[str, SplitReport],
 ) -> None:
-    """Record from what the manifests were made.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where they are.
-    fingerprint : mapping
-        Arguments and state of the corpus, of JSON types.
-    reports : mapping
-        Name of a manifest -> its report.
-    """
+    """Record from what the manifests were made."""
     stored = {
         "fingerprint": _signed(fingerprint),
         "reports": {name: asdict(one) for name, one in reports.items()},

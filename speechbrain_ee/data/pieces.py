@@ -10,39 +10,14 @@ from typing import Any
 
 
 def decode(tokenizer: Any, tokens: Iterable[int]) -> str:
-    """Token indices to text.
-
-    Arguments
-    ---------
-    tokenizer : sentencepiece.SentencePieceProcessor
-        From tokens to text.
-    tokens : iterable of int
-        The tokens of an utterance. Those that the tokenizer lacks write
-        nothing: a vocabulary of characters may be smaller than the model's.
-
-    Returns
-    -------
-    str
-        Letters and marks composed, as transcripts have them, should they
-        have been recognised apart.
-    """
+    """Token indices to text."""
     pieces = tokenizer.get_piece_size()
     text = tokenizer.decode_ids([t for t in tokens if t < pieces])
     return unicodedata.normalize("NFC", text)
 
 
 def pieces_of(tokenizer: Any) -> tuple[str, ...]:
-    """What each token writes, by index; control tokens write nothing.
-
-    Arguments
-    ---------
-    tokenizer : sentencepiece.SentencePieceProcessor
-        The tokenizer.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """What each token writes, by index; control tokens write nothing."""
     return tuple(
         "" if tokenizer.is_control(i) else tokenizer.id_to_piece(i)
         for i in range(tokenizer.get_piece_size())

@@ -39,21 +39,7 @@ Limits = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Work:
-    """What manifests are made of.
-
-    Arguments
-    ---------
-    read : mapping
-        Name of a split -> a function that reads its transcripts.
-    numbers : mapping
-        Name of a split -> how many of its utterances; None: all.
-    training : sequence of str
-        Splits for which the limits hold.
-    limits_s : tuple
-        Shortest and longest duration, in seconds.
-    stem, merged : str or None, sequence of str
-        Name of one more manifest, and the splits in it.
-    """
+    """What manifests are made of."""
 
     read: Mapping[str, Callable[[], SplitText]]
     numbers: Mapping[str, int | None]
@@ -66,27 +52,7 @@ class Work:
 def write_manifests(
     save: Path, fingerprint: Mapping[str, Any], work: Work
 ) -> dict[str, SplitReport]:
-    """Write the manifests, unless they are there.
-
-    Arguments
-    ---------
-    save : Path
-        Where they go.
-    fingerprint : mapping
-        Arguments and state of the corpus, of JSON types.
-    work : Work
-        What they are made of.
-
-    Returns
-    -------
-    dict of str to SplitReport
-        By name of the manifest.
-
-    Raises
-    ------
-    InputError
-        If transcripts or audio cannot be used, or a file not be written.
-    """
+    """Write the manifests, unless they are there."""
     earlier = earlier_reports(save, fingerprint)
     if earlier is not None:
         logger.info("%s: manifests are up to date, left as they are", save)
@@ -114,24 +80,6 @@ def usable(
 
     What comes after them is not looked at, so that a try-out on a large
     corpus is fast.
-
-    Arguments
-    ---------
-    text : SplitText
-        Transcripts and where the audio is.
-    number : int or None
-        How many; None: all.
-    limits_s : tuple
-        Shortest and longest duration, in seconds.
-    title : str
-        What the progress bar says.
-
-    Returns
-    -------
-    list of Row
-        The utterances.
-    list of Skipped
-        What was left out, and why.
     """
     rows: list[Row] = []
     skipped = list(text.skipped)
@@ -165,23 +113,7 @@ def _row(utterance: Utterance, duration_s: float) -> Row:
 
 @dataclass(frozen=True)
 class FixedSplits:
-    """A corpus whose splits are given.
-
-    Arguments
-    ---------
-    title : str
-        Its name.
-    splits : tuple of str
-        Names of its splits.
-    find : callable
-        ``data_folder`` and split -> what :attr:`read` takes; raises
-        InputError if it is not there.
-    state : callable
-        What :attr:`find` returns -> numbers that differ when the corpus has
-        changed.
-    read : callable
-        What :attr:`find` returns -> SplitText.
-    """
+    """A corpus whose splits are given."""
 
     title: str
     splits: tuple[str, ...]

@@ -22,30 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_folder(data_folder: Path, split: str) -> Path:
-    """Where a split is, whether or not it exists.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The folder that holds the splits.
-    split : str
-        The name of one of them, or a path.
-
-    Returns
-    -------
-    Path
-        Without ``..``; links stay what they are.
-
-    Raises
-    ------
-    InputError
-        If the split is no name and no path of a folder.
-
-    Example
-    -------
-    >>> print(split_folder(Path("/corpora/english"), "../digits/test"))
-    /corpora/digits/test
-    """
+    """Where a split is, whether or not it exists."""
     if os.path.normpath(split or ".") in (".", "..", os.sep):
         raise InputError(
             f"tr_splits, dev_splits, te_splits: {split!r} is not the name of "
@@ -57,45 +34,12 @@ def split_folder(data_folder: Path, split: str) -> Path:
 
 
 def is_elsewhere(split: str) -> bool:
-    """Whether a split is given as a path.
-
-    Arguments
-    ---------
-    split : str
-        A name, or a path.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a split is given as a path."""
     return Path(os.path.normpath(split)).name != os.path.normpath(split)
 
 
 def split_names(data_folder: Path, splits: Sequence[str]) -> dict[str, str]:
-    """Names of the splits' manifests, without ``.csv``.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The folder that holds the splits.
-    splits : sequence of str
-        Names or paths.
-
-    Returns
-    -------
-    dict of str to str
-        By split.
-
-    Raises
-    ------
-    InputError
-        If a split is no folder's name or path, or two have one name.
-
-    Example
-    -------
-    >>> split_names(Path("/corpora/english"), ["test", "../digits/test"])
-    {'test': 'test', '../digits/test': 'digits-test'}
-    """
+    """Names of the splits' manifests, without ``.csv``."""
     names: dict[str, str] = {}
     for split in splits:
         folder = split_folder(data_folder, split)
@@ -119,22 +63,6 @@ def dev_set_manifest(hparams: Mapping[str, Any]) -> str:
     It is that of ``dev_splits``, unless ``valid_csv`` names another: with
     ``skip_prep`` any, and where manifests are prepared one of these or one
     outside ``output_folder``.
-
-    Arguments
-    ---------
-    hparams : mapping
-        Uses ``valid_csv``, ``dev_splits``, ``data_folder``,
-        ``output_folder`` and ``skip_prep``.
-
-    Returns
-    -------
-    str
-        Its path.
-
-    Raises
-    ------
-    InputError
-        If there is none.
     """
     given, output = hparams["valid_csv"], hparams["output_folder"]
     made = _made(hparams, "dev_splits")
@@ -162,22 +90,6 @@ def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
     They are those of ``test_splits``, unless ``test_csv`` lists others. Where
     manifests are prepared, what ``test_csv`` lacks of them is added, and what
     it lists in ``output_folder`` of other splits is left out.
-
-    Arguments
-    ---------
-    hparams : mapping
-        Uses ``test_csv``, ``test_splits``, ``data_folder``,
-        ``output_folder`` and ``skip_prep``.
-
-    Returns
-    -------
-    list of str
-        Those of ``test_csv`` first.
-
-    Raises
-    ------
-    InputError
-        If two have one name, or there is none.
     """
     paths = _listed(hparams["test_csv"])
     if not hparams["skip_prep"] or hparams["test_csv"] is None:
@@ -226,25 +138,7 @@ def _listed(names: str | Sequence[str] | None) -> list[str]:
 
 
 def find_split(data_folder: Path, split: str) -> Path:
-    """The folder of a split, or an error that says where to look instead.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The folder that holds the splits.
-    split : str
-        The name of one of them, or a path.
-
-    Returns
-    -------
-    Path
-        :func:`split_folder`.
-
-    Raises
-    ------
-    InputError
-        If either does not exist.
-    """
+    """The folder of a split, or an error that says where to look instead."""
     folder = split_folder(data_folder, split)
     if folder.is_dir():
         return folder

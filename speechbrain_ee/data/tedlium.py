@@ -75,24 +75,7 @@ class StmLine:
 
 
 def find_talks(data_folder: Path, split: str) -> TalkFiles:
-    """The files of a split.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The unpacked release, its folder ``legacy``, or the folder above.
-    split : str
-        train, dev or test.
-
-    Returns
-    -------
-    TalkFiles
-
-    Raises
-    ------
-    InputError
-        If the split is not there or holds no transcripts.
-    """
+    """The files of a split."""
     release = _release(data_folder)
     folder = release / split
     if not folder.is_dir() and split == "train":
@@ -133,41 +116,14 @@ def _release(data_folder: Path) -> Path:
 
 
 def talks_state(files: TalkFiles) -> list[int]:
-    """Numbers that differ when the corpus has changed.
-
-    Arguments
-    ---------
-    files : TalkFiles
-        A split.
-
-    Returns
-    -------
-    list of int
-        How many files there are, and the newest change of one.
-    """
+    """Numbers that differ when the corpus has changed."""
     paths = (*files.transcripts, *files.audio.values())
     newest = max(path.stat().st_mtime_ns for path in paths)
     return [len(files.audio), len(files.transcripts), newest]
 
 
 def read_stm(path: Path) -> Iterator[StmLine]:
-    """The segments of a talk.
-
-    Arguments
-    ---------
-    path : Path
-        An STM file.
-
-    Yields
-    ------
-    StmLine
-        Those of comments (``;;``) and empty lines left out.
-
-    Raises
-    ------
-    InputError
-        If the file is no UTF-8 text, or a line is broken.
-    """
+    """The segments of a talk."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -200,44 +156,12 @@ def _parse(line: str, where: str) -> StmLine:
 
 
 def stm_words(text: str) -> str:
-    """A transcript without labels, unknown words and noises.
-
-    Arguments
-    ---------
-    text : str
-        Of an STM line, labels included.
-
-    Returns
-    -------
-    str
-        As LibriSpeech would have it.
-
-    Example
-    -------
-    >>> stm_words("<o,f0,male> i 'm <unk> here(2) {NOISE} today")
-    "I'M HERE TODAY"
-    """
+    """A transcript without labels, unknown words and noises."""
     return librispeech_words(_NO_WORD.sub(" ", text))
 
 
 def read_talks(files: TalkFiles) -> SplitText:
-    """The utterances of a split.
-
-    Arguments
-    ---------
-    files : TalkFiles
-        What lies there.
-
-    Returns
-    -------
-    SplitText
-        Utterances, and what was left out.
-
-    Raises
-    ------
-    InputError
-        If a line is broken.
-    """
+    """The utterances of a split."""
     utterances: dict[str, Utterance] = {}
     skipped = []
     for transcript in files.transcripts:

@@ -25,11 +25,6 @@ class WholeSentencePiece(SentencePiece):
 
     A kill while it learns would otherwise leave half of the transcripts,
     which the next run would take for all, or half of a model.
-
-    Arguments
-    ---------
-    *args, **kwargs
-        As for :class:`speechbrain.tokenizers.SentencePiece.SentencePiece`.
     """
 
     def _train_BPE(self) -> None:  # noqa: N802 SpeechBrain's name

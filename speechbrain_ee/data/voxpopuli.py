@@ -47,24 +47,7 @@ class Table:
 
 
 def find_table(data_folder: Path, split: str) -> Table:
-    """The table of a split.
-
-    Arguments
-    ---------
-    data_folder : Path
-        The corpus, or one of the folders ``transcribed_data`` and ``en``.
-    split : str
-        train, dev or test.
-
-    Returns
-    -------
-    Table
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
+    """The table of a split."""
     name = f"asr_{split}.tsv"
     places = [data_folder / "transcribed_data/en", data_folder / "en"]
     for folder in (*places, data_folder):
@@ -77,18 +60,7 @@ def find_table(data_folder: Path, split: str) -> Table:
 
 
 def table_state(table: Table) -> list[int]:
-    """Numbers that differ when the corpus has changed.
-
-    Arguments
-    ---------
-    table : Table
-        A split.
-
-    Returns
-    -------
-    list of int
-        Size of the table, and last changes of it and of the years' folders.
-    """
+    """Numbers that differ when the corpus has changed."""
     status = table.path.stat()
     years = sorted(path for path in table.folder.glob("*") if path.is_dir())
     changed = [year.stat().st_mtime_ns for year in years]
@@ -96,23 +68,7 @@ def table_state(table: Table) -> list[int]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, text and speaker, empty if unknown, of every line.
-
-    Arguments
-    ---------
-    path : Path
-        The table of a split.
-
-    Yields
-    ------
-    tuple of str
-
-    Raises
-    ------
-    InputError
-        If it is no UTF-8 text, lacks a column, or a line has not as many
-        cells as the first.
-    """
+    """Id, text and speaker, empty if unknown, of every line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -143,23 +99,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def read_table(table: Table) -> SplitText:
-    """The utterances of a split.
-
-    Arguments
-    ---------
-    table : Table
-        Where it is.
-
-    Returns
-    -------
-    SplitText
-        Utterances, and what was left out.
-
-    Raises
-    ------
-    InputError
-        If a line is broken.
-    """
+    """The utterances of a split."""
     audio = _audio(table.folder)
     utterances: dict[str, Utterance] = {}
     skipped = []

@@ -111,13 +111,6 @@ class TranscriptCheck:
     a model can recognise. Where that is written otherwise, the transcript is
     written so, too: training, scoring and language models see that one.
     What cannot be given back at all is told in one sentence, with counts.
-
-    Arguments
-    ---------
-    name : str
-        The set that they belong to, for the log.
-    tokenizer : sentencepiece.SentencePieceProcessor
-        Turns text into tokens.
     """
 
     def __init__(self, name: str, tokenizer: Any):

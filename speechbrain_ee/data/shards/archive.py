@@ -27,13 +27,7 @@ FLAC_SUBTYPES = ("PCM_S8", "PCM_16", "PCM_24")
 
 
 class Hashing:
-    """A stream that counts and hashes what is written to it.
-
-    Arguments
-    ---------
-    stream : binary stream
-        Where it goes.
-    """
+    """A stream that counts and hashes what is written to it."""
 
     def __init__(self, stream: BinaryIO):
         self.stream = stream
@@ -41,18 +35,7 @@ class Hashing:
         self.written = 0
 
     def write(self, data: bytes) -> int:
-        """Pass bytes on.
-
-        Arguments
-        ---------
-        data : bytes
-            What to write.
-
-        Returns
-        -------
-        int
-            How many bytes.
-        """
+        """Pass bytes on."""
         self.sha256.update(data)
         self.written += len(data)
         return self.stream.write(data)
@@ -63,22 +46,7 @@ class Hashing:
 
 
 def write_shard(stream: Any, file: str, sources: Sequence[Source]) -> list[Row]:
-    """Write one archive.
-
-    Arguments
-    ---------
-    stream : binary stream
-        Needs ``write`` and ``tell``.
-    file : str
-        The name that the archive will have.
-    sources : sequence of Source
-        Its utterances.
-
-    Returns
-    -------
-    list of list of str
-        Rows of the manifest, paths relative to the folder of the archive.
-    """
+    """Write one archive."""
     rows, keys = [], set()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as t:
         for number, source in enumerate(sources):
@@ -116,26 +84,7 @@ def _facts(source: Source) -> bytes:
 
 
 def sound_file(source: Source) -> tuple[bytes, str]:
-    """The sound file of an utterance.
-
-    Arguments
-    ---------
-    source : Source
-        Where it is.
-
-    Returns
-    -------
-    bytes
-        The file as it is, or the part of a recording as FLAC (of floats:
-        WAV), without loss.
-    str
-        Its suffix, without a dot.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or the part is not there.
-    """
+    """The sound file of an utterance."""
     clip = Clip.parse(source.wav)
     try:
         if clip is None:

@@ -21,32 +21,6 @@ class ShardBatchSampler(Sampler[list[int]]):
     The batches of an epoch depend on seed and epoch alone, and every
     utterance is in exactly one: any number of processes can share them, and a
     resumed epoch goes on where it was.
-
-    Arguments
-    ---------
-    shards_N : sequence
-        In which shard an utterance is, any hashable.
-    lengths_N : sequence of float
-        How long it is, in seconds.
-    buffer : int
-        Shards at a time.
-    seed : int
-        Of the order.
-    batching : mapping, optional
-        Arguments of SpeechBrain's ``DynamicBatchSampler``, which batches the
-        utterances of the buffer; None for batches of one size.
-    batch_size : int
-        Utterances of a batch, without ``batching``.
-    shuffle : bool
-        Without ``batching``: shuffle utterances (and shards).
-    drop_last : bool
-        Without ``batching``: leave a smaller last batch out.
-
-    Example
-    -------
-    >>> batches = ShardBatchSampler("aabb", [1.0] * 4, 1, 0, batch_size=2)
-    >>> sorted(sorted(batch) for batch in batches)
-    [[0, 1], [2, 3]]
     """
 
     def __init__(
@@ -73,13 +47,7 @@ class ShardBatchSampler(Sampler[list[int]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the batches of an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            Any number.
-        """
+        """Make the batches of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         self.batches: list[list[int]] = []
         if self.batching is None:

@@ -10,13 +10,7 @@ from speechbrain_ee.data.shards.writing import write_shards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Its parser.
-    """
+    """What the command takes."""
     parser.add_argument(
         "manifest", metavar="MANIFEST", help="CSV, as data preparation writes"
     )
@@ -51,18 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Write the shards.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        Of the command line.
-
-    Returns
-    -------
-    str
-        What was written.
-    """
+    """Write the shards."""
     index = write_shards(
         arguments.manifest,
         arguments.folder,

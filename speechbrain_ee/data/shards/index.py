@@ -33,21 +33,7 @@ FILE_NAME = re.compile(r"\w[\w.+-]*")
 
 @dataclass(frozen=True)
 class Shard:
-    """One archive.
-
-    Arguments
-    ---------
-    file : str
-        Its name, without a folder.
-    utterances : int
-        How many it holds.
-    duration_s : float
-        How long they are together.
-    bytes : int
-        Size of the archive.
-    sha256 : str
-        Its checksum, hexadecimal.
-    """
+    """One archive."""
 
     file: str
     utterances: int
@@ -58,19 +44,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """All archives of a set.
-
-    Arguments
-    ---------
-    made_from : str
-        Fingerprint of the manifest and options they were written with.
-    manifest : str
-        Name of the manifest beside the index.
-    manifest_sha256 : str
-        Its checksum.
-    shards : tuple of Shard
-        In order.
-    """
+    """All archives of a set."""
 
     made_from: str
     manifest: str
@@ -99,24 +73,7 @@ class ShardIndex:
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str) -> "ShardIndex":
-        """Read ``shards.json``.
-
-        Arguments
-        ---------
-        text : str or bytes
-            Its content.
-        name : str
-            Where it came from, for the message of an error.
-
-        Returns
-        -------
-        ShardIndex
-
-        Raises
-        ------
-        InputError
-            If it is damaged or of another format.
-        """
+        """Read ``shards.json``."""
         try:
             content = parse_json(text, name, _REMEDY)
             if content["format"] != FORMAT:
@@ -173,22 +130,7 @@ class ShardSource:
     def of(
         cls, given: "str | Mapping[str, Any] | ShardSource"
     ) -> "ShardSource":
-        """Read the value of the key.
-
-        Arguments
-        ---------
-        given : str or mapping
-            The source, or a mapping with the fields of this class.
-
-        Returns
-        -------
-        ShardSource
-
-        Raises
-        ------
-        InputError
-            If a field is unknown or cannot be used.
-        """
+        """Read the value of the key."""
         if isinstance(given, cls):
             return given
         if isinstance(given, str):
@@ -220,42 +162,14 @@ class ShardSource:
         return made
 
     def url(self, file: str) -> str:
-        """Where a file of the set is.
-
-        Arguments
-        ---------
-        file : str
-            Its name.
-
-        Returns
-        -------
-        str
-            Path or URL.
-        """
+        """Where a file of the set is."""
         before, after = self._around
         if before.startswith(PIPE):
             file = shlex.quote(file)
         return f"{before}{file}{after.replace(PLACE, file)}"
 
     def holds(self, url: str) -> bool:
-        """Whether a path or URL is one that :meth:`url` gives.
-
-        Arguments
-        ---------
-        url : str
-            Of a manifest, which may come from elsewhere: nothing else may be
-            opened, and no other command be started.
-
-        Returns
-        -------
-        bool
-
-        Example
-        -------
-        >>> source = ShardSource("pipe:cat /shards/{}")
-        >>> source.holds("pipe:cat /shards/a.tar"), source.holds("pipe:reboot")
-        (True, False)
-        """
+        """Whether a path or URL is one that :meth:`url` gives."""
         before, after = self._around
         quoted = "'?" if before.startswith(PIPE) else ""
         after = re.escape(after).replace(re.escape(PLACE), r"\1\2\1")
@@ -276,20 +190,5 @@ class ShardSource:
 
 
 def is_remote(url: str) -> bool:
-    """Whether a file has to be fetched before it can be read.
-
-    Arguments
-    ---------
-    url : str
-        Path or URL.
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> is_remote("/shards/train"), is_remote("pipe:cat x"), is_remote("s3://x")
-    (False, True, True)
-    """
+    """Whether a file has to be fetched before it can be read."""
     return url.startswith(PIPE) or "://" in url

@@ -35,17 +35,6 @@ def write_training_manifest(hparams: Mapping[str, Any]) -> None:
 
     It is the one that lies beside the shards, with their paths or URLs. What
     is read in training are the parts of shards that it names.
-
-    Arguments
-    ---------
-    hparams : mapping
-        Uses ``train_shards`` (or nothing), ``train_csv`` and ``output_folder``.
-
-    Raises
-    ------
-    InputError
-        If the shards are missing or incomplete, or the manifest would
-        overwrite one that is not of this run.
     """
     if not hparams["train_shards"]:
         return
@@ -74,25 +63,7 @@ def write_training_manifest(hparams: Mapping[str, Any]) -> None:
 
 
 def read_index(source: ShardSource) -> tuple[ShardIndex, str]:
-    """What the index says, and the manifest beside it.
-
-    Arguments
-    ---------
-    source : ShardSource
-        Where they are.
-
-    Returns
-    -------
-    ShardIndex
-        The index.
-    str
-        Text of the manifest.
-
-    Raises
-    ------
-    InputError
-        If they cannot be read, or do not fit each other.
-    """
+    """What the index says, and the manifest beside it."""
     url = source.url(INDEX)
     index = ShardIndex.from_json(read_all(url), url)
     manifest = source.url(index.manifest)

@@ -28,23 +28,7 @@ PER_MEMBER_BYTES = 3 * 1024  # heads, metadata and filling of the tar format
 
 @dataclass(frozen=True)
 class Source:
-    """An utterance to be written.
-
-    Arguments
-    ---------
-    name : str
-        ID of the manifest.
-    duration : str
-        Length in seconds, as the manifest has it.
-    wav : str
-        File, or a part of one.
-    speaker : str
-        Of the manifest, or empty.
-    words : str
-        Transcript.
-    state : tuple of int
-        Size in bytes and modification time of the file.
-    """
+    """An utterance to be written."""
 
     name: str
     duration: str
@@ -65,15 +49,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written.
-
-    Arguments
-    ---------
-    shards : tuple of tuple of Source
-        The utterances of every shard, in order.
-    fingerprint : str
-        Differs when the manifest, its audio or the options do.
-    """
+    """What is to be written."""
 
     shards: tuple[tuple[Source, ...], ...]
     fingerprint: str
@@ -82,25 +58,7 @@ class Plan:
 def read_sources(
     manifest: str | os.PathLike[str], data_folder: str | None
 ) -> list[Source]:
-    """The utterances of a manifest.
-
-    Arguments
-    ---------
-    manifest : path
-        CSV as data preparation writes it.
-    data_folder : str or None
-        What ``$data_root`` in it stands for.
-
-    Returns
-    -------
-    list of Source
-        In its order.
-
-    Raises
-    ------
-    InputError
-        If it cannot be used, or audio is missing.
-    """
+    """The utterances of a manifest."""
     rows = read_manifest(manifest, data_folder)
     clips = {name: Clip.parse(row["wav"]) for name, row in rows.items()}
     for name, clip in clips.items():
@@ -133,22 +91,7 @@ def read_sources(
 def make_plan(
     sources: Sequence[Source], shard_bytes: float, seed: int | None
 ) -> Plan:
-    """Deal utterances out to shards of one size.
-
-    Arguments
-    ---------
-    sources : sequence of Source
-        The utterances.
-    shard_bytes : float
-        What a shard should have, about.
-    seed : int or None
-        Of the order; None leaves it as it is.
-
-    Returns
-    -------
-    Plan
-        The same for the same arguments.
-    """
+    """Deal utterances out to shards of one size."""
     order = np.arange(len(sources))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
@@ -171,44 +114,11 @@ def make_plan(
 
 
 def shard_name(stem: str, number: int) -> str:
-    """File name of a shard.
-
-    Arguments
-    ---------
-    stem : str
-        Name of the set.
-    number : int
-        From 0.
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> shard_name("train", 12)
-    'train-000012.tar'
-    """
+    """File name of a shard."""
     return f"{stem}-{number:06d}.tar"
 
 
 def stem_of(manifest: str | os.PathLike[str]) -> str:
-    """Name of the set that a manifest describes.
-
-    Arguments
-    ---------
-    manifest : path
-        Its path.
-
-    Returns
-    -------
-    str
-        What a shard's name may begin with: letters, digits and ``_ . + -``.
-
-    Example
-    -------
-    >>> stem_of("results/my train.csv")
-    'my_train'
-    """
+    """Name of the set that a manifest describes."""
     stem = re.sub(r"[^\w.+-]", "_", Path(manifest).stem)
     return stem if FILE_NAME.fullmatch(stem) else f"_{stem}"

@@ -52,24 +52,7 @@ class ShardReader:
         self.cache = ShardCache(cache, source.cache_gb) if cache else None
 
     def __call__(self, clip: Clip) -> bytes:
-        """The bytes of an utterance.
-
-        Arguments
-        ---------
-        clip : Clip
-            Where they are.
-
-        Returns
-        -------
-        bytes
-            A sound file.
-
-        Raises
-        ------
-        InputError
-            If the shard is missing, cannot be fetched, or holds other bytes
-            than were written, also after it was fetched once more.
-        """
+        """The bytes of an utterance."""
         if not self.source.holds(clip.path):
             raise InputError(
                 f"{clip.path}: is no shard of train_shards, "
@@ -114,15 +97,7 @@ class ShardReader:
 
 
 class ShardCache:
-    """Copies of files from elsewhere, shared by the processes of a machine.
-
-    Arguments
-    ---------
-    folder : path
-        Where they go; made if missing. Nothing else should be there.
-    limit_gb : float
-        What they may hold together, in GB.
-    """
+    """Copies of files from elsewhere, shared by the processes of a machine."""
 
     def __init__(self, folder: str | os.PathLike[str], limit_gb: float):
         self.folder = Path(folder)
@@ -134,22 +109,7 @@ class ShardCache:
         return self.folder / f"{name}.shard"
 
     def open(self, url: str) -> BinaryIO:
-        """Open the copy of a file, which is fetched if it is not there.
-
-        Arguments
-        ---------
-        url : str
-            The file.
-
-        Returns
-        -------
-        binary stream
-
-        Raises
-        ------
-        InputError
-            If it cannot be fetched, or not be written to the cache.
-        """
+        """Open the copy of a file, which is fetched if it is not there."""
         path = self.path(url)
         while True:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -162,13 +122,7 @@ class ShardCache:
                     self._fetch(url, path)
 
     def forget(self, url: str) -> None:
-        """Delete a copy.
-
-        Arguments
-        ---------
-        url : str
-            The file.
-        """
+        """Delete a copy."""
         self.path(url).unlink(missing_ok=True)
 
     @contextmanager
@@ -210,22 +164,7 @@ class ShardCache:
 
 @contextmanager
 def fetching(url: str) -> Iterator[Any]:
-    """Open a file from elsewhere for reading.
-
-    Arguments
-    ---------
-    url : str
-        Any that webdataset's ``gopen`` knows.
-
-    Yields
-    ------
-    binary stream
-
-    Raises
-    ------
-    InputError
-        If it cannot be read to its end, or webdataset is missing.
-    """
+    """Open a file from elsewhere for reading."""
     try:
         from webdataset.gopen import gopen
     except ImportError as error:
@@ -246,22 +185,7 @@ def fetching(url: str) -> Iterator[Any]:
 
 
 def read_all(url: str) -> bytes:
-    """The content of a small file, here or elsewhere.
-
-    Arguments
-    ---------
-    url : str
-        Path or URL.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
+    """The content of a small file, here or elsewhere."""
     if is_remote(url):
         with fetching(url) as stream:
             blocks = []
