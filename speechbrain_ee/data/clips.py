@@ -1,4 +1,4 @@
-"""Parts of files: an utterance in a long recording, or in a shard.
+"""Where the audio of an utterance is, and whether it can be used.
 
 The column ``wav`` of a manifest usually names a whole file. A part of a file
 is written behind its name, so that a manifest keeps its columns and whoever
@@ -9,14 +9,27 @@ does not know the notation fails instead of hearing the whole file:
 ``train-000007.tar?bytes=1536+34021&crc32=9ae0daaf``
     A sound file of 34021 bytes inside another file, and its checksum.
 
+Durations and faults come from headers, since decoding 960 hours only to look
+for faults would take hours. A file is decoded only where its header cannot
+tell: float samples may be infinite or not a number, and a FLAC file that ends
+too early still announces its full length.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import os
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
 SAMPLES, BYTES = "samples", "bytes"
+PIPE = "pipe:"  # of a URL: a shell command that writes the file
 NOTATION = re.compile(
     r"(?s)(?P<path>.+)\?(?P<unit>samples|bytes)="
     r"(?P<start>\d+)\+(?P<length>\d+)(?:&crc32=(?P<crc32>[0-9a-f]{8}))?"
@@ -70,3 +83,120 @@ class Clip:
         checksum = f"&crc32={self.crc32}" if self.crc32 else ""
         span = f"{self.unit}={self.start}+{self.length}"
         return f"{self.path}?{span}{checksum}"
+
+
+def is_remote(url: str) -> bool:
+    """Whether a file has to be fetched before it can be read."""
+    return url.startswith(PIPE) or "://" in url
+
+
+# ---- Faults --------------------------------------------------------------
+
+UNREADABLE_AUDIO = "unreadable audio"
+EMPTY_AUDIO = "empty audio"
+NOT_FINITE = "samples not finite"
+BEYOND_THE_END = "beyond the end of the recording"
+TOO_FAST = "too short for its transcript"
+TOO_SHORT = "shorter than min_duration_s"
+TOO_LONG = "longer than max_duration_s"
+
+# Fluent reading has about 15 characters per second and the fastest readers
+# stay below 25; above 35 the words cannot belong to the recording, and CTC
+# with frames of 40 ms (25 per second) could hardly align them.
+MAX_CHARACTERS_PER_S = 35.0
+
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+BLOCK_FRAMES = 1 << 20
+PROGRESS_AFTER_S = 5.0
+# Reading headers waits for the disk, more so over a network.
+READERS = 8
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """Length of a recording in seconds, or why it cannot be used."""
+
+    duration_s: float
+    fault: str | None = None
+
+
+def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
+    """Read a recording's length and look for faults.
+
+    Any sample rate and any number of channels is fine: the data pipeline
+    resamples and mixes.
+    """
+    clip = Clip.parse(os.fspath(path))
+    if clip is not None:
+        return _check_clip(clip)
+    try:
+        if os.path.getsize(path) == 0:
+            return AudioFacts(0.0, EMPTY_AUDIO)
+        # As bytes: soundfile takes no name that is not valid Unicode.
+        with soundfile.SoundFile(os.fsencode(path)) as audio:
+            if audio.frames == 0:
+                return AudioFacts(0.0, EMPTY_AUDIO)
+            fault = None
+            if audio.format == "FLAC" and not _has_last_frame(audio):
+                fault = UNREADABLE_AUDIO
+            elif audio.subtype in FLOAT_SUBTYPES and not _is_finite(audio):
+                fault = NOT_FINITE
+            return AudioFacts(audio.frames / audio.samplerate, fault)
+    except (OSError, soundfile.SoundFileError):
+        return AudioFacts(0.0, UNREADABLE_AUDIO)
+
+
+def _check_clip(clip: Clip) -> AudioFacts:
+    """As :func:`check_audio`, by the header of the whole recording."""
+    try:
+        with soundfile.SoundFile(os.fsencode(clip.path)) as audio:
+            duration_s = clip.length / audio.samplerate
+            if clip.length == 0:
+                return AudioFacts(0.0, EMPTY_AUDIO)
+            if clip.start + clip.length > audio.frames:
+                return AudioFacts(duration_s, BEYOND_THE_END)
+            return AudioFacts(duration_s)
+    except (OSError, soundfile.SoundFileError):
+        return AudioFacts(0.0, UNREADABLE_AUDIO)
+
+
+def _has_last_frame(audio: soundfile.SoundFile) -> bool:
+    """Is the last announced frame really there?"""
+    audio.seek(audio.frames - 1)
+    return len(audio.read(1)) == 1
+
+
+def _is_finite(audio: soundfile.SoundFile) -> bool:
+    """Is every sample a finite number?"""
+    return all(np.isfinite(block).all() for block in audio.blocks(BLOCK_FRAMES))
+
+
+def check_all(paths: Sequence[str], title: str) -> list[AudioFacts]:
+    """:func:`check_audio` for many files at once, in their order."""
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        facts = pool.map(check_audio, paths)
+        return list(
+            tqdm(facts, title, len(paths), unit="file", delay=PROGRESS_AFTER_S)
+        )
+    finally:
+        # An interrupt must not wait for a hundred thousand open tasks.
+        pool.shutdown(cancel_futures=True)
+
+
+def reason_to_skip(
+    words: str,
+    audio: AudioFacts,
+    min_duration_s: float = 0.0,
+    max_duration_s: float | None = None,
+) -> str | None:
+    """Why a recording cannot be used with these words."""
+    if audio.fault is not None:
+        return audio.fault
+    if len(words) > MAX_CHARACTERS_PER_S * audio.duration_s:
+        return TOO_FAST
+    if audio.duration_s < min_duration_s:
+        return TOO_SHORT
+    if max_duration_s is not None and audio.duration_s > max_duration_s:
+        return TOO_LONG
+    return None

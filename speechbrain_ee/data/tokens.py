@@ -13,7 +13,7 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
-from speechbrain_ee.data.manifest_check import read_manifest
+from speechbrain_ee.data.manifests import read_manifest
 from speechbrain_ee.data.words import TranscriptCheck, normalised
 from speechbrain_ee.errors import InputError, one_line
 

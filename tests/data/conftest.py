@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data.shards.writing import write_shards
+from speechbrain_ee.data.shard_writer import write_shards
 from tests.data.corpora import RATE, SHARD_MB, add
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speechbrain_ee.data.corpora import preparation_of, with_corpus
-from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.data.corpora import (
+    preparation_of,
+    prepare_librispeech,
+    with_corpus,
+)
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.options import load_options
 

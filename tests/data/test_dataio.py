@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.batches import make_datasets, train_loader_options
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data import demo, demo_acoustics, demo_text
 from speechbrain_ee.data.demo import DemoCorpus, build_demo_corpus
+from speechbrain_ee.data.demo import acoustics as demo_acoustics
+from speechbrain_ee.data.demo import corpus as demo
+from speechbrain_ee.data.demo import text as demo_text
 from speechbrain_ee.errors import InputError
 
 SCALE = 0.03

@@ -7,7 +7,7 @@ Authors
 import numpy as np
 import pytest
 
-from speechbrain_ee.data import demo_acoustics
+from speechbrain_ee.data.demo import acoustics as demo_acoustics
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 12.5])

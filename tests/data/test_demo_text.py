@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from speechbrain_ee.data import demo_text
+from speechbrain_ee.data.demo import text as demo_text
 
 
 def test_grammar_has_many_words_and_says_them_all():

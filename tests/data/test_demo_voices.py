@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechbrain_ee.data import demo_voices
+from speechbrain_ee.data.demo import voices as demo_voices
 
 SPLITS = ("train-clean", "dev-clean", "test-clean", "test-other")
 

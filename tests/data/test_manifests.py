@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from speechbrain_ee.data import manifests, preparation
-from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.data import preparation
+from speechbrain_ee.data.corpora import prepare_librispeech
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import whole_file
 from tests.data.corpora import add, ids_of, rows_of, spoil
@@ -91,7 +91,7 @@ def test_a_change_prepares_again(prepared, corpus, save, change):
 
 def test_a_new_version_prepares_again(prepared, monkeypatch):
     prepared("train")
-    monkeypatch.setattr(manifests, "__version__", "next")
+    monkeypatch.setattr(preparation, "__version__", "next")
     assert prepared("train")[0]
 
 

@@ -16,9 +16,9 @@ import pytest
 import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_ee.data import prepare
-from speechbrain_ee.data.audio_check import check_audio
-from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.data import corpora as prepare
+from speechbrain_ee.data.clips import check_audio
+from speechbrain_ee.data.corpora import prepare_librispeech
 from tests.data.corpora import RATE, add, ids_of, rows_of, spoil, tone
 
 

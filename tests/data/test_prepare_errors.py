@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
-from speechbrain_ee.data import layout
-from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.data import corpora as layout
+from speechbrain_ee.data.corpora import prepare_librispeech
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import add, ids_of, spoil
 
@@ -36,7 +36,7 @@ def test_transcripts_without_a_line_are_an_error(corpus, save):
 @pytest.mark.parametrize(
     ("folder", "split", "message"),
     [
-        ("corpus/none", "train", r"data_folder: .*none is no folder"),
+        ("corpus/none", "train", r"data_folder: .*none is not a folder"),
         ("corpus", "train2", r"no split 'train2'; the splits there are dev, "),
         (".", "train", r"one level down: pass data_folder=.*/corpus\."),
         (".", "train2", r"splits one level down: try .*/corpus\."),

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechbrain_ee.data.batches import make_datasets
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.dataio import make_datasets
-from speechbrain_ee.data.shards.index import ShardIndex, ShardSource
-from speechbrain_ee.data.shards.manifest import write_training_manifest
+from speechbrain_ee.data.shards import (
+    ShardIndex,
+    ShardSource,
+    write_training_manifest,
+)
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import RATE, SHARD_MB
 

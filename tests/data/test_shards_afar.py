@@ -19,9 +19,14 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shards.index import Shard, ShardIndex, ShardSource
-from speechbrain_ee.data.shards.manifest import write_training_manifest
-from speechbrain_ee.data.shards.store import ShardReader, read_all
+from speechbrain_ee.data.shards import (
+    Shard,
+    ShardIndex,
+    ShardReader,
+    ShardSource,
+    read_all,
+    write_training_manifest,
+)
 from speechbrain_ee.errors import InputError
 
 pytest.importorskip("webdataset")

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_ee.data.dataio import train_loader_options
-from speechbrain_ee.data.shards.batches import ShardBatchSampler
+from speechbrain_ee.data.batches import ShardBatchSampler, train_loader_options
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.shares import BatchShare
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.__main__ import main
-from speechbrain_ee.data.shards import archive, writing
-from speechbrain_ee.data.shards.writing import write_shards
+from speechbrain_ee.data import shard_writer as archive
+from speechbrain_ee.data import shard_writer as writing
+from speechbrain_ee.data.shard_writer import write_shards
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import SHARD_MB as SIZE_MB
 

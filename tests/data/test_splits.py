@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.data import splits as splits_of
-from speechbrain_ee.data.manifest_check import read_manifest
-from speechbrain_ee.data.prepare import prepare_librispeech
-from speechbrain_ee.data.splits import split_names
+from speechbrain_ee.data import preparation as splits_of
+from speechbrain_ee.data.corpora import prepare_librispeech
+from speechbrain_ee.data.manifests import read_manifest
+from speechbrain_ee.data.preparation import split_names
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import add, ids_of, rows_of
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from speechbrain_ee.data.audio import AudioReader
-from speechbrain_ee.data.tedlium import prepare_tedlium3, read_stm, stm_words
+from speechbrain_ee.data.corpora import prepare_tedlium3, read_stm, stm_words
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import ids_of, rows_of
 
@@ -175,7 +175,7 @@ def test_limits_and_numbers(release: Path, save: Path) -> None:
 def test_a_broken_line_is_named(line: str, release: Path, save: Path) -> None:
     """By file and number."""
     path = add_talk(release / "legacy/dev", "CarlDoe_2011", STM + line + "\n")
-    message = rf"{path}:{STM.count(chr(10)) + 1}: is no line of an STM file"
+    message = rf"{path}:{STM.count(chr(10)) + 1}: is not a line of an STM file"
     with pytest.raises(InputError, match=message):
         prepare(release, save)
 
@@ -191,7 +191,7 @@ def test_missing_splits_are_named(release: Path, save: Path) -> None:
     (release / "legacy/test/stm").rename(release / "legacy/test/else")
     with pytest.raises(InputError, match="no split 'test' of TED-LIUM 3"):
         prepare(release, save)
-    with pytest.raises(InputError, match="no split 'train'.*no folder"):
+    with pytest.raises(InputError, match="no split 'train'.*not a folder"):
         prepare(release.parent / "none", save)
     (release / "legacy/test/stm").mkdir()
     with pytest.raises(InputError, match=r"stm holds no \*\.stm file"):

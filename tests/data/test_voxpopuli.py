@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from speechbrain_ee.data.voxpopuli import prepare_voxpopuli
+from speechbrain_ee.data.corpora import prepare_voxpopuli
 from speechbrain_ee.data.words import librispeech_words
 from speechbrain_ee.errors import InputError
 from tests.data.corpora import RATE, ids_of, rows_of, tone

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechbrain_ee.data.demo_voices import SAMPLE_RATE
+from speechbrain_ee.data.demo.voices import SAMPLE_RATE
 
 EDGE_S = 0.1  # silence that stays before and after the speech
 _FRAME = SAMPLE_RATE // 100  # samples, 10 ms

@@ -20,9 +20,12 @@ Authors
 """
 
 import io
+import json
 import logging
 import multiprocessing
 import os
+import re
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -35,29 +38,23 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_ee.data.demo_acoustics import (
-    CONDITIONS,
-    record,
-    trim_silence,
-)
-from speechbrain_ee.data.demo_marker import (
-    SplitSummary,
-    find_problem,
-    fingerprint,
-    identity,
-    read_marker,
-    refuse_foreign,
-    write_marker,
-)
-from speechbrain_ee.data.demo_plan import UTTERANCES, Utterance, plan_corpus
-from speechbrain_ee.data.demo_text import transcript
-from speechbrain_ee.data.demo_voices import (
+from speechbrain_ee.data.demo.acoustics import CONDITIONS, record, trim_silence
+from speechbrain_ee.data.demo.text import draw_sentences, transcript
+from speechbrain_ee.data.demo.voices import (
     SAMPLE_RATE,
+    Speaker,
     load_synthesiser,
+    split_speakers,
     synthesise,
 )
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.files import remove_abandoned, restore, whole_folder
+from speechbrain_ee.files import (
+    check_ours,
+    read_json,
+    remove_abandoned,
+    restore,
+    whole_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +63,157 @@ _WAY_OUT = (
     "choose a folder whose parent can be written to, on a disk with about "
     "200 MB to spare"
 )
+
+
+# ---- The plan: who says what -----------------------------------------------
+
+# Utterances at scale 1. The order is that of drawing: what the tests say is
+# settled first, and training may not say it.
+UTTERANCES: dict[str, int] = {
+    "test-clean": 200,
+    "test-other": 200,
+    "dev-clean": 100,
+    "train-clean": 3000,
+}
+_FEWEST = 4  # utterances of a split, however small the scale
+_CHAPTERS = 2  # per speaker
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One sentence to be spoken, with all that decides how it sounds."""
+
+    split: str
+    number: int
+    chapter: str
+    sentence: str
+    speaker: Speaker
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """The audio file, relative to the corpus."""
+        speaker = self.speaker.number
+        name = f"{speaker}-{self.chapter}-{self.number:04d}"
+        return f"{self.split}/{speaker}/{self.chapter}/{name}.flac"
+
+
+def plan_corpus(seed: int, scale: float) -> list[Utterance]:
+    """Who says what, in the order of the files."""
+    plan = []
+    taken: set[str] = set()
+    for split_index, (split, count) in enumerate(UTTERANCES.items()):
+        count = max(_FEWEST, round(count * scale))
+        rng = np.random.default_rng(
+            np.random.SeedSequence([seed, 1, split_index])
+        )
+        speakers = split_speakers(split, seed)
+        for index, sentence in enumerate(draw_sentences(count, rng, taken)):
+            turn, which = divmod(index, len(speakers))
+            turn, chapter = divmod(turn, _CHAPTERS)
+            entropy = np.random.SeedSequence([seed, 2, split_index, index])
+            plan.append(
+                Utterance(
+                    split=split,
+                    number=turn,
+                    chapter=str(1000 * (chapter + 1) + which),
+                    sentence=sentence,
+                    speaker=speakers[which],
+                    seed=int(entropy.generate_state(1, np.uint64)[0]),
+                )
+            )
+    return sorted(plan, key=lambda utterance: utterance.path)
+
+
+# ---- The marker ------------------------------------------------------------
+
+VERSION = 2  # raise it with every change that is heard or read
+MARKER = "corpus.json"
+FORMAT = "speechbrain-ee demo corpus"
+# Speaker (LibriSpeech has none from 9000 on), chapter, file.
+_FILE = r"(?P<s>9\d{3})/(?P<c>\d+)/(?P=s)-(?P=c)(-\d+\.flac|\.trans\.txt)"
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a split holds."""
+
+    utterances: int
+    hours: float
+    speakers: int
+
+
+def identity(seed: int, scale: float) -> dict[str, Any]:
+    """What makes two demo corpora the same."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": int(seed),
+        "scale": float(scale),
+    }
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """Read the marker."""
+    try:
+        marker = read_json(folder / MARKER, "build the corpus again")
+    except InputError:
+        return None
+    return marker if marker.get("format") == FORMAT else None
+
+
+def write_marker(folder: Path, marker: dict[str, Any]) -> None:
+    """Write the marker, as the last file of the corpus."""
+    text = json.dumps(marker, indent=1) + "\n"
+    (folder / MARKER).write_text(text, encoding="utf-8")
+
+
+def find_problem(
+    folder: Path, marker: dict[str, Any] | None, wanted: dict[str, Any]
+) -> str | None:
+    """Find out why the corpus has to be built."""
+    if not folder.exists():
+        return "it is not there"
+    if marker is None:
+        return f"it has no readable {MARKER}"
+    for key, value in wanted.items():
+        if marker.get(key) != value:
+            return f"its {key} is {marker.get(key)}, not {value}"
+    try:
+        for summary in marker["splits"].values():
+            SplitSummary(**summary)
+        for path, expected in marker["files"].items():
+            if ".." in path or os.path.isabs(path):
+                return f"its {MARKER} names files elsewhere"
+            if fingerprint(folder / path) != expected:
+                return f"{path} is damaged"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"{error.filename} is missing"
+    except IsADirectoryError as error:
+        return f"{error.filename} is not a file"
+    except (AttributeError, KeyError, TypeError):
+        return f"its {MARKER} is damaged"
+    return None
+
+
+def fingerprint(path: Path) -> list[int]:
+    """Size and checksum of a file."""
+    content = path.read_bytes()
+    return [len(content), zlib.crc32(content)]
+
+
+def refuse_foreign(folder: Path, splits: Iterable[str]) -> None:
+    """Make sure that a rebuild deletes nothing but a demo corpus."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder instead.")
+    check_ours(
+        folder, True, re.escape(MARKER), rf"({'|'.join(splits)})/{_FILE}"
+    )
+
+
+# ---- The corpus ------------------------------------------------------------
 
 
 @dataclass(frozen=True)

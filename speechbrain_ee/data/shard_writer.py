@@ -1,0 +1,462 @@
+"""``python -m speechbrain_ee shards``: a manifest becomes tar archives.
+
+The library webdataset reads them, too. Every utterance is two members of an
+archive: its sound file, byte for byte
+where the manifest names a whole file, and ``.json`` with id, duration, speaker
+and words. A part of a recording is coded as FLAC, without loss. The bytes of
+an archive depend on the utterances alone.
+
+An archive gets its name when it is complete, and a file beside it notes what
+is in it; ``shards.json`` is written last, and then the notes are removed. So a
+run that was interrupted goes on with the first archive that is missing.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_ee.data.clips import BYTES, Clip
+from speechbrain_ee.data.manifests import COLUMNS, check_rows, read_manifest
+from speechbrain_ee.data.shards import FILE_NAME, INDEX, Shard, ShardIndex
+from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.files import whole_file
+
+logger = logging.getLogger(__name__)
+
+_WAY_OUT = (
+    "make room or give another folder. The same command goes on where it "
+    "stopped"
+)
+BYTES_PER_MB = 10**6
+# Of samples that have to be coded: two bytes each, which FLAC about halves.
+CODED_BYTES_PER_SAMPLE = 1
+PER_MEMBER_BYTES = 3 * 1024  # heads, metadata and filling of the tar format
+Row = list[str]  # of the manifest
+# webdataset takes what is before the first dot for the name.
+NO_KEY = re.compile(r"[./\\\s]")
+FLAC_SUBTYPES = ("PCM_S8", "PCM_16", "PCM_24")
+
+
+# ---- Which utterance goes to which shard -----------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """An utterance to be written."""
+
+    name: str
+    duration: str
+    wav: str
+    speaker: str
+    words: str
+    state: tuple[int, int]
+
+    @property
+    def expected_bytes(self) -> int:
+        """About what it takes in a shard."""
+        clip = Clip.parse(self.wav)
+        size = self.state[0]
+        if clip is not None:
+            size = clip.length * CODED_BYTES_PER_SAMPLE
+        return size + PER_MEMBER_BYTES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written."""
+
+    shards: tuple[tuple[Source, ...], ...]
+    fingerprint: str
+
+
+def read_sources(
+    manifest: str | os.PathLike[str], data_folder: str | None
+) -> list[Source]:
+    """The utterances of a manifest."""
+    rows = read_manifest(manifest, data_folder)
+    clips = {name: Clip.parse(row["wav"]) for name, row in rows.items()}
+    for name, clip in clips.items():
+        if clip is not None and clip.unit == BYTES:
+            raise InputError(
+                f"{manifest}: {name} is in a shard already ({clip.path}); "
+                "give the manifest that the shards were made from."
+            )
+    check_rows(manifest, rows)
+    states: dict[str, tuple[int, int]] = {}
+    sources = []
+    for name, row in rows.items():
+        path = row["wav"] if clips[name] is None else clips[name].path
+        if path not in states:
+            status = os.stat(path)
+            states[path] = status.st_size, status.st_mtime_ns
+        sources.append(
+            Source(
+                name,
+                str(row["duration"]),
+                row["wav"],
+                row.get("spk_id", ""),
+                row["wrd"],
+                states[path],
+            )
+        )
+    return sources
+
+
+def make_plan(
+    sources: Sequence[Source], shard_bytes: float, seed: int | None
+) -> Plan:
+    """Deal utterances out to shards of one size."""
+    order = np.arange(len(sources))
+    if seed is not None:
+        np.random.default_rng(seed).shuffle(order)
+    shards: list[list[Source]] = []
+    room = 0.0
+    for place in order:
+        source = sources[place]
+        if not shards or source.expected_bytes > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(source)
+        room -= source.expected_bytes
+    content: list[Any] = [shard_bytes, seed]
+    content += [
+        [s.name, s.duration, s.wav, s.speaker, s.words, s.state]
+        for s in sources
+    ]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return Plan(tuple(map(tuple, shards)), digest)
+
+
+def shard_name(stem: str, number: int) -> str:
+    """File name of a shard."""
+    return f"{stem}-{number:06d}.tar"
+
+
+def stem_of(manifest: str | os.PathLike[str]) -> str:
+    """Name of the set that a manifest describes."""
+    stem = re.sub(r"[^\w.+-]", "_", Path(manifest).stem)
+    return stem if FILE_NAME.fullmatch(stem) else f"_{stem}"
+
+
+# ---- One archive -----------------------------------------------------------
+
+
+class Hashing:
+    """A stream that counts and hashes what is written to it."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.sha256 = hashlib.sha256()
+        self.written = 0
+
+    def write(self, data: bytes) -> int:
+        """Pass bytes on."""
+        self.sha256.update(data)
+        self.written += len(data)
+        return self.stream.write(data)
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self.written
+
+
+def write_shard(stream: Any, file: str, sources: Sequence[Source]) -> list[Row]:
+    """Write one archive."""
+    rows, keys = [], set()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as t:
+        for number, source in enumerate(sources):
+            key = NO_KEY.sub("_", source.name)
+            key = f"{key}_{number}" if key in keys else key
+            keys.add(key)
+            sound, suffix = sound_file(source)
+            _add(t, f"{key}.{suffix}", sound)
+            # what was written last ends at the next multiple of a block
+            filled = -(-len(sound) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            start = t.offset - filled
+            _add(t, f"{key}.json", _facts(source))
+            checksum = f"{zlib.crc32(sound):08x}"
+            clip = Clip(file, BYTES, start, len(sound), checksum)
+            row = [source.name, source.duration, str(clip)]
+            rows.append([*row, source.speaker, source.words])
+    return rows
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    # No owner, mode or time of the machine that writes it.
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _facts(source: Source) -> bytes:
+    facts = {
+        "id": source.name,
+        "duration": float(source.duration),
+        "spk_id": source.speaker,
+        "wrd": source.words,
+    }
+    return json.dumps(facts, ensure_ascii=False).encode()
+
+
+def sound_file(source: Source) -> tuple[bytes, str]:
+    """The sound file of an utterance."""
+    clip = Clip.parse(source.wav)
+    try:
+        if clip is None:
+            path = Path(source.wav)
+            return path.read_bytes(), path.suffix.lstrip(".").lower() or "audio"
+        return _coded(clip)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(
+            f"{source.wav}: the audio of {source.name} cannot be read "
+            f"({one_line(error)}); mend it, or prepare the data again."
+        ) from error
+
+
+def _coded(clip: Clip) -> tuple[bytes, str]:
+    with soundfile.SoundFile(clip.path) as audio:
+        # FLAC holds 24 bits; other codecs decode to floats.
+        subtype = audio.subtype if audio.subtype in FLAC_SUBTYPES else None
+        audio.seek(min(clip.start, audio.frames))
+        kind = "int32" if subtype else "float32"
+        samples = audio.read(clip.length, dtype=kind)
+        rate = audio.samplerate
+    if len(samples) != clip.length:
+        raise OSError(f"it ends {clip.length - len(samples)} samples too early")
+    coded = io.BytesIO()
+    kind = ("FLAC", subtype) if subtype else ("WAV", "FLOAT")
+    soundfile.write(coded, samples, rate, kind[1], format=kind[0])
+    return coded.getvalue(), kind[0].lower()
+
+
+# ---- All archives ----------------------------------------------------------
+
+
+def write_shards(
+    manifest: str | Path,
+    folder: str | Path,
+    shard_size_mb: float = 500.0,
+    seed: int | None = 0,
+    jobs: int = 1,
+    data_folder: str | None = None,
+) -> ShardIndex:
+    """Write the utterances of a manifest to shards.
+
+    Arguments
+    ---------
+    manifest : path
+        CSV as data preparation writes it.
+    folder : path
+        Where the shards go; one folder per manifest.
+    shard_size_mb : float
+        Size of a shard, about, in MB.
+    seed : int or None
+        Of the order of utterances; None leaves it as the manifest has it.
+        Shuffled, a few shards are a fair sample of all utterances.
+    jobs : int
+        Shards that are written at the same time.
+    data_folder : str, optional
+        What ``$data_root`` in the manifest stands for.
+
+    Returns
+    -------
+    ShardIndex
+        What was written, or was there already.
+
+    Raises
+    ------
+    InputError
+        If the manifest cannot be used, audio cannot be read, or the folder
+        holds shards of something else or cannot be written.
+    """
+    if not shard_size_mb > 0 or jobs < 1:
+        raise InputError(
+            f"--shard-size-mb, --jobs: {shard_size_mb} and {jobs} must be "
+            "positive."
+        )
+    folder, stem = Path(folder).expanduser().absolute(), stem_of(manifest)
+    sources = read_sources(manifest, data_folder)
+    plan = make_plan(sources, shard_size_mb * BYTES_PER_MB, seed)
+    done = _earlier(folder, plan)
+    if done is not None:
+        logger.info("%s: the shards are up to date, left as they are", folder)
+        return done
+    notes = _write_all(folder, stem, plan, jobs)
+    return _finish(folder, stem, plan, notes)
+
+
+def _earlier(folder: Path, plan: Plan) -> ShardIndex | None:
+    """The index of the same plan; an error for what is in the way."""
+    path = folder / INDEX
+    if path.exists():
+        index = ShardIndex.from_json(path.read_bytes(), str(path))
+        if index.made_from != plan.fingerprint:
+            raise InputError(
+                f"{folder}: holds shards of another manifest, of audio that "
+                "has changed since, or of other options; give an empty folder."
+            )
+        sizes = [_size(folder / shard.file) for shard in index.shards]
+        if sizes == [shard.bytes for shard in index.shards]:
+            return index
+    return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def _write_all(
+    folder: Path, stem: str, plan: Plan, jobs: int
+) -> list[dict[str, Any]]:
+    """Every shard that is not there yet; the notes of all."""
+    one = partial(_write_if_missing, folder, stem, plan.fingerprint)
+    total = len(plan.shards)
+    bar = partial(
+        tqdm, desc=f"shards of {stem}", total=total, unit="shard", delay=5
+    )
+    if jobs == 1:
+        return list(bar(map(one, range(total), plan.shards)))
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            return list(bar(pool.map(one, range(total), plan.shards)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_suffix(".part.json")
+
+
+def _write_if_missing(
+    folder: Path,
+    stem: str,
+    fingerprint: str,
+    number: int,
+    sources: Sequence[Source],
+) -> dict[str, Any]:
+    path = folder / shard_name(stem, number)
+    try:
+        note = json.loads(_note_of(path).read_text("utf-8"))
+        known = note["made_from"] == fingerprint
+        if known and note["shard"]["bytes"] == _size(path):
+            return note
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or not whole: write it (again)
+    with whole_file(path, _WAY_OUT) as stream:
+        hashing = Hashing(stream)
+        rows = write_shard(hashing, path.name, sources)
+    duration_s = sum(float(source.duration) for source in sources)
+    shard = Shard(
+        path.name,
+        len(rows),
+        round(duration_s, 6),
+        hashing.written,
+        hashing.sha256.hexdigest(),
+    )
+    note = {"made_from": fingerprint, "shard": asdict(shard), "rows": rows}
+    with whole_file(_note_of(path), _WAY_OUT) as stream:
+        stream.write(json.dumps(note).encode())
+    return note
+
+
+def _finish(
+    folder: Path, stem: str, plan: Plan, notes: Sequence[dict[str, Any]]
+) -> ShardIndex:
+    """Write the manifest and the index; remove the notes."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for note in notes:
+        table.writerows(note["rows"])
+    content = text.getvalue().encode()
+    manifest = folder / f"{stem}.csv"
+    with whole_file(manifest, _WAY_OUT) as stream:
+        stream.write(content)
+    index = ShardIndex(
+        plan.fingerprint,
+        manifest.name,
+        hashlib.sha256(content).hexdigest(),
+        tuple(Shard(**note["shard"]) for note in notes),
+    )
+    with whole_file(folder / INDEX, _WAY_OUT) as stream:
+        stream.write(index.to_json().encode())
+    for number in range(len(notes)):
+        note = _note_of(folder / shard_name(stem, number))
+        note.unlink(missing_ok=True)
+    return index
+
+
+# ---- The command -----------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "manifest", metavar="MANIFEST", help="CSV, as data preparation writes"
+    )
+    parser.add_argument(
+        "folder", metavar="OUT", help="where the shards go; one per manifest"
+    )
+    parser.add_argument(
+        "--shard-size-mb",
+        type=float,
+        default=500.0,
+        help="size of a shard, about (default 500)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order (default 0)"
+    )
+    parser.add_argument(
+        "--no-shuffle",
+        action="store_true",
+        help="keep the order of the manifest",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="shards written at the same time (default 1)",
+    )
+    parser.add_argument(
+        "--data-folder",
+        metavar="FOLDER",
+        help="what $data_root in the manifest stands for",
+    )
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Write the shards."""
+    index = write_shards(
+        arguments.manifest,
+        arguments.folder,
+        arguments.shard_size_mb,
+        None if arguments.no_shuffle else arguments.seed,
+        arguments.jobs,
+        arguments.data_folder,
+    )
+    size_mb = sum(shard.bytes for shard in index.shards) / 10**6
+    return (
+        f"{arguments.folder}: {len(index.shards)} shards, {size_mb:.1f} MB, "
+        f"{index.utterances} utterances, {index.hours:.2f} h"
+    )
