@@ -16,7 +16,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from numpy.typing import NDArray
 
-from speechbrain_ee.data.dataio import SPEAKER_KEY, make_datasets
+from speechbrain_ee.data.batches import SPEAKER_KEY, make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.clusters import Clusters

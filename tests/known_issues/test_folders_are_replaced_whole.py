@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.data.demo_marker import refuse_foreign
+from speechbrain_ee.data.demo.corpus import refuse_foreign
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.model_folder import (

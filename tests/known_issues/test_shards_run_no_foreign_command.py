@@ -15,10 +15,14 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shards.index import Shard, ShardIndex, ShardSource
-from speechbrain_ee.data.shards.manifest import write_training_manifest
-from speechbrain_ee.data.shards.plan import stem_of
-from speechbrain_ee.data.shards.store import ShardReader
+from speechbrain_ee.data.shard_writer import stem_of
+from speechbrain_ee.data.shards import (
+    Shard,
+    ShardIndex,
+    ShardReader,
+    ShardSource,
+    write_training_manifest,
+)
 from speechbrain_ee.errors import InputError
 
 pytest.importorskip("webdataset")
