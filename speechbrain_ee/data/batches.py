@@ -30,9 +30,9 @@ from torch.utils.data import Sampler
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.manifests import (
-    EXAMPLES,
     SKIPPED_COLUMNS,
     check_rows,
+    first_few,
     read_manifest,
     write_csv,
 )
@@ -114,22 +114,18 @@ def make_datasets(
     tests = {}
     test_csv = hparams["test_csv"]
     for path in [test_csv] if isinstance(test_csv, str) else test_csv:
+        test = _read_manifest(hparams, path, tokenizer)
         name = os.path.splitext(os.path.basename(path))[0]
-        tests[name] = _read_manifest(hparams, path, tokenizer).filtered_sorted(
-            sort_key="duration", reverse=True
-        )
+        tests[name] = test.filtered_sorted(sort_key="duration", reverse=True)
     if frames is not None:
         too_few = [
             _with_too_few_frames(dataset, tokenizer, frames, reader.sample_rate)
             for dataset in (train, valid, *tests.values())
         ]
         train = _without(train, too_few[0], hparams)
+        consequence = "and cannot be recognised in full by CTC"
         for name, names in zip((hparams["valid_csv"], *tests), too_few[1:]):
-            _warn(
-                Path(name).stem,
-                names,
-                "and cannot be recognised in full by CTC",
-            )
+            _warn(Path(name).stem, names, consequence)
     for dataset in (train, valid, *tests.values()):
         _add_pipelines(dataset, reader, tokenizer)
     return Datasets(train, valid, tests)
@@ -183,11 +179,10 @@ def _without(
         )
     listing = Path(hparams["save_folder"], f"{stem}.skipped.csv")
     if if_main_process():
-        rows = [
-            (name, train.data[name]["wav"], TOO_FEW_FRAMES) for name in names
-        ]
         listing.unlink(missing_ok=True)
-        if rows:
+        if names:
+            wavs = [train.data[name]["wav"] for name in names]
+            rows = [(*row, TOO_FEW_FRAMES) for row in zip(names, wavs)]
             write_csv(listing, SKIPPED_COLUMNS, rows)
     _warn(stem, names, f"and are left out of training (all in {listing})")
     left_out = set(names)
@@ -200,12 +195,11 @@ def _warn(name: str, utterances: Sequence[str], consequence: str) -> None:
     """Say that utterances have too few frames, and what becomes of them."""
     if utterances and if_main_process():
         logger.warning(
-            "%s: %d utterances have too few frames for their tokens %s: %s%s",
+            "%s: %d utterances have too few frames for their tokens %s: %s",
             name,
             len(utterances),
             consequence,
-            ", ".join(utterances[:EXAMPLES]),
-            ", ..." if len(utterances) > EXAMPLES else "",
+            first_few(utterances),
         )
 
 

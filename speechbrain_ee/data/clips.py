@@ -85,6 +85,12 @@ class Clip:
         return f"{self.path}?{span}{checksum}"
 
 
+def file_of(wav: str) -> str:
+    """The file that a cell of the column ``wav`` names, or names a part of."""
+    clip = Clip.parse(wav)
+    return wav if clip is None else clip.path
+
+
 def is_remote(url: str) -> bool:
     """Whether a file has to be fetched before it can be read."""
     return url.startswith(PIPE) or "://" in url
@@ -127,48 +133,34 @@ def check_audio(path: str | os.PathLike[str]) -> AudioFacts:
     resamples and mixes.
     """
     clip = Clip.parse(os.fspath(path))
-    if clip is not None:
-        return _check_clip(clip)
     try:
-        if os.path.getsize(path) == 0:
+        if clip is None and os.path.getsize(path) == 0:
             return AudioFacts(0.0, EMPTY_AUDIO)
+        name = os.fspath(path) if clip is None else clip.path
         # As bytes: soundfile takes no name that is not valid Unicode.
-        with soundfile.SoundFile(os.fsencode(path)) as audio:
-            if audio.frames == 0:
+        with soundfile.SoundFile(os.fsencode(name)) as audio:
+            frames = audio.frames if clip is None else clip.length
+            if frames == 0:
                 return AudioFacts(0.0, EMPTY_AUDIO)
-            fault = None
-            if audio.format == "FLAC" and not _has_last_frame(audio):
-                fault = UNREADABLE_AUDIO
-            elif audio.subtype in FLOAT_SUBTYPES and not _is_finite(audio):
-                fault = NOT_FINITE
-            return AudioFacts(audio.frames / audio.samplerate, fault)
+            fault = _fault(audio, clip)
+            return AudioFacts(frames / audio.samplerate, fault)
     except (OSError, soundfile.SoundFileError):
         return AudioFacts(0.0, UNREADABLE_AUDIO)
 
 
-def _check_clip(clip: Clip) -> AudioFacts:
-    """As :func:`check_audio`, by the header of the whole recording."""
-    try:
-        with soundfile.SoundFile(os.fsencode(clip.path)) as audio:
-            duration_s = clip.length / audio.samplerate
-            if clip.length == 0:
-                return AudioFacts(0.0, EMPTY_AUDIO)
-            if clip.start + clip.length > audio.frames:
-                return AudioFacts(duration_s, BEYOND_THE_END)
-            return AudioFacts(duration_s)
-    except (OSError, soundfile.SoundFileError):
-        return AudioFacts(0.0, UNREADABLE_AUDIO)
-
-
-def _has_last_frame(audio: soundfile.SoundFile) -> bool:
-    """Is the last announced frame really there?"""
-    audio.seek(audio.frames - 1)
-    return len(audio.read(1)) == 1
-
-
-def _is_finite(audio: soundfile.SoundFile) -> bool:
-    """Is every sample a finite number?"""
-    return all(np.isfinite(block).all() for block in audio.blocks(BLOCK_FRAMES))
+def _fault(audio: soundfile.SoundFile, clip: Clip | None) -> str | None:
+    """What is wrong with a recording; of a part, by the header alone."""
+    if clip is not None:
+        beyond = clip.start + clip.length > audio.frames
+        return BEYOND_THE_END if beyond else None
+    if audio.format == "FLAC":
+        audio.seek(audio.frames - 1)
+        return None if len(audio.read(1)) == 1 else UNREADABLE_AUDIO
+    if audio.subtype in FLOAT_SUBTYPES:
+        blocks = audio.blocks(BLOCK_FRAMES)
+        if not all(np.isfinite(block).all() for block in blocks):
+            return NOT_FINITE
+    return None
 
 
 def check_all(paths: Sequence[str], title: str) -> list[AudioFacts]:

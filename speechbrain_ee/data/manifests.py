@@ -34,6 +34,7 @@ from speechbrain_ee.data.clips import (
     SAMPLES,
     Clip,
     check_audio,
+    file_of,
     is_remote,
 )
 from speechbrain_ee.errors import InputError, one_line
@@ -51,10 +52,15 @@ DATA_ROOT = "$data_root"
 # manifest counts in milliseconds or belongs to other files.
 SAMPLED = 20
 TOLERANCE_S, TOLERANCE = 0.1, 0.05  # seconds, and share of the duration
-
 WAY_OUT = "make room or give permission, or pass another save_folder"
 
 Row = dict[str, Any]
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first of some ids, for the log."""
+    more = ", ..." if len(names) > EXAMPLES else ""
+    return ", ".join(names[:EXAMPLES]) + more
 
 
 def write_csv(
@@ -137,7 +143,7 @@ def _drop_idle_parts(path: str, rows: Mapping[str, Row]) -> None:
     """
     marked = [row for row in rows.values() if "stop" in row]
     seen = [row for row in _some(marked) if "duration" in row]
-    whole = [{**row, "wav": _file_of(row["wav"])} for row in seen]
+    whole = [{**row, "wav": file_of(row["wav"])} for row in seen]
     if not seen or any(float(row["start"]) for row in marked):
         return
     if all(map(_wrong_length, seen)) and not any(map(_wrong_length, whole)):
@@ -147,7 +153,7 @@ def _drop_idle_parts(path: str, rows: Mapping[str, Row]) -> None:
             path,
         )
         for row in marked:
-            row["wav"] = _file_of(row["wav"])
+            row["wav"] = file_of(row["wav"])
 
 
 def _some(items: Sequence[Any]) -> Sequence[Any]:
@@ -270,7 +276,7 @@ def check_rows(
     if without:
         (name, wav), folder = without[0], os.path.dirname(os.path.abspath(path))
         raise InputError(
-            f"{path}: the audio of {name}, {_file_of(wav)}, does not exist "
+            f"{path}: the audio of {name}, {file_of(wav)}, does not exist "
             f"({len(without)} of {len(rows)} utterances lack theirs); relative "
             f"paths count from {folder}, and {DATA_ROOT} stands for the data "
             "folder (data_folder, --data-folder). Mend the manifest, or "
@@ -286,11 +292,6 @@ def check_rows(
             )
 
 
-def _file_of(wav: str) -> str:
-    clip = Clip.parse(wav)
-    return wav if clip is None else clip.path
-
-
 def _missing(wavs: Iterable[str]) -> set[str]:
     """Those whose file is not there."""
     listed: dict[str, set[str]] = {}
@@ -299,7 +300,7 @@ def _missing(wavs: Iterable[str]) -> set[str]:
         clip = Clip.parse(wav)
         if clip is not None and clip.unit != SAMPLES:
             continue  # of a shard, which may be elsewhere
-        file = _file_of(wav)
+        file = file_of(wav)
         if file not in known:
             folder, name = os.path.split(file)
             if folder not in listed:
@@ -327,7 +328,7 @@ def _wrong_length(row: Mapping[str, Any]) -> str | None:
         return None
     facts = check_audio(wav)
     if facts.fault == BEYOND_THE_END:
-        return f"is {facts.fault} {_file_of(wav)}"
+        return f"is {facts.fault} {file_of(wav)}"
     wrong_s = abs(facts.duration_s - row["duration"])
     if facts.fault or wrong_s <= max(TOLERANCE_S, TOLERANCE * facts.duration_s):
         return None  # what cannot be decoded is said where it is read

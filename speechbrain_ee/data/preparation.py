@@ -34,9 +34,9 @@ from speechbrain_ee import __version__
 from speechbrain_ee.data.clips import check_all, reason_to_skip
 from speechbrain_ee.data.manifests import (
     COLUMNS,
-    EXAMPLES,
     SKIPPED_COLUMNS,
     WAY_OUT,
+    first_few,
     write_csv,
 )
 from speechbrain_ee.errors import InputError
@@ -445,7 +445,7 @@ def _of_another_split(path: str, made: Sequence[str], output: str) -> bool:
     return Path(path).parent == Path(output) and Path(path).stem not in stems
 
 
-def _listed(names: str | Sequence[str] | None) -> list[str]:
+def _listed(names: Splits | None) -> list[str]:
     """A lone string is one name."""
     return [names] if isinstance(names, str) else list(names or ())
 
@@ -517,7 +517,22 @@ def save_split(
     hours = sum(float(row[1]) for row in rows) / SECONDS_PER_HOUR
     ids = {reason: tuple(those) for reason, those in reasons.items()}
     report = SplitReport(split, len(rows), hours, ids)
-    _log(report, list_of_skipped)
+    logger.info(
+        "%s: %d utterances, %.2f h, %d left out",
+        split,
+        len(rows),
+        hours,
+        len(skipped),
+    )
+    for reason, names in ids.items():
+        logger.warning(
+            "%s: %d left out, %s: %s (all in %s)",
+            split,
+            len(names),
+            reason,
+            first_few(names),
+            list_of_skipped,
+        )
     if rows:
         write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
         return report
@@ -534,27 +549,6 @@ def save_split(
         f"({', '.join(counts)}); mend the files that {list_of_skipped} "
         "lists, or leave the split out."
     )
-
-
-def _log(report: SplitReport, list_of_skipped: Path) -> None:
-    """One line for the split, and one for each reason to skip."""
-    logger.info(
-        "%s: %d utterances, %.2f h, %d left out",
-        report.split,
-        report.utterances,
-        report.hours,
-        sum(map(len, report.skipped.values())),
-    )
-    for reason, ids in report.skipped.items():
-        logger.warning(
-            "%s: %d left out, %s: %s%s (all in %s)",
-            report.split,
-            len(ids),
-            reason,
-            ", ".join(ids[:EXAMPLES]),
-            ", ..." if len(ids) > EXAMPLES else "",
-            list_of_skipped,
-        )
 
 
 def _signed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

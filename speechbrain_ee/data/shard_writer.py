@@ -1,10 +1,11 @@
 """``python -m speechbrain_ee shards``: a manifest becomes tar archives.
 
-The library webdataset reads them, too. Every utterance is two members of an
-archive: its sound file, byte for byte
-where the manifest names a whole file, and ``.json`` with id, duration, speaker
-and words. A part of a recording is coded as FLAC, without loss. The bytes of
-an archive depend on the utterances alone.
+Every utterance is two members of an archive, as the library webdataset reads
+them: its sound file, byte for byte where the manifest names a whole file, and
+``.json`` with id, duration, speaker and words. A part of a recording is coded
+as FLAC, without loss. The bytes of an archive depend on the utterances alone,
+and the manifest names their places, which webdataset's own writer does not
+tell.
 
 An archive gets its name when it is complete, and a file beside it notes what
 is in it; ``shards.json`` is written last, and then the notes are removed. So a
@@ -26,8 +27,8 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, astuple, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +36,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_ee.data.clips import BYTES, Clip
+from speechbrain_ee.data.clips import BYTES, Clip, file_of
 from speechbrain_ee.data.manifests import COLUMNS, check_rows, read_manifest
 from speechbrain_ee.data.shards import FILE_NAME, INDEX, Shard, ShardIndex
 from speechbrain_ee.errors import InputError, one_line
@@ -69,7 +70,7 @@ class Source:
     wav: str
     speaker: str
     words: str
-    state: tuple[int, int]
+    state: tuple[int, int]  # size and modification time of the file
 
     @property
     def expected_bytes(self) -> int:
@@ -81,51 +82,45 @@ class Source:
         return size + PER_MEMBER_BYTES
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to be written."""
-
-    shards: tuple[tuple[Source, ...], ...]
-    fingerprint: str
-
-
-def read_sources(
+def _sources(
     manifest: str | os.PathLike[str], data_folder: str | None
 ) -> list[Source]:
     """The utterances of a manifest."""
     rows = read_manifest(manifest, data_folder)
-    clips = {name: Clip.parse(row["wav"]) for name, row in rows.items()}
-    for name, clip in clips.items():
+    for name, row in rows.items():
+        clip = Clip.parse(row["wav"])
         if clip is not None and clip.unit == BYTES:
             raise InputError(
                 f"{manifest}: {name} is in a shard already ({clip.path}); "
                 "give the manifest that the shards were made from."
             )
     check_rows(manifest, rows)
-    states: dict[str, tuple[int, int]] = {}
-    sources = []
-    for name, row in rows.items():
-        path = row["wav"] if clips[name] is None else clips[name].path
-        if path not in states:
-            status = os.stat(path)
-            states[path] = status.st_size, status.st_mtime_ns
-        sources.append(
-            Source(
-                name,
-                str(row["duration"]),
-                row["wav"],
-                row.get("spk_id", ""),
-                row["wrd"],
-                states[path],
-            )
+
+    @cache  # a talk has hundreds of utterances
+    def state(path: str) -> tuple[int, int]:
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+
+    return [
+        Source(
+            name,
+            str(row["duration"]),
+            row["wav"],
+            row.get("spk_id", ""),
+            row["wrd"],
+            state(file_of(row["wav"])),
         )
-    return sources
+        for name, row in rows.items()
+    ]
 
 
-def make_plan(
+def _planned(
     sources: Sequence[Source], shard_bytes: float, seed: int | None
-) -> Plan:
-    """Deal utterances out to shards of one size."""
+) -> tuple[list[list[Source]], str]:
+    """Utterances of each shard, all of one size, and a fingerprint.
+
+    It differs when the manifest, its audio or the options do.
+    """
     order = np.arange(len(sources))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
@@ -139,21 +134,12 @@ def make_plan(
         shards[-1].append(source)
         room -= source.expected_bytes
     content: list[Any] = [shard_bytes, seed]
-    content += [
-        [s.name, s.duration, s.wav, s.speaker, s.words, s.state]
-        for s in sources
-    ]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    return Plan(tuple(map(tuple, shards)), digest)
-
-
-def shard_name(stem: str, number: int) -> str:
-    """File name of a shard."""
-    return f"{stem}-{number:06d}.tar"
+    content += map(astuple, sources)
+    return shards, hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def stem_of(manifest: str | os.PathLike[str]) -> str:
-    """Name of the set that a manifest describes."""
+    """Name of the set that a manifest describes, fit for a shard's name."""
     stem = re.sub(r"[^\w.+-]", "_", Path(manifest).stem)
     return stem if FILE_NAME.fullmatch(stem) else f"_{stem}"
 
@@ -181,7 +167,7 @@ class Hashing:
 
 
 def write_shard(stream: Any, file: str, sources: Sequence[Source]) -> list[Row]:
-    """Write one archive."""
+    """Write one archive; the rows of its manifest."""
     rows, keys = [], set()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as t:
         for number, source in enumerate(sources):
@@ -193,7 +179,14 @@ def write_shard(stream: Any, file: str, sources: Sequence[Source]) -> list[Row]:
             # what was written last ends at the next multiple of a block
             filled = -(-len(sound) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             start = t.offset - filled
-            _add(t, f"{key}.json", _facts(source))
+            facts = {
+                "id": source.name,
+                "duration": float(source.duration),
+                "spk_id": source.speaker,
+                "wrd": source.words,
+            }
+            text = json.dumps(facts, ensure_ascii=False)
+            _add(t, f"{key}.json", text.encode())
             checksum = f"{zlib.crc32(sound):08x}"
             clip = Clip(file, BYTES, start, len(sound), checksum)
             row = [source.name, source.duration, str(clip)]
@@ -208,18 +201,8 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _facts(source: Source) -> bytes:
-    facts = {
-        "id": source.name,
-        "duration": float(source.duration),
-        "spk_id": source.speaker,
-        "wrd": source.words,
-    }
-    return json.dumps(facts, ensure_ascii=False).encode()
-
-
 def sound_file(source: Source) -> tuple[bytes, str]:
-    """The sound file of an utterance."""
+    """The sound file of an utterance, and its suffix without a dot."""
     clip = Clip.parse(source.wav)
     try:
         if clip is None:
@@ -295,53 +278,41 @@ def write_shards(
             "positive."
         )
     folder, stem = Path(folder).expanduser().absolute(), stem_of(manifest)
-    sources = read_sources(manifest, data_folder)
-    plan = make_plan(sources, shard_size_mb * BYTES_PER_MB, seed)
-    done = _earlier(folder, plan)
-    if done is not None:
-        logger.info("%s: the shards are up to date, left as they are", folder)
-        return done
-    notes = _write_all(folder, stem, plan, jobs)
-    return _finish(folder, stem, plan, notes)
-
-
-def _earlier(folder: Path, plan: Plan) -> ShardIndex | None:
-    """The index of the same plan; an error for what is in the way."""
+    sources = _sources(manifest, data_folder)
+    plan, made_from = _planned(sources, shard_size_mb * BYTES_PER_MB, seed)
     path = folder / INDEX
     if path.exists():
         index = ShardIndex.from_json(path.read_bytes(), str(path))
-        if index.made_from != plan.fingerprint:
+        if index.made_from != made_from:
             raise InputError(
                 f"{folder}: holds shards of another manifest, of audio that "
                 "has changed since, or of other options; give an empty folder."
             )
-        sizes = [_size(folder / shard.file) for shard in index.shards]
-        if sizes == [shard.bytes for shard in index.shards]:
+        if all(_size(folder / one.file) == one.bytes for one in index.shards):
+            logger.info("%s: shards are up to date, left as they are", folder)
             return index
-    return None
+    paths = [folder / f"{stem}-{k:06d}.tar" for k in range(len(plan))]
+    one = partial(_write_if_missing, made_from)
+    bar = partial(
+        tqdm, desc=f"shards of {stem}", total=len(plan), unit="shard", delay=5
+    )
+    if jobs == 1:
+        notes = list(bar(map(one, paths, plan)))
+    else:
+        with ProcessPoolExecutor(jobs) as pool:
+            try:
+                notes = list(bar(pool.map(one, paths, plan)))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    index = _finish(folder, stem, made_from, notes)
+    for path in paths:
+        _note_of(path).unlink(missing_ok=True)
+    return index
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else -1
-
-
-def _write_all(
-    folder: Path, stem: str, plan: Plan, jobs: int
-) -> list[dict[str, Any]]:
-    """Every shard that is not there yet; the notes of all."""
-    one = partial(_write_if_missing, folder, stem, plan.fingerprint)
-    total = len(plan.shards)
-    bar = partial(
-        tqdm, desc=f"shards of {stem}", total=total, unit="shard", delay=5
-    )
-    if jobs == 1:
-        return list(bar(map(one, range(total), plan.shards)))
-    with ProcessPoolExecutor(jobs) as pool:
-        try:
-            return list(bar(pool.map(one, range(total), plan.shards)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _note_of(path: Path) -> Path:
@@ -349,16 +320,12 @@ def _note_of(path: Path) -> Path:
 
 
 def _write_if_missing(
-    folder: Path,
-    stem: str,
-    fingerprint: str,
-    number: int,
-    sources: Sequence[Source],
+    made_from: str, path: Path, sources: Sequence[Source]
 ) -> dict[str, Any]:
-    path = folder / shard_name(stem, number)
+    """Write a shard that is not there yet; the note of what is in it."""
     try:
         note = json.loads(_note_of(path).read_text("utf-8"))
-        known = note["made_from"] == fingerprint
+        known = note["made_from"] == made_from
         if known and note["shard"]["bytes"] == _size(path):
             return note
     except (OSError, ValueError, KeyError, TypeError):
@@ -374,16 +341,16 @@ def _write_if_missing(
         hashing.written,
         hashing.sha256.hexdigest(),
     )
-    note = {"made_from": fingerprint, "shard": asdict(shard), "rows": rows}
+    note = {"made_from": made_from, "shard": asdict(shard), "rows": rows}
     with whole_file(_note_of(path), _WAY_OUT) as stream:
         stream.write(json.dumps(note).encode())
     return note
 
 
 def _finish(
-    folder: Path, stem: str, plan: Plan, notes: Sequence[dict[str, Any]]
+    folder: Path, stem: str, made_from: str, notes: Sequence[dict[str, Any]]
 ) -> ShardIndex:
-    """Write the manifest and the index; remove the notes."""
+    """Write the manifest and the index."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -394,16 +361,13 @@ def _finish(
     with whole_file(manifest, _WAY_OUT) as stream:
         stream.write(content)
     index = ShardIndex(
-        plan.fingerprint,
+        made_from,
         manifest.name,
         hashlib.sha256(content).hexdigest(),
         tuple(Shard(**note["shard"]) for note in notes),
     )
     with whole_file(folder / INDEX, _WAY_OUT) as stream:
         stream.write(index.to_json().encode())
-    for number in range(len(notes)):
-        note = _note_of(folder / shard_name(stem, number))
-        note.unlink(missing_ok=True)
     return index
 
 

@@ -108,7 +108,8 @@ class ShardIndex:
             return cls(**{**given, "shards": shards})
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{name}: is no index of shards ({one_line(error)}); {_REMEDY}."
+                f"{name}: is not an index of shards ({one_line(error)}); "
+                f"{_REMEDY}."
             ) from error
 
 
@@ -166,14 +167,14 @@ class ShardSource:
                 f"train_shards: buffer: {made.buffer!r} must be a number of "
                 "shards, at least 1."
             )
-        # `not >` holds for what is no number, too
+        # `not >` holds for NaN, too
         if not made.cache_gb > 0:
             raise InputError(
                 f"train_shards: cache_gb: {made.cache_gb} must be positive."
             )
         if is_remote(made.source) and made.cache is None:
             raise InputError(
-                f"train_shards: {made.source} is no local folder; give a "
+                f"train_shards: {made.source} is not a local folder; give a "
                 "folder for copies, too: --train_shards='{source: ..., "
                 "cache: /scratch/shards}'."
             )
@@ -197,7 +198,7 @@ class ShardSource:
 
     @property
     def _around(self) -> tuple[str, str]:
-        """What stands before and behind the name of a file."""
+        """What stands before and after the name of a file."""
         if PLACE in self.source:
             before, _, after = self.source.partition(PLACE)
             return before, after
@@ -233,7 +234,7 @@ class ShardReader:
         """The bytes of an utterance."""
         if not self.source.holds(clip.path):
             raise InputError(
-                f"{clip.path}: is no shard of train_shards, "
+                f"{clip.path}: is not a shard of train_shards, "
                 f"{self.source.source}; leave its rows out of the manifest, or "
                 "name its source."
             )
@@ -395,7 +396,7 @@ def write_training_manifest(hparams: Mapping[str, Any]) -> None:
     path = Path(os.path.abspath(hparams["train_csv"]))
     if path.parent != Path(os.path.abspath(hparams["output_folder"])):
         raise InputError(
-            f"train_csv: {path} is no file of output_folder, and with "
+            f"train_csv: {path} is not a file of output_folder, and with "
             "train_shards the manifest is written there; leave train_csv out."
         )
     index, text = read_index(source)
@@ -444,11 +445,11 @@ def _located(
     """The row with the path or URL of its shard, which the index must list."""
     clip = Clip.parse(row["wav"])
     if clip is None or clip.unit != BYTES:
-        fault = "is no part of a shard"
+        fault = "is not a part of a shard"
     elif clip.path not in sizes:
         fault = f"is in {clip.path}, which {INDEX} does not list"
     elif clip.start + clip.length > sizes[clip.path]:
-        fault = f"is behind the end of {clip.path}"
+        fault = f"is beyond the end of {clip.path}"
     else:
         wav = str(replace(clip, path=source.url(clip.path)))
         return [name, row["duration"], wav, row.get("spk_id", ""), row["wrd"]]

@@ -58,9 +58,9 @@ class WholeSentencePiece(SentencePiece):
 
     def _learn(self) -> None:
         """As SpeechBrain, whose options are one string, which paths break."""
-        options = (
-            {} if self.model_type == "char" else {"vocab_size": self.vocab_size}
-        )
+        options = {}
+        if self.model_type != "char":
+            options["vocab_size"] = self.vocab_size
         SentencePieceTrainer.train(
             input=[self.text_file],
             model_prefix=self.prefix_model_file,
@@ -148,18 +148,18 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"{hparams['save_folder']} has {pieces} tokens; set "
             f"output_neurons to {pieces}, or train in a new output_folder."
         )
-    _check_special(tokenizer, hparams)
-    _check_coverage(tokenizer, hparams)
+    _check_fits(tokenizer.sp, hparams)
     return tokenizer
 
 
-def _check_special(
-    tokenizer: SentencePiece, hparams: Mapping[str, Any]
-) -> None:
-    """Raise InputError if beginning or end are pieces of transcripts."""
+def _check_fits(tokenizer: Any, hparams: Mapping[str, Any]) -> None:
+    """Raise InputError for a tokenizer that was made for another training set.
+
+    What it does not know it encodes as token 0, which is CTC's blank.
+    """
     known = {
-        "bos_index": tokenizer.sp.bos_id(),
-        "eos_index": tokenizer.sp.eos_id(),
+        "bos_index": tokenizer.bos_id(),
+        "eos_index": tokenizer.eos_id(),
     }
     for key, index in known.items():
         if hparams.get(key, -1) != index:
@@ -168,17 +168,8 @@ def _check_special(
                 f"{hparams['save_folder']} was made with {index} (-1: "
                 "without). Train in a new output_folder."
             )
-
-
-def _check_coverage(
-    tokenizer: SentencePiece, hparams: Mapping[str, Any]
-) -> None:
-    """Raise InputError for a tokenizer that was learnt from other words.
-
-    What it does not know it encodes as token 0, which is CTC's blank.
-    """
     path = hparams["train_csv"]
-    check = TranscriptCheck(path, tokenizer.sp)
+    check = TranscriptCheck(path, tokenizer)
     for text in _transcripts(path):
         check(text)
     if check.unknown:

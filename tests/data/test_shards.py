@@ -193,7 +193,7 @@ def test_a_damaged_shard_is_named(
     ("name", "content", "message"),
     [
         ("shards.json", None, r"shards\.json: cannot be read .*shards. has"),
-        ("shards.json", "{", r"shards\.json: is no index of shards"),
+        ("shards.json", "{", r"shards\.json: is not an index of shards"),
         ("shards.json", '{"format": 9}', "format 9, not 1"),
         ("train.csv", "ID", r"train\.csv: is not the manifest that"),
     ],

@@ -97,7 +97,7 @@ def test_names_of_the_index(
         write(afar, f"{SHARD}?bytes=0+10", file=given)
     else:
         write(afar, f"{SHARD}?bytes=0+10", name=given)
-    with pytest.raises(InputError, match="is no index of shards"):
+    with pytest.raises(InputError, match="is not an index of shards"):
         write_training_manifest(hparams(afar))
     assert not harm.exists()
 
@@ -130,7 +130,7 @@ def test_rows_of_any_manifest(url: str, afar: Path, harm: Path) -> None:
     """Development and test sets are read by the same reader."""
     source = ShardSource.of(hparams(afar)["train_shards"])
     url = url.replace("HARM", str(harm)).replace("SOURCE", source.url(SHARD))
-    with pytest.raises(InputError, match="is no shard of train_shards"):
+    with pytest.raises(InputError, match="is not a shard of train_shards"):
         ShardReader(source)(Clip(url, "bytes", 0, 10))
     assert not harm.exists()
 

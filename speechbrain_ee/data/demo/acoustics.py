@@ -26,10 +26,11 @@ _PEAK = 0.9
 class Condition:
     """How good or bad the recordings of a split are."""
 
+    # of the utterances, disturbed; others have a quiet room's faint noise
     share: float = 0.0
-    snr_db: tuple[float, float] = (10.0, 30.0)
-    rt60_s: tuple[float, float] = (0.1, 0.4)
-    room: float = 0.5
+    snr_db: tuple[float, float] = (10.0, 30.0)  # speech to noise, range
+    rt60_s: tuple[float, float] = (0.1, 0.4)  # reverberation time, range
+    room: float = 0.5  # of the disturbed utterances, reverberant
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -45,7 +46,7 @@ _QUIET_SNR_DB = (35.0, 50.0)
 
 def trim_silence(speech: np.ndarray) -> np.ndarray:
     """Leave a tenth of a second of silence at either end."""
-    power = _frame_power(speech)
+    power = frame_power(speech)
     loud = np.flatnonzero(power > power.max() * 10 ** (_SILENCE_DB / 10))
     speech = speech[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME]
     return np.pad(speech, round(EDGE_S * SAMPLE_RATE))
@@ -89,20 +90,13 @@ def add_noise(
     speech: np.ndarray, noise: np.ndarray, snr_db: float
 ) -> np.ndarray:
     """Mix speech and noise at a ratio."""
-    power = _frame_power(speech)
+    power = frame_power(speech)
     active = power > power.max() * 10 ** (_SILENCE_DB / 10)
     wanted = power[active].mean() * 10 ** (-snr_db / 10)
     return speech + noise * np.sqrt(wanted / np.mean(noise**2))
 
 
-def estimate_snr_db(sound: np.ndarray) -> float:
-    """Guess the speech-to-noise ratio of a recording from itself."""
-    power = np.sort(_frame_power(sound))
-    floor = power[: max(1, len(power) // 10)].mean()
-    return float(10 * np.log10(power.mean() / max(floor, 1e-12)))
-
-
-def _frame_power(sound: np.ndarray) -> np.ndarray:
+def frame_power(sound: np.ndarray) -> np.ndarray:
     """Mean power of every whole frame of 10 ms."""
     whole = len(sound) // _FRAME * _FRAME
     return np.mean(sound[:whole].reshape(-1, _FRAME) ** 2, axis=1)

@@ -1,9 +1,8 @@
 """The demo corpus: a small LibriSpeech that is made, not downloaded.
 
-:func:`build_demo_corpus` lets synthetic speakers (``demo_voices``) say the
-sentences of a grammar (``demo_text``) as planned (``demo_plan``), in rooms of
-different quality (``demo_acoustics``), and writes them in LibriSpeech's
-layout::
+:func:`build_demo_corpus` lets synthetic speakers (``voices``) say the
+sentences of a grammar (``text``), in rooms of different quality
+(``acoustics``), and writes them in LibriSpeech's layout::
 
     DIR/<split>/<speaker>/<chapter>/<speaker>-<chapter>-NNNN.flac
     DIR/<split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt
@@ -11,9 +10,11 @@ layout::
 
 Every utterance has random numbers of its own, derived from the corpus seed
 and its place, so the result does not depend on how many processes share the
-work. ``corpus.json`` lists every file with size and checksum. The corpus is
-built in a folder beside the final one and moved there when it is complete:
-an interrupted build leaves nothing behind that could be taken for a corpus.
+work. ``corpus.json`` says from which version, seed and scale the corpus was
+made, and lists every file with size and checksum, so that damage is noticed in
+a fraction of a second. The corpus is built in a folder beside the final one
+and moved there when it is complete: an interrupted build leaves nothing behind
+that could be taken for a corpus.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -98,7 +99,7 @@ class Utterance:
         return f"{self.split}/{speaker}/{self.chapter}/{name}.flac"
 
 
-def plan_corpus(seed: int, scale: float) -> list[Utterance]:
+def _planned(seed: int, scale: float) -> list[Utterance]:
     """Who says what, in the order of the files."""
     plan = []
     taken: set[str] = set()
@@ -125,7 +126,7 @@ def plan_corpus(seed: int, scale: float) -> list[Utterance]:
     return sorted(plan, key=lambda utterance: utterance.path)
 
 
-# ---- The marker ------------------------------------------------------------
+# ---- Is there a corpus, whole and as wanted? -------------------------------
 
 VERSION = 2  # raise it with every change that is heard or read
 MARKER = "corpus.json"
@@ -143,85 +144,62 @@ class SplitSummary:
     speakers: int
 
 
-def identity(seed: int, scale: float) -> dict[str, Any]:
-    """What makes two demo corpora the same."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": int(seed),
-        "scale": float(scale),
-    }
+@dataclass(frozen=True)
+class DemoCorpus:
+    """A complete demo corpus, its splits by name."""
+
+    folder: Path
+    splits: dict[str, SplitSummary]
 
 
-def read_marker(folder: Path) -> dict[str, Any] | None:
-    """Read the marker."""
+def _find(folder: Path, wanted: dict[str, Any]) -> DemoCorpus | str:
+    """The corpus that is there, or why it has to be built."""
+    if not folder.exists():
+        return "it is not there"
     try:
         marker = read_json(folder / MARKER, "build the corpus again")
     except InputError:
-        return None
-    return marker if marker.get("format") == FORMAT else None
-
-
-def write_marker(folder: Path, marker: dict[str, Any]) -> None:
-    """Write the marker, as the last file of the corpus."""
-    text = json.dumps(marker, indent=1) + "\n"
-    (folder / MARKER).write_text(text, encoding="utf-8")
-
-
-def find_problem(
-    folder: Path, marker: dict[str, Any] | None, wanted: dict[str, Any]
-) -> str | None:
-    """Find out why the corpus has to be built."""
-    if not folder.exists():
-        return "it is not there"
-    if marker is None:
         return f"it has no readable {MARKER}"
     for key, value in wanted.items():
         if marker.get(key) != value:
             return f"its {key} is {marker.get(key)}, not {value}"
     try:
-        for summary in marker["splits"].values():
-            SplitSummary(**summary)
         for path, expected in marker["files"].items():
             if ".." in path or os.path.isabs(path):
                 return f"its {MARKER} names files elsewhere"
-            if fingerprint(folder / path) != expected:
+            if _fingerprint(folder / path) != expected:
                 return f"{path} is damaged"
+        return _described(folder, marker)
     except (FileNotFoundError, NotADirectoryError) as error:
         return f"{error.filename} is missing"
     except IsADirectoryError as error:
         return f"{error.filename} is not a file"
     except (AttributeError, KeyError, TypeError):
         return f"its {MARKER} is damaged"
-    return None
 
 
-def fingerprint(path: Path) -> list[int]:
+def _described(folder: Path, marker: dict[str, Any]) -> DemoCorpus:
+    splits = marker["splits"].items()
+    return DemoCorpus(folder, {name: SplitSummary(**s) for name, s in splits})
+
+
+def _fingerprint(path: Path) -> list[int]:
     """Size and checksum of a file."""
     content = path.read_bytes()
     return [len(content), zlib.crc32(content)]
 
 
-def refuse_foreign(folder: Path, splits: Iterable[str]) -> None:
+def refuse_foreign(folder: Path) -> None:
     """Make sure that a rebuild deletes nothing but a demo corpus."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder instead.")
-    check_ours(
-        folder, True, re.escape(MARKER), rf"({'|'.join(splits)})/{_FILE}"
-    )
+    splits = "|".join(UTTERANCES)
+    check_ours(folder, True, re.escape(MARKER), rf"({splits})/{_FILE}")
 
 
 # ---- The corpus ------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DemoCorpus:
-    """A complete demo corpus."""
-
-    folder: Path
-    splits: dict[str, SplitSummary]
 
 
 def build_demo_corpus(
@@ -257,34 +235,6 @@ def build_demo_corpus(
         Where the folder holds something else or cannot be written, where
         seed or scale are out of range, or without espeak-ng.
     """
-    _check_arguments(seed, scale)
-    folder = Path(folder).expanduser().resolve()
-    wanted = identity(seed, scale)
-    restore(folder)
-    try:
-        marker = read_marker(folder)
-        problem = find_problem(folder, marker, wanted)
-        if problem:
-            refuse_foreign(folder, splits=UTTERANCES)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({error.strerror or error}); {_WAY_OUT}."
-        ) from error
-    if problem:
-        load_synthesiser()
-        logger.info("Building the demo corpus in %s: %s", folder, problem)
-        marker = _rebuild(folder, wanted, progress)
-    else:
-        remove_abandoned(folder)
-        logger.info("The demo corpus in %s is complete", folder)
-    splits = {
-        name: SplitSummary(**summary)
-        for name, summary in marker["splits"].items()
-    }
-    return DemoCorpus(folder=folder, splits=splits)
-
-
-def _check_arguments(seed: int, scale: float) -> None:
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; pass 0 or more.")
     if not 0 < scale <= 100:
@@ -292,22 +242,38 @@ def _check_arguments(seed: int, scale: float) -> None:
             f"scale: {scale} is not usable; pass a factor above 0 and up to "
             "100, 1 for the full demo corpus."
         )
-
-
-def _rebuild(
-    folder: Path, wanted: dict[str, Any], progress: bool
-) -> dict[str, Any]:
-    """Build beside the folder, then take its place."""
-    check = partial(refuse_foreign, splits=UTTERANCES)
-    with whole_folder(folder, check, _WAY_OUT) as corpus:
-        return _write_corpus(corpus, wanted, progress)
+    folder = Path(folder).expanduser().resolve()
+    wanted = {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": int(seed),
+        "scale": float(scale),
+    }
+    restore(folder)
+    try:
+        found = _find(folder, wanted)
+        if isinstance(found, str):
+            refuse_foreign(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror or error}); {_WAY_OUT}."
+        ) from error
+    if isinstance(found, DemoCorpus):
+        remove_abandoned(folder)
+        logger.info("The demo corpus in %s is complete", folder)
+        return found
+    load_synthesiser()
+    logger.info("Building the demo corpus in %s: %s", folder, found)
+    with whole_folder(folder, refuse_foreign, _WAY_OUT) as new:
+        marker = _write_corpus(new, wanted, progress)
+    return _described(folder, marker)
 
 
 def _write_corpus(
     corpus: Path, wanted: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
     """Write audio, transcripts and, last of all, the marker."""
-    plan = plan_corpus(wanted["seed"], wanted["scale"])
+    plan = _planned(wanted["seed"], wanted["scale"])
     lines: dict[str, list[str]] = {}
     for utterance in plan:
         audio = Path(utterance.path)
@@ -319,13 +285,9 @@ def _write_corpus(
     for path, content in lines.items():
         (corpus / path).write_bytes("".join(content).encode())
 
-    seconds: dict[str, float] = {}
-    bar = tqdm(total=len(plan), desc="demo corpus", disable=not progress)
-    with bar:
-        for path, duration_s in _render_all(corpus, plan):
-            seconds[path] = duration_s
-            bar.update()
-
+    rendered = _render_all(corpus, plan)
+    bar = partial(tqdm, desc="demo corpus", disable=not progress)
+    seconds = dict(bar(rendered, total=len(plan)))
     paths = sorted([*lines, *seconds])
     marker = wanted | {
         "splits": _summarise(plan, seconds),
@@ -333,9 +295,10 @@ def _write_corpus(
             str(u.speaker.number): {"split": u.split} | asdict(u.speaker)
             for u in plan
         },
-        "files": {path: fingerprint(corpus / path) for path in paths},
+        "files": {path: _fingerprint(corpus / path) for path in paths},
     }
-    write_marker(corpus, marker)
+    text = json.dumps(marker, indent=1) + "\n"
+    (corpus / MARKER).write_text(text, encoding="utf-8")
     return marker
 
 

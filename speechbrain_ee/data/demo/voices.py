@@ -69,11 +69,11 @@ class Speaker:
     """One voice of the corpus."""
 
     number: int
-    voice: str
-    rate_wpm: float
-    pitch: float
-    liveliness: float
-    tract: float
+    voice: str  # "accent+variant", as espeak-ng writes it
+    rate_wpm: float  # words per minute
+    pitch: float  # 0 to 100, relative to the variant's own
+    liveliness: float  # espeak-ng's pitch range, 0 to 100
+    tract: float  # factor on all resonances: above 1, a shorter vocal tract
 
 
 def split_speakers(split: str, seed: int) -> tuple[Speaker, ...]:
