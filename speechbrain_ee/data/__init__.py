@@ -4,6 +4,7 @@
 module            what it holds
 ================  ========================================================
 ``corpora``       LibriSpeech's layout, TED-LIUM 3, VoxPopuli: who says what
+                  (``tedlium`` and ``voxpopuli`` are what recipes link to)
 ``preparation``   from a corpus to its manifests
 ``manifests``     reading and checking them
 ``clips``         parts of recordings; durations and faults by headers

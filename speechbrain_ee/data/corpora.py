@@ -23,8 +23,8 @@ VoxPopuli, English, transcribed
     ``speaker_id`` are read. The transcripts are written as LibriSpeech's;
     digits stay. A ``speaker_id`` of ``None`` is one that nobody knows.
 
-What cannot be used is returned with its reason. The recipe folders link to
-this file as ``librispeech_prepare.py`` and so on.
+What cannot be used is returned with its reason. The recipe folder of
+LibriSpeech links to this file as ``librispeech_prepare.py``.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -593,30 +593,7 @@ def with_corpus(path: str, overrides: str) -> str:
 
     Every YAML of the recipe is written for LibriSpeech's layout. Another
     corpus brings its own splits, manifests and a part of the system's name.
-
-    Arguments
-    ---------
-    path : str
-        The YAML of the system.
-    overrides : str
-        Keys given on the command line, as YAML. What is not YAML is left to
-        be refused where options are loaded.
-
-    Returns
-    -------
-    str
-        The same, and the keys that follow and are not given.
-
-    Raises
-    ------
-    InputError
-        If the corpus is unknown, or its run would go to the folder of a run
-        on LibriSpeech.
-
-    Example
-    -------
-    >>> with_corpus("hparams/demo.yaml", "{lr: 0.1}")
-    '{lr: 0.1}'
+    What is not YAML is left to be refused where options are loaded.
     """
     try:
         given = yaml.safe_load(overrides or "")

@@ -26,6 +26,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -267,16 +268,32 @@ def check_rows(
     Folders are listed rather than files looked at, and only the headers of a
     few files are read, so that this takes seconds for a large corpus.
     """
-    missing = _missing(row["wav"] for row in rows.values())
+
+    @cache
+    def is_there(file: str) -> bool:
+        folder, name = os.path.split(file)
+        # A file system may list a name in another form of Unicode.
+        return name in files_in(folder) or os.path.isfile(file)
+
+    @cache
+    def files_in(folder: str) -> set[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return {entry.name for entry in entries if entry.is_file()}
+        except OSError:
+            return set()
+
     without = [
-        (name, row["wav"])
+        name
         for name, row in rows.items()
-        if row["wav"] in missing
+        # of a shard, which may be elsewhere
+        if not _is_in_shard(row["wav"]) and not is_there(file_of(row["wav"]))
     ]
     if without:
-        (name, wav), folder = without[0], os.path.dirname(os.path.abspath(path))
+        name, folder = without[0], os.path.dirname(os.path.abspath(path))
+        file = file_of(rows[name]["wav"])
         raise InputError(
-            f"{path}: the audio of {name}, {file_of(wav)}, does not exist "
+            f"{path}: the audio of {name}, {file}, does not exist "
             f"({len(without)} of {len(rows)} utterances lack theirs); relative "
             f"paths count from {folder}, and {DATA_ROOT} stands for the data "
             "folder (data_folder, --data-folder). Mend the manifest, or "
@@ -292,39 +309,15 @@ def check_rows(
             )
 
 
-def _missing(wavs: Iterable[str]) -> set[str]:
-    """Those whose file is not there."""
-    listed: dict[str, set[str]] = {}
-    missing, known = set(), {}
-    for wav in wavs:
-        clip = Clip.parse(wav)
-        if clip is not None and clip.unit != SAMPLES:
-            continue  # of a shard, which may be elsewhere
-        file = file_of(wav)
-        if file not in known:
-            folder, name = os.path.split(file)
-            if folder not in listed:
-                listed[folder] = _files_in(folder)
-            # A file system may list a name in another form of Unicode.
-            known[file] = name in listed[folder] or os.path.isfile(file)
-        if not known[file]:
-            missing.add(wav)
-    return missing
-
-
-def _files_in(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
-        return set()
+def _is_in_shard(wav: str) -> bool:
+    clip = Clip.parse(wav)
+    return clip is not None and clip.unit != SAMPLES
 
 
 def _wrong_length(row: Mapping[str, Any]) -> str | None:
     """What is wrong with the length of an utterance, by the audio's header."""
     wav = row["wav"]
-    clip = Clip.parse(wav)
-    if "duration" not in row or (clip is not None and clip.unit != SAMPLES):
+    if "duration" not in row or _is_in_shard(wav):
         return None
     facts = check_audio(wav)
     if facts.fault == BEYOND_THE_END:

@@ -109,9 +109,9 @@ def test_names_of_the_index(
         ("other.tar?bytes=0+10", "does not list"),
         ("../afar/train-000000.tar?bytes=0+10", "does not list"),
         ("pipe:touch HARM?bytes=0+10", "does not list"),
-        (f"{SHARD}?bytes=995+10", "behind the end"),
-        (f"{SHARD}?samples=0+10", "no part of a shard"),
-        ("/etc/passwd", "no part of a shard"),
+        (f"{SHARD}?bytes=995+10", "beyond the end"),
+        (f"{SHARD}?samples=0+10", "not a part of a shard"),
+        ("/etc/passwd", "not a part of a shard"),
     ],
 )
 def test_rows_of_its_manifest(

@@ -1,1 +1,1 @@
-../../../speechbrain_ee/data/corpora.py
+../../../speechbrain_ee/data/tedlium.py
