@@ -283,12 +283,13 @@ def check_rows(
         except OSError:
             return set()
 
-    without = [
-        name
-        for name, row in rows.items()
-        # of a shard, which may be elsewhere
-        if not _is_in_shard(row["wav"]) and not is_there(file_of(row["wav"]))
-    ]
+    without = []
+    for name, row in rows.items():
+        clip = Clip.parse(row["wav"])
+        if clip is not None and clip.unit != SAMPLES:
+            continue  # of a shard, which may be elsewhere
+        if not is_there(row["wav"] if clip is None else clip.path):
+            without.append(name)
     if without:
         name, folder = without[0], os.path.dirname(os.path.abspath(path))
         file = file_of(rows[name]["wav"])
@@ -309,15 +310,11 @@ def check_rows(
             )
 
 
-def _is_in_shard(wav: str) -> bool:
-    clip = Clip.parse(wav)
-    return clip is not None and clip.unit != SAMPLES
-
-
 def _wrong_length(row: Mapping[str, Any]) -> str | None:
     """What is wrong with the length of an utterance, by the audio's header."""
     wav = row["wav"]
-    if "duration" not in row or _is_in_shard(wav):
+    clip = Clip.parse(wav)
+    if "duration" not in row or (clip is not None and clip.unit != SAMPLES):
         return None
     facts = check_audio(wav)
     if facts.fault == BEYOND_THE_END:
