@@ -14,8 +14,8 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
-from speechbrain_ee.data.dataio import SPEAKER_KEY
-from speechbrain_ee.data.pieces import decode
+from speechbrain_ee.data.batches import SPEAKER_KEY
+from speechbrain_ee.data.words import decode
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens

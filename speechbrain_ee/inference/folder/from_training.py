@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.data.pieces import decode, pieces_of
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import (
     WORTH,

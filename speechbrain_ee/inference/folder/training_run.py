@@ -17,7 +17,7 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
 from torch import Tensor
 
-from speechbrain_ee.data.splits import dev_set_manifest
+from speechbrain_ee.data.preparation import dev_set_manifest
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy

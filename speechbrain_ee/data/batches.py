@@ -1,4 +1,6 @@
-"""From manifests to batches: data sets and dynamic batching.
+"""From manifests to batches: data sets, dynamic batching, shards.
+
+Axes: N utterances.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -7,11 +9,13 @@ Authors
 import logging
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -21,14 +25,18 @@ from speechbrain.tokenizers.SentencePiece import SentencePiece
 from speechbrain.utils.data_utils import batch_pad_right
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.manifest_check import check_rows, read_manifest
-from speechbrain_ee.data.manifests import EXAMPLES, SKIPPED_COLUMNS, write_csv
-from speechbrain_ee.data.shards.batches import ShardBatchSampler
-from speechbrain_ee.data.shards.index import ShardSource
-from speechbrain_ee.data.shards.store import ShardReader
+from speechbrain_ee.data.manifests import (
+    SKIPPED_COLUMNS,
+    check_rows,
+    first_few,
+    read_manifest,
+    write_csv,
+)
+from speechbrain_ee.data.shards import ShardReader, ShardSource
 from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 
@@ -49,17 +57,7 @@ SPEAKER_KEY = "spk_id"  # manifests from elsewhere may lack this column
 
 @dataclass(frozen=True)
 class Datasets:
-    """The data of one experiment.
-
-    Arguments
-    ---------
-    train : DynamicItemDataset
-        Training set.
-    valid : DynamicItemDataset
-        Validation set, longest utterance first.
-    tests : dict of str to DynamicItemDataset
-        Test sets by name (the manifest's file name), longest first.
-    """
+    """The data of one experiment."""
 
     train: DynamicItemDataset
     valid: DynamicItemDataset
@@ -116,22 +114,18 @@ def make_datasets(
     tests = {}
     test_csv = hparams["test_csv"]
     for path in [test_csv] if isinstance(test_csv, str) else test_csv:
+        test = _read_manifest(hparams, path, tokenizer)
         name = os.path.splitext(os.path.basename(path))[0]
-        tests[name] = _read_manifest(hparams, path, tokenizer).filtered_sorted(
-            sort_key="duration", reverse=True
-        )
+        tests[name] = test.filtered_sorted(sort_key="duration", reverse=True)
     if frames is not None:
         too_few = [
             _with_too_few_frames(dataset, tokenizer, frames, reader.sample_rate)
             for dataset in (train, valid, *tests.values())
         ]
         train = _without(train, too_few[0], hparams)
+        consequence = "and cannot be recognised in full by CTC"
         for name, names in zip((hparams["valid_csv"], *tests), too_few[1:]):
-            _warn(
-                Path(name).stem,
-                names,
-                "and cannot be recognised in full by CTC",
-            )
+            _warn(Path(name).stem, names, consequence)
     for dataset in (train, valid, *tests.values()):
         _add_pipelines(dataset, reader, tokenizer)
     return Datasets(train, valid, tests)
@@ -152,23 +146,7 @@ def _read_manifest(
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """Frames that CTC needs for a transcript.
-
-    Arguments
-    ---------
-    tokens : sequence of int
-        Its tokens.
-
-    Returns
-    -------
-    int
-        One per token, and one for the blank between two that are equal.
-
-    Example
-    -------
-    >>> frames_needed([4, 7, 7, 7])
-    6
-    """
+    """Frames that CTC needs for a transcript."""
     return len(tokens) + sum(map(operator.eq, tokens, tokens[1:]))
 
 
@@ -201,11 +179,10 @@ def _without(
         )
     listing = Path(hparams["save_folder"], f"{stem}.skipped.csv")
     if if_main_process():
-        rows = [
-            (name, train.data[name]["wav"], TOO_FEW_FRAMES) for name in names
-        ]
         listing.unlink(missing_ok=True)
-        if rows:
+        if names:
+            wavs = [train.data[name]["wav"] for name in names]
+            rows = [(*row, TOO_FEW_FRAMES) for row in zip(names, wavs)]
             write_csv(listing, SKIPPED_COLUMNS, rows)
     _warn(stem, names, f"and are left out of training (all in {listing})")
     left_out = set(names)
@@ -218,12 +195,11 @@ def _warn(name: str, utterances: Sequence[str], consequence: str) -> None:
     """Say that utterances have too few frames, and what becomes of them."""
     if utterances and if_main_process():
         logger.warning(
-            "%s: %d utterances have too few frames for their tokens %s: %s%s",
+            "%s: %d utterances have too few frames for their tokens %s: %s",
             name,
             len(utterances),
             consequence,
-            ", ".join(utterances[:EXAMPLES]),
-            ", ..." if len(utterances) > EXAMPLES else "",
+            first_few(utterances),
         )
 
 
@@ -259,6 +235,85 @@ def _padded(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return batch_pad_right(tensors)
     first = tensors[0]
     return first.new_zeros(len(tensors), 1), torch.zeros(len(tensors))
+
+
+class ShardBatchSampler(Sampler[list[int]]):
+    """Shuffle shards, then utterances and batches among a few of them.
+
+    The batches of an epoch depend on seed and epoch alone, and every
+    utterance is in exactly one: any number of processes can share them, and a
+    resumed epoch goes on where it was.
+    """
+
+    def __init__(
+        self,
+        shards_N: Sequence[Any],
+        lengths_N: Sequence[float],
+        buffer: int,
+        seed: int,
+        batching: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+    ):
+        rows: dict[Any, list[int]] = {}
+        for row, shard in enumerate(shards_N):
+            rows.setdefault(shard, []).append(row)
+        self.rows_by_shard = list(rows.values())
+        self.lengths_N = list(lengths_N)
+        self.buffer, self.seed, self.batching = buffer, seed, batching
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.shuffle = shuffle
+        if batching is not None:
+            self.shuffle = batching.get("shuffle", True)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the batches of an epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        self.batches: list[list[int]] = []
+        if self.batching is None:
+            self._fill(rng)
+        else:
+            for rows in self._groups(rng):
+                self._fill_by_length(rows, int(rng.integers(2**31)))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of the epoch."""
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.batches)
+
+    def _groups(self, rng: np.random.Generator) -> Iterator[list[int]]:
+        """The utterances of some shards, then those of others."""
+        order = np.arange(len(self.rows_by_shard))
+        if self.shuffle:
+            rng.shuffle(order)
+        for first in range(0, len(order), self.buffer):
+            group = order[first : first + self.buffer]
+            yield [row for shard in group for row in self.rows_by_shard[shard]]
+
+    def _fill(self, rng: np.random.Generator) -> None:
+        order: list[int] = []
+        for rows in self._groups(rng):
+            if self.shuffle:
+                rng.shuffle(rows)
+            order += rows
+        size = self.batch_size
+        stop = len(order) - len(order) % size if self.drop_last else len(order)
+        self.batches = [order[at : at + size] for at in range(0, stop, size)]
+
+    def _fill_by_length(self, rows: list[int], seed: int) -> None:
+        lengths = [self.lengths_N[row] for row in rows]
+        # An epoch other than 0, which would be logged at length.
+        sampler = DynamicBatchSampler(
+            rows, lengths_list=lengths, seed=seed, epoch=1, **self.batching
+        )
+        # Read to its end it would make the batches of another epoch.
+        for batch in islice(sampler, len(sampler)):
+            self.batches.append([rows[place] for place in batch])
 
 
 def train_loader_options(

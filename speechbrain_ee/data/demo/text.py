@@ -199,18 +199,7 @@ _PHRASES = {
 
 
 def vocabulary() -> frozenset[str]:
-    """Every word that the grammar can say.
-
-    Returns
-    -------
-    frozenset of str
-        Upper-case words, as in the transcripts.
-
-    Example
-    -------
-    >>> len(vocabulary()) >= 400
-    True
-    """
+    """Every word that the grammar can say."""
     lines = list(FORMS) + [p for slot in _PHRASES.values() for p in slot]
     text = _SLOT.sub(" ", " ".join(lines))
     # "an" is not in the grammar: it is what "a" becomes before a vowel.
@@ -223,17 +212,6 @@ class SentenceMaker:
     The forms, and the phrases of a slot, are dealt like cards: shuffled, and
     shuffled anew when all have been dealt. Rare words are therefore as
     frequent as the grammar allows.
-
-    Arguments
-    ---------
-    rng : numpy.random.Generator
-        Shuffles the cards.
-
-    Example
-    -------
-    >>> maker = SentenceMaker(np.random.default_rng(1))
-    >>> maker.draw()[-1] in ".?"
-    True
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -241,13 +219,7 @@ class SentenceMaker:
         self._decks: dict[str, list[str]] = {}
 
     def draw(self) -> str:
-        """Draw one sentence.
-
-        Returns
-        -------
-        str
-            Lower case, with its final full stop or question mark.
-        """
+        """Draw one sentence."""
         sentence = self._deal("", FORMS)
         while "{" in sentence:
             sentence = _SLOT.sub(
@@ -263,51 +235,14 @@ class SentenceMaker:
 
 
 def transcript(sentence: str) -> str:
-    """The sentence as LibriSpeech would write it.
-
-    Arguments
-    ---------
-    sentence : str
-        As drawn by a :class:`SentenceMaker`.
-
-    Returns
-    -------
-    str
-        Upper-case letters, apostrophes and single spaces.
-
-    Example
-    -------
-    >>> transcript("it's six o'clock near the lake.")
-    "IT'S SIX O'CLOCK NEAR THE LAKE"
-    """
+    """The sentence as LibriSpeech would write it."""
     return " ".join(_WORD.findall(sentence.lower())).upper()
 
 
 def draw_sentences(
     count: int, rng: np.random.Generator, taken: set[str]
 ) -> list[str]:
-    """Draw sentences that nobody has said yet.
-
-    Arguments
-    ---------
-    count : int
-        How many.
-    rng : numpy.random.Generator
-        Where the choices come from.
-    taken : set of str
-        Transcripts that must not occur again; the new ones are added.
-
-    Returns
-    -------
-    list of str
-        The sentences, all different.
-
-    Example
-    -------
-    >>> said: set[str] = set()
-    >>> len(draw_sentences(3, np.random.default_rng(1), said)), len(said)
-    (3, 3)
-    """
+    """Draw sentences that nobody has said yet."""
     maker = SentenceMaker(rng)
     sentences = []
     while len(sentences) < count:

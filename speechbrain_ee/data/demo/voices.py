@@ -66,52 +66,18 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Speaker:
-    """One voice of the corpus.
-
-    Arguments
-    ---------
-    number : int
-        Name of the speaker's folder.
-    voice : str
-        ``accent+variant`` as espeak-ng writes it.
-    rate_wpm : float
-        Speaking rate in words per minute.
-    pitch : float
-        espeak-ng's pitch, 0 to 100, relative to the variant's own.
-    liveliness : float
-        espeak-ng's pitch range, 0 to 100.
-    tract : float
-        Factor on all resonances: above 1 for a shorter vocal tract.
-    """
+    """One voice of the corpus."""
 
     number: int
-    voice: str
-    rate_wpm: float
-    pitch: float
-    liveliness: float
-    tract: float
+    voice: str  # "accent+variant", as espeak-ng writes it
+    rate_wpm: float  # words per minute
+    pitch: float  # 0 to 100, relative to the variant's own
+    liveliness: float  # espeak-ng's pitch range, 0 to 100
+    tract: float  # factor on all resonances: above 1, a shorter vocal tract
 
 
 def split_speakers(split: str, seed: int) -> tuple[Speaker, ...]:
-    """The speakers of one split.
-
-    Arguments
-    ---------
-    split : str
-        One of ``VARIANTS``.
-    seed : int
-        Seed of the corpus.
-
-    Returns
-    -------
-    tuple of Speaker
-        The same for the same seed.
-
-    Example
-    -------
-    >>> len(split_speakers("test-clean", seed=1))
-    7
-    """
+    """The speakers of one split."""
     first = FIRST_SPEAKER
     for other, variants in VARIANTS.items():
         count = len(variants) * SPEAKERS_PER_VARIANT.get(other, 1)
@@ -140,18 +106,7 @@ def split_speakers(split: str, seed: int) -> tuple[Speaker, ...]:
 
 
 def load_synthesiser() -> Any:
-    """Import ``espeakng_loader``, the optional package.
-
-    Returns
-    -------
-    module
-        The package.
-
-    Raises
-    ------
-    InputError
-        Where it is not installed, naming the extra that brings it.
-    """
+    """Import ``espeakng_loader``, the optional package."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -165,27 +120,7 @@ def load_synthesiser() -> Any:
 def synthesise(
     sentence: str, speaker: Speaker, rng: np.random.Generator
 ) -> np.ndarray:
-    """Let a speaker say a sentence.
-
-    Arguments
-    ---------
-    sentence : str
-        Lower case, with final punctuation.
-    speaker : Speaker
-        Whose voice.
-    rng : numpy.random.Generator
-        Makes rate and pitch differ a little from sentence to sentence.
-
-    Returns
-    -------
-    numpy.ndarray
-        Samples in [-1, 1] at 16 kHz, silence at both ends included.
-
-    Raises
-    ------
-    InputError
-        Without ``espeakng_loader``, or where espeak-ng cannot start.
-    """
+    """Let a speaker say a sentence."""
     samples, rate_hz = _speak(
         sentence,
         speaker.voice,
@@ -197,25 +132,7 @@ def synthesise(
 
 
 def resample(samples: np.ndarray, rate_hz: float) -> np.ndarray:
-    """Bring samples to 16 kHz by cutting their spectrum off.
-
-    Arguments
-    ---------
-    samples : numpy.ndarray
-        One channel.
-    rate_hz : float
-        Their sampling rate, at least 16 kHz, not necessarily an integer.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same sound at 16 kHz.
-
-    Example
-    -------
-    >>> len(resample(np.zeros(44100), 22050.0))
-    32000
-    """
+    """Bring samples to 16 kHz by cutting their spectrum off."""
     count = round(len(samples) * SAMPLE_RATE / rate_hz)
     spectrum = np.fft.rfft(samples)[: count // 2 + 1]
     return np.fft.irfft(spectrum, count) * (count / len(samples))

@@ -1,4 +1,4 @@
-"""From manifests to batches: tokens, order, dynamic batches, bad manifests.
+"""From manifests to batches: tokens, order, dynamic batches, shards.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -6,19 +6,35 @@ Authors
 
 import csv
 import itertools
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.checkpoints import Checkpointer
 
-from speechbrain_ee.data.dataio import make_datasets, train_loader_options
+from speechbrain_ee.data.batches import (
+    ShardBatchSampler,
+    make_datasets,
+    train_loader_options,
+)
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.training.shares import BatchShare
 
 RATE = 16000
 WORDS = "a cat sat on the mat and the dog ate it all up again today".split()
+BATCHING = {
+    "max_batch_length": 12.0,
+    "num_buckets": 3,
+    "shuffle": True,
+    "batch_ordering": "random",
+}
 COLUMNS = ["ID", "duration", "wav", "spk_id", "wrd"]
 
 
@@ -46,7 +62,7 @@ def write_manifest(path: Path, texts: list[str], durations: list[float]):
 
 
 @pytest.fixture(scope="module")
-def hparams(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def hparams(tmp_path_factory):
     """The keys that the functions under test read; not to be changed."""
     folder = tmp_path_factory.mktemp("manifests")
     durations = [0.5, 0.9, 0.3, 1.3, 0.7]
@@ -75,31 +91,24 @@ def hparams(tmp_path_factory: pytest.TempPathFactory) -> dict:
             "shuffle": True,
             "drop_last": True,
         },
-        "dynamic_batching": {
-            "max_batch_length": 2.5,
-            "num_buckets": 4,
-            "shuffle": True,
-            "batch_ordering": "random",
-        },
+        "dynamic_batching": {**BATCHING, "max_batch_length": 2.5},
     }
 
 
 @pytest.fixture(scope="module")
-def tokenizer(hparams: dict):
+def tokenizer(hparams):
     """Learnt once from the training transcripts."""
     return make_tokenizer(hparams)
 
 
 @pytest.fixture(scope="module")
-def datasets(hparams: dict, tokenizer):
+def datasets(hparams, tokenizer):
     """All sets."""
     return make_datasets(hparams, tokenizer)
 
 
 @pytest.mark.parametrize("number_of_words", range(13))
-def test_tokens_decode_to_the_words_they_came_from(
-    number_of_words: int, tokenizer
-) -> None:
+def test_tokens_decode_to_the_words_they_came_from(number_of_words, tokenizer):
     rng = np.random.default_rng(number_of_words)
     text = " ".join(rng.choice(WORDS, number_of_words))
     assert tokenizer.sp.decode_ids(tokenizer.sp.encode_as_ids(text)) == text
@@ -108,9 +117,7 @@ def test_tokens_decode_to_the_words_they_came_from(
 @pytest.mark.parametrize(
     ("kind", "size"), [("bpe", 24), ("unigram", 24), ("char", 18)]
 )
-def test_the_blank_is_in_no_training_transcript(
-    kind: str, size: int, hparams: dict, tmp_path: Path
-) -> None:
+def test_the_blank_is_in_no_training_transcript(kind, size, hparams, tmp_path):
     """CTC cannot align a target that holds its blank, token 0."""
     own = dict(hparams, token_type=kind, output_neurons=size)
     own["save_folder"] = str(tmp_path)
@@ -124,9 +131,7 @@ def test_the_blank_is_in_no_training_transcript(
             assert learnt.sp.decode_ids(tokens.tolist()) == row["wrd"]
 
 
-def test_what_is_unknown_in_a_test_transcript_still_counts(
-    datasets, tokenizer
-) -> None:
+def test_what_is_unknown_in_a_test_transcript_still_counts(datasets, tokenizer):
     """The reference keeps its words, whatever the tokens make of them."""
     with datasets.tests["test-one"].output_keys_as(["wrd", "tokens"]):
         rows = {
@@ -140,9 +145,7 @@ def test_what_is_unknown_in_a_test_transcript_still_counts(
     assert tokenizer.sp.decode_ids(rows["a Ж cat"]) != "a Ж cat"
 
 
-def test_a_tokenizer_of_other_transcripts_is_noticed(
-    hparams: dict, tmp_path: Path
-) -> None:
+def test_a_tokenizer_of_other_transcripts_is_noticed(hparams, tmp_path):
     """Token 0 would else be the target wherever it does not know a letter."""
     own = dict(hparams, train_csv=str(tmp_path / "train.csv"))
     write_manifest(tmp_path / "train.csv", ["the cat sat", "zö"], [1.0, 0.5])
@@ -151,9 +154,7 @@ def test_a_tokenizer_of_other_transcripts_is_noticed(
         make_tokenizer(own)
 
 
-def test_sets_have_their_names_and_order(
-    hparams: dict, datasets, tokenizer
-) -> None:
+def test_sets_have_their_names_and_order(hparams, datasets, tokenizer):
     """Tests by file name and longest first; training as the manifest."""
     assert list(datasets.tests) == ["test-one", "other"]
     for dataset in (datasets.valid, *datasets.tests.values()):
@@ -167,7 +168,7 @@ def test_sets_have_their_names_and_order(
     assert list(make_datasets(single, tokenizer).tests) == ["other"]
 
 
-def test_an_item_holds_audio_words_and_tokens(datasets, tokenizer) -> None:
+def test_an_item_holds_audio_words_and_tokens(datasets, tokenizer):
     item = datasets.train[3]
     assert set(item) == {"id", "sig", "wrd", "tokens", "spk_id"}
     assert item["spk_id"] == "s"
@@ -201,8 +202,8 @@ def padded_lengths(sampler, dataset: DynamicItemDataset) -> list[float]:
 
 @pytest.mark.parametrize("longest_s", [1.3, 2.0, 2.5, 5.0, 26.0])
 def test_dynamic_batches_hold_at_most_their_length(
-    longest_s: float, hparams: dict, datasets
-) -> None:
+    longest_s, hparams, datasets
+):
     """Padding included, in every epoch."""
     batching = dict(hparams["dynamic_batching"], max_batch_length=longest_s)
     own = dict(hparams, dynamic_batching=batching)
@@ -212,23 +213,7 @@ def test_dynamic_batches_hold_at_most_their_length(
         assert max(padded_lengths(sampler, datasets.train)) <= longest_s
 
 
-def test_dynamic_batches_depend_on_seed_and_epoch_alone(
-    hparams: dict, datasets
-) -> None:
-    """What a resumed run needs in order to see the same batches."""
-
-    def batches(seed: int, epoch: int) -> list[list[int]]:
-        own = dict(hparams, seed=seed)
-        sampler = train_loader_options(own, datasets.train)["batch_sampler"]
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert batches(1, 2) == batches(1, 2)
-    assert batches(1, 2) != batches(1, 3)
-    assert batches(1, 2) != batches(2, 2)
-
-
-def test_loader_options_in_both_modes(hparams: dict, datasets) -> None:
+def test_loader_options_in_both_modes(hparams, datasets):
     """A batch sampler excludes batch_size, shuffle and drop_last."""
     options = train_loader_options(hparams, datasets.train)
     assert set(options) == {"num_workers", "batch_sampler"}
@@ -237,17 +222,6 @@ def test_loader_options_in_both_modes(hparams: dict, datasets) -> None:
     plain = dict(hparams, dynamic_batching=None)
     options = train_loader_options(plain, datasets.train)
     assert options == given and options is not given
-
-
-@pytest.mark.parametrize(
-    "batching", [{"max_length": 3}, {"max_batch_length": 3}, "yes"]
-)
-def test_wrong_dynamic_batching_is_named(
-    batching: object, hparams: dict, datasets
-) -> None:
-    own = dict(hparams, dynamic_batching=batching)
-    with pytest.raises(InputError, match=r"^dynamic_batching: .*num_buckets"):
-        train_loader_options(own, datasets.train)
 
 
 @pytest.mark.parametrize(
@@ -268,9 +242,7 @@ def test_wrong_dynamic_batching_is_named(
         ({"train_csv": "no.csv"}, r"^no\.csv: .* --skip_prep"),
     ],
 )
-def test_vocabularies_that_cannot_be(
-    change: dict, message: str, hparams: dict, tmp_path: Path
-) -> None:
+def test_vocabularies_that_cannot_be(change, message, hparams, tmp_path):
     own = dict(hparams, save_folder=str(tmp_path), **change)
     with pytest.raises(InputError, match=message) as error:
         make_tokenizer(own)
@@ -299,12 +271,8 @@ HEADER = ",".join(COLUMNS) + "\n"
     ],
 )
 def test_broken_manifests_are_named(
-    content: str | bytes | None,
-    fault: str,
-    hparams: dict,
-    tokenizer,
-    tmp_path: Path,
-) -> None:
+    content, fault, hparams, tokenizer, tmp_path
+):
     """Wherever the manifest is used, also to learn the tokenizer."""
     path = tmp_path / "mine.csv"
     if content is not None:
@@ -320,3 +288,163 @@ def test_broken_manifests_are_named(
     with pytest.raises(InputError) as error:
         make_tokenizer(dict(hparams, train_csv=str(path)))
     assert str(error.value).startswith(f"{path}: {fault}")
+
+
+# ---- Batches from shards: few at a time, any place to go on ----------------
+
+
+def corpus(rows: int, shards: int, seed: int) -> tuple[list[str], list[float]]:
+    """In which shard utterances are, and their seconds."""
+    rng = np.random.default_rng(seed)
+    names = [f"s{number}" for number in rng.integers(shards, size=rows)]
+    return names, rng.uniform(1, 6, rows).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 60),
+    shards=st.integers(1, 12),
+    buffer=st.integers(1, 14),
+    epoch=st.integers(0, 10**6),
+    by_length=st.booleans(),
+    processes=st.integers(1, 3),
+)
+def test_every_utterance_once_an_epoch(
+    rows, shards, buffer, epoch, by_length, processes
+):
+    """Over all processes; and no more shards at a time than allowed."""
+    names, lengths = corpus(rows, shards, rows)
+    sampler = ShardBatchSampler(
+        names,
+        lengths,
+        buffer,
+        seed=1,
+        batching=BATCHING if by_length else None,
+        batch_size=3,
+        shuffle=True,
+    )
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    assert sorted(chain(*batches)) == list(range(rows))
+    if rows >= 3 * processes:
+        parts = [
+            list(BatchShare(sampler, rank, processes, even=True))
+            for rank in range(processes)
+        ]
+        assert len({len(part) for part in parts}) == 1
+        seen = sorted(row for part in parts for batch in part for row in batch)
+        assert seen == list(range(rows))
+    if by_length:
+        for batch in batches:
+            longest = max(lengths[row] for row in batch)
+            assert len(batch) * longest <= BATCHING["max_batch_length"]
+
+    # Shards come in groups: between the first and the last utterance of a
+    # group there is none of another.
+    order = [names[row] for row in chain(*batches)]
+    seen_order = list(dict.fromkeys(order))
+    groups = [
+        set(seen_order[at : at + buffer])
+        for at in range(0, len(seen_order), buffer)
+    ]
+    numbers = [next(n for n, g in enumerate(groups) if s in g) for s in order]
+    assert numbers == sorted(numbers)
+
+
+def test_without_shuffling_the_order_is_that_of_the_manifest():
+    names = ["a", "b", "a", "b", "b"]
+    plain = ShardBatchSampler(names, [1.0] * 5, 1, 0, batch_size=2)
+    assert list(plain) == [[0, 2], [1, 3], [4]]
+    fixed = {**BATCHING, "shuffle": False, "batch_ordering": "ascending"}
+    sampler = ShardBatchSampler(names, [1.0] * 5, 1, 0, fixed)
+    assert list(chain(*sampler)) == [0, 2, 1, 3, 4]
+    cut = ShardBatchSampler(
+        names, [1.0] * 5, 1, 0, batch_size=2, drop_last=True
+    )
+    assert list(cut) == [[0, 2], [1, 3]]
+
+
+class Rows:
+    """A data set whose items are their numbers."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_it_was(workers, tmp_path_factory):
+    """As SpeechBrain's loader does it, whatever the number of workers."""
+    sampler = ShardBatchSampler(*corpus(40, 6, 0), 2, 5, BATCHING)
+
+    def loader() -> SaveableDataLoader:
+        return SaveableDataLoader(
+            Rows(), batch_sampler=sampler, num_workers=workers, collate_fn=list
+        )
+
+    sampler.set_epoch(3)
+    whole = list(loader())
+    assert whole == list(sampler)
+    folder = tmp_path_factory.mktemp("save")
+    stopped = loader()
+    before = list(islice(iter(stopped), 4))
+    Checkpointer(folder, {"loader": stopped}).save_checkpoint(
+        end_of_epoch=False
+    )
+    resumed = loader()
+    Checkpointer(folder, {"loader": resumed}).recover_if_possible()
+    assert before + list(resumed) == whole
+
+
+@pytest.fixture(params=["files", "shards"])
+def loaded(request, hparams, datasets):
+    """Options and training set, of whole files and of three shards."""
+    if request.param == "files":
+        return hparams, datasets.train
+    rows = {
+        name: {**row, "wav": f"/s/{n % 3}.tar?bytes=0+9"}
+        for n, (name, row) in enumerate(datasets.train.data.items())
+    }
+    shards = {"train_shards": {"source": "/s", "buffer": 2}}
+    return hparams | shards, DynamicItemDataset(rows)
+
+
+def test_dynamic_batches_depend_on_seed_and_epoch_alone(loaded):
+    """What a resumed run needs in order to see the same batches."""
+    hparams, train = loaded
+
+    def batches(seed: int, epoch: int) -> list[list[int]]:
+        options = train_loader_options(dict(hparams, seed=seed), train)
+        assert set(options) == {"num_workers", "batch_sampler"}
+        list(options["batch_sampler"])  # another epoch, looked at before
+        options["batch_sampler"].set_epoch(epoch)
+        return list(options["batch_sampler"])
+
+    assert batches(1, 2) == batches(1, 2)
+    assert batches(1, 2) != batches(1, 3)
+    assert batches(1, 2) != batches(2, 2)
+
+
+@pytest.mark.parametrize(
+    "batching", [{"max_length": 3}, {"max_batch_length": 3}, "yes"]
+)
+def test_wrong_dynamic_batching_is_named(batching, loaded):
+    hparams, train = loaded
+    own = dict(hparams, dynamic_batching=batching)
+    with pytest.raises(InputError, match=r"^dynamic_batching: .*num_buckets"):
+        train_loader_options(own, train)
+
+
+def test_batches_of_one_size_from_shards(loaded):
+    hparams, train = loaded
+    own = dict(hparams, dynamic_batching=None)
+    options = train_loader_options(own, train)
+    if "train_shards" not in hparams:
+        assert options == hparams["train_dataloader_opts"]
+        return
+    batches = list(options["batch_sampler"])
+    assert {len(batch) for batch in batches} == {4}
+    assert sorted(itertools.chain(*batches)) == list(range(20))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechbrain_ee.data.demo_voices import SAMPLE_RATE
+from speechbrain_ee.data.demo.voices import SAMPLE_RATE
 
 EDGE_S = 0.1  # silence that stays before and after the speech
 _FRAME = SAMPLE_RATE // 100  # samples, 10 ms
@@ -24,25 +24,13 @@ _PEAK = 0.9
 
 @dataclass(frozen=True)
 class Condition:
-    """How good or bad the recordings of a split are.
+    """How good or bad the recordings of a split are."""
 
-    Arguments
-    ---------
-    share : float
-        Part of the utterances that are disturbed; the others get only the
-        faint noise of a quiet room.
-    snr_db : tuple of float
-        Range of the speech-to-noise ratio of a disturbed utterance, in dB.
-    rt60_s : tuple of float
-        Range of its reverberation time in seconds.
-    room : float
-        Part of the disturbed utterances that are reverberant.
-    """
-
+    # of the utterances, disturbed; others have a quiet room's faint noise
     share: float = 0.0
-    snr_db: tuple[float, float] = (10.0, 30.0)
-    rt60_s: tuple[float, float] = (0.1, 0.4)
-    room: float = 0.5
+    snr_db: tuple[float, float] = (10.0, 30.0)  # speech to noise, range
+    rt60_s: tuple[float, float] = (0.1, 0.4)  # reverberation time, range
+    room: float = 0.5  # of the disturbed utterances, reverberant
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -57,26 +45,8 @@ _QUIET_SNR_DB = (35.0, 50.0)
 
 
 def trim_silence(speech: np.ndarray) -> np.ndarray:
-    """Leave a tenth of a second of silence at either end.
-
-    Arguments
-    ---------
-    speech : numpy.ndarray
-        Samples at 16 kHz.
-
-    Returns
-    -------
-    numpy.ndarray
-        The part with speech, with its edges (silence is added where there
-        was less).
-
-    Example
-    -------
-    >>> tone = np.sin(np.arange(16000))
-    >>> len(trim_silence(np.pad(tone, 8000))) / 16000
-    1.2
-    """
-    power = _frame_power(speech)
+    """Leave a tenth of a second of silence at either end."""
+    power = frame_power(speech)
     loud = np.flatnonzero(power > power.max() * 10 ** (_SILENCE_DB / 10))
     speech = speech[loud[0] * _FRAME : (loud[-1] + 1) * _FRAME]
     return np.pad(speech, round(EDGE_S * SAMPLE_RATE))
@@ -85,22 +55,7 @@ def trim_silence(speech: np.ndarray) -> np.ndarray:
 def record(
     speech: np.ndarray, condition: Condition, rng: np.random.Generator
 ) -> np.ndarray:
-    """Record clean speech under a split's conditions.
-
-    Arguments
-    ---------
-    speech : numpy.ndarray
-        Samples at 16 kHz, trimmed.
-    condition : Condition
-        Of the split.
-    rng : numpy.random.Generator
-        Draws room, noise and level of this utterance.
-
-    Returns
-    -------
-    numpy.ndarray
-        As many samples, peak below 1.
-    """
+    """Record clean speech under a split's conditions."""
     disturbed = rng.random() < condition.share
     snr_db = rng.uniform(*(condition.snr_db if disturbed else _QUIET_SNR_DB))
     sound = speech
@@ -119,22 +74,7 @@ def record(
 def reverberate(
     speech: np.ndarray, rt60_s: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Put speech into a room of exponentially decaying echoes.
-
-    Arguments
-    ---------
-    speech : numpy.ndarray
-        Samples at 16 kHz.
-    rt60_s : float
-        Time in which the echo falls by 60 dB.
-    rng : numpy.random.Generator
-        Draws the echoes and how far away the speaker stands.
-
-    Returns
-    -------
-    numpy.ndarray
-        As many samples; the direct sound keeps its time.
-    """
+    """Put speech into a room of exponentially decaying echoes."""
     time_s = np.arange(round(rt60_s * SAMPLE_RATE)) / SAMPLE_RATE
     echoes = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / rt60_s)
     echoes[: round(0.002 * SAMPLE_RATE)] = 0.0
@@ -149,51 +89,14 @@ def reverberate(
 def add_noise(
     speech: np.ndarray, noise: np.ndarray, snr_db: float
 ) -> np.ndarray:
-    """Mix speech and noise at a ratio.
-
-    Arguments
-    ---------
-    speech, noise : numpy.ndarray
-        As many samples each.
-    snr_db : float
-        Power of the speech, its pauses left out, over that of the noise.
-
-    Returns
-    -------
-    numpy.ndarray
-        The mixture.
-
-    Example
-    -------
-    >>> speech, noise = np.ones(16000), np.ones(16000)
-    >>> float(add_noise(speech, noise, 20.0)[0])
-    1.1
-    """
-    power = _frame_power(speech)
+    """Mix speech and noise at a ratio."""
+    power = frame_power(speech)
     active = power > power.max() * 10 ** (_SILENCE_DB / 10)
     wanted = power[active].mean() * 10 ** (-snr_db / 10)
     return speech + noise * np.sqrt(wanted / np.mean(noise**2))
 
 
-def estimate_snr_db(sound: np.ndarray) -> float:
-    """Guess the speech-to-noise ratio of a recording from itself.
-
-    Arguments
-    ---------
-    sound : numpy.ndarray
-        Samples at 16 kHz.
-
-    Returns
-    -------
-    float
-        The mean power over that of the quietest tenth of the frames, in dB.
-    """
-    power = np.sort(_frame_power(sound))
-    floor = power[: max(1, len(power) // 10)].mean()
-    return float(10 * np.log10(power.mean() / max(floor, 1e-12)))
-
-
-def _frame_power(sound: np.ndarray) -> np.ndarray:
+def frame_power(sound: np.ndarray) -> np.ndarray:
     """Mean power of every whole frame of 10 ms."""
     whole = len(sound) // _FRAME * _FRAME
     return np.mean(sound[:whole].reshape(-1, _FRAME) ** 2, axis=1)
