@@ -36,8 +36,8 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
 )
 from speechbrain_ee.exits.trace_io import write_trace
-from speechbrain_ee.training.exchange import all_or_none
-from speechbrain_ee.training.finished_run import write_policies
+from speechbrain_ee.training.checkpoints import write_policies
+from speechbrain_ee.training.distributed import all_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ LEARNED = ("plausibility", "unseen_words", "learned", "combination")
 
 class ExitEvaluation:
     """The part of a Brain that tests; mixed into
-    :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
+    :class:`speechbrain_ee.training.systems.EarlyExitBrain`.
 
     Three hyper-parameters may be given: ``decodings``, of which the first is
     what exits are selected for (by default CTC's greedy path alone);

@@ -39,8 +39,8 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.criteria.outside import load_criteria
 from speechbrain_ee.exits.scoring import check_error_unit
-from speechbrain_ee.training.checkpoints import AtomicCheckpointer
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
+    AtomicCheckpointer,
     backbone_fingerprint,
     yaml_fingerprint,
 )

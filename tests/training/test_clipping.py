@@ -16,10 +16,10 @@ import speechbrain as sb
 import torch
 from torch import Tensor
 
-from speechbrain_ee.training.optimisers import (
+from speechbrain_ee.training.regimes import (
     FineTuning,
+    Regime,
 )
-from speechbrain_ee.training.regimes import Regime
 from tests.training.tuned import (
     SGD,
     STEPS,

@@ -16,8 +16,7 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.optimisers import BACKBONE, MAIN
-from speechbrain_ee.training.regimes import Regime
+from speechbrain_ee.training.regimes import BACKBONE, MAIN, Regime
 from tests.helpers import noise, padded, valid
 from tests.models.ssl_models import MODELS, ssl_model, write_ssl_model
 from tests.training.tuned import Tuned, fit, same, tuned, weights

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.training.distillation import Distillation
+from speechbrain_ee.training.distillation import Distillation, frame_divergences
 from speechbrain_ee.training.losses import (
     attention_exit_losses,
     ctc_exit_losses,
@@ -30,7 +30,6 @@ from speechbrain_ee.training.losses import (
     joint_loss,
     utterance_confidences,
 )
-from speechbrain_ee.training.teacher import frame_divergences
 
 VOCAB, EOS = 6, 2
 FEW = settings(max_examples=30, deadline=None, derandomize=True)

@@ -15,11 +15,11 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.optimisers import (
+from speechbrain_ee.training.regimes import (
     BACKBONE,
     MAIN,
+    Regime,
 )
-from speechbrain_ee.training.regimes import Regime
 from tests.helpers import tiny_brain, tiny_model
 from tests.models.ssl_models import ssl_model, write_ssl_model
 from tests.training.tuned import (

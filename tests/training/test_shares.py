@@ -19,13 +19,15 @@ from speechbrain.dataio.sampler import (
 from torch.utils.data import BatchSampler
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.exchange import (
+from speechbrain_ee.training.distributed import (
+    BatchShare,
     add_over_processes,
     all_or_none,
+    evenly_split,
     gather,
+    in_order,
 )
 from speechbrain_ee.training.monitor import ExitErrorRates
-from speechbrain_ee.training.shares import BatchShare, evenly_split, in_order
 
 UTTERANCES = 37
 ROWS = {f"u{n}": {"duration": 1 + n % 9} for n in range(UTTERANCES)}

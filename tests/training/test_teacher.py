@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.training.distillation import Distillation
+from speechbrain_ee.training.distillation import (
+    Distillation,
+    frame_divergences,
+    taught_transcripts,
+)
 from speechbrain_ee.training.losses import (
     ctc_exit_losses,
     ctc_utterance_losses,
     utterance_confidences,
-)
-from speechbrain_ee.training.teacher import (
-    frame_divergences,
-    taught_transcripts,
 )
 from tests.taught import (
     COUNTS,
