@@ -16,7 +16,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain_ee.data.dataio import train_loader_options
 from speechbrain_ee.data.shards.batches import ShardBatchSampler
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.shares import BatchShare
+from speechbrain_ee.training.distributed import BatchShare
 
 BATCHING = {
     "max_batch_length": 12.0,
