@@ -76,19 +76,7 @@ _OF_BACKBONE = """
 def moved_save_folder(
     folder: Path, save_folder: str, output_folder: str
 ) -> Path:
-    """Where the checkpoints are, also of a folder that was moved.
-
-    Arguments
-    ---------
-    folder : Path
-        The output folder as it is now.
-    save_folder, output_folder : str
-        What the run's YAML says.
-
-    Returns
-    -------
-    Path
-    """
+    """Where the checkpoints are, also of a folder that was moved."""
     saved = Path(save_folder)
     try:
         return folder / saved.relative_to(output_folder)
@@ -148,18 +136,7 @@ def check_checkpoints(
 
 
 def averaged_weights(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
-    """The average of the models, read without executing anything.
-
-    Arguments
-    ---------
-    checkpoints : sequence of Checkpoint
-        At least one.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        Parameters and buffers by name.
-    """
+    """The average of the models, read without executing anything."""
     return average_checkpoints(
         checkpoints,
         recoverable_name="model",
@@ -171,16 +148,6 @@ def build_model(tree: Any) -> Any:
     """The model of a YAML alone: a checkpointer, say, would make its folder.
 
     It executes what the YAML says of the model, and may raise anything.
-
-    Arguments
-    ---------
-    tree : mapping
-        What ruamel.yaml read, tags included.
-
-    Returns
-    -------
-    object
-        What stands at ``modules: model``.
     """
     text = StringIO()
     ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
@@ -191,17 +158,6 @@ def yaml_fingerprint(text: str) -> dict[str, str]:
     """What a YAML says that gives the weights of its model their meaning.
 
     Classes of the user's own need not be known: nothing is built.
-
-    Arguments
-    ---------
-    text : str
-        A YAML whose references are resolved, as ``hyperparams.yaml`` is.
-
-    Returns
-    -------
-    dict of str to str
-        By key, in JSON. What only training uses (dropout, augmentation) is
-        left out, and so is the path of a class, which may move.
 
     Example
     -------
@@ -223,25 +179,7 @@ def yaml_fingerprint(text: str) -> dict[str, str]:
 
 
 def flat_fingerprint(value: Any, key: str) -> dict[str, str]:
-    """A model as plain data, by dotted key.
-
-    Arguments
-    ---------
-    value : object
-        Mappings, lists and plain values.
-    key : str
-        Where it stands.
-
-    Returns
-    -------
-    dict of str to str
-        Values in JSON; numbers that are equal are written alike.
-
-    Example
-    -------
-    >>> flat_fingerprint({"class": "Net", "exits": [1, 2.0]}, "model")
-    {'model.class': '"Net"', 'model.exits': '[1, 2]'}
-    """
+    """A model as plain data, by dotted key."""
     found: dict[str, str] = {}
     if isinstance(value, Mapping):
         for name, each in value.items():
@@ -260,18 +198,7 @@ def flat_fingerprint(value: Any, key: str) -> dict[str, str]:
 
 
 def backbone_fingerprint(model: Any) -> dict[str, str]:
-    """The configuration of a model's pre-trained encoder.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        Built.
-
-    Returns
-    -------
-    dict of str to str
-        Empty for a model from scratch.
-    """
+    """The configuration of a model's pre-trained encoder."""
     encoder = getattr(model, "encoder", None)
     config = getattr(encoder, "config", None)
     values = {
@@ -293,15 +220,6 @@ def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
 
     The file also holds the path of what it was learnt from, which says
     nothing about it.
-
-    Arguments
-    ---------
-    tokenizer : sentencepiece.SentencePieceProcessor
-        Of a run.
-
-    Returns
-    -------
-    dict of str to str
     """
     numbers = list(range(tokenizer.get_piece_size()))
     table = [tokenizer.id_to_piece(numbers), tokenizer.get_score(numbers)]
@@ -312,19 +230,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
 def differences(
     carried: Mapping[str, str], expected: Mapping[str, str]
 ) -> list[str]:
-    """Keys in which two fingerprints differ.
-
-    Arguments
-    ---------
-    carried, expected : mapping of str to str
-        Of what was saved, and of what is there now.
-
-    Returns
-    -------
-    list of str
-        Those outside the model first. A key that only one of them has counts
-        if it is one of the model, and both describe a model.
-    """
+    """Keys in which two fingerprints differ."""
     both = {*carried} & {*expected}
     every = both
     if any(map(_of_model, carried)) and any(map(_of_model, expected)):
@@ -340,30 +246,7 @@ def check_fingerprint(
     way_out: str,
     what: str = "its checkpoints",
 ) -> bool:
-    """Refuse weights that were trained to mean something else.
-
-    Arguments
-    ---------
-    place : str or Path
-        Where the weights are.
-    carried : mapping of str to str, optional
-        The fingerprint that lies with them.
-    expected : mapping of str to str
-        That of what they are about to be loaded into.
-    way_out, what : str
-        For the message: what to do, and what the weights are called.
-
-    Returns
-    -------
-    bool
-        False if they carry none, as those of earlier versions: then nothing
-        is known.
-
-    Raises
-    ------
-    InputError
-        With the keys that differ.
-    """
+    """Refuse weights that were trained to mean something else."""
     if not isinstance(carried, Mapping) or not carried:
         return False
     keys = differences(carried, expected)
@@ -483,43 +366,13 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
         From then on, checkpoints carry it, and those of another meaning are
         refused, whoever asks for them.
-
-        Arguments
-        ---------
-        fingerprint : mapping of str to str
-            Further keys of the run's fingerprint.
-        assumed : mapping of str to str, optional
-            What is taken for the fingerprint of checkpoints that carry none,
-            as those of earlier versions.
-
-        Raises
-        ------
-        InputError
-            If a checkpoint that is there carries another one.
         """
         self._fingerprint |= fingerprint
         self._assumed |= assumed or {}
         self.list_checkpoints()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
-        """As SpeechBrain's; the checkpoint appears when it is complete.
-
-        Arguments
-        ---------
-        *args, **kwargs
-            As for SpeechBrain's.
-
-        Returns
-        -------
-        Checkpoint or None
-            None in all processes but the main one.
-
-        Raises
-        ------
-        InputError
-            If it cannot be written, for example because the disk is full.
-            Those before it stay as they are.
-        """
+        """As SpeechBrain's; the checkpoint appears when it is complete."""
         try:
             saved = super().save_checkpoint(*args, **kwargs)
             ddp_barrier()  # every process has written its part
@@ -533,14 +386,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         return saved
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """Those that are complete.
-
-        Returns
-        -------
-        list of Checkpoint
-            Of a checkpoint that was saved without a list of its files,
-            ``CKPT.yaml`` is what counts.
-        """
+        """Those that are complete."""
         listed = []
         for checkpoint in super().list_checkpoints():
             wrong = _wrong_files(checkpoint)
@@ -570,20 +416,6 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         """Delete all but the best by each of some orders, as SpeechBrain's.
 
         A checkpoint stops being one before its first file is deleted.
-
-        Arguments
-        ---------
-        num_to_keep : int
-            How many are kept of each order.
-        min_keys, max_keys : sequence of str, optional
-            Numbers saved with the checkpoints, of which the lowest or the
-            highest are the best.
-        importance_keys : sequence of callable
-            Functions of a checkpoint; the highest is the best.
-        ckpt_predicate : callable, optional
-            Says which checkpoints may be deleted.
-        verbosity : int
-            Level of the log.
         """
         # SpeechBrain appends to its default list in every call.
         orders = [{"importance_key": key} for key in {*importance_keys}]
@@ -611,19 +443,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         return super().recover_if_possible(*args, **kwargs)
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """As SpeechBrain's, with errors that name the file and the way out.
-
-        Arguments
-        ---------
-        checkpoint : Checkpoint
-            The one to load.
-
-        Raises
-        ------
-        InputError
-            If it lacks something that this run has, or cannot be read. What
-            torch says about a state of another shape is raised as it is.
-        """
+        """As SpeechBrain's, with errors that name the file and the way out."""
         lacking = [
             f"{name}{checkpoints.PARAMFILE_EXT}"
             for name in self.recoverables
@@ -714,20 +534,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
 
 def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
-    """The checkpoints that evaluation averages.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where they are.
-    average : int
-        How many.
-
-    Returns
-    -------
-    list of Checkpoint
-        Best first; empty if there is no complete one of a whole epoch.
-    """
+    """The checkpoints that evaluation averages."""
     # A checkpointer would make a folder that is not there.
     if not any(save_folder.glob(f"*/{checkpoints.METAFNAME}")):
         return []

@@ -40,22 +40,6 @@ def run_teacher(
 
     Dropout and layer-drop are off and no running statistic moves. No random
     number is drawn, so that training goes on as it would without a teacher.
-
-    Arguments
-    ---------
-    teacher : torch.nn.Module
-        The teacher, or the model itself, not wrapped by DDP. Afterwards
-        every part of it is in the mode that it was in: frozen parts stay in
-        evaluation mode.
-    wavs : torch.Tensor
-        Waveforms as the student hears them, augmented, shape (B, samples).
-    wav_lens : torch.Tensor
-        Lengths relative to the longest, shape (B,).
-
-    Returns
-    -------
-    list of ExitOutput
-        One output per exit of the teacher.
     """
     modes = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
@@ -75,22 +59,6 @@ def taught_transcripts(
     To learn all blanks from it would be the largest loss of the batch, since
     there is no token to divide it by, and would pull exits into the collapse
     that a young last exit is often in.
-
-    Arguments
-    ---------
-    target : ExitOutput
-        The exit that teaches.
-    tokens_BS : torch.Tensor
-        The utterances' transcripts, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-
-    Returns
-    -------
-    tokens_BS : torch.Tensor
-        Transcripts of the teacher, padded, shape (B, S').
-    counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
 
     Example
     -------
@@ -123,20 +91,6 @@ def frame_divergences(
     ``tau^2 / T sum_t KL(q_t || p_t)``, where q and p are the target's and the
     exit's distributions at temperature tau; the square keeps the size of the
     gradient (Hinton et al. 2015, arXiv 1503.02531).
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits that learn.
-    target : ExitOutput
-        The exit that teaches, over the same frames; no gradient reaches it.
-    temperature : float
-        Tau, above 0. Above 1 it brings out the improbable tokens.
-
-    Returns
-    -------
-    torch.Tensor
-        Means over each utterance's frames, in nats per frame, shape (E, B).
     """
     padded_BT = padding_mask(target.lengths_B, target.log_probs_BTV.shape[1])
 
@@ -256,23 +210,7 @@ class Distillation:
         )
 
     def exit_alphas(self, num_exits: int) -> tuple[float, ...]:
-        """The share of the transcript at every exit.
-
-        Arguments
-        ---------
-        num_exits : int
-            Number of exits.
-
-        Returns
-        -------
-        tuple of float
-            One share per exit; ones for the kind ``none``.
-
-        Raises
-        ------
-        InputError
-            If the numbers of ``alpha`` do not fit the exits.
-        """
+        """The share of the transcript at every exit."""
         if self.kind == "none":
             return (1.0,) * num_exits
         if not isinstance(self.alpha, tuple):
@@ -298,25 +236,7 @@ class Distillation:
         wav_lens: Tensor,
         teacher: nn.Module | None = None,
     ) -> list[ExitOutput] | None:
-        """What :meth:`losses` needs besides the outputs of training.
-
-        Arguments
-        ---------
-        model : torch.nn.Module
-            The model in training, not wrapped by DDP.
-        wavs : torch.Tensor
-            Waveforms as the model hears them, augmented, (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-        teacher : torch.nn.Module, optional
-            The frozen teacher of the kind ``hard``, on the same device.
-
-        Returns
-        -------
-        list of ExitOutput or None
-            From :func:`~speechbrain_ee.training.distillation.run_teacher`; None
-            where no other pass is needed.
-        """
+        """What :meth:`losses` needs besides the outputs of training."""
         if self.kind == "soft":
             return run_teacher(model, wavs, wav_lens)
         if self.kind != "hard":
@@ -335,31 +255,7 @@ class Distillation:
         token_counts_B: Tensor,
         teacher_outputs: Sequence[ExitOutput] | None = None,
     ) -> Tensor:
-        """The loss of every exit.
-
-        Arguments
-        ---------
-        outputs : sequence of ExitOutput
-            The exits of one batch.
-        tokens_BS : torch.Tensor
-            Target tokens, padded, shape (B, S).
-        token_counts_B : torch.Tensor
-            Tokens per utterance, shape (B,).
-        teacher_outputs : sequence of ExitOutput, optional
-            What :meth:`observe` has returned for the same batch.
-
-        Returns
-        -------
-        torch.Tensor
-            Losses averaged over the batch, shape (E,). With ``alpha`` 1 and
-            without confidence they are those of
-            :func:`~speechbrain_ee.training.losses.ctc_exit_losses`.
-
-        Raises
-        ------
-        InputError
-            If the teacher's tokens are not the model's.
-        """
+        """The loss of every exit."""
         alphas = self.exit_alphas(len(outputs))
         losses_EB = ctc_utterance_losses(outputs, tokens_BS, token_counts_B)
         learners = [m for m, alpha in enumerate(alphas) if alpha < 1]
@@ -456,34 +352,7 @@ def _check(valid: bool, problem: str) -> None:
 def checked_distillation(
     hparams: Any, model: EarlyExitModel, tokenizer: Any
 ) -> tuple[Distillation, nn.Module | None]:
-    """The distillation and the teacher of a YAML.
-
-    Arguments
-    ---------
-    hparams : namespace
-        ``distillation``, a
-        :class:`~speechbrain_ee.training.distillation.Distillation`, and
-        ``teacher``, a model outside ``modules`` that can be called with
-        waveforms and relative lengths and returns a list of ExitOutput, for
-        example by :func:`~speechbrain_ee.training.frozen_teacher.load_teacher`.
-        Either may be null or absent.
-    model : EarlyExitModel
-        The model in training, not wrapped by DDP.
-    tokenizer : speechbrain.tokenizers.SentencePiece.SentencePiece
-        The model's tokenizer.
-
-    Returns
-    -------
-    distillation : Distillation
-        Of the kind ``none`` if the YAML has none.
-    teacher : torch.nn.Module or None
-        The teacher of the kind ``hard``, frozen and in evaluation mode.
-
-    Raises
-    ------
-    InputError
-        If one of them does not fit the other, or the model.
-    """
+    """The distillation and the teacher of a YAML."""
     distillation = getattr(hparams, "distillation", None)
     if distillation is None:
         distillation = Distillation()

@@ -39,23 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process has, in every process.
-
-    Arguments
-    ---------
-    value : Any
-        Plain values that JSON can hold; numbers arrive as they are.
-
-    Returns
-    -------
-    list
-        One value per process; this one alone if there are no others.
-
-    Example
-    -------
-    >>> gather({"words": 3})
-    [{'words': 3}]
-    """
+    """What every process has, in every process."""
     if not is_distributed_initialized():
         return [value]
     on_gpu = distributed.get_backend() == "nccl"
@@ -79,21 +63,6 @@ def all_or_none(doing: str) -> Iterator[None]:
     """Do something in every process, or stop all of them.
 
     Without that, the others wait for one that has failed.
-
-    Arguments
-    ---------
-    doing : str
-        What is done, for the message.
-
-    Raises
-    ------
-    InputError
-        If another process has failed; the one that has raises its own error.
-
-    Example
-    -------
-    >>> with all_or_none("reading"):
-    ...     pass
     """
     failure: Exception | None = None
     try:
@@ -112,14 +81,7 @@ def all_or_none(doing: str) -> Iterator[None]:
 
 
 def add_over_processes(counter: Any) -> None:
-    """Add up what the processes have counted.
-
-    Arguments
-    ---------
-    counter : object
-        Its attributes that are whole numbers, or arrays of them, become
-        sums over all processes.
-    """
+    """Add up what the processes have counted."""
     counts = {
         name: np.asarray(value).tolist()
         for name, value in vars(counter).items()
@@ -135,23 +97,7 @@ def add_over_processes(counter: Any) -> None:
 def share_gradients(
     parameters: Iterable[torch.nn.Parameter], scale: float
 ) -> None:
-    """Average gradients over the processes, where DDP has not done it yet.
-
-    Arguments
-    ---------
-    parameters : iterable of torch.nn.Parameter
-        The same ones in every process.
-    scale : float
-        Factor on their gradients.
-
-    Example
-    -------
-    >>> weight = torch.nn.Parameter(torch.ones(2))
-    >>> weight.sum().backward()
-    >>> share_gradients([weight], 3.0)
-    >>> weight.grad
-    tensor([3., 3.])
-    """
+    """Average gradients over the processes, where DDP has not done it yet."""
     learning = [each for each in parameters if each.requires_grad]
     if is_distributed_initialized() and learning:
         here = [each.grad is not None for each in learning]
@@ -178,20 +124,6 @@ SEED = 563375142  # SpeechBrain's, where none is set
 
 class BatchShare(Sampler[list[int]]):
     """One process's share of the batches of a sampler.
-
-    Arguments
-    ---------
-    batches : iterable of list of int
-        The batches of all processes, the same in each of them; for example a
-        ``BatchSampler`` or a ``DynamicBatchSampler``.
-    rank : int
-        This process, from 0.
-    processes : int
-        How many there are.
-    even : bool
-        Every process gets as many batches as the others, as training needs
-        it: large batches are split where some are missing. No utterance is
-        left out or repeated.
 
     Example
     -------
@@ -228,13 +160,7 @@ class BatchShare(Sampler[list[int]]):
         return len(range(self.rank, number, self.processes))
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the epoch to what shuffles.
-
-        Arguments
-        ---------
-        epoch : int
-            Epoch, from 1.
-        """
+        """Tell the epoch to what shuffles."""
         for each in (self.batches, getattr(self.batches, "sampler", None)):
             if hasattr(each, "set_epoch"):
                 each.set_epoch(epoch)
@@ -287,20 +213,6 @@ class SharedData:
         Not shared is what has an order of its own (``sampler``,
         ``batch_sampler``, ``shuffle``) or no order at all, and what ``debug``
         cuts: there every process looks at everything.
-
-        Arguments
-        ---------
-        dataset : Dataset
-            Utterances.
-        stage : sb.Stage
-            What they are for.
-        **options : dict
-            Arguments of the loader, and ``ckpt_prefix``.
-
-        Returns
-        -------
-        DataLoader
-            The loader.
         """
         self.shares.pop(stage, None)
         ordered = ("sampler", "batch_sampler", "shuffle")
@@ -355,25 +267,6 @@ def evenly_split(
 ) -> list[list[int]]:
     """The same utterances in a number of batches that all can share.
 
-    Arguments
-    ---------
-    batches : sequence of sequence of int
-        Utterances by batch.
-    processes : int
-        What the number of batches becomes a multiple of.
-
-    Returns
-    -------
-    list of list of int
-        The largest batches of the last round are halved until all processes
-        have one; where it holds too few utterances, later batches first, and
-        where all batches hold one, some of the last hold another.
-
-    Raises
-    ------
-    InputError
-        If there are fewer utterances than processes.
-
     Example
     -------
     >>> evenly_split([[5], [3, 1, 4], [2]], processes=2)
@@ -413,16 +306,6 @@ def _fuller(
 
 def in_order(parts: Sequence[Sequence[Item]]) -> list[Item]:
     """What the processes made of their shares, as one would have made it.
-
-    Arguments
-    ---------
-    parts : sequence of sequence
-        By process, then one thing per batch of its share.
-
-    Returns
-    -------
-    list
-        One thing per batch, in the order of the batches.
 
     Example
     -------
@@ -486,23 +369,6 @@ class SharedWork(SharedData):
         ``r`` is a mean over its ``n_r`` utterances, so that it is given the
         weight ``N n_r / sum_r n_r``: the gradient is then that of the mean
         over all utterances, however they are spread.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            This process's, a scalar.
-        losses : dict of str to torch.Tensor
-            Those of its exits, by kind of head.
-        rows : int
-            Its utterances, with their augmented copies.
-
-        Returns
-        -------
-        loss : torch.Tensor
-            What this process should minimise.
-        losses : dict of str to torch.Tensor
-            Means over the utterances of all processes, to be logged; the
-            same in every process.
         """
         if self.processes == 1:
             return loss, losses
@@ -517,23 +383,7 @@ class SharedWork(SharedData):
         return loss * weight, dict(zip(losses, means[1:], strict=True))
 
     def fit_batch(self, batch: Any) -> Tensor:
-        """As SpeechBrain's; the loss is the mean over all processes.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            The batch of this process.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar.
-
-        Raises
-        ------
-        InputError
-            If a part of the model has no gradient where all should have.
-        """
+        """As SpeechBrain's; the loss is the mean over all processes."""
         self.step_loss = None
         try:
             loss = super().fit_batch(batch)
@@ -562,17 +412,7 @@ class SharedWork(SharedData):
     def note_losses(
         self, loss: Tensor, losses: Mapping[str, Tensor], stage: sb.Stage
     ) -> None:
-        """Count a batch's losses for the log.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            The joint loss, a scalar.
-        losses : dict of str to torch.Tensor
-            Those of the exits, by kind of head.
-        stage : sb.Stage
-            TRAIN or VALID.
-        """
+        """Count a batch's losses for the log."""
         for head, losses_E in losses.items():
             self.exit_loss_means[head].append(losses_E)
         if stage == sb.Stage.VALID and stage in self.shares:
@@ -584,16 +424,6 @@ class SharedWork(SharedData):
 
         What was counted is added up, and what is averaged is averaged again
         in the order of the batches: the result is equal bit for bit.
-
-        Arguments
-        ---------
-        stage_loss : float
-            Mean over the batches of this process.
-
-        Returns
-        -------
-        float
-            Mean over all batches.
         """
         if sb.Stage.VALID not in self.shares:
             return stage_loss
@@ -622,20 +452,6 @@ class SharedWork(SharedData):
 
         The processes share the batches that one alone would make, so that
         the records are equal to its own, bit for bit and in its order.
-
-        Arguments
-        ---------
-        name : str
-            Name of the test set.
-        test_set : DynamicItemDataset
-            The test set.
-        loader_options : dict
-            Arguments of its loader.
-
-        Raises
-        ------
-        InputError
-            If another process has failed.
         """
         self.shares.pop(sb.Stage.TEST, None)
         with all_or_none(f"decoding {name}"):

@@ -89,13 +89,7 @@ class ExitEvaluation:
         return set()
 
     def check_evaluation(self) -> None:
-        """Refuse wrong options before training, not behind it.
-
-        Raises
-        ------
-        InputError
-            If the model cannot be decoded as asked.
-        """
+        """Refuse wrong options before training, not behind it."""
         given = getattr(self.hparams, "decodings", (GREEDY,))
         check_decodings(given, self._unwrapped_model())
         exits = getattr(self.hparams, "decoded_exits", None)
@@ -114,14 +108,7 @@ class ExitEvaluation:
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Load the average of the best checkpoints.
-
-        Raises
-        ------
-        InputError
-            If there is none, unless ``average_checkpoints`` is 0: the weights
-            are then tested as they are.
-        """
+        """Load the average of the best checkpoints."""
         if self.checkpointer is None or not self.hparams.average_checkpoints:
             return
         checkpoints = self.checkpointer.find_checkpoints(
@@ -159,17 +146,6 @@ class ExitEvaluation:
         ``policies/<criterion>.<method>.yaml``: those that the report measures
         and inference folders ship. From then on :meth:`evaluate_exits`
         records the learned scores, too.
-
-        Arguments
-        ---------
-        name : str
-            Name of the development set.
-        dev_set : DynamicItemDataset
-            Data that the model was not trained on.
-        loader_options : dict
-            Arguments of its loader.
-        texts : sequence of str
-            Training transcripts.
         """
         if len(self.decoded_exits) < 2:
             return
@@ -203,13 +179,7 @@ class ExitEvaluation:
                     write_selector(folder / SELECTOR_FILE, selector)
 
     def selection_facts(self) -> dict[str, str]:
-        """What a report should say about the learned selector.
-
-        Returns
-        -------
-        dict of str to str
-            Empty if none was learned.
-        """
+        """What a report should say about the learned selector."""
         if self.selection is None:
             return {}
         shares = self.selection.selector.explain().items()
@@ -226,20 +196,6 @@ class ExitEvaluation:
         Writes ``traces/<name>.jsonl.gz`` and ``wer_<name>.txt`` (SpeechBrain's
         alignment of the last exit) into ``output_folder``, for the first
         decoding; of every further one ``traces/<name>.<decoding>.jsonl.gz``.
-
-        Arguments
-        ---------
-        name : str
-            Name of the test set.
-        test_set : DynamicItemDataset
-            The test set.
-        loader_options : dict
-            Arguments of its loader.
-
-        Returns
-        -------
-        Trace
-            One record per utterance and exit, of the first decoding.
         """
         main, *others = self._decode_set(name, test_set, loader_options)
         if self.selection is not None:

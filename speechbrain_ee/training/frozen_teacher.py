@@ -35,19 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenTeacher(nn.Module):
-    """A trained model of which only the last exit is asked.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model; it is frozen.
-    pieces : sequence of str
-        What its tokens stand for, by index.
-    sample_rate : int
-        Of the audio that it was trained on, in Hz.
-    folder : str or Path
-        The output folder of its run, for messages.
-    """
+    """A trained model of which only the last exit is asked."""
 
     def __init__(
         self,
@@ -69,20 +57,7 @@ class FrozenTeacher(nn.Module):
         return self.model.heads
 
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[ExitOutput]:
-        """The last exit of a batch; the heads below it do not run.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-
-        Returns
-        -------
-        list of ExitOutput
-            One output, that of the last exit.
-        """
+        """The last exit of a batch; the heads below it do not run."""
         state = self.model.start(wavs, wav_lens)
         _, output = self.model.walk(state, len(self.model.exit_layers))
         return [output]

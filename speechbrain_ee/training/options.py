@@ -112,27 +112,7 @@ _CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
 
 
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
-    """Load a recipe's YAML, with its ``seed`` set before anything is built.
-
-    Arguments
-    ---------
-    path : str
-        The YAML.
-    overrides : str
-        Keys given on the command line, as YAML.
-
-    Returns
-    -------
-    dict
-        The hyper-parameters, objects built.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is no YAML, a key is unknown or missing,
-        a value cannot be used, one without default was not given, or the
-        checkpoints that are there were trained with another model.
-    """
+    """Load a recipe's YAML, with its ``seed`` set before anything is built."""
     text = _with_optional(_read(path))
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
     _check_known(path, keys, text)
@@ -182,17 +162,6 @@ def literal(arguments: Sequence[str]) -> list[str]:
     It reads values as YAML and every ``=`` in them as a space. Here paths are
     quoted, as is all that holds ``=``.
 
-    Arguments
-    ---------
-    arguments : sequence of str
-        For :func:`speechbrain.parse_arguments`: ``--key=value``, or
-        ``--key`` and ``value``.
-
-    Returns
-    -------
-    list of str
-        The same options.
-
     Example
     -------
     >>> literal(["demo.yaml", "--output_folder=a=b #1", "--lr", "0.1"])
@@ -213,19 +182,6 @@ def literal(arguments: Sequence[str]) -> list[str]:
 
 def path_of(key: str, value: str) -> str | None:
     """The path that is the value of an option, whatever YAML makes of it.
-
-    Arguments
-    ---------
-    key : str
-        The option.
-    value : str
-        As it was given.
-
-    Returns
-    -------
-    str or None
-        None if the option takes no path, or if the value is none: a list, a
-        quoted text, an object of the YAML, ``null``.
 
     Example
     -------
@@ -255,20 +211,7 @@ def _quoted(key: str, value: str) -> str:
 
 
 def make_output_folder(folder: str, option: str = "output_folder") -> None:
-    """Make the output folder for this run alone, or say why it cannot be.
-
-    Arguments
-    ---------
-    folder : str
-        The experiment's ``output_folder``.
-    option : str
-        What names it, for the message.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made or written to, or another run is at work in it.
-    """
+    """Make the output folder for this run alone, or say why it cannot be."""
     try:
         os.makedirs(folder, exist_ok=True)
         # A name of its own: every process of a distributed run comes by here.
@@ -287,18 +230,6 @@ def claim_folder(folder: str | Path, option: str) -> None:
 
     The kernel gives the lock back, however the process ends. Workers that it
     forks do not hold it.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where this run writes.
-    option : str
-        What names it on the command line, for the message.
-
-    Raises
-    ------
-    InputError
-        If another process is at work there.
     """
     try:
         import fcntl
@@ -337,22 +268,7 @@ def claim_folder(folder: str | Path, option: str) -> None:
 
 @contextmanager
 def refused_in_one_sentence() -> Iterator[None]:
-    """What SpeechBrain's parser of the command line refuses, as InputError.
-
-    Raises
-    ------
-    InputError
-        With the last line that it wrote.
-
-    Example
-    -------
-    >>> from speechbrain import parse_arguments
-    >>> with refused_in_one_sentence():
-    ...     parse_arguments(["demo.yaml", "--precision=fp8"])
-    Traceback (most recent call last):
-    ...
-    speechbrain_ee.errors.InputError: --precision: invalid choice: 'fp8' ...
-    """
+    """What SpeechBrain's parser of the command line refuses, as InputError."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
@@ -370,25 +286,7 @@ def refused_in_one_sentence() -> Iterator[None]:
 def check_run_options(
     run_opts: RunOptions, hparams: Mapping[str, Any]
 ) -> RunOptions:
-    """Refuse what SpeechBrain would refuse, before any work is done.
-
-    Arguments
-    ---------
-    run_opts : speechbrain.utils.run_opts.RunOptions
-        Of the command line.
-    hparams : mapping
-        May hold the same options; those of the command line win.
-
-    Returns
-    -------
-    speechbrain.utils.run_opts.RunOptions
-        The same, ``optimizer_step_limit`` a number.
-
-    Raises
-    ------
-    InputError
-        With the option, if this machine or this model cannot do it.
-    """
+    """Refuse what SpeechBrain would refuse, before any work is done."""
     values = {
         key: value
         if key in run_opts.overridden_args or key not in hparams
@@ -407,18 +305,7 @@ def check_run_options(
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse numbers with which SpeechBrain cannot train.
-
-    Arguments
-    ---------
-    values : mapping of str to object
-        Run options by name.
-
-    Raises
-    ------
-    InputError
-        With the option and what it must be.
-    """
+    """Refuse numbers with which SpeechBrain cannot train."""
     for key, least in _LEAST.items():
         value = values[key]
         if value is not None and not (
@@ -447,20 +334,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def check_device(device: str, option: str = "--device") -> None:
-    """Refuse a device that this machine does not have.
-
-    Arguments
-    ---------
-    device : str
-        ``cpu``, ``cuda``, ``cuda:1``, ...
-    option : str
-        What named it, for the message.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
+    """Refuse a device that this machine does not have."""
     try:
         torch.empty(0, device=device)
     # torch answers with errors of many kinds
@@ -551,27 +425,7 @@ def _check_compilation(
 
 
 def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
-    """Refuse a budget that no policy of this model could be made for.
-
-    Arguments
-    ---------
-    budget : str or None
-        ``exit_budget`` of the YAML; None: no policy.
-    exit_layers : sequence of int
-        Layers of the exits; with one exit there is no policy to make.
-
-    Raises
-    ------
-    InputError
-        If the budget is not understood, or below the first exit.
-
-    Example
-    -------
-    >>> check_exit_budget("wer=5", [2, 4])
-    Traceback (most recent call last):
-    ...
-    speechbrain_ee.errors.InputError: exit_budget: budget 'wer=5' is not ...
-    """
+    """Refuse a budget that no policy of this model could be made for."""
     if budget is None:
         return
     try:

@@ -106,19 +106,7 @@ class Regime:
         return self.heads_first_epochs > 0 or self.unfreeze_per_epoch > 0
 
     def check(self, model: EarlyExitModel) -> None:
-        """Refuse a model that the regime does not fit.
-
-        Arguments
-        ---------
-        model : EarlyExitModel
-            The model, not wrapped by DDP.
-
-        Raises
-        ------
-        InputError
-            If it has fewer exits than are to be trained, or no convolutions;
-            or if layers of a frozen backbone are to be dropped.
-        """
+        """Refuse a model that the regime does not fit."""
         exits = len(model.exit_layers)
         if self.exits(exits) > exits:
             raise InputError(
@@ -148,20 +136,7 @@ class Regime:
         return model.exit_layers[self.exits(len(model.exit_layers)) - 1]
 
     def lowest(self, epoch: int, top: int) -> int:
-        """The lowest depth that learns in an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            Number of the epoch, from 1.
-        top : int
-            The last layer that learns.
-
-        Returns
-        -------
-        int
-            0 for everything, ``top + 1`` for nothing of the encoder.
-        """
+        """The lowest depth that learns in an epoch."""
         behind = epoch - self.heads_first_epochs
         if self.freeze_backbone or behind <= 0:
             return top + 1
@@ -176,13 +151,6 @@ class Regime:
         and drops gradients of what is frozen. ``encoder.final_norm`` is never
         trained, ``encoder.downsampler`` always. Call it whenever ``train()``
         has been called.
-
-        Arguments
-        ---------
-        model : EarlyExitModel
-            The model, not wrapped by DDP.
-        epoch : int
-            Number of the epoch, from 1.
         """
         frozen = list(self._frozen(model, epoch))
         held = {p for module in frozen for p in module.parameters()}
@@ -205,11 +173,6 @@ class Regime:
         Optimisers and DDP are made for the parameters that need gradients
         when training starts; DDP would leave out, without a word, those that
         join in later.
-
-        Arguments
-        ---------
-        model : EarlyExitModel
-            The model, not wrapped by DDP.
         """
         depths = self.top(model) + 1
         self.apply(model, self.heads_first_epochs + depths)
@@ -231,23 +194,7 @@ class Regime:
 def encoder_parts(
     encoder: LayerwiseEncoder,
 ) -> Iterator[tuple[int, str, nn.Module]]:
-    """An encoder's modules and their depths.
-
-    Arguments
-    ---------
-    encoder : LayerwiseEncoder
-        Pre-trained or SpeechBrain's.
-
-    Yields
-    ------
-    depth : int
-        Number of a layer; 0 for what lies below the first one.
-    name : str
-        The module's name in the encoder, ``layers`` for a layer.
-    module : torch.nn.Module
-        The module; neither the norm above the last layer, which is not run,
-        nor the augmentation, nor a down-sampler, which is not pre-trained.
-    """
+    """An encoder's modules and their depths."""
     for name, module in encoder.named_children():
         if name == "layers":
             for depth, layer in enumerate(module, start=1):
@@ -299,21 +246,7 @@ def _check(
 def backbone_groups(
     model: EarlyExitModel, regime: Regime
 ) -> list[dict[str, Any]]:
-    """The encoder's trainable parameters, grouped by learning rate.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model, as ``regime.prepare`` has left it.
-    regime : Regime
-        Its ``layer_decay`` counts.
-
-    Returns
-    -------
-    list of dict
-        Groups for an optimiser, from the top down; ``lr_scale`` is what the
-        learning rate is multiplied by, 1 in the first group.
-    """
+    """The encoder's trainable parameters, grouped by learning rate."""
     top = regime.top(model)
     by_scale: dict[float, list[nn.Parameter]] = {}
     for depth, _, module in encoder_parts(model.encoder):
@@ -331,18 +264,7 @@ def backbone_groups(
 def without_vector_decay(
     groups: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Groups of parameters, with biases and norms apart and undecayed.
-
-    Arguments
-    ---------
-    groups : iterable of dict
-        Groups for an optimiser.
-
-    Returns
-    -------
-    list of dict
-        Up to two for each; vectors have ``weight_decay`` 0.
-    """
+    """Groups of parameters, with biases and norms apart and undecayed."""
     apart = []
     for group in groups:
         matrices = [p for p in group["params"] if p.dim() != 1]
@@ -376,11 +298,6 @@ class FineTuning:
         """Read the hyper-parameters, and open what is going to be trained.
 
         Call it from ``__init__``: before DDP wraps the model.
-
-        Raises
-        ------
-        InputError
-            If the regime does not fit the model, or a key lacks another.
         """
         self.regime = getattr(self.hparams, "regime", None)
         self.backbone_opt_class = getattr(self.hparams, BACKBONE, None)
@@ -426,23 +343,7 @@ class FineTuning:
     def of_active_exits(
         self, weights: Mapping[str, Sequence[float]]
     ) -> dict[str, list[float]]:
-        """Weights of the losses of the exits that are trained.
-
-        Arguments
-        ---------
-        weights : mapping of str to sequence of float
-            One weight per exit of the model, for each kind of head.
-
-        Returns
-        -------
-        dict of str to list of float
-            One weight per active exit; without losses that have none.
-
-        Raises
-        ------
-        InputError
-            If nothing is left to be learned.
-        """
+        """Weights of the losses of the exits that are trained."""
         active = self.active_exits
         kept = {head: list(each)[:active] for head, each in weights.items()}
         kept = {head: each for head, each in kept.items() if any(each)}
@@ -455,15 +356,7 @@ class FineTuning:
         return kept
 
     def set_total_steps(self, steps: int, epochs: int) -> None:
-        """Tell the schedules how long they run.
-
-        Arguments
-        ---------
-        steps : int
-            Optimiser steps of an epoch.
-        epochs : int
-            Epochs of the run.
-        """
+        """Tell the schedules how long they run."""
         regime = self.regime or EVERYTHING
         waits = {BACKBONE: regime.heads_first_epochs}
         for name, schedule in self.schedules.items():
@@ -517,11 +410,6 @@ class FineTuning:
 
         Call it from ``on_fit_batch_start``: SpeechBrain puts the whole model
         into training mode behind ``on_stage_start``.
-
-        Arguments
-        ---------
-        should_step : bool
-            Whether the optimisers step behind this batch.
         """
         if self.regime is not None:
             epoch = self.hparams.epoch_counter.current
@@ -546,16 +434,6 @@ class FineTuning:
         """Optimisers that have anything to train now.
 
         A gradient scaler refuses to step one without any gradient.
-
-        Arguments
-        ---------
-        optimizers : dict of str to torch.optim.Optimizer
-            All of them.
-
-        Returns
-        -------
-        dict of str to torch.optim.Optimizer
-            Some of them.
         """
         return {
             name: optimizer
@@ -593,11 +471,6 @@ class FineTuning:
         SpeechBrain calls it at both ends of an epoch, and would leave out
         the batches behind the last whole ``grad_accumulation_factor``: all of
         them where an epoch has fewer.
-
-        Arguments
-        ---------
-        set_to_none : bool
-            As SpeechBrain's.
         """
         factor = self.grad_accumulation_factor
         left = self.step % factor
@@ -617,21 +490,7 @@ class FineTuning:
 
 
 def scale_learning_rates(optimizer: Optimizer) -> None:
-    """Spread the rate of the first group by every group's ``lr_scale``.
-
-    Arguments
-    ---------
-    optimizer : torch.optim.Optimizer
-        Its first group has the scale 1; groups without one are left alone.
-
-    Example
-    -------
-    >>> groups = [{"params": [torch.zeros(1)], "lr_scale": s} for s in (1, 0.5)]
-    >>> optimizer = torch.optim.SGD(groups, lr=0.1)
-    >>> scale_learning_rates(optimizer)
-    >>> [group["lr"] for group in optimizer.param_groups]
-    [0.1, 0.05]
-    """
+    """Spread the rate of the first group by every group's ``lr_scale``."""
     lr = optimizer.param_groups[0]["lr"]
     for group in optimizer.param_groups:
         if "lr_scale" in group:

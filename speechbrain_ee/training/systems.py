@@ -159,21 +159,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     def exit_losses(
         self, outputs: Sequence[ExitOutput], batch: Any
     ) -> Mapping[str, Tensor]:
-        """Losses of every exit by every term that has a weight.
-
-        Arguments
-        ---------
-        outputs : list of ExitOutput
-            The exits that are trained.
-        batch : PaddedBatch
-            Holds ``tokens``.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            One loss per exit, shape (E,), by the name of the term; in a test
-            without what was not predicted.
-        """
+        """Losses of every exit by every term that has a weight."""
         found = {}
         for name, term in self.loss_terms.items():
             if name not in self.loss_weights:
@@ -202,20 +188,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         """Called with the waveforms that the model is about to hear."""
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
-        """The exits of a batch, those that count.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            Holds ``sig`` and ``tokens``.
-        stage : sb.Stage
-            Training augments the waveforms.
-
-        Returns
-        -------
-        list of ExitOutput
-            One per exit that is trained, or evaluated in a test.
-        """
+        """The exits of a batch, those that count."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         if stage == sb.Stage.TRAIN and self.hparams.wav_augment is not None:
@@ -235,22 +208,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     def compute_objectives(
         self, outputs: Any, batch: Any, stage: sb.Stage
     ) -> Tensor:
-        """The joint loss; in validation and test also what was recognised.
-
-        Arguments
-        ---------
-        outputs : list of ExitOutput
-            What :meth:`compute_forward` returns.
-        batch : PaddedBatch
-            The batch.
-        stage : sb.Stage
-            TRAIN, VALID or TEST.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar.
-        """
+        """The joint loss; in validation and test also what was recognised."""
         # A test may stop below the exits that were trained, or go beyond.
         trained = outputs[: self.active_exits]
         losses = self.exit_losses(trained, batch)
@@ -290,22 +248,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         return loss
 
     def targets(self, batch: Any, rows: int) -> tuple[Tensor, Tensor]:
-        """Tokens to learn, repeated as the augmentation has the audio.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            Holds ``tokens``.
-        rows : int
-            Utterances after augmentation.
-
-        Returns
-        -------
-        tokens_BS : torch.Tensor
-            Padded, shape (B, S).
-        counts_B : torch.Tensor
-            Tokens per utterance, shape (B,).
-        """
+        """Tokens to learn, repeated as the augmentation has the audio."""
         tokens, lengths = batch.tokens
         counts = (lengths * tokens.shape[1]).round().long()
         augment = self.hparams.wav_augment
