@@ -31,6 +31,12 @@ from speechbrain_ee.training.losses import (
     utterance_confidences,
 )
 
+KINDS = ("none", "hard", "self", "soft")
+CONFIDENCES = ("none", "multiply", "divide")
+HARD_ALPHA = 0.3
+SELF_ALPHAS = (0.65, 0.85)  # first exit, last but one
+SOFT_ALPHA = 0.5  # of this project
+
 
 @torch.no_grad()
 def run_teacher(
@@ -115,13 +121,6 @@ def frame_divergences(
         ]
     )
     return temperature**2 * summed_EB / frames_B
-
-
-KINDS = ("none", "hard", "self", "soft")
-CONFIDENCES = ("none", "multiply", "divide")
-HARD_ALPHA = 0.3
-SELF_ALPHAS = (0.65, 0.85)  # first exit, last but one
-SOFT_ALPHA = 0.5  # of this project
 
 
 @dataclass(frozen=True)
@@ -261,10 +260,7 @@ class Distillation:
         learners = [m for m, alpha in enumerate(alphas) if alpha < 1]
         if learners:
             taught_EB = self._taught(
-                [outputs[m] for m in learners],
-                self._target(outputs, teacher_outputs),
-                tokens_BS,
-                token_counts_B,
+                outputs, learners, teacher_outputs, tokens_BS, token_counts_B
             )
             share_E1 = losses_EB.new_tensor(alphas)[learners].unsqueeze(1)
             blend_EB = share_E1 * losses_EB[learners]
@@ -286,34 +282,28 @@ class Distillation:
         shares = torch.linspace(*SELF_ALPHAS, exits, dtype=torch.float64)
         return tuple(shares.tolist())
 
-    def _target(
+    def _taught(
         self,
         outputs: Sequence[ExitOutput],
+        learners: Sequence[int],
         teacher_outputs: Sequence[ExitOutput] | None,
-    ) -> ExitOutput:
-        """The exit that teaches."""
-        if self.kind == "self" and teacher_outputs is None:
-            return outputs[-1]
+        tokens_BS: Tensor,
+        token_counts_B: Tensor,
+    ) -> Tensor:
+        """What some exits lose to the one that teaches, shape (E, B)."""
+        if teacher_outputs is None and self.kind == "self":
+            teacher_outputs = outputs
         if teacher_outputs is None:
             raise ValueError(
                 f"kind {self.kind!r} learns from another pass in evaluation "
                 "mode; hand over what observe() returns."
             )
-        return teacher_outputs[-1]
-
-    def _taught(
-        self,
-        outputs: Sequence[ExitOutput],
-        target: ExitOutput,
-        tokens_BS: Tensor,
-        token_counts_B: Tensor,
-    ) -> Tensor:
-        """What the exits lose to the one that teaches, shape (E, B)."""
-        self._check_fit(outputs[0], target)
+        learning, target = [outputs[m] for m in learners], teacher_outputs[-1]
+        self._check_fit(learning[0], target)
         if self.kind == "soft":
-            return frame_divergences(outputs, target, self.temperature)
+            return frame_divergences(learning, target, self.temperature)
         taught = taught_transcripts(target, tokens_BS, token_counts_B)
-        return ctc_utterance_losses(outputs, *taught)
+        return ctc_utterance_losses(learning, *taught)
 
     def _check_fit(self, output: ExitOutput, target: ExitOutput) -> None:
         (batch, frames, vocab) = output.log_probs_BTV.shape
@@ -373,8 +363,7 @@ def checked_distillation(
     teacher = getattr(hparams, "teacher", None)
     _check_kind(distillation, teacher)
     if teacher is not None:
-        _check_own(teacher, model)
-        _check_tokens(teacher, model)
+        _check_teacher(teacher, model)
         if isinstance(teacher, FrozenTeacher):
             _check_run(teacher, hparams, tokenizer)
         teacher.requires_grad_(False).eval()
@@ -402,8 +391,8 @@ def _check_kind(distillation: Distillation, teacher: Any) -> None:
         )
 
 
-def _check_own(teacher: nn.Module, model: nn.Module) -> None:
-    """A teacher is frozen, and must not freeze the model with it."""
+def _check_teacher(teacher: nn.Module, model: EarlyExitModel) -> None:
+    """It must not freeze the model with it, and have the same tokens."""
     own = {id(parameter) for parameter in model.parameters()}
     if any(id(parameter) in own for parameter in teacher.parameters()):
         raise InputError(
@@ -411,9 +400,6 @@ def _check_own(teacher: nn.Module, model: nn.Module) -> None:
             "would freeze them; let the model teach itself with the kinds "
             "'self' or 'soft'."
         )
-
-
-def _check_tokens(teacher: nn.Module, model: EarlyExitModel) -> None:
     heads = getattr(teacher, "heads", None)
     if heads is None:
         return  # a model of another kind: its first batch is checked
@@ -441,9 +427,8 @@ def _check_run(teacher: FrozenTeacher, hparams: Any, tokenizer: Any) -> None:
             f"{teacher.sample_rate} Hz, and sample_rate is "
             f"{hparams.sample_rate} Hz; both must hear the same audio."
         )
-    pieces = tokenizer.sp.id_to_piece(
-        list(range(tokenizer.sp.get_piece_size()))
-    )
+    numbers = list(range(tokenizer.sp.get_piece_size()))
+    pieces = tokenizer.sp.id_to_piece(numbers)
     if tuple(pieces) != teacher.pieces:
         raise InputError(
             f"teacher_folder: the tokenizer of {teacher.folder} is not that "

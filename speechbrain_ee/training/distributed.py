@@ -1,21 +1,23 @@
 """Several processes train and test as one would.
 
-Started by ``torchrun``, every process holds the model and gets a share of the
-batches (see :mod:`speechbrain_ee.training.distributed`). PyTorch's DDP averages
-their gradients. Here are the rest of it: the weight of a process that has
-fewer utterances, what is logged, and validation.
+Started by ``torchrun``, every process holds the model. Every process knows the
+batches that one process alone would make, and takes its share of them: the
+first process the first, the second the next, and so on. So N processes with
+batches of B utterances see, step by step, what one process sees with batches
+of N times B. PyTorch's DDP averages their gradients. Here is the rest of it:
+what the processes tell each other, the weight of a process that has fewer
+utterances, what is logged, and validation.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import speechbrain as sb
@@ -37,25 +39,18 @@ from speechbrain_ee.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
+SEED = 563375142  # SpeechBrain's, where none is set
+# What a Brain counts while it validates, in whole numbers.
+COUNTERS = ("error_rates", "token_accuracy")
+
 
 def gather(value: Any) -> list[Any]:
     """What every process has, in every process."""
     if not is_distributed_initialized():
         return [value]
-    on_gpu = distributed.get_backend() == "nccl"
-    device = torch.device("cuda" if on_gpu else "cpu")
-    text = bytearray(json.dumps(value).encode())
-    sent = torch.frombuffer(text, dtype=torch.uint8).to(device)
-    sizes = [sent.new_zeros(1, dtype=torch.long) for _ in _ranks()]
-    distributed.all_gather(sizes, sizes[0].new_tensor([len(sent)]))
-    longest = int(max(sizes))
-    padded = torch.nn.functional.pad(sent, (0, longest - len(sent)))
-    texts = [torch.empty_like(padded) for _ in _ranks()]
-    distributed.all_gather(texts, padded)
-    return [
-        json.loads(bytes(text[: int(size)].cpu().numpy()))
-        for text, size in zip(texts, sizes, strict=True)
-    ]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
@@ -83,15 +78,13 @@ def all_or_none(doing: str) -> Iterator[None]:
 def add_over_processes(counter: Any) -> None:
     """Add up what the processes have counted."""
     counts = {
-        name: np.asarray(value).tolist()
+        name: value
         for name, value in vars(counter).items()
         if isinstance(value, int | np.ndarray)
     }
     everybody = gather(counts)
     for name in counts:
-        total = sum(np.asarray(each[name]) for each in everybody)
-        is_array = isinstance(getattr(counter, name), np.ndarray)
-        setattr(counter, name, total if is_array else int(total))
+        setattr(counter, name, sum(each[name] for each in everybody))
 
 
 def share_gradients(
@@ -112,14 +105,6 @@ def share_gradients(
             distributed.all_reduce(each.grad)
         if each.grad is not None:
             each.grad *= scale
-
-
-def _ranks() -> range:
-    return range(distributed.get_world_size())
-
-
-Item = TypeVar("Item")
-SEED = 563375142  # SpeechBrain's, where none is set
 
 
 class BatchShare(Sampler[list[int]]):
@@ -166,12 +151,76 @@ class BatchShare(Sampler[list[int]]):
                 each.set_epoch(epoch)
 
 
-class SharedData:
-    """The part of a Brain that shares data with other processes.
+def evenly_split(
+    batches: Sequence[Sequence[int]], processes: int
+) -> list[list[int]]:
+    """The same utterances in a number of batches that all can share.
+
+    Example
+    -------
+    >>> evenly_split([[5], [3, 1, 4], [2]], processes=2)
+    [[5], [3, 1], [4], [2]]
+    """
+    batches = [list(batch) for batch in batches]
+    whole = len(batches) // processes * processes
+    while len(batches) % processes:
+        last = range(whole, len(batches))
+        place = max(last, key=lambda n: len(batches[n]), default=0)
+        if len(batches[place]) < 2:
+            large = (n for n, batch in enumerate(batches) if len(batch) > 1)
+            place = max(large, default=None)
+        if place is None and whole:
+            return _fuller(batches, whole - processes, processes)
+        if place is None:
+            raise InputError(
+                f"training: {len(batches)} utterances cannot be shared by "
+                f"{processes} processes; start fewer (--nproc_per_node), or "
+                "give more data."
+            )
+        batch = batches[place]
+        half = (len(batch) + 1) // 2
+        batches[place : place + 1] = [batch[:half], batch[half:]]
+    return batches
+
+
+def _fuller(
+    batches: list[list[int]], start: int, processes: int
+) -> list[list[int]]:
+    """One batch for each process of what follows, in order."""
+    rest = [one for batch in batches[start:] for one in batch]
+    ends = [len(rest) * n // processes for n in range(processes + 1)]
+    shares = [rest[a:b] for a, b in zip(ends, ends[1:])]
+    return batches[:start] + shares
+
+
+def in_order(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """What the processes made of their shares, as one would have made it.
+
+    Example
+    -------
+    >>> in_order([["a", "c", "e"], ["b", "d"]])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    total = sum(len(part) for part in parts)
+    for rank, part in enumerate(parts):
+        if len(part) != len(range(rank, total, len(parts))):
+            raise RuntimeError(
+                f"process {rank} brings {len(part)} of {total} batches, "
+                "which is not its share"
+            )
+    return [parts[n % len(parts)][n // len(parts)] for n in range(total)]
+
+
+class SharedWork:
+    """The part of a Brain that works together with other processes.
 
     A mixin in front of :class:`speechbrain.core.Brain`; alone, a process
-    does as that class does.
+    does as that class does. ``find_unused_parameters`` is set where parts of
+    the model may be without gradient in some step: layers that are dropped,
+    layers that join in later, decoders that are not trained.
     """
+
+    step_loss: Tensor | None = None
 
     @property
     def processes(self) -> int:
@@ -260,82 +309,6 @@ class SharedData:
         options = self._share(sampler, sb.Stage.TRAIN, loader_kwargs)
         self.train_sampler = options["batch_sampler"]
         return options
-
-
-def evenly_split(
-    batches: Sequence[Sequence[int]], processes: int
-) -> list[list[int]]:
-    """The same utterances in a number of batches that all can share.
-
-    Example
-    -------
-    >>> evenly_split([[5], [3, 1, 4], [2]], processes=2)
-    [[5], [3, 1], [4], [2]]
-    """
-    batches = [list(batch) for batch in batches]
-    whole = len(batches) // processes * processes
-    while len(batches) % processes:
-        last = range(whole, len(batches))
-        place = max(last, key=lambda n: len(batches[n]), default=0)
-        if len(batches[place]) < 2:
-            large = (n for n, batch in enumerate(batches) if len(batch) > 1)
-            place = max(large, default=None)
-        if place is None and whole:
-            return _fuller(batches, whole - processes, processes)
-        if place is None:
-            raise InputError(
-                f"training: {len(batches)} utterances cannot be shared by "
-                f"{processes} processes; start fewer (--nproc_per_node), or "
-                "give more data."
-            )
-        batch = batches[place]
-        half = (len(batch) + 1) // 2
-        batches[place : place + 1] = [batch[:half], batch[half:]]
-    return batches
-
-
-def _fuller(
-    batches: list[list[int]], start: int, processes: int
-) -> list[list[int]]:
-    """One batch for each process of what follows, in order."""
-    rest = [one for batch in batches[start:] for one in batch]
-    ends = [len(rest) * n // processes for n in range(processes + 1)]
-    shares = [rest[a:b] for a, b in zip(ends, ends[1:])]
-    return batches[:start] + shares
-
-
-def in_order(parts: Sequence[Sequence[Item]]) -> list[Item]:
-    """What the processes made of their shares, as one would have made it.
-
-    Example
-    -------
-    >>> in_order([["a", "c", "e"], ["b", "d"]])
-    ['a', 'b', 'c', 'd', 'e']
-    """
-    total = sum(len(part) for part in parts)
-    for rank, part in enumerate(parts):
-        if len(part) != len(range(rank, total, len(parts))):
-            raise RuntimeError(
-                f"process {rank} brings {len(part)} of {total} batches, "
-                "which is not its share"
-            )
-    return [parts[n % len(parts)][n // len(parts)] for n in range(total)]
-
-
-# What a Brain counts while it validates, in whole numbers.
-COUNTERS = ("error_rates", "token_accuracy")
-
-
-class SharedWork(SharedData):
-    """The part of a Brain that works together with other processes.
-
-    A mixin in front of :class:`speechbrain.core.Brain`; alone, a process
-    does as that class does. ``find_unused_parameters`` is set where parts of
-    the model may be without gradient in some step: layers that are dropped,
-    layers that join in later, decoders that are not trained.
-    """
-
-    step_loss: Tensor | None = None
 
     @cached_property
     def valid_rows(self) -> list[list[float]]:

@@ -46,7 +46,7 @@ LEARNED = ("plausibility", "unseen_words", "learned", "combination")
 
 class ExitEvaluation:
     """The part of a Brain that tests; mixed into
-    :class:`speechbrain_ee.training.systems.EarlyExitBrain`.
+    :class:`speechbrain_ee.training.systems.CTCEarlyExitBrain`.
 
     Three hyper-parameters may be given: ``decodings``, of which the first is
     what exits are selected for (by default CTC's greedy path alone);
@@ -70,8 +70,8 @@ class ExitEvaluation:
     def decoded_exits(self) -> tuple[int, ...]:
         """The exits that are evaluated, counted from 1."""
         exits = getattr(self.hparams, "decoded_exits", None)
-        every = range(1, len(self.exit_layers) + 1)
-        return tuple(every if exits is None else exits)
+        trained = range(1, self.active_exits + 1)
+        return tuple(trained if exits is None else exits)
 
     @property
     def error_unit(self) -> str:
@@ -93,17 +93,14 @@ class ExitEvaluation:
         given = getattr(self.hparams, "decodings", (GREEDY,))
         check_decodings(given, self._unwrapped_model())
         exits = getattr(self.hparams, "decoded_exits", None)
-        every = range(1, len(self.exit_layers) + 1)
+        last = len(self.exit_layers)
         listed = list(exits) if isinstance(exits, list | tuple) else []
-        if exits is None or (
-            listed and listed == [k for k in every if k in listed]
-        ):
-            return
-        raise InputError(
-            f"decoded_exits: {exits!r} must be a list of increasing exits "
-            f"between 1 and {len(every)}, for example [{every[-1]}]; null "
-            "means all."
-        )
+        right = [k for k in range(1, last + 1) if k in listed]
+        if exits is not None and (not listed or listed != right):
+            raise InputError(
+                f"decoded_exits: {exits!r} must be a list of increasing exits "
+                f"between 1 and {last}, for example [{last}]; null means all."
+            )
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
@@ -232,9 +229,8 @@ class ExitEvaluation:
             left_out = self.recorder.left_out | self.unlearned | unfit
             header = self._header(cost, decoding, left_out)
             traces.append(Trace(header, records, str(path)))
-            self._warn_of_cuts(name, decoding)
-            self._tell_left_out(left_out)
-        self._warn_of_nan(name)
+        if if_main_process():
+            self._warn(name, traces)
         return traces
 
     def _decoder(self, name: str) -> Recorded | None:
@@ -267,36 +263,32 @@ class ExitEvaluation:
             left_out=left_out,
         )
 
-    def _tell_left_out(self, left_out: Mapping[str, str]) -> None:
-        for each in left_out.items() - self.told:
-            self.told.add(each)
-            if if_main_process():
+    def _warn(self, name: str, traces: Sequence[Trace]) -> None:
+        """Say what is wrong with a set, and once which evidence is not there."""
+        utterances = len(self.recorder.records)
+        for decoding, cut in self.recorder.cut.items():
+            if cut:
+                logger.warning(
+                    "%s, %s: %d of %d hypotheses did not end and were cut at "
+                    "`max_decode_ratio` tokens per frame.",
+                    name,
+                    decoding,
+                    cut,
+                    utterances * len(self.decoded_exits),
+                )
+        for trace in traces:
+            for each in trace.header.left_out.items() - self.told:
+                self.told.add(each)
                 logger.warning("Evidence %r is left out of traces: %s", *each)
-
-    def _warn_of_nan(self, name: str) -> None:
-        broken = self.recorder.broken
-        if broken and if_main_process():
+        broken = self.recorder.broken.items()
+        if broken:
             logger.warning(
                 "%s: for %d of %d utterances the model gives NaN; what "
                 "these exits recognise counts as nothing: %s",
                 name,
                 len(broken),
-                len(self.recorder.records),
-                ", ".join(
-                    f"{u} (first at exit {k})" for u, k in broken.items()
-                ),
-            )
-
-    def _warn_of_cuts(self, name: str, decoding: str) -> None:
-        cut = self.recorder.cut[decoding]
-        if cut and if_main_process():
-            logger.warning(
-                "%s, %s: %d of %d hypotheses did not end and were cut at "
-                "`max_decode_ratio` tokens per frame.",
-                name,
-                decoding,
-                cut,
-                len(self.recorder.records) * len(self.decoded_exits),
+                utterances,
+                ", ".join(f"{u} (first at exit {k})" for u, k in broken),
             )
 
     def _write_set(self, name: str, *traces: Trace) -> None:

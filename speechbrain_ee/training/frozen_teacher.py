@@ -7,7 +7,8 @@ Authors
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,16 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
         save_folder = moved_save_folder(
             folder, options["save_folder"], options["output_folder"]
         )
-        model = _built(folder / "hyperparams.yaml", tree)
-        tokenizer = _tokenizer(save_folder, options)
+        what = f"the model of {folder / 'hyperparams.yaml'} cannot be built"
+        with _explained(what, "is a file that it names still there?"):
+            model = build_model(tree)
+            if not isinstance(model, EarlyExitModel):
+                raise TypeError(f"{type(model).__name__}, not EarlyExitModel")
+        name = f"{options['output_neurons']}_{options['token_type']}.model"
+        with _explained(f"the tokenizer {save_folder / name} cannot be read"):
+            tokenizer = SentencePieceProcessor(
+                model_file=str(save_folder / name)
+            )
         fingerprint = (
             yaml_fingerprint(text)
             | backbone_fingerprint(model)
@@ -129,64 +138,33 @@ _WAY_OUT = (
 )
 
 
+@contextmanager
+def _explained(what: str, way_out: str = f"{_WAY_OUT}.") -> Iterator[None]:
+    """What a library raises, as an InputError that says what failed."""
+    try:
+        yield
+    # A YAML builds objects, and a damaged file can raise anything.
+    except Exception as error:
+        logger.debug("%s", what, exc_info=True)
+        raise InputError(
+            f"teacher_folder: {what} ({one_line(error)}); {way_out}"
+        ) from error
+
+
 def _read(path: Path) -> tuple[Any, str]:
     """The run's YAML as a tree and as text; nothing of it is executed."""
-    try:
+    with _explained(f"{path} cannot be read"):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"teacher_folder: {path} cannot be read ({cause}); {_WAY_OUT}."
-        ) from error
-    try:
+    with _explained(f"{path} is not the YAML of a run of this recipe"):
         tree = ruamel.yaml.YAML().load(text)
         lacking = [key for key in _NEEDED if key not in tree]
         tree["modules"]["model"]
-    except (ruamel.yaml.error.YAMLError, TypeError, KeyError) as error:
-        raise InputError(
-            f"teacher_folder: {path} is not the YAML of a run of this recipe "
-            f"({one_line(error)}); {_WAY_OUT}."
-        ) from error
     if lacking:
         raise InputError(
             f"teacher_folder: {path} lacks the options {', '.join(lacking)}; "
             f"{_WAY_OUT}."
         )
     return tree, text
-
-
-def _built(path: Path, tree: Any) -> EarlyExitModel:
-    """The model alone."""
-    try:
-        model = build_model(tree)
-    # A YAML builds objects, so a wrong value can raise anything.
-    except Exception as error:
-        logger.debug("%s cannot be loaded", path, exc_info=True)
-        raise InputError(
-            f"teacher_folder: the model of {path} cannot be built "
-            f"({one_line(error)}); is a file that it names still there?"
-        ) from error
-    if not isinstance(model, EarlyExitModel):
-        raise InputError(
-            f"teacher_folder: modules: model: of {path} is of the type "
-            f"{type(model).__name__}, not EarlyExitModel; {_WAY_OUT}."
-        )
-    return model
-
-
-def _tokenizer(
-    save_folder: Path, options: dict[str, Any]
-) -> SentencePieceProcessor:
-    """The run's tokenizer."""
-    name = f"{options['output_neurons']}_{options['token_type']}.model"
-    path = save_folder / name
-    try:
-        return SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"teacher_folder: the tokenizer {path} cannot be read "
-            f"({one_line(error)}); {_WAY_OUT}."
-        ) from error
 
 
 def _load_weights(
@@ -206,18 +184,12 @@ def _load_weights(
             f"teacher_folder: {save_folder} holds no checkpoint of a whole "
             f"epoch; {_WAY_OUT}."
         )
-    try:
-        weights = averaged_weights(found)
-        model.load_state_dict(weights, strict=True)
+    with _explained(
+        f"the checkpoints in {save_folder} cannot be loaded into the model of "
+        "its hyperparams.yaml"
+    ):
+        model.load_state_dict(averaged_weights(found), strict=True)
         _load_statistics(model, found[0])
-    # A damaged file can raise anything.
-    except Exception as error:
-        logger.debug("%s cannot be loaded", save_folder, exc_info=True)
-        raise InputError(
-            f"teacher_folder: the checkpoints in {save_folder} cannot be "
-            f"loaded into the model of its hyperparams.yaml ({one_line(error)})"
-            f"; {_WAY_OUT}."
-        ) from error
     logger.info(
         "Teacher: %d checkpoint(s) of %s", len(found), save_folder.parent
     )

@@ -163,32 +163,25 @@ def forget_later_epochs(train_logger: Any, epoch: int) -> None:
             stream.write("".join(kept).encode())
 
 
-class BlankCollapseMonitor:
-    """Warn when exits emit nothing but blanks, epoch after epoch.
+def warn_of_blank_collapse(
+    epoch: int, rates: ExitErrorRates, patience_epochs: int
+) -> list[int]:
+    """Name the layers of exits that emit nothing but blanks.
 
-    CTC training starts with all-blank outputs; an exit that stays there will
-    not recover by itself.
+    CTC training starts with all-blank outputs; an exit that stays there for
+    so many epochs will not recover by itself.
     """
-
-    def __init__(self, patience_epochs: int):
-        self.patience_epochs = patience_epochs
-
-    def check(self, epoch: int, rates: ExitErrorRates) -> list[int]:
-        """Look at an epoch's validation."""
-        if epoch < self.patience_epochs:
-            return []
-        collapsed = [
-            layer
-            for layer, count in zip(rates.exit_layers, rates.nonempty_E)
-            if count == 0
-        ]
-        if collapsed:
-            logger.warning(
-                "BLANK COLLAPSE: after %d epochs the exits at layers %s "
-                "transcribe every validation utterance as nothing. Lower "
-                "`lr`, lengthen `warmup_share` or `n_warmup_steps`, lower "
-                "the subsampling, or check that audio and transcripts match.",
-                epoch,
-                collapsed,
-            )
-        return collapsed
+    if epoch < patience_epochs:
+        return []
+    said = zip(rates.exit_layers, rates.nonempty_E)
+    collapsed = [layer for layer, count in said if count == 0]
+    if collapsed:
+        logger.warning(
+            "BLANK COLLAPSE: after %d epochs the exits at layers %s "
+            "transcribe every validation utterance as nothing. Lower "
+            "`lr`, lengthen `warmup_share` or `n_warmup_steps`, lower "
+            "the subsampling, or check that audio and transcripts match.",
+            epoch,
+            collapsed,
+        )
+    return collapsed

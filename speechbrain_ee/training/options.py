@@ -113,7 +113,15 @@ _CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
 
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     """Load a recipe's YAML, with its ``seed`` set before anything is built."""
-    text = _with_optional(_read(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(
+            f"{path}: this YAML cannot be read ({cause}); the "
+            "systems that come with the recipe lie in hparams/."
+        ) from error
+    text = _with_optional(text)
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
     _check_known(path, keys, text)
     given = _parse_overrides(overrides or "")
@@ -133,7 +141,9 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
         check_error_unit(options["error_unit"])
-        _load_criteria(options["criteria"])
+        own = options["criteria"]  # files or modules that register them
+        for name in [own] if isinstance(own, str) else own or ():
+            load_criteria(name)
         # before anything in the output folder is changed
         if isinstance(options["checkpointer"], AtomicCheckpointer):
             resolved = resolve_references(text, overrides).read()
@@ -210,22 +220,22 @@ def _quoted(key: str, value: str) -> str:
     return text.replace("=", "\\x3d")
 
 
-def make_output_folder(folder: str, option: str = "output_folder") -> None:
+def make_output_folder(folder: str) -> None:
     """Make the output folder for this run alone, or say why it cannot be."""
     try:
         os.makedirs(folder, exist_ok=True)
         # A name of its own: every process of a distributed run comes by here.
         tempfile.TemporaryFile(dir=folder).close()
         if if_main_process():
-            claim_folder(folder, option)
+            claim_folder(folder)
     except OSError as error:
         raise InputError(
-            f"{option}: {folder} cannot be written ({error.strerror}); "
-            f"pass another one with --{option.lstrip('-')}=..."
+            f"output_folder: {folder} cannot be written ({error.strerror}); "
+            "pass another one with --output_folder=..."
         ) from error
 
 
-def claim_folder(folder: str | Path, option: str) -> None:
+def claim_folder(folder: str) -> None:
     """Keep other runs out of a folder until this process ends.
 
     The kernel gives the lock back, however the process ends. Workers that it
@@ -251,9 +261,9 @@ def claim_folder(folder: str | Path, option: str) -> None:
                 continue
             stream.close()
             raise InputError(
-                f"{option}: another run is at work in {folder}; two would "
+                f"output_folder: another run is at work in {folder}; two would "
                 "overwrite each other's files. Wait until it ends, or pass "
-                f"another {option}."
+                "another output_folder."
             ) from None
         except OSError as error:
             logger.warning(
@@ -333,19 +343,6 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         )
 
 
-def check_device(device: str, option: str = "--device") -> None:
-    """Refuse a device that this machine does not have."""
-    try:
-        torch.empty(0, device=device)
-    # torch answers with errors of many kinds
-    except Exception as error:
-        raise InputError(
-            f"{option}: {device or repr(device)} cannot be used "
-            f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
-            "on a machine that has a GPU."
-        ) from error
-
-
 def _check_devices(values: Mapping[str, Any]) -> None:
     """Device, precision, and how several of them work together."""
     if values["data_parallel_backend"]:
@@ -355,11 +352,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
             "train.py ... instead."
         )
     backend, rank = values["distributed_backend"], get_local_rank()
-    if backend not in _BACKENDS:
-        raise InputError(
-            f"--distributed_backend: {backend!r} is none of "
-            f"{', '.join(_BACKENDS)}."
-        )
+    _check_one_of("--distributed_backend", backend, _BACKENDS)
     if rank is not None and get_rank() is not None:
         gpus = torch.cuda.device_count()
         if backend != "gloo" and rank >= gpus:
@@ -375,7 +368,15 @@ def _check_devices(values: Mapping[str, Any]) -> None:
                 f"{backend}; pass one of {', '.join(_BACKENDS)} that it has."
             )
     device = infer_device() if values["device"] is None else values["device"]
-    check_device(device)
+    try:
+        torch.empty(0, device=device)
+    # torch answers with errors of many kinds
+    except Exception as error:
+        raise InputError(
+            f"--device: {device or repr(device)} cannot be used "
+            f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
+            "on a machine that has a GPU."
+        ) from error
     kind = str(device).partition(":")[0]
     precisions = {key: values[key] for key in ("precision", "eval_precision")}
     if values["auto_mix_prec"]:
@@ -383,10 +384,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
     if values["bfloat16_mix_prec"]:
         precisions["bfloat16_mix_prec"] = "bf16"
     for key, name in precisions.items():
-        if name not in _PRECISIONS:
-            raise InputError(
-                f"{key}: {name!r} is none of {', '.join(_PRECISIONS)}."
-            )
+        _check_one_of(key, name, _PRECISIONS)
         if name == "fp16" and kind == "cpu":
             raise InputError(
                 f"{key}: fp16 cannot be computed on a CPU; use bf16 or fp32, "
@@ -417,11 +415,12 @@ def _check_compilation(
                 f"--compile_module_keys: there is no module {name!r}; "
                 f"modules holds {', '.join(modules)}."
             )
-    if values["compile_mode"] not in _COMPILE_MODES:
-        raise InputError(
-            f"--compile_mode: {values['compile_mode']!r} is none of "
-            f"{', '.join(_COMPILE_MODES)}."
-        )
+    _check_one_of("--compile_mode", values["compile_mode"], _COMPILE_MODES)
+
+
+def _check_one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{key}: {value!r} is none of {', '.join(allowed)}.")
 
 
 def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
@@ -454,18 +453,6 @@ def _earlier_fingerprint(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _read(path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"{path}: this YAML cannot be read ({cause}); the "
-            "systems that come with the recipe lie in hparams/."
-        ) from error
-    return text
-
-
 def _with_optional(text: str) -> str:
     """The YAML with the optional keys that it leaves out."""
     left_out = {
@@ -489,7 +476,7 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
         given = yaml.safe_load(overrides)
     except yaml.YAMLError as error:
         raise InputError(
-            f"command line: {_short(error)}; a value must be YAML, for "
+            f"command line: {one_line(error, 300)}; a value must be YAML, for "
             "example --exit_layers=[2,4,6], quoted if it holds spaces."
         ) from error
     if given is not None and not isinstance(given, dict):
@@ -498,12 +485,6 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
             "--name=value."
         )
     return given or {}
-
-
-def _load_criteria(given: str | Sequence[str] | None) -> None:
-    """Criteria of the user's own: files or modules that register them."""
-    for name in [given] if isinstance(given, str) else given or ():
-        load_criteria(name)
 
 
 def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:
@@ -519,17 +500,19 @@ def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:
 
 
 def _explained(path: str, error: Exception) -> InputError:
-    cause = _root(error)
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     if isinstance(cause, InputError):
         return cause
     if "!PLACEHOLDER" in str(error):
         return InputError(
             f"{path}: an option without a default was not given "
-            f"({_short(error)}); pass it on the command line, for "
+            f"({one_line(error, 300)}); pass it on the command line, for "
             "example --data_folder=/path/to/LibriSpeech."
         )
     return InputError(
-        f"{path}: cannot be loaded: {_short(error)}. Check the "
+        f"{path}: cannot be loaded: {one_line(error, 300)}. Check the "
         "values that were given on the command line and in the YAML."
     )
 
@@ -591,15 +574,3 @@ def _suggest(key: str, valid: list[str]) -> str:
     if close:
         return f" Did you mean {' or '.join(close)}?"
     return f" Known options: {', '.join(sorted(valid))}."
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _short(error: BaseException, limit: int = 300) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(str(error).split()) or repr(error)
-    return text if len(text) <= limit else text[:limit] + " ..."

@@ -1,4 +1,6 @@
-"""What the exits of each system learn: CTC alone, or CTC and attention.
+"""The Brains: how SpeechBrain trains and evaluates a multi-exit model.
+
+What the exits of a system learn is CTC alone, or CTC and attention.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -21,6 +23,7 @@ from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.checkpoints import (
+    OTHER_STATE,
     AtomicCheckpointer,
     tokenizer_fingerprint,
 )
@@ -41,12 +44,12 @@ from speechbrain_ee.training.losses import (
     with_too_few_frames,
 )
 from speechbrain_ee.training.monitor import (
-    BlankCollapseMonitor,
     ExitErrorRates,
     ExitLosses,
     ExitTokenAccuracy,
     forget_later_epochs,
     selection_wer,
+    warn_of_blank_collapse,
 )
 from speechbrain_ee.training.options import (
     check_exit_budget,
@@ -58,11 +61,16 @@ from speechbrain_ee.training.seeding import seed_step
 logger = logging.getLogger(__name__)
 
 
-class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
-    """What all multi-exit systems share; subclasses say what an exit learns.
+class CTCEarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
+    """Multi-exit CTC: every exit learns the transcript by CTC.
 
-    The hyper-parameter ``losses`` lists what that is: names of
-    :meth:`named_terms`, and objects of the class
+    In training the exits may learn from a last exit, too: by the
+    hyper-parameter ``distillation`` and, for its kind ``hard``, ``teacher``;
+    see :class:`speechbrain_ee.training.distillation.Distillation`. Losses of
+    training are then logged as they are minimised, those of validation are
+    always plain CTC. The teacher is no part of ``modules``: it is neither
+    optimised nor saved. The hyper-parameter ``losses`` lists what else is
+    learned: names of :meth:`named_terms`, and objects of the class
     :class:`~speechbrain_ee.training.losses.LossTerm`.
 
     ``modules`` holds one entry, ``model``, which returns all exits from one
@@ -88,10 +96,10 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
             self.checkpointer.expect(tokenizer_fingerprint(tokenizer.sp))
         self.exit_layers = self.modules.model.exit_layers
         self.loss_terms = self.listed_terms()
-        self.loss_weights = self.weights_by_head()
-        self.collapse_monitor = BlankCollapseMonitor(
-            self.hparams.blank_collapse_epochs
-        )
+        exits = len(self.exit_layers)
+        self.loss_weights = {
+            name: term.weights(exits) for name, term in self.loss_terms.items()
+        }
         # A wrong rule must not wait for the end of the first epoch, nor a
         # wrong budget for the end of training.
         selection_wer([0.0], self.hparams.checkpoint_rule)
@@ -115,16 +123,20 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
                     f"{head}_losses", means, optional_load=True
                 )
 
-    @property
-    def decoded_exits(self) -> tuple[int, ...]:
-        """Exits that are evaluated: by default those that were trained."""
-        every = super().decoded_exits
-        given = getattr(self.hparams, "decoded_exits", None)
-        return every[: self.active_exits] if given is None else every
+        # What teaches itself does so up to the last exit that it trains.
+        self.distillation, teacher = checked_distillation(
+            self.hparams, self.trained, self.tokenizer
+        )
+        self.teacher = None if teacher is None else teacher.to(self.device)
+        self.learns_by, self.taught = Distillation(), None
 
     def named_terms(self) -> Mapping[str, LossTerm]:
-        """Terms that ``losses`` may name; all of them where it is absent."""
-        return {}
+        """Terms that ``losses`` may name; all of them where it is absent.
+
+        CTC's is shared by distillation, by its ``alpha``.
+        """
+        ctc = CTCTerm(exit_weights=self.hparams.exit_weights)
+        return {"ctc": ctc, "distillation": ctc}
 
     def listed_terms(self) -> dict[str, LossTerm]:
         """The terms of ``hparams.losses``, by the names of their class."""
@@ -150,11 +162,6 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
                     "of its own, one word, as in the log."
                 )
         return terms
-
-    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
-        """Weights of every exit's loss, for each term."""
-        exits = len(self.exit_layers)
-        return {n: term.weights(exits) for n, term in self.loss_terms.items()}
 
     def exit_losses(
         self, outputs: Sequence[ExitOutput], batch: Any
@@ -182,18 +189,18 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         """What attention decoders read, shape (B, S); None without them."""
         return None
 
-    def before_forward(
-        self, wavs: Tensor, wav_lens: Tensor, stage: sb.Stage
-    ) -> None:
-        """Called with the waveforms that the model is about to hear."""
-
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Any:
         """The exits of a batch, those that count."""
         batch = batch.to(self.device)
         wavs, wav_lens = batch.sig
         if stage == sb.Stage.TRAIN and self.hparams.wav_augment is not None:
             wavs, wav_lens = self.hparams.wav_augment(wavs, wav_lens)
-        self.before_forward(wavs, wav_lens, stage)
+        self.learns_by, self.taught = Distillation(), None
+        if stage == sb.Stage.TRAIN and "CTC" in self.loss_weights:
+            self.learns_by = self.distillation
+            self.taught = self.distillation.observe(
+                self.trained, wavs, wav_lens, self.teacher
+            )
         tokens_BS = self.decoder_tokens(batch, stage, len(wavs))
         exits = self.active_exits
         if stage == sb.Stage.TEST:
@@ -312,7 +319,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     def _end_of_epoch(self, stats: dict[str, float], epoch: int) -> None:
         rates = self.error_rates
         stats.update(self.valid_stats())
-        self.collapse_monitor.check(epoch, rates)
+        warn_of_blank_collapse(epoch, rates, self.hparams.blank_collapse_epochs)
         if if_main_process():
             logger.info("epoch %d: valid %s  %s", epoch, rates.name, rates)
         # Called by every process: SpeechBrain lets the main one work and the
@@ -346,7 +353,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         return getattr(model, "module", model)
 
     def _explain_mismatch(self, error: RuntimeError) -> None:
-        if not re.search("state_dict|parameter group", str(error)):
+        if not OTHER_STATE.search(str(error)):
             raise error
         raise InputError(
             f"{self.checkpointer.checkpoints_dir}: its checkpoints do not "
@@ -355,48 +362,6 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
             "in a new output_folder, or go back to those values. "
             f"({str(error).splitlines()[-1].strip()})"
         ) from error
-
-
-class CTCEarlyExitBrain(EarlyExitBrain):
-    """Multi-exit CTC: every exit learns the transcript by CTC.
-
-    In training the exits may learn from a last exit, too: by the
-    hyper-parameter ``distillation`` and, for its kind ``hard``, ``teacher``;
-    see :class:`speechbrain_ee.training.distillation.Distillation`. Losses of
-    training are then logged as they are minimised, those of validation are
-    always plain CTC. The teacher is no part of ``modules``: it is neither
-    optimised nor saved.
-
-    Arguments
-    ---------
-    *args, **kwargs
-        As for :class:`speechbrain_ee.training.systems.EarlyExitBrain`.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        # What teaches itself does so up to the last exit that it trains.
-        self.distillation, teacher = checked_distillation(
-            self.hparams, self.trained, self.tokenizer
-        )
-        self.teacher = None if teacher is None else teacher.to(self.device)
-        self.learns_by, self.taught = Distillation(), None
-
-    def before_forward(
-        self, wavs: Tensor, wav_lens: Tensor, stage: sb.Stage
-    ) -> None:
-        """In training, ask the teacher about the same waveforms."""
-        self.learns_by, self.taught = Distillation(), None
-        if stage == sb.Stage.TRAIN and "CTC" in self.loss_weights:
-            self.learns_by = self.distillation
-            self.taught = self.distillation.observe(
-                self.trained, wavs, wav_lens, self.teacher
-            )
-
-    def named_terms(self) -> Mapping[str, LossTerm]:
-        """CTC, which distillation shares by its ``alpha``."""
-        ctc = CTCTerm(exit_weights=self.hparams.exit_weights)
-        return {"ctc": ctc, "distillation": ctc}
 
 
 class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
@@ -410,7 +375,7 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
     Arguments
     ---------
     *args, **kwargs
-        As for :class:`speechbrain_ee.training.systems.EarlyExitBrain`.
+        As for :class:`CTCEarlyExitBrain`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
