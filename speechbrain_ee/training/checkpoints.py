@@ -1,12 +1,16 @@
-"""Checkpoints that count only once they are complete.
+"""Checkpoints that count only once they are complete, and what they mean.
 
 A folder is a checkpoint if it holds ``CKPT.yaml``. SpeechBrain writes that
 file first, so that a half-written folder is taken for the newest checkpoint
 and cannot be loaded; here it gets its name last, when everything else has
 reached the disk. It lists the files of the checkpoint and their sizes, so
-that a folder which was half deleted or half copied is told from a whole one,
-and carries a fingerprint of what gives the weights their meaning (see
-:mod:`speechbrain_ee.training.checkpoints`).
+that a folder which was half deleted or half copied is told from a whole one.
+
+Weights mean something together with a tokenizer and an architecture, of which
+some settings leave all shapes alone (``nhead``, ``n_fft``, ``norm_type``). Every
+checkpoint and every model folder therefore carries a *fingerprint*: a flat
+mapping from the keys of all such settings to their values, as JSON. What is
+loaded is compared with it key by key.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -43,8 +47,10 @@ from speechbrain_ee.files import read_json, whole_file
 
 logger = logging.getLogger(__name__)
 
+Rank = Callable[[Checkpoint], float]
 
 FINGERPRINT = "fingerprint"  # key of CKPT.yaml
+FILES = "files"  # key of CKPT.yaml: file name -> size in bytes
 POLICY_FOLDER = "policies"
 DEFAULT_FILE = "default_policy.json"  # what the report says is the default
 UNCHECKED = (
@@ -55,6 +61,18 @@ _MEND = (
     "hyperparams.yaml or the tokenizer has changed since: start train.py once "
     "more with the values of the training"
 )
+# How torch.save says, in a RuntimeError, that a file cannot be written.
+NOT_WRITTEN = re.compile("inline_container|StreamWriter|Parent directory")
+# How torch says that a state is one of another model or optimiser.
+OTHER_STATE = re.compile("state_dict|parameter group")
+_WAY_OUT = (
+    "train in a new output_folder, or go back to the values of the training"
+)
+_NOT_ITS_YAML = (
+    "; if hyperparams.yaml, from which these are taken, is not that of the "
+    "training, remove it"
+)
+BYTES_PER_MB = 10**6
 # Keys of a YAML that say what outputs mean, beside its model.
 _OF_OUTPUTS = ("token_type", "output_neurons", "sample_rate")
 # Arguments of training alone, or that say where weights came from.
@@ -208,11 +226,9 @@ def backbone_fingerprint(model: Any) -> dict[str, str]:
     }
     if values:
         values["do_normalize"] = encoder.normalise
-    found: dict[str, str] = {}
     for name, value in values.items():
-        plain = list(value) if isinstance(value, tuple) else value
-        found |= flat_fingerprint(plain, f"backbone.{name}")
-    return found
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return flat_fingerprint(values, "backbone")
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
@@ -311,23 +327,6 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return yaml.constructor.SafeConstructor().construct_object(node)
     except (yaml.YAMLError, ValueError, SyntaxError, TypeError):
         return node.value
-
-
-Rank = Callable[[Checkpoint], float]
-
-FILES = "files"  # key of CKPT.yaml: file name -> size in bytes
-# How torch.save says, in a RuntimeError, that a file cannot be written.
-NOT_WRITTEN = re.compile("inline_container|StreamWriter|Parent directory")
-# How torch says that a state is one of another model or optimiser.
-OTHER_STATE = re.compile("state_dict|parameter group")
-_WAY_OUT = (
-    "train in a new output_folder, or go back to the values of the training"
-)
-_NOT_ITS_YAML = (
-    "; if hyperparams.yaml, from which these are taken, is not that of the "
-    "training, remove it"
-)
-BYTES_PER_MB = 10**6
 
 
 class AtomicCheckpointer(checkpoints.Checkpointer):

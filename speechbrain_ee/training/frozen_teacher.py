@@ -34,6 +34,15 @@ from speechbrain_ee.training.seeding import kept_random_state
 
 logger = logging.getLogger(__name__)
 
+_NEEDED = (
+    "output_folder save_folder output_neurons token_type sample_rate "
+    "average_checkpoints"
+).split()
+_WAY_OUT = (
+    "pass the output_folder of a finished run of this recipe, which holds "
+    "hyperparams.yaml and its checkpoints"
+)
+
 
 class FrozenTeacher(nn.Module):
     """A trained model of which only the last exit is asked."""
@@ -126,16 +135,6 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
         _load_weights(model, save_folder, average, fingerprint)
     pieces = tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
     return FrozenTeacher(model, pieces, options["sample_rate"], folder)
-
-
-_NEEDED = (
-    "output_folder save_folder output_neurons token_type sample_rate "
-    "average_checkpoints"
-).split()
-_WAY_OUT = (
-    "pass the output_folder of a finished run of this recipe, which holds "
-    "hyperparams.yaml and its checkpoints"
-)
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""Fine-tuning regimes: which parts of a pre-trained model learn, and when.
+"""Fine-tuning: which parts of a model learn, when, and by which optimiser.
 
 A regime speaks of depths: 0 is what lies below the first layer, ``k`` is layer
 ``k``. What is frozen has no gradient and stays in evaluation mode: no dropout,
 no augmentation of features, no moving statistics. PyTorch then records nothing
 of a frozen lower part, so that it costs the memory and time of a forward pass.
+
+As in SpeechBrain's wav2vec2 recipes, a pre-trained backbone may have an
+optimiser with a learning rate and a warm-up of its own. Where SpeechBrain
+clips the first group of parameters of an optimiser, all groups are clipped
+here, by their common norm.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -26,6 +31,7 @@ from speechbrain_ee.training.distributed import share_gradients
 CONVOLUTIONS = ("convolutions", "front_end", "input_projection")
 # Modules that are never run, or belong to the whole encoder, or are new.
 EXEMPT = ("final_norm", "feature_augment", "downsampler")
+_EXITS = "null (all) or a number of exits, from 1 to those of the model"
 
 
 @dataclass(frozen=True)
@@ -224,9 +230,6 @@ def _child(encoder: nn.Module, name: str) -> nn.Module:
     return getattr(encoder, name, None) or nn.Identity()
 
 
-_EXITS = "null (all) or a number of exits, from 1 to those of the model"
-
-
 def _check(
     key: str,
     value: object,
@@ -278,6 +281,10 @@ def without_vector_decay(
 
 MAIN = "opt_class"  # SpeechBrain's name for a single optimiser
 BACKBONE = "backbone_opt_class"
+# By optimiser, its name in checkpoints (SpeechBrain's for a single one, so
+# that its runs can go on) and that of its rate in the log.
+RECOVERABLES = {MAIN: "optimizer", BACKBONE: "optimizer_backbone"}
+RATES = {MAIN: "lr", BACKBONE: "lr_backbone"}
 # What training without `regime` does: everything learns.
 EVERYTHING = Regime(freeze_convolutions=False)
 
@@ -299,7 +306,7 @@ class FineTuning:
 
         Call it from ``__init__``: before DDP wraps the model.
         """
-        self.regime = getattr(self.hparams, "regime", None)
+        self.regime = regime = getattr(self.hparams, "regime", None)
         self.backbone_opt_class = getattr(self.hparams, BACKBONE, None)
         self.schedules = {MAIN: self.hparams.lr_annealing}
         schedule = getattr(self.hparams, "lr_annealing_backbone", None)
@@ -317,16 +324,16 @@ class FineTuning:
         if schedule is not None:
             self.schedules[BACKBONE] = schedule
             self._keep("lr_annealing_backbone", schedule)
-        if self.regime is None:
+        if regime is None:
             return
-        if not isinstance(self.regime, Regime):
+        if not isinstance(regime, Regime):
             raise InputError(
-                f"regime: {self.regime!r} must be built in the YAML, with "
+                f"regime: {regime!r} must be built in the YAML, with "
                 "!new:speechbrain_ee.training.regimes.Regime, or null."
             )
-        self.regime.check(self._unwrapped_model())
-        self.regime.prepare(self._unwrapped_model())
-        if self.regime.changes:
+        regime.check(self._unwrapped_model())
+        regime.prepare(self._unwrapped_model())
+        if regime.changes:
             self.find_unused_parameters = True
 
     @property
@@ -384,14 +391,9 @@ class FineTuning:
             for _, _, module in encoder_parts(model.encoder)
             for parameter in module.parameters()
         }
-        rest = {
-            "params": [
-                p
-                for p in self.modules.parameters()
-                if p.requires_grad and id(p) not in taken
-            ],
-            "lr_scale": 1.0,
-        }
+        learning = [p for p in self.modules.parameters() if p.requires_grad]
+        new = [p for p in learning if id(p) not in taken]
+        rest = {"params": new, "lr_scale": 1.0}
         groups = {MAIN: [rest] if split else [rest, *backbone]}
         if split and backbone:
             groups[BACKBONE] = backbone
@@ -403,7 +405,7 @@ class FineTuning:
             self.optimizers_dict[name] = makers[name](each)
         self.optimizer = self.optimizers_dict[MAIN]
         for name, optimizer in self.optimizers_dict.items():
-            self._keep(_RECOVERABLES[name], optimizer)
+            self._keep(RECOVERABLES[name], optimizer)
 
     def start_step(self, should_step: bool) -> None:
         """Freeze what is frozen in this epoch, and set learning rates.
@@ -422,9 +424,8 @@ class FineTuning:
 
     def learning_rates(self) -> dict[str, float]:
         """Rates of the last step, for the log; the backbone's at its top."""
-        names = {MAIN: "lr", BACKBONE: "lr_backbone"}
         return {
-            names[name]: optimizer.param_groups[0]["lr"]
+            RATES[name]: optimizer.param_groups[0]["lr"]
             for name, optimizer in self.optimizers_dict.items()
         }
 
@@ -499,7 +500,3 @@ def scale_learning_rates(optimizer: Optimizer) -> None:
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-# SpeechBrain's name for a single optimiser, so that its runs can go on.
-_RECOVERABLES = {MAIN: "optimizer", BACKBONE: "optimizer_backbone"}
