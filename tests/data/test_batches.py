@@ -25,7 +25,7 @@ from speechbrain_ee.data.batches import (
 )
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.shares import BatchShare
+from speechbrain_ee.training.distributed import BatchShare
 
 RATE = 16000
 WORDS = "a cat sat on the mat and the dog ate it all up again today".split()

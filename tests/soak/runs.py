@@ -39,7 +39,7 @@ EPOCHS = 3
 # Logs with times, and the code.
 NOT_COMPARED = ("log.txt", "env.log", "train.py")
 # What an export measured with a clock: no two runs agree on it.
-MEASURED_TIME = re.compile(rb"takes \d+% of the last exit's time")
+MEASURED_TIME = re.compile(rb"takes \d+% of the last exit('|&#39;)s time")
 # What a kill may leave behind: names that nothing reads.
 LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{16}\.(part|new|old)(/|$)")
 

@@ -48,7 +48,7 @@ from speechbrain_ee.inference.folder.shipped import (
 from speechbrain_ee.inference.folder.training_run import TrainingRun
 from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.inference.policies import LAST, Policies
-from speechbrain_ee.training.finished_run import read_default, write_default
+from speechbrain_ee.training.checkpoints import read_default, write_default
 
 logger = logging.getLogger(__name__)
 

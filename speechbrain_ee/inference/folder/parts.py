@@ -16,7 +16,7 @@ from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.files import read_bytes
 from speechbrain_ee.inference.folder.architecture import WAY_OUT
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.finished_run import POLICY_FOLDER
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 SELECTOR_FILE = "selector.json.gz"
 _MOST_POLICIES = 200

@@ -50,12 +50,12 @@ from speechbrain_ee.inference.folder.weights import (
     global_norms,
 )
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.checkpoints import best_checkpoints
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
     DEFAULT_FILE,
     POLICY_FOLDER,
     averaged_weights,
     backbone_fingerprint,
+    best_checkpoints,
     build_model,
     check_checkpoints,
     moved_save_folder,

@@ -33,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
 from speechbrain_ee.inference.folder.architecture import WAY_OUT
-from speechbrain_ee.training.finished_run import UNCHECKED, check_fingerprint
+from speechbrain_ee.training.checkpoints import UNCHECKED, check_fingerprint
 
 logger = logging.getLogger(__name__)
 
