@@ -2,7 +2,7 @@
 
 Trains both on one corpus, the contributed one in a copy of the installed
 SpeechBrain, and prints the table of the contribution's README. A run that is
-finished already is only evaluated again.
+finished already is only evaluated again. Further options go to both train.py.
 
 > python -m upstream.measure digits --data_folder=DIR --out=results/upstream
 
@@ -16,7 +16,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.estimate import Estimate
@@ -34,12 +36,13 @@ def main() -> None:
     parser.add_argument("system", choices=("demo", "digits"))
     parser.add_argument("--data_folder", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    arguments = parser.parse_args()
+    arguments, further = parser.parse_known_args()
     system, data = arguments.system, arguments.data_folder.resolve()
     out = arguments.out.resolve() / system
     ours, contributed = out / "ours", out / "contributed"
     options = {"data_folder": data, "output_folder": ours}
-    run(ROOT / "recipes/LibriSpeech/EarlyExit", system, options, ROOT)
+    recipe = ROOT / "recipes/LibriSpeech/EarlyExit"
+    run(recipe, system, options, further, ROOT)
     shutil.rmtree(out / "checkout", ignore_errors=True)
     checkout = merged(out / "checkout")
     options = {
@@ -50,7 +53,8 @@ def main() -> None:
     tests = options["test_splits"]
     options["valid_csv"] = f"{contributed}/{options['dev_splits'][0]}.csv"
     options["test_csv"] = [f"{contributed}/{name}.csv" for name in tests]
-    run(checkout / RECIPE, "conformer_ctc", options, checkout, ROOT)
+    recipe = checkout / RECIPE
+    run(recipe, "conformer_ctc", options, further, checkout, ROOT)
     for name in tests:
         traces = [
             read_trace(out / each / f"traces/{name}.jsonl.gz")
@@ -59,11 +63,18 @@ def main() -> None:
         sys.stdout.write(table(system, name, *traces))
 
 
-def run(folder: Path, system: str, options: dict, *paths: Path) -> None:
+def run(
+    folder: Path,
+    system: str,
+    options: Mapping[str, Any],
+    further: Sequence[str],
+    *paths: Path,
+) -> None:
     """Run a train.py from its folder."""
     flags = [f"--{key}={as_flag(value)}" for key, value in options.items()]
+    command = ["train.py", f"hparams/{system}.yaml", *flags, *further]
     subprocess.run(
-        [sys.executable, "train.py", f"hparams/{system}.yaml", *flags],
+        [sys.executable, *command],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         check=True,

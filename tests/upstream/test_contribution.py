@@ -222,7 +222,7 @@ def test_its_trace_and_model_open_here(
     assert wer == pytest.approx(
         100 * errors[-1] / trace.words_N.sum(), abs=0.01
     )
-    with (output / "exits_ASR_train.csv").open(newline="") as stream:
+    with (output / "exits.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     fixed = [row for row in rows if row["criterion"] == "fixed"]
     assert [float(row["mean_layer"]) for row in fixed] == [2, 4, 6, 8, 10, 12]

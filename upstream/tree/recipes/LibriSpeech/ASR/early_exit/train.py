@@ -217,7 +217,10 @@ class ASR(sb.Brain):
         self.hparams.model.load_state_dict(weights, strict=True)
 
     def evaluate_exits(self, name, test_set, loader_options):
-        """Evaluates a set; writes its alignments, exit trace and table."""
+        """Evaluates a set; writes its alignments, trace, and rows of a table.
+
+        The table, ``exits.csv``, is also logged.
+        """
         self.evaluate(
             test_set, min_key="WER", test_loader_kwargs=loader_options
         )
@@ -227,18 +230,11 @@ class ASR(sb.Brain):
         with open(folder / f"wer_{name}.txt", "w", encoding="utf-8") as stream:
             self.wer_metrics[-1].write_stats(stream)
         self.write_trace(folder / "traces" / f"{name}.jsonl.gz", name)
-        table = self.operating_points()
-        with open(folder / f"exits_{name}.csv", "w", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(table[0]))
+        self.table += [{"set": name, **r} for r in self.operating_points()]
+        with open(folder / "exits.csv", "w", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(self.table[0]))
             writer.writeheader()
-            writer.writerows(table)
-        lines = [f"{name}: {'choice':32} {'mean layer':>10} {'WER %':>7}"]
-        for row in table:
-            choice = f"{row['criterion']} {row['threshold']:.6g}"
-            lines.append(
-                f"{name}: {choice:32} {row['mean_layer']:10} {row['WER']:7}"
-            )
-        logger.info("\n".join(lines))
+            writer.writerows(self.table)
 
     def operating_points(self):
         """WER and mean layer of every exit and of every threshold.
@@ -432,7 +428,13 @@ if __name__ == "__main__":
         valid_loader_kwargs=hparams["valid_dataloader_opts"],
     )
 
-    # Testing; the development set's trace is for calibrating thresholds.
+    # Testing; the development set is for choosing thresholds
+    asr_brain.table = []
     valid_name = Path(hparams["valid_csv"]).stem
     for name, dataset in {valid_name: valid_data, **test_datasets}.items():
         asr_brain.evaluate_exits(name, dataset, hparams["test_dataloader_opts"])
+    columns = "{set:12} {criterion:10} {threshold:12.6g} {mean_layer:6} {WER}"
+    lines = [columns.format(**row) for row in asr_brain.table]
+    logger.info(
+        "Set, criterion, threshold, mean layer, WER:\n" + "\n".join(lines)
+    )
