@@ -10,14 +10,8 @@ What an utterance gives must not depend on the batch that it is in, or exits
 could not be chosen per utterance. Padded frames are therefore zeroed before
 every convolution over time.
 
+After Wright et al., arXiv 2309.09546, and Berrebbi et al., arXiv 2211.08989.
 Shapes: B utterances, T frames, D width of the encoder, V tokens.
-
-References
-----------
-* Wright et al., Training early-exit architectures for ASR, arXiv 2309.09546
-* Zaiem et al., Fine-tuning strategies for faster inference, arXiv 2303.06740
-* Berrebbi et al., Avoid overthinking in self-supervised models for speech
-  recognition, arXiv 2211.08989
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -133,10 +127,8 @@ class LayerwiseEncoder(nn.Module):
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
+        wavs, wav_lens : torch.Tensor
+            Waveforms, shape (B, samples), and relative lengths, shape (B,).
 
         Returns
         -------
@@ -393,10 +385,7 @@ class MaskedConvolutionFrontEnd(nn.Module):
 class MaskedConvolutionModule(ConvolutionModule):
     """Conformer's convolution module, padding zeroed before the convolution.
 
-    Arguments
-    ---------
-    module : speechbrain.lobes.models.transformer.Conformer.ConvolutionModule
-        The module whose parts are used; parameters keep their names.
+    It uses the parts of a ConvolutionModule; parameters keep their names.
     """
 
     def __init__(self, module):
@@ -422,10 +411,8 @@ class MaskedConvolutionModule(ConvolutionModule):
 class MaskedBranchformerLayer(BranchformerEncoderLayer):
     """Branchformer layer whose convolution branch does not see padding.
 
-    Arguments
-    ---------
-    layer : speechbrain...Branchformer.BranchformerEncoderLayer
-        The layer whose parts are used; parameters keep their names.
+    It uses the parts of a BranchformerEncoderLayer, whose parameters keep
+    their names.
     """
 
     def __init__(self, layer):
@@ -635,10 +622,8 @@ class EarlyExitModel(nn.Module):
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
+        wavs, wav_lens : torch.Tensor
+            Waveforms, shape (B, samples), and relative lengths, shape (B,).
         criterion : str
             One of ``CRITERIA``.
         threshold : float
