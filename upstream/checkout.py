@@ -19,6 +19,7 @@ from upstream.gates import RECIPE, ROOT, TABLE, TREE
 # SpeechBrain's own preparation, to which all its LibriSpeech recipes link.
 LINK = f"{RECIPE}/librispeech_prepare.py"
 PREPARATION = "../../librispeech_prepare.py"
+SHARED_PREPARATION = "recipes/LibriSpeech/librispeech_prepare.py"
 WRITTEN = (".csv", ".md", ".py", ".yaml")  # not the settings of linters
 # Keys that our YAMLs of a Conformer and the contributed one have in common.
 SHARED = (
@@ -66,10 +67,9 @@ def write(out: Path) -> list[str]:
 
 
 def merged(out: Path) -> Path:
-    """A new checkout: the installed SpeechBrain with the contribution.
+    """A new checkout, of links: the installed SpeechBrain, the contribution.
 
-    Its files are links. The data preparation, which is not installed with it,
-    is ours.
+    SpeechBrain's data preparation is not installed with it: ours is there.
     """
     shutil.copytree(
         Path(speechbrain.__file__).parent,
@@ -78,13 +78,8 @@ def merged(out: Path) -> Path:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     write(out)
-    preparation = out / RECIPE / PREPARATION
-    Path(os.path.normpath(preparation)).write_text(
-        '"""Stands in for SpeechBrain\'s."""\n\n'
-        "from speechbrain_ee.data.prepare import prepare_librispeech\n\n"
-        '__all__ = ["prepare_librispeech"]\n',
-        encoding="utf-8",
-    )
+    ours = ROOT / "recipes/LibriSpeech/EarlyExit" / Path(LINK).name
+    (out / SHARED_PREPARATION).symlink_to(ours.resolve())
     return out
 
 
