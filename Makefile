@@ -44,7 +44,7 @@ HAS_DEV := $(VENV)/.dev-$(HERE)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PIP_WORKS := $(PIP) install --help >/dev/null 2>&1
 
-.PHONY: help demo test test-slow coverage soak mutate lint format docs \
+.PHONY: help demo test test-slow coverage soak lint format size docs \
     upstream install lock canary oldest clean distclean
 
 help: ## show this list
@@ -94,10 +94,6 @@ soak: $(HAS_DEV) ## kill trainings, sweeps and exports; attack readers (an hour)
 	$(PY) -m tests.soak.hostile --minutes 10 \
 	    --out benchmarks/results/soak/hostile.json
 
-mutate: $(HAS_DEV) ## break formulas, see that tests notice (an hour)
-	@$(PY) benchmarks/mutation.py --sample 150 \
-	    --result benchmarks/results/mutation.json
-
 lint: $(HAS_DEV) ## ruff (check and format), yamllint, codespell
 	@status=0
 	$(PY) -m ruff check . || status=1
@@ -109,6 +105,9 @@ lint: $(HAS_DEV) ## ruff (check and format), yamllint, codespell
 format: $(HAS_DEV) ## let ruff fix and format the code
 	@$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+size: $(HAS_PYTHON) ## files, lines and lines of code of each part
+	@$(PY) benchmarks/size.py speechbrain_ee speechbrain_ee/*/ tests benchmarks
 
 docs: $(HAS_DEV) ## the reference, from the docstrings, in build/api
 	@$(PY) docs/make_api.py build/api

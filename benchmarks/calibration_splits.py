@@ -31,15 +31,15 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.calibrate import outcomes_of
-from speechbrain_ee.evaluation.curves import exit_choices, thresholds_for
+from speechbrain_ee.evaluation.curves import thresholds_for
 from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
-from speechbrain_ee.exits.calibration.ladder import at_choice_NT
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.calibration.shift import distributions, score_warnings
 from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 
@@ -107,7 +107,7 @@ def measure(
                 target_clusters=others if told else None,
             )
             choice_N1 = found.policy.choose(scores_NE[unseen])[:, None]
-            loss = float(at_choice_NT(losses_NE[unseen], choice_N1).mean())
+            loss = float(at_choice(losses_NE[unseen], choice_N1).mean())
             layers = float(outcomes.layers_E[choice_N1].mean())
             rows.append((loss > 1e-9, layers, not found.satisfied))
         broken, layers, none = np.mean(rows, axis=0)
@@ -201,7 +201,7 @@ def values_of(
     """What is estimated: its name, rate per word or mean, and by utterance."""
     errors_NE = trace.errors_NE
     last_N = errors_NE[:, -1]
-    taken_N = np.take_along_axis(errors_NE, choice_N[:, None], 1)[:, 0]
+    taken_N = at_choice(errors_NE, choice_N)
     return {
         "WER of the first exit": ("rate", errors_NE[:, 0]),
         "WER of the last exit": ("rate", last_N),
@@ -231,8 +231,8 @@ def coverage(
         By what is estimated, then by what is resampled: share of the test
         sets whose interval holds it, and the average width.
     """
-    choice_NT = exit_choices(scores_NE, thresholds_for(scores_NE))
-    errors_T = np.take_along_axis(trace.errors_NE, choice_NT, 1).sum(axis=0)
+    choice_NT = choices_NT(scores_NE, thresholds_for(scores_NE))
+    errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
     layers_T = trace.layers_E[choice_NT].mean(axis=0)
     holds_T = errors_T <= LEVELS[LEVEL] * trace.errors_NE[:, -1].sum()
     best = np.where(holds_T, layers_T, np.inf).argmin()

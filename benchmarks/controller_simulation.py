@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.policy import FixedExit
+from speechbrain_ee.exits.policy import FixedExit, at_choice
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.live.controller import LatencyController
 from speechbrain_ee.inference.live.ladder import Rung
@@ -168,7 +168,7 @@ def simulate(
         scores = macs_NE if scores_NE is None else scores_NE
         exit_N = rung.policy.choose(scores[chosen])
         audio_s = float(audio_N[chosen].sum())
-        macs = float(macs_NE[chosen, exit_N].sum())
+        macs = float(at_choice(macs_NE[chosen], exit_N).sum())
         share = macs / audio_s / top.macs_per_s
         fixed = machine.fixed_share
         wall_s = machine.rtf * load(time_s) * audio_s
@@ -177,7 +177,7 @@ def simulate(
         layer = float(trace.layers_E[exit_N].mean())
         place = -1 if controller is None else controller.ladder.index(rung)
         rows.append((time_s, audio_s, wall_s, layer, place))
-        errors += int(errors_NE[chosen, exit_N].sum())
+        errors += int(at_choice(errors_NE[chosen], exit_N).sum())
         words += int(trace.words_N[chosen].sum())
         time_s += audio_s
         if controller is not None:

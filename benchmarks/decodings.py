@@ -161,7 +161,7 @@ def policies_of(
 
     The files are those of the first policies.
     """
-    files = sorted((folder / "save").glob("exit_policy.*.yaml"))
+    files = sorted((folder / "save/policies").glob("learned.*.yaml"))
     policies = [read_policy(path) for path in files]
     path = folder / "traces" / f"dev{SUFFIX}"
     if path.exists():

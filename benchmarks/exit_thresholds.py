@@ -9,11 +9,8 @@ Authors
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.exits.calibration.ladder import (
-    Search,
-    at_choice_NT,
-    choices_NT,
-)
+from speechbrain_ee.exits.calibration.ladder import Search
+from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.trace import Trace
 
 # Word errors that are allowed, in those of the last exit.
@@ -27,10 +24,8 @@ def threshold(
     """The threshold with the fewest layers at most ``factor`` as many errors."""
     reached_N = np.maximum.accumulate(scores_NE[:, :-1], axis=1)
     limits = np.append(np.quantile(reached_N, np.linspace(0, 1, 1000)), np.inf)
-    choice_NT = choices_NT(
-        scores_NE, np.repeat(limits[:, None], scores_NE.shape[1] - 1, axis=1)
-    )
-    errors_T = at_choice_NT(trace.errors_NE, choice_NT).sum(axis=0)
+    choice_NT = choices_NT(scores_NE, limits)
+    errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
     layers_T = trace.layers_E[choice_NT].mean(axis=0)
     good = errors_T <= factor * trace.errors_NE[:, -1].sum() + 1e-9
     return float(limits[good][layers_T[good].argmin()])
@@ -69,7 +64,7 @@ def per_exit(
             _, limits_K = search.minimise(limits_K, total_NE)
             choice_N1 = choices_NT(scores_NE[rows], limits_K[None])
             for column, values_NE in enumerate((layers_NE, errors_NE)):
-                sum_ = at_choice_NT(values_NE[rows], choice_N1).sum()
+                sum_ = at_choice(values_NE[rows], choice_N1).sum()
                 totals[place, column] += sum_
     depth, last = float(trace.layers_E[-1]), errors_NE[:, -1].sum()
     layers_T = np.append(totals[:, 0] / len(trace), depth)

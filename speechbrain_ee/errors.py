@@ -15,6 +15,8 @@ import logging
 import os
 import reprlib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,7 +81,7 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
         except InputError as error:
             # A loader's worker process sends its traceback as the message.
             paragraph = str(error).rpartition("InputError: ")[2].strip()
-            sys.stderr.write(f"\nerror: {paragraph}\n")
+            sys.stderr.write(f"\nerror: {paragraph}\n{users_line(error)}")
             sys.exit(EXIT_STATUS)
         except OSError as error:
             if error.errno not in DISK_FULL:
@@ -95,6 +97,42 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(EXIT_STATUS)
 
     return guarded
+
+
+def users_line(error: BaseException) -> str:
+    """The line of a user's own code that an error comes from.
+
+    Arguments
+    ---------
+    error : BaseException
+        What was made of the error that the code raised.
+
+    Returns
+    -------
+    str
+        File, line and text, of the deepest one outside this package and what
+        is installed; empty if there is none.
+    """
+    found, seen = "", error
+    while seen := _reason(seen):
+        for at in traceback.extract_tb(seen.__traceback__):
+            if not at.filename.startswith(_INSTALLED):
+                found = f"  {at.filename}, line {at.lineno}: {at.line}\n"
+    return found
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """What an error was raised from; None where it was `from None`."""
+    if error.__suppress_context__:
+        return error.__cause__
+    return error.__context__
+
+
+_INSTALLED = (
+    os.path.dirname(__file__),
+    *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+    "<",
+)
 
 
 def quoted(value: Any) -> str:

@@ -587,10 +587,19 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
     try:
         found = yaml.load(text, LOADER)
         check_values(found)
-    # Dates and numbers in YAML 1.1 can be wrong in many ways.
-    except (yaml.YAMLError, ValueError, ArithmeticError, TypeError) as error:
+    # What PyYAML raises for a wrong date, number or !!bool is any of these.
+    except (yaml.YAMLError, *_WRONG_SCALARS) as error:
         _no_yaml(path, error, remedy)
     return found
+
+
+_WRONG_SCALARS = (
+    ValueError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
 
 
 def compose_yaml(path: str | Path, remedy: str) -> yaml.MappingNode:

@@ -242,3 +242,11 @@ def test_decoder_steps_compares_equal_searches(repository, joint):
     others = [tokens[:-2] + [3 + tokens[-2] % 5] for tokens in found]
     with pytest.raises(AssertionError):
         module.same(found, others, 8)
+
+
+def test_lines_of_code_are_neither_blank_nor_words(repository, tmp_path):
+    (tmp_path / "one.py").write_text(
+        '"""Docs\n\nof three lines."""\n\n# a comment\nimport os  # another\n\n\n'
+        'def f(x):\n    """One line."""\n    return """text\nof code""" + x\n'
+    )
+    assert load(repository, "size").size(tmp_path) == (1, 12, 4)

@@ -1,4 +1,4 @@
-"""The worked examples of an encoder, a head and a model keep their promises.
+"""The worked examples of extending.md do what the page claims.
 
 Axes: B utterances of a batch, T frames.
 
@@ -7,6 +7,8 @@ Authors
 """
 
 import importlib.util
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.options import load_options
 from tests.helpers import (
     VOCAB,
+    ToneTokenizer,
     noise,
     padded,
     shaken,
@@ -34,6 +37,7 @@ from tests.helpers import (
 from tests.inference.live_runs import (
     LayerCounter,
     runner_of,
+    thresholds_between,
     trace_of,
     waves,
 )
@@ -185,6 +189,91 @@ def test_a_yaml_names_the_new_model(repository, tmp_path, monkeypatch):
     model = load_options(str(path), given)["model"]
     named = [type(model).__name__, type(model.heads).__name__]
     assert named == ["ConditionedModel", "ConditioningHeads"]
+
+
+@pytest.fixture
+def own_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The demo's YAML with what the page says of a loss and a key."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    page = (EXAMPLES.parent / "extending.md").read_text("utf-8")
+    (own,) = re.findall(r"```yaml\n(penalty_epochs.*?)```", page, re.S)
+    text = (EXAMPLES.parent.parent / "hparams/demo.yaml").read_text("utf-8")
+    text = re.sub(r"(?m)^(losses|brain_class):.*\n", "", text)
+    path = tmp_path / "own.yaml"
+    path.write_text(text + own, "utf-8")
+    yield path
+    sys.modules.pop("new_loss", None)
+
+
+def test_a_loss_and_a_key_of_ones_own(own_yaml, tmp_path):
+    """They train, are logged and resumed; live runs are as traced."""
+
+    def trained(epochs: int):
+        hparams = load_options(
+            str(own_yaml),
+            f"data_folder: x\noutput_folder: {tmp_path}/run\n"
+            f"d_model: 16\nnhead: 2\nd_ffn: 32\noutput_neurons: {VOCAB}\n"
+            f"number_of_epochs: {epochs}\nseed: {epochs}\n",
+        )
+        seen = []
+
+        class Seen(hparams["brain_class"]):
+            def over_processes(self, loss, losses, rows):
+                epoch = self.hparams.epoch_counter.current
+                seen.append((epoch, loss.item(), losses))
+                return super().over_processes(loss, losses, rows)
+
+        brain = Seen(
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams={**hparams, "noprogressbar": True},
+            run_opts={"device": "cpu"},
+            checkpointer=hparams["checkpointer"],
+            tokenizer=ToneTokenizer(),
+        )
+        data = tone_dataset(4)
+        brain.fit(
+            hparams["epoch_counter"],
+            data,
+            data,
+            train_loader_kwargs={"batch_size": 2},
+            valid_loader_kwargs={"batch_size": 2},
+        )
+        return brain, seen, data
+
+    first = trained(1)[1]
+    brain, second, data = trained(2)  # goes on where it stopped
+    assert [epoch for epoch, *_ in first + second] == [1, 1, 2, 2]
+    plain = brain.loss_terms["penalty"]
+    assert brain.loss_weights == {"CTC": [1.0] * 6, "penalty": [0.1] * 6}
+    for epoch, loss, losses in first + second:
+        assert losses.keys() == {"CTC", "penalty"}
+        assert -epoch / 3 * torch.tensor(VOCAB).log() <= losses["penalty"].min()
+        expected = losses["CTC"].sum() + 0.1 * losses["penalty"].sum()
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+    log = (tmp_path / "run" / "train_log.txt").read_text("utf-8")
+    assert log.count("valid penalty loss L6: ") == 2
+    # padding counts for nothing
+    model = brain.modules.model.eval()
+    wavs = [noise(9000, 1), noise(5500, 2), noise(7000, 3)]
+    with torch.no_grad():
+        alone = [plain.losses(model(*padded([w])), None, brain) for w in wavs]
+        together = plain.losses(model(*padded(wavs, extra=900)), None, brain)
+    torch.testing.assert_close(torch.stack(alone).mean(0), together)
+    # live == trace
+    trace = brain.evaluate_exits("test", data, {"batch_size": 2})
+    model.eval()
+    wavs = [row["sig"] for row in data.data.values()]
+    scores_NE = get_criterion("entropy").scores(trace.evidence)
+    chosen = set()
+    for threshold in thresholds_between(scores_NE):
+        rule = ThresholdPolicy("entropy", threshold)
+        policy = LivePolicy.of(rule, model.exit_layers)
+        heard = runner_of(model).run(*padded(wavs), policy)
+        expected = policy.rule.choose(scores_NE)
+        assert [one.exit - 1 for one in heard] == expected.tolist()
+        chosen |= {*expected.tolist()}
+    assert len(chosen) > 1
 
 
 def test_examples_are_short():

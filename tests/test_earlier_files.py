@@ -1,7 +1,7 @@
 """What an earlier version wrote is read, and gives what it gave then.
 
 ``tests/fixtures/landed.tar.xz`` holds two small trained systems as version
-0.1.0 wrote them: an output folder (without optimiser and manifests), the
+0.1.0 wrote them: an output folder (without manifests), the
 inference folders of a CTC and of a CTC-attention model, ONNX graphs, four
 recordings, and in ``expected.json`` what that version made of them.
 

@@ -100,6 +100,7 @@ def analyse_all(
     traces: Sequence[Trace],
     policies: Sequence[ExitPolicy] = (),
     dev: Trace | None = None,
+    default: ExitPolicy | None = None,
 ) -> dict[str, SetAnalysis]:
     """Analyse every set of every trace, those without transcripts left out.
 
@@ -113,6 +114,8 @@ def analyse_all(
     dev : Trace, optional
         Development data: criteria and thresholds are chosen on it, unless
         it holds utterances of a test set.
+    default : ExitPolicy, optional
+        The policy that the model follows if nothing is said.
 
     Returns
     -------
@@ -143,7 +146,7 @@ def analyse_all(
             if chosen_on is not None:
                 used = {n: carried(chosen_on, analysis, n) for n in LEVELS}
                 analysis = analysis.extended(dev=chosen_on, carried=used)
-            analyses[key] = with_policies(analysis, policies)
+            analyses[key] = with_policies(analysis, policies, default)
     return analyses
 
 

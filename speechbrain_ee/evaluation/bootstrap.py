@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-from speechbrain_ee.evaluation.operating_point import LEVELS, taken
+from speechbrain_ee.evaluation.operating_point import LEVELS
+from speechbrain_ee.exits.policy import at_choice
 from speechbrain_ee.exits.trace import Trace
 
 REPLICATES = 200
@@ -173,7 +174,7 @@ class Bootstrap:
         Replicates
         """
         return Replicates(
-            self.rate(taken(self.trace.errors_NE, choice_NT)),
+            self.rate(at_choice(self.trace.errors_NE, choice_NT)),
             self.mean(self.trace.layers_E[choice_NT]),
             self.percentiles,
         )

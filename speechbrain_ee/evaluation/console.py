@@ -32,6 +32,7 @@ from speechbrain_ee.evaluation.overthinking_tables import (
     group_table,
     set_table,
 )
+from speechbrain_ee.evaluation.policies import DEFAULT
 from speechbrain_ee.evaluation.tables import (
     criterion_table,
     exit_table,
@@ -78,6 +79,8 @@ def console_tables(report: "Report") -> str:
         blocks.append("\n".join(_filled(s) for s in summary(analysis)))
         chosen = [e for e in analysis.examples if e.kind == "overthinking"]
         blocks += [_example(example) for example in chosen[:_EXAMPLES]]
+    if default := report.data["extra"].get(DEFAULT):
+        blocks.append(_filled(f"{DEFAULT}: {default}"))
     if report.unlabelled:
         blocks.append(aligned(unlabelled_table(report.unlabelled)))
     for comparison in report.decodings.values():
@@ -186,10 +189,14 @@ def _overthinking(study: OverthinkingStudy) -> list[str]:
 
 
 def _warnings(analysis: SetAnalysis) -> list[str]:
+    """What many policies share is said once."""
+    names: dict[str, list[str]] = {}
+    for policy in analysis.policies:
+        for warning in policy.warnings:
+            names.setdefault(warning, []).append(policy.name)
     return [
-        _filled(f"Policy {policy.name}: {warning}")
-        for policy in analysis.policies
-        for warning in policy.warnings
+        _filled(f"Policy {'; '.join(of)}: {warning}")
+        for warning, of in names.items()
     ]
 
 

@@ -27,6 +27,7 @@ from speechbrain_ee.evaluation.operating_point import (
 )
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import lambda_bound
+from speechbrain_ee.exits.policy import choices_NT
 from speechbrain_ee.exits.trace import Trace
 
 MAX_THRESHOLDS = 200
@@ -150,40 +151,6 @@ def thresholds_for(scores_NE: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.append(distinct, np.nextafter(distinct[-1], np.inf))
 
 
-def exit_choices(
-    scores_NE: NDArray[np.floating], thresholds_T: NDArray[np.floating]
-) -> NDArray[np.int64]:
-    """First exit whose score reaches the threshold, for many thresholds.
-
-    As many exits are passed as have a running maximum of scores below the
-    threshold, the last exit aside, which always stops.
-
-    Arguments
-    ---------
-    scores_NE : array of shape (N, E)
-        Scores, higher = more ready; the last column is not consulted.
-    thresholds_T : array of shape (T,)
-        Each used for all exits.
-
-    Returns
-    -------
-    array of shape (N, T)
-        Columns of the exits, counted from 0.
-
-    Example
-    -------
-    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2]])
-    >>> exit_choices(scores, np.array([0.2, 0.6, 0.8])).tolist()
-    [[0, 1, 2], [0, 0, 2]]
-    """
-    choice_NT = np.zeros((len(scores_NE), len(thresholds_T)), dtype=np.int64)
-    if scores_NE.shape[1] > 1:
-        ready_NE = np.maximum.accumulate(scores_NE[:, :-1], axis=1)
-        for column_N in ready_NE.T:
-            choice_NT += column_N[:, None] < thresholds_T
-    return choice_NT
-
-
 def sweep(
     trace: Trace,
     name: str,
@@ -208,7 +175,7 @@ def sweep(
     Curve
     """
     thresholds_T = thresholds_for(scores_NE)
-    choice_NT = exit_choices(scores_NE, thresholds_T)
+    choice_NT = choices_NT(scores_NE, thresholds_T)
     points = measure_many(
         trace,
         choice_NT,

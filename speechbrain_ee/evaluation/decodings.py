@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.curves import fixed_exits
 from speechbrain_ee.evaluation.labels import decoding_label, giga, number
-from speechbrain_ee.evaluation.operating_point import reference_words
 from speechbrain_ee.evaluation.rows import Row
 from speechbrain_ee.exits.decoding.methods import DECODINGS
 from speechbrain_ee.exits.trace import Trace
@@ -279,10 +279,9 @@ def _compare(key: str, traces: Sequence[Trace]) -> DecodingComparison:
 
 
 def _result(trace: Trace) -> DecodingResult:
-    rates_E = 100 * trace.errors_NE.sum(axis=0) / reference_words(trace)
     return DecodingResult(
         trace.header.decoding,
-        tuple(rates_E.tolist()),
+        tuple(point.wer for point in fixed_exits(trace).points),
         _means(trace.decoding_macs_NE),
         _means(trace.macs_NE),
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.criterion import Criterion
+from speechbrain_ee.exits.policy import at_choice, error_rate
 from speechbrain_ee.exits.trace import Trace
 
 # What reports ask for: at most so many times the last exit's error rate.
@@ -95,18 +96,18 @@ def measure_many(
     -------
     tuple of T OperatingPoint
     """
-    words = reference_words(trace)
-    errors_T = taken(trace.errors_NE, choice_NT).sum(axis=0)
+    reference_words(trace)
+    wer_T = error_rate(trace.errors_NE, trace.words_N, choice_NT)
     layer_T, macs_T = average_costs(trace, choice_NT, criterion_macs_NE)
-    columns = (layer_T, errors_T.tolist(), macs_T, thresholds)
+    columns = (layer_T, wer_T.tolist(), macs_T, thresholds)
     return tuple(
         OperatingPoint(
             avg_layer=layer,
-            wer=100 * errors / words,
+            wer=wer,
             avg_macs=macs,
             threshold=None if threshold is None else float(threshold),
         )
-        for layer, errors, macs, threshold in zip(*columns, strict=True)
+        for layer, wer, macs, threshold in zip(*columns, strict=True)
     )
 
 
@@ -120,31 +121,7 @@ def average_costs(
     if trace.macs_NE is None:
         return layer_T, [None] * len(layer_T)
     macs_NE = trace.macs_NE + criterion_macs_NE
-    return layer_T, taken(macs_NE, choice_NT).mean(axis=0).tolist()
-
-
-def taken(
-    values_NE: NDArray[np.number], choice_NT: NDArray[np.integer]
-) -> NDArray[np.number]:
-    """What every utterance gets at the exit that it takes.
-
-    Arguments
-    ---------
-    values_NE : array of shape (N, E)
-        Values by exit.
-    choice_NT : array of shape (N, T)
-        Columns of the exits taken, for T thresholds.
-
-    Returns
-    -------
-    array of shape (N, T)
-
-    Example
-    -------
-    >>> taken(np.array([[5, 3, 2]]), np.array([[0, 2]])).tolist()
-    [[5, 2]]
-    """
-    return np.take_along_axis(values_NE, choice_NT, axis=1)
+    return layer_T, at_choice(macs_NE, choice_NT).mean(axis=0).tolist()
 
 
 def criterion_macs(
@@ -179,7 +156,12 @@ def criterion_macs(
     if None in known or trace.durations_N is None:
         return searches_NE
     frames_N = np.ceil(trace.durations_N * header.frames_per_s)
-    once_N = criterion.macs(frames_N, header.vocab_size)
+    once_N = criterion.macs(
+        frames_N,
+        header.vocab_size,
+        width=header.width,
+        frames_per_s=header.frames_per_s,
+    )
     exits = len(header.exit_layers)
     times_E = np.minimum(np.arange(1, exits + 1), exits - 1)
     return searches_NE + once_N[:, None] * times_E

@@ -23,6 +23,7 @@ from speechbrain_ee.evaluation.carried import CarriedThreshold, carried
 from speechbrain_ee.evaluation.difficulty import NAMES, difficulty_groups
 from speechbrain_ee.evaluation.estimate import Estimate
 from speechbrain_ee.exits.oracle import earliest_best, overthinking
+from speechbrain_ee.exits.policy import error_rate
 
 _LENGTHS = ("short", "medium", "long")
 
@@ -300,21 +301,24 @@ def _group(
     analysis: SetAnalysis, kind: str, name: str, in_N: NDArray[np.bool_]
 ) -> OverthinkingGroup:
     errors_NE = analysis.trace.errors_NE[in_N]
-    words = int(analysis.trace.words_N[in_N].sum())
-    last, least = errors_NE[:, -1].sum(), errors_NE.min(axis=1).sum()
-
-    def rate(errors: int) -> float | None:
-        return 100 * float(errors) / words if words else None
-
+    words_N = analysis.trace.words_N[in_N]
     best_N = earliest_best(errors_NE)
+    last_N = np.full(len(errors_NE), errors_NE.shape[1] - 1)
+    wer_last = wer_oracle = points = None
+    if words_N.any():
+        choice_N2 = np.stack([last_N, best_N], axis=1)
+        wer_last, wer_oracle = error_rate(
+            errors_NE, words_N, choice_N2
+        ).tolist()
+        points = wer_last - wer_oracle
     return OverthinkingGroup(
         kind=kind,
         name=name,
         utterances=int(in_N.sum()),
-        words=words,
-        wer_last=rate(last),
-        wer_oracle=rate(least),
+        words=int(words_N.sum()),
+        wer_last=wer_last,
+        wer_oracle=wer_oracle,
         share=float(overthinking(errors_NE).mean()),
-        points=rate(last - least),
+        points=points,
         best_layer=float(analysis.trace.layers_E[best_N].mean()),
     )

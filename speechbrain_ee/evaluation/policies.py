@@ -31,15 +31,19 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import SPEAKER
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.policy import at_choice
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 
+DEFAULT = "Default policy"  # of a report's facts
 # Sums in another order may differ in the last digits.
 _TOLERANCE = 1e-9
 
 
 def with_policies(
-    analysis: SetAnalysis, policies: Sequence[ExitPolicy]
+    analysis: SetAnalysis,
+    policies: Sequence[ExitPolicy],
+    default: ExitPolicy | None = None,
 ) -> SetAnalysis:
     """The analysis with policies measured on its set.
 
@@ -49,6 +53,8 @@ def with_policies(
         A test set.
     policies : sequence of ExitPolicy
         Policies for the same exits.
+    default : ExitPolicy, optional
+        The one of them that the model follows if nothing is said.
 
     Returns
     -------
@@ -59,7 +65,9 @@ def with_policies(
     InputError
         If a policy was made for other exits, or its evidence is not there.
     """
-    results = tuple(_measured(analysis, policy) for policy in policies)
+    results = tuple(
+        _measured(analysis, policy, policy == default) for policy in policies
+    )
     return analysis.extended(policies=results)
 
 
@@ -129,7 +137,7 @@ def unlabelled_rows(
             part = trace.subset(name)
             last_N = np.full(len(part), len(part.layers_E) - 1)
             choices = {"last exit": (last_N, 0.0)}
-            choices |= {each.name: _choice(part, each) for each in policies}
+            choices |= {each.name: choice_of(part, each) for each in policies}
             for choice, (choice_N, cost_NE) in choices.items():
                 layers, macs = average_costs(part, choice_N[:, None], cost_NE)
                 rows.append(
@@ -144,10 +152,10 @@ def unlabelled_rows(
     return rows
 
 
-def _choice(
+def choice_of(
     trace: Trace, policy: ExitPolicy
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | float]:
-    """The exit of every utterance, and what choosing it costs."""
+    """Every utterance's exit (N,), and what choosing costs at each (N, E)."""
     layers = tuple(trace.header.exit_layers)
     if tuple(policy.exit_layers) != layers:
         raise InputError(
@@ -161,14 +169,16 @@ def _choice(
     return choice_N, criterion_macs(trace, criterion)
 
 
-def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
+def _measured(
+    analysis: SetAnalysis, policy: ExitPolicy, default: bool
+) -> PolicyResult:
     trace = analysis.trace
-    choice_N, cost_NE = _choice(trace, policy)
+    choice_N, cost_NE = choice_of(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
     known = policy.calibration
     seen = seen_share(known.fingerprint, trace.records) if known else 0.0
     return PolicyResult(
-        name=policy.name,
+        name=f"{policy.name}, default" if default else policy.name,
         criterion=policy.criterion,
         point=point,
         excess=analysis.excess(point.wer),
@@ -177,6 +187,7 @@ def _measured(analysis: SetAnalysis, policy: ExitPolicy) -> PolicyResult:
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
         warnings=_warnings(policy, trace, seen),
         seen=seen,
+        default=default,
     )
 
 
@@ -215,5 +226,5 @@ def _holds(
         return None
     outcomes = Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
     losses_NE = budget.losses_NE(outcomes)
-    losses_N = losses_NE[np.arange(len(choice_N)), choice_N]
+    losses_N = at_choice(losses_NE, choice_N)
     return bool(losses_N.mean() <= _TOLERANCE * np.abs(losses_NE).max())

@@ -16,7 +16,7 @@ class PolicyResult:
     Arguments
     ---------
     name : str
-        Name of the policy.
+        Name of the policy; that of the default says so.
     criterion : str
         What it looks at.
     point : OperatingPoint
@@ -34,6 +34,8 @@ class PolicyResult:
         Why what is promised may not hold here, or is not tested here.
     seen : float
         Share of the calibration data that is in this set.
+    default : bool
+        Whether the model follows it if nothing is said.
     """
 
     name: str
@@ -45,6 +47,7 @@ class PolicyResult:
     holds: bool | None = None
     warnings: tuple[str, ...] = ()
     seen: float = 0.0
+    default: bool = False
 
     @property
     def verdict(self) -> str:

@@ -5,11 +5,14 @@ Authors
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
-from speechbrain_ee.exits.criteria import measure_all
+import torch
+from torch import Tensor
+
+from speechbrain_ee.exits.criteria.measuring import measure_all, not_measured
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.records import (
@@ -19,6 +22,8 @@ from speechbrain_ee.exits.records import (
 )
 from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.models.heads import ExitOutput
+
+_NEVER = -1e4  # logarithm of a probability of 0, finite
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ class TraceRecorder:
         }
         self.batch_sizes: list[int] = []
         self.cut: dict[str, int] = dict.fromkeys(self.decoders, 0)
+        self.broken: dict[str, int] = {}  # utterance -> first exit with NaN
+        self.left_out: dict[str, str] = {}
+        self.width: int | None = None  # of hidden states
 
     @property
     def records(self) -> list[UtteranceRecord]:
@@ -119,7 +127,9 @@ class TraceRecorder:
         batch = _Batch(ids, refs, samples, [name or None for name in speakers])
         views: list[ExitView] = []
         for exit in exits:
-            output = outputs[exit - 1]
+            output, broken_B = _without_nan(outputs[exit - 1])
+            for row in broken_B.nonzero()[:, 0].tolist():
+                self.broken.setdefault(ids[row], exit)
             view = ExitView(output, views)
             evidence = _rows(measure_all(view))
             greedy = [self.decode(tokens) for tokens in greedy_tokens(output)]
@@ -129,6 +139,9 @@ class TraceRecorder:
                 if decoder is not None:
                     self._decode(name, decoder, exit, view, cells)
                 batch.cells.setdefault(name, []).append(cells)
+        self.left_out = not_measured(views[-1])
+        if output.hidden_BTD is not None:
+            self.width = output.hidden_BTD.shape[-1]
         for name, records in self.by_decoding.items():
             records += self._records(batch, name)
         self.batch_sizes.append(len(batch.rows))
@@ -230,6 +243,29 @@ class _Batch:
     def rows(self) -> list[tuple[str, str, int, str | None]]:
         columns = self.ids, self.refs, self.samples, self.speakers
         return list(zip(*columns, strict=True))
+
+
+def _without_nan(output: ExitOutput) -> tuple[ExitOutput, Tensor]:
+    """An exit that says nothing of utterances for which its output is NaN.
+
+    Blanks alone are no evidence of readiness, in all criteria: as live, where
+    NaN never stops. Returns also which utterances these are, shape (B,).
+    """
+    log_probs_BTV, lengths_B = output.log_probs_BTV, output.lengths_B
+    frames_T = torch.arange(log_probs_BTV.shape[1], device=lengths_B.device)
+    counts_BT = (frames_T < lengths_B[:, None]).to(log_probs_BTV.device)
+    broken_B = (log_probs_BTV.isnan().any(-1) & counts_BT).any(1)
+    if not broken_B.any():
+        return output, broken_B
+    blanks_V = torch.full_like(log_probs_BTV[0, 0], _NEVER)
+    blanks_V[output.blank_index] = 0.0
+    at_B11, hidden_BTD = broken_B[:, None, None], output.hidden_BTD
+    if hidden_BTD is not None:
+        hidden_BTD = hidden_BTD.masked_fill(at_B11, 0.0)
+    log_probs_BTV = torch.where(at_B11, blanks_V, log_probs_BTV)
+    return replace(
+        output, log_probs_BTV=log_probs_BTV, hidden_BTD=hidden_BTD
+    ), broken_B
 
 
 def _rows(measured: Mapping[str, Any]) -> list[dict[str, float]]:

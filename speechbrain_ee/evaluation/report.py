@@ -39,7 +39,11 @@ from speechbrain_ee.evaluation.overthinking_tables import (
     threshold_rows,
 )
 from speechbrain_ee.evaluation.page import page
-from speechbrain_ee.evaluation.policies import scored_for, unlabelled_rows
+from speechbrain_ee.evaluation.policies import (
+    DEFAULT,
+    scored_for,
+    unlabelled_rows,
+)
 from speechbrain_ee.evaluation.report_data import report_data
 from speechbrain_ee.evaluation.rows import (
     Row,
@@ -118,6 +122,7 @@ def write_report(
     overthinking: bool = False,
     in_domain: str | None = None,
     dev: Trace | None = None,
+    default: tuple[ExitPolicy | None, str] | None = None,
 ) -> Report:
     """Analyse traces and write the report.
 
@@ -146,6 +151,9 @@ def write_report(
         puts first are chosen on it and measured on the test sets. Without it,
         or if it holds utterances of a test set, they are chosen on the test
         sets, and the report says so.
+    default : tuple of (ExitPolicy or None, str), optional
+        The policy that the model follows if nothing is said (None: it goes
+        to its last exit), and what to say of it.
 
     Returns
     -------
@@ -161,7 +169,8 @@ def write_report(
     folder = Path(folder)
     if isinstance(traces, Trace):
         traces = [traces]
-    analyses = analyse_all(traces, policies, dev)
+    followed, words = default or (None, None)
+    analyses = analyse_all(traces, policies, dev, followed)
     transfer = transfer_matrices(list(analyses.values()))
     ways = compare_decodings(decoded or {})
     study = None
@@ -169,6 +178,8 @@ def write_report(
         study = study_overthinking(analyses, in_domain)
     unlabelled = unlabelled_rows(traces, policies)
     facts = {**(extra or {}), **_notes(traces, unlabelled)}
+    if words is not None:
+        facts = {DEFAULT: words, **facts}
     data = report_data(traces, analyses, transfer, title, facts, ways, study)
     if unlabelled:
         data["unlabelled"] = unlabelled

@@ -42,7 +42,7 @@ FAMILIES = {
 }
 COLOURS = tuple(colour for colour, _ in FAMILIES.values())
 # Shapes of policies, told apart without colour.
-POLICY_MARKERS = "*PX^svp"
+POLICY_MARKERS = "*PX^svp<"
 # On, off, ... in line widths; none for a solid line.
 DASHES = ((), (5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
 

@@ -15,7 +15,6 @@ module           what it holds
 ``criteria/``    the registry of criteria, and what they measure
 ``calibration/`` thresholds that keep a budget; policy files
 ``selector/``    the learned selector
-``ensemble/``    averages of the exits passed
 ===============  ========================================================
 
 Authors

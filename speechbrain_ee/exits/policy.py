@@ -44,13 +44,68 @@ def first_exit(
     >>> first_exit(scores, (0.8, 0.1)).tolist()
     [1, 1, 2]
     """
+    limits = np.asarray(thresholds, dtype=np.float64)[None]
+    if limits.ndim > 1:
+        limits = limits[:, : scores_NE.shape[1] - 1]
+    return choices_NT(scores_NE, limits)[:, 0]
+
+
+def choices_NT(
+    scores_NE: NDArray[np.floating],
+    limits: Sequence[float] | NDArray[np.floating],
+) -> NDArray[np.int64]:
+    """As :func:`first_exit`, for T thresholds: each for all exits (T,), or
+    one per exit but the last (T, E - 1).
+
+    Example
+    -------
+    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2]])
+    >>> choices_NT(scores, [0.6, np.inf]).tolist()
+    [[1, 2], [0, 2]]
+    >>> choices_NT(scores, [[0.6, 0.6], [-np.inf, 0]]).tolist()
+    [[1, 0], [0, 0]]
+    """
     early_NE = np.asarray(scores_NE[:, :-1], dtype=np.float64)
-    limits = np.asarray(thresholds, dtype=np.float64)
-    if limits.ndim:
-        limits = limits[: early_NE.shape[1]]
-    stop_NE = np.ones(scores_NE.shape, dtype=bool)
-    stop_NE[:, :-1] = reaches(early_NE, limits)
-    return stop_NE.argmax(axis=1)
+    limits = np.asarray(limits, dtype=np.float64)
+    limits = limits[:, None] if limits.ndim == 1 else limits
+    limits_TK = np.broadcast_to(limits, (len(limits), early_NE.shape[1]))
+    going_NT = np.ones((len(early_NE), len(limits)), dtype=bool)
+    choice_NT = np.zeros(going_NT.shape, dtype=np.int64)
+    for score_N, limit_T in zip(early_NE.T, limits_TK.T):
+        going_NT &= ~reaches(score_N[:, None], limit_T)
+        choice_NT += going_NT
+    return choice_NT
+
+
+def at_choice(
+    values_NE: NDArray[np.number], choice: NDArray[np.integer]
+) -> NDArray[np.number]:
+    """What every utterance gets at the exits of one choice (N,) or T (N, T).
+
+    Example
+    -------
+    >>> at_choice(np.array([[5, 3, 2]]), np.array([[0, 2]])).tolist()
+    [[5, 2]]
+    """
+    places = choice.reshape(len(choice), -1)
+    return np.take_along_axis(values_NE, places, axis=1).reshape(choice.shape)
+
+
+def error_rate(
+    errors_NE: NDArray[np.number],
+    words_N: NDArray[np.integer],
+    choice: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """Errors in 100 words of one choice of exits (N,), or of T (N, T).
+
+    Example
+    -------
+    >>> errors = np.array([[2, 1], [1, 1]])
+    >>> float(error_rate(errors, np.array([4, 4]), np.array([0, 1])))
+    37.5
+    """
+    words = max(1, int(words_N.sum()))
+    return 100 * at_choice(errors_NE, choice).sum(axis=0) / words
 
 
 def reaches(scores: Any, limits: Any) -> Any:
@@ -130,6 +185,10 @@ class ThresholdPolicy:
             return self.threshold[exit - 1]
         return self.threshold
 
+    def decides(self, exit: int) -> bool:
+        """Whether some score can stop an utterance at this exit."""
+        return bool(reaches(np.inf, self.at(exit)))
+
     def stop(self, exit: int, score_B: Any) -> Any:
         """Which utterances of a batch stop at this exit.
 
@@ -151,7 +210,7 @@ class ThresholdPolicy:
             if hasattr(score_B, "double")
             else np.asarray(score_B, dtype=np.float64)
         )
-        return reaches(exact_B, self.at(exit)) | (exit == self._last())
+        return reaches(exact_B, self.at(exit))
 
     def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
         """Exit of every utterance of a trace.

@@ -7,8 +7,9 @@ Authors
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,10 @@ class TraceHeader:
         criterion costs.
     error_unit : str
         What errors are counted in: ``word`` or ``character``.
+    width : int, optional
+        Width of the hidden states.
+    left_out : mapping of str to str
+        Evidence that an evaluation takes, but that is not there, and why.
     """
 
     name: str
@@ -128,6 +133,64 @@ class TraceHeader:
     vocab_size: int | None = None
     frames_per_s: float | None = None
     error_unit: str = "word"
+    width: int | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def _column(
+    records: Sequence[UtteranceRecord], name: str
+) -> NDArray[np.float64]:
+    """One kind of evidence, shape (N, E); NaN where there is none."""
+    return np.array(
+        [[e.evidence.get(name, np.nan) for e in r.exits] for r in records]
+    )
+
+
+def with_storable_evidence(
+    records: Sequence[UtteranceRecord],
+) -> tuple[tuple[UtteranceRecord, ...], dict[str, str]]:
+    """Leave out what no trace can hold: one value must not cost all others.
+
+    Arguments
+    ---------
+    records : sequence of UtteranceRecord
+        Utterances with the same exits, as they were measured.
+
+    Returns
+    -------
+    records : tuple of UtteranceRecord
+        The same without NaN, and without evidence that is infinite or not
+        there for some utterance.
+    left_out : dict of str to str
+        That evidence, and why.
+    """
+    cells = [e.evidence for record in records for e in record.exits]
+    left_out = {}
+    names = {n for c in cells for n, v in c.items() if not math.isfinite(v)}
+    for name in sorted(names):
+        values_NE = _column(records, name)
+        infinite = np.argwhere(np.isinf(values_NE))
+        bad = tuple(infinite[0]) if len(infinite) else first_gap(values_NE)
+        if bad is not None:
+            left_out[name] = (
+                f"{values_NE[bad]} for utterance {records[bad[0]].id!r} at "
+                f"exit {bad[1] + 1}"
+            )
+    if not names:
+        return tuple(records), left_out
+
+    def kept(exit_: ExitRecord) -> ExitRecord:
+        values = {
+            name: value
+            for name, value in exit_.evidence.items()
+            if name not in left_out and not math.isnan(value)
+        }
+        return replace(exit_, evidence=values)
+
+    return tuple(
+        replace(record, exits=tuple(map(kept, record.exits)))
+        for record in records
+    ), left_out
 
 
 def evidence_columns(
@@ -149,12 +212,7 @@ def evidence_columns(
     names = sorted({n for r in records for e in r.exits for n in e.evidence})
     columns = {}
     for name in names:
-        values_NE = np.array(
-            [
-                [exit_.evidence.get(name, np.nan) for exit_ in record.exits]
-                for record in records
-            ]
-        )
+        values_NE = _column(records, name)
         gap = first_gap(values_NE)
         if gap is None:
             columns[name] = values_NE
@@ -267,6 +325,10 @@ def header_row(header: TraceHeader) -> dict[str, Any]:
         row["frames_per_s"] = float(header.frames_per_s)
     if header.error_unit != "word":
         row["error_unit"] = header.error_unit
+    if header.width is not None:
+        row["width"] = int(header.width)
+    if header.left_out:
+        row["left_out"] = dict(sorted(header.left_out.items()))
     return row
 
 

@@ -35,6 +35,8 @@ HEADER_FIELDS = {
     "vocab_size",
     "frames_per_s",
     "error_unit",
+    "width",
+    "left_out",
 }
 UTTERANCE_FIELDS = {"id", "set", "ref", "exits", "duration_s", "speaker"}
 EXIT_FIELDS = {
@@ -187,9 +189,15 @@ class Line:
             self.fail(
                 "exit_layers", f"{quoted(list(layers))} does not increase"
             )
-        vocab_size = self.row.get("vocab_size")
-        if vocab_size is not None:
-            self.count(vocab_size, "vocab_size")
+        for name in ("vocab_size", "width"):
+            if self.row.get(name) is not None:
+                self.count(self.row[name], name)
+        left_out = self.row.get("left_out", {})
+        if not isinstance(left_out, dict):
+            self.fail("left_out", "an object was expected")
+        for name, why in left_out.items():
+            self.text_of(name, "left_out")
+            self.text_of(why, f"left_out.{name[:100]}")
         unit = self.row.get("error_unit", "word")
         if unit not in ERROR_UNITS:
             self.fail("error_unit", f"{unit!r} is none of {ERROR_UNITS}")
@@ -200,9 +208,11 @@ class Line:
             self.counts("macs", len(layers)),
             self.counts("parameters", len(layers)),
             self.positive("macs_reference_s") or MACS_REFERENCE_S,
-            vocab_size,
+            self.row.get("vocab_size"),
             self.positive("frames_per_s"),
             unit,
+            self.row.get("width"),
+            left_out,
         )
 
     def utterance(self, header: TraceHeader) -> UtteranceRecord:

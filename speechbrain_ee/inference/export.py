@@ -12,10 +12,7 @@ from pathlib import Path
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.config import CONFIG_FILE
-from speechbrain_ee.inference.folder.from_training import (
-    run_folder,
-    timed_folder,
-)
+from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     read_model_folder,
@@ -145,7 +142,7 @@ def _folder(source: Path, exit: int | None) -> ModelFolder:
             "give the output_folder of a finished run, or an inference "
             "folder."
         )
-    return timed_folder(run_folder(source, exit), source)
+    return run_folder(source, exit, timed=True)
 
 
 def _graphs(folder: ModelFolder, format: str, out: str | Path) -> Path:
@@ -168,7 +165,8 @@ def _summary(folder: ModelFolder, written: Path) -> list[str]:
         f"Exits       after layers {layers}",
         f"Decoding    {folder.decoding}",
         f"Policies    {names}",
-        f"Default     {default_words(folder)}",
+        "Default     "
+        f"{default_words(folder.default_policy, folder.default_reason)}",
         f"Size        {size / 1e6:.1f} MB",
         f"Folder      {written}",
     ]

@@ -11,11 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import (
-    OperatingPoint,
-    criterion_macs,
-    measure,
-)
+from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 from speechbrain_ee.sweeps.objective import LAST, POLICIES, Objective
@@ -79,17 +75,15 @@ def _point(folder: Path, trace: Trace, at: str | int) -> OperatingPoint:
                 f"objective: at exit {exit_}, but {trace.source} has {exits}."
             )
         return measure(trace, np.full(len(trace.records), exit_ - 1))
-    return _policy_point(folder / "save" / f"exit_policy.{at}.yaml", trace)
+    return _policy_point(folder / "save/policies" / f"learned.{at}.yaml", trace)
 
 
 def _policy_point(path: Path, trace: Trace) -> OperatingPoint:
     # These load torch, which takes longer than all the rest of a worker.
-    from speechbrain_ee.evaluation.policies import scored_for
+    from speechbrain_ee.evaluation.policies import choice_of, scored_for
     from speechbrain_ee.exits.calibration.policy_file import read_policy
-    from speechbrain_ee.exits.criteria import get_criterion
 
     policy = read_policy(path)
     (trace,) = scored_for([trace], path, policy)
-    criterion = get_criterion(policy.criterion)
-    choice_N = policy.choose(criterion.scores(trace.evidence))
-    return measure(trace, choice_N, None, criterion_macs(trace, criterion))
+    choice_N, cost_NE = choice_of(trace, policy)
+    return measure(trace, choice_N, None, cost_NE)

@@ -14,8 +14,8 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor
 
-from speechbrain_ee.data.dataio import SPEAKER_KEY
-from speechbrain_ee.data.pieces import decode
+from speechbrain_ee.data.batches import SPEAKER_KEY
+from speechbrain_ee.data.words import decode
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.exits.decoding import greedy_tokens
@@ -24,7 +24,12 @@ from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.distributed import SharedWork
 from speechbrain_ee.training.evaluation import ExitEvaluation
 from speechbrain_ee.training.finished_run import tokenizer_fingerprint
-from speechbrain_ee.training.losses import joint_loss, with_too_few_frames
+from speechbrain_ee.training.losses import (
+    LossTerm,
+    joint_loss,
+    no_loss,
+    with_too_few_frames,
+)
 from speechbrain_ee.training.monitor import (
     BlankCollapseMonitor,
     ExitErrorRates,
@@ -44,6 +49,10 @@ logger = logging.getLogger(__name__)
 
 class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
     """What all multi-exit systems share; subclasses say what an exit learns.
+
+    The hyper-parameter ``losses`` lists what that is: names of
+    :meth:`named_terms`, and objects of the class
+    :class:`~speechbrain_ee.training.losses.LossTerm`.
 
     ``modules`` holds one entry, ``model``, which returns all exits from one
     ``forward`` (the entry that DDP wraps). Besides SpeechBrain's own, the
@@ -67,6 +76,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         if isinstance(self.checkpointer, AtomicCheckpointer):
             self.checkpointer.expect(tokenizer_fingerprint(tokenizer.sp))
         self.exit_layers = self.modules.model.exit_layers
+        self.loss_terms = self.listed_terms()
         self.loss_weights = self.weights_by_head()
         self.collapse_monitor = BlankCollapseMonitor(
             self.hparams.blank_collapse_epochs
@@ -77,6 +87,7 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         self.check_evaluation()
         self.check_optimisers()
         self.loss_weights = self.of_active_exits(self.loss_weights)
+        self.trained = self._unwrapped_model().truncated(self.active_exits)
         check_exit_budget(
             getattr(self.hparams, "exit_budget", None), self.exit_layers
         )
@@ -100,15 +111,73 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         given = getattr(self.hparams, "decoded_exits", None)
         return every[: self.active_exits] if given is None else every
 
+    def named_terms(self) -> Mapping[str, LossTerm]:
+        """Terms that ``losses`` may name; all of them where it is absent."""
+        return {}
+
+    def listed_terms(self) -> dict[str, LossTerm]:
+        """The terms of ``hparams.losses``, by the names of their class."""
+        named = self.named_terms()
+        listed = getattr(self.hparams, "losses", None)
+        if listed is None:
+            return {term.name: term for term in named.values()}
+        terms: dict[str, LossTerm] = {}
+        for each in listed if isinstance(listed, list | tuple) else [listed]:
+            term = named.get(each) if isinstance(each, str) else each
+            if not isinstance(term, LossTerm):
+                raise InputError(
+                    f"losses: {each!r} is no term of this Brain; name one of "
+                    f"{', '.join(named)}, or build one of your own by !new:, "
+                    "of a class derived from "
+                    "speechbrain_ee.training.losses.LossTerm."
+                )
+            same = terms.setdefault(term.name, term)
+            if same is not term or not re.fullmatch(r"\w+", term.name):
+                raise InputError(
+                    f"losses: a {type(term).__name__} has the name "
+                    f"{term.name!r}; the class of every term needs a `name` "
+                    "of its own, one word, as in the log."
+                )
+        return terms
+
     def weights_by_head(self) -> Mapping[str, Sequence[float]]:
-        """Weights of every exit's loss, for each kind of head."""
-        raise NotImplementedError
+        """Weights of every exit's loss, for each term."""
+        exits = len(self.exit_layers)
+        return {n: term.weights(exits) for n, term in self.loss_terms.items()}
 
     def exit_losses(
         self, outputs: Sequence[ExitOutput], batch: Any
     ) -> Mapping[str, Tensor]:
-        """Losses of every exit, shape (E,), for each kind of head."""
-        raise NotImplementedError
+        """Losses of every exit by every term that has a weight.
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            The exits that are trained.
+        batch : PaddedBatch
+            Holds ``tokens``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            One loss per exit, shape (E,), by the name of the term; in a test
+            without what was not predicted.
+        """
+        found = {}
+        for name, term in self.loss_terms.items():
+            if name not in self.loss_weights:
+                continue
+            losses_E = term.losses(outputs, batch, self)
+            if losses_E is None:
+                continue
+            if losses_E.shape != (len(outputs),):
+                raise InputError(
+                    f"losses: {name} returns a tensor of the shape "
+                    f"{list(losses_E.shape)}; it must be "
+                    f"[{len(outputs)}], one loss per exit."
+                )
+            found[name] = losses_E
+        return found
 
     def decoder_tokens(
         self, batch: Any, stage: sb.Stage, rows: int
@@ -176,8 +245,15 @@ class EarlyExitBrain(ExitEvaluation, FineTuning, SharedWork, sb.Brain):
         losses = self.exit_losses(trained, batch)
         weights = {h: w[: len(trained)] for h, w in self.loss_weights.items()}
         joint = [joint_loss(losses[h], weights[h]) for h in losses]
-        loss = torch.stack(joint).sum()
+        loss = outputs[0].log_probs_BTV.new_zeros(())
+        if joint:  # a test may have nothing to compare with
+            loss = torch.stack(joint).sum()
         if stage == sb.Stage.TRAIN:
+            heads = {"CTC": self.trained.heads}
+            if outputs[0].attention_BSV is not None:
+                heads["attention"] = self.trained.attention
+            for head in heads.keys() - losses.keys():
+                loss = loss + no_loss(heads[head])
             rows = len(outputs[0].lengths_B)
             loss, losses = self.over_processes(loss, losses, rows)
         if stage != sb.Stage.TEST:

@@ -319,6 +319,29 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
+    """The checkpoints that evaluation averages.
+
+    Arguments
+    ---------
+    save_folder : Path
+        Where they are.
+    average : int
+        How many.
+
+    Returns
+    -------
+    list of Checkpoint
+        Best first; empty if there is no complete one of a whole epoch.
+    """
+    # A checkpointer would make a folder that is not there.
+    if not any(save_folder.glob(f"*/{checkpoints.METAFNAME}")):
+        return []
+    return AtomicCheckpointer(save_folder).find_checkpoints(
+        min_key="WER", max_num_checkpoints=average
+    )
+
+
 def _is_unfinished(folder: Path) -> bool:
     """Whether it holds what a killed save or deletion leaves, and no more."""
     meta = _unfinished(folder / checkpoints.METAFNAME)

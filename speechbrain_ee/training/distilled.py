@@ -55,6 +55,13 @@ def checked_distillation(
             "on the command line pass for example "
             f"--distillation='{{kind: self}}'; kinds: {', '.join(KINDS)}."
         )
+    listed = getattr(hparams, "losses", None) or ["distillation"]
+    plain = {distillation.kind, distillation.confidence} == {"none"}
+    if "distillation" not in listed and not plain:
+        raise InputError(
+            f"distillation: {distillation} is not among the losses, "
+            f"{listed}; list it there, as in --losses=[ctc,distillation]."
+        )
     distillation.exit_alphas(len(model.exit_layers))
     teacher = getattr(hparams, "teacher", None)
     _check_kind(distillation, teacher)

@@ -60,7 +60,7 @@ class SharedWork(SharedData):
         """
         model = self._unwrapped_model()
         undecoded = (
-            model.attention is not None and "attention" not in self.loss_weights
+            model.attention is not None and "attention" not in self.loss_terms
         )
         dropped = getattr(model.encoder, "layerdrop_prob", 0.0) > 0
         joining = self.regime is not None and self.regime.changes
@@ -233,6 +233,8 @@ class SharedWork(SharedData):
         if sb.Stage.TEST not in self.shares:
             return
         self.recorder.replace(in_order(gather(self.recorder.plain_batches())))
+        for broken in gather(self.recorder.broken):
+            self.recorder.broken |= broken
         cuts = gather(self.recorder.cut)
         for decoding in self.recorder.cut:
             self.recorder.cut[decoding] = sum(cut[decoding] for cut in cuts)

@@ -5,7 +5,7 @@ Authors
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,20 +14,20 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
     Decoding,
     check_decodings,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.records import with_storable_evidence
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
@@ -37,8 +37,11 @@ from speechbrain_ee.exits.trace import (
 )
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.training.exchange import all_or_none
+from speechbrain_ee.training.finished_run import write_policies
 
 logger = logging.getLogger(__name__)
+
+LEARNED = ("plausibility", "unseen_words", "learned", "combination")
 
 
 class ExitEvaluation:
@@ -54,7 +57,8 @@ class ExitEvaluation:
     """
 
     selection: Selection | None = None
-    policies: tuple[ExitPolicy, ...] = ()
+    unlearned: Mapping[str, str] = {}  # evidence of it, and why there is none
+    policies: Mapping[str, ExitPolicy] = {}
     dev_trace: Trace | None = None
 
     @property
@@ -78,6 +82,11 @@ class ExitEvaluation:
     def decoded(self) -> dict[str, tuple[Trace, ...]]:
         """By test set, the traces of all decodings."""
         return {}
+
+    @cached_property
+    def told(self) -> set[tuple[str, str]]:
+        """Evidence that was said to be left out, and why."""
+        return set()
 
     def check_evaluation(self) -> None:
         """Refuse wrong options before training, not behind it.
@@ -105,8 +114,15 @@ class ExitEvaluation:
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Load the average of the best checkpoints."""
-        if self.checkpointer is None:
+        """Load the average of the best checkpoints.
+
+        Raises
+        ------
+        InputError
+            If there is none, unless ``average_checkpoints`` is 0: the weights
+            are then tested as they are.
+        """
+        if self.checkpointer is None or not self.hparams.average_checkpoints:
             return
         checkpoints = self.checkpointer.find_checkpoints(
             max_key=max_key,
@@ -114,8 +130,13 @@ class ExitEvaluation:
             max_num_checkpoints=self.hparams.average_checkpoints,
         )
         if not checkpoints:
-            logger.warning("No checkpoint found: testing untrained weights.")
-            return
+            raise InputError(
+                f"{self.checkpointer.checkpoints_dir}: holds no complete "
+                "checkpoint of a whole epoch, so that untrained weights would "
+                "be tested; raise number_of_epochs, give the output_folder of "
+                "a run that was trained, or pass --average_checkpoints=0 to "
+                "test the weights as they are."
+            )
         weights = sb.utils.checkpoints.average_checkpoints(
             checkpoints, recoverable_name="model"
         )
@@ -134,9 +155,10 @@ class ExitEvaluation:
         """Learn from a development set when an utterance may stop.
 
         Writes ``traces/<name>.jsonl.gz``, and into ``save_folder``
-        ``exit_selector.json.gz`` and a policy for ``exit_budget`` by each of
-        two methods, ``exit_policy.<method>.yaml``. From then on
-        :meth:`evaluate_exits` records the learned scores, too.
+        ``exit_selector.json.gz`` and the policies for ``exit_budget``,
+        ``policies/<criterion>.<method>.yaml``: those that the report measures
+        and inference folders ship. From then on :meth:`evaluate_exits`
+        records the learned scores, too.
 
         Arguments
         ---------
@@ -157,27 +179,28 @@ class ExitEvaluation:
             self.selection, trace = Selection.fit(
                 trace, texts, self.hparams.seed
             )
-            self.policies = self._calibrated(trace)
         except InputError as error:
             # the test sets are worth their tables without it
             logger.warning("Exit selection was not learned: %s", error)
+            if self.selection is None:
+                why = str(error).removeprefix(f"{trace.source}: ")
+                self.unlearned = dict.fromkeys(LEARNED, one_line(why))
+                self.told |= self.unlearned.items()
+                left_out = {**trace.header.left_out, **self.unlearned}
+                header = replace(trace.header, left_out=left_out)
+                trace = replace(trace, header=header)
         self.dev_trace = trace
+        self.policies = shipped_policies(
+            trace, self.hparams.exit_budget, selector=f"../{SELECTOR_FILE}"
+        )
         with all_or_none("writing what was learned of exit selection"):
             self._write_set(name, trace)
-            if self.selection is not None and if_main_process():
-                self._write_selection(Path(self.hparams.save_folder))
-
-    def _calibrated(self, trace: Trace) -> tuple[ExitPolicy, ...]:
-        budget = self.hparams.exit_budget
-        if budget is None:
-            return ()
-        return tuple(
-            replace(
-                calibrate_trace(trace, "learned", budget, method),
-                selector=SELECTOR_FILE,
-            )
-            for method in ("ltt", "naive")
-        )
+            if if_main_process():
+                folder = Path(self.hparams.save_folder)
+                write_policies(folder, self.policies)
+                if self.selection is not None:
+                    selector = self.selection.selector
+                    write_selector(folder / SELECTOR_FILE, selector)
 
     def selection_facts(self) -> dict[str, str]:
         """What a report should say about the learned selector.
@@ -247,11 +270,15 @@ class ExitEvaluation:
         )
         self.evaluate_together(name, test_set, loader_options)
         traces = []
-        for decoding, records in self.recorder.by_decoding.items():
+        for decoding, measured in self.recorder.by_decoding.items():
             path = self._trace_path(name, decoding, decodings[0])
-            header = self._header(cost, decoding)
-            traces.append(Trace(header, tuple(records), str(path)))
+            records, unfit = with_storable_evidence(measured)
+            left_out = self.recorder.left_out | self.unlearned | unfit
+            header = self._header(cost, decoding, left_out)
+            traces.append(Trace(header, records, str(path)))
             self._warn_of_cuts(name, decoding)
+            self._tell_left_out(left_out)
+        self._warn_of_nan(name)
         return traces
 
     def _decoder(self, name: str) -> Recorded | None:
@@ -265,7 +292,9 @@ class ExitEvaluation:
             decoding, partial(costs.macs, name), decoding.uses_attention
         )
 
-    def _header(self, cost: CostModel, decoding: str) -> TraceHeader:
+    def _header(
+        self, cost: CostModel, decoding: str, left_out: Mapping[str, str]
+    ) -> TraceHeader:
         samples = round(MACS_REFERENCE_S * self.hparams.sample_rate)
         return TraceHeader(
             name=self.hparams.system_name,
@@ -278,7 +307,29 @@ class ExitEvaluation:
             vocab_size=self._unwrapped_model().heads.vocab_size,
             frames_per_s=cost.frames(samples) / MACS_REFERENCE_S,
             error_unit=self.error_unit,
+            width=self.recorder.width,
+            left_out=left_out,
         )
+
+    def _tell_left_out(self, left_out: Mapping[str, str]) -> None:
+        for each in left_out.items() - self.told:
+            self.told.add(each)
+            if if_main_process():
+                logger.warning("Evidence %r is left out of traces: %s", *each)
+
+    def _warn_of_nan(self, name: str) -> None:
+        broken = self.recorder.broken
+        if broken and if_main_process():
+            logger.warning(
+                "%s: for %d of %d utterances the model gives NaN; what "
+                "these exits recognise counts as nothing: %s",
+                name,
+                len(broken),
+                len(self.recorder.records),
+                ", ".join(
+                    f"{u} (first at exit {k})" for u, k in broken.items()
+                ),
+            )
 
     def _warn_of_cuts(self, name: str, decoding: str) -> None:
         cut = self.recorder.cut[decoding]
@@ -298,12 +349,6 @@ class ExitEvaluation:
                 write_trace(trace.source, trace.header, trace.records)
             folder = Path(self.hparams.output_folder)
             self._write_alignments(folder / f"wer_{name}.txt")
-
-    def _write_selection(self, folder: Path) -> None:
-        write_selector(folder / SELECTOR_FILE, self.selection.selector)
-        for policy in self.policies:
-            path = folder / f"exit_policy.{policy.method}.yaml"
-            write_policy(path, policy)
 
     def _trace_path(self, name: str, decoding: str, main: str) -> Path:
         folder = Path(self.hparams.output_folder)

@@ -24,19 +24,19 @@ import ruamel.yaml
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.checkpoints import (
-    METAFNAME,
-    Checkpoint,
-    Checkpointer,
-    average_checkpoints,
-)
+from speechbrain.utils.checkpoints import Checkpoint, average_checkpoints
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.files import read_json, whole_file
 
 logger = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint"  # key of CKPT.yaml
+POLICY_FOLDER = "policies"
+DEFAULT_FILE = "default_policy.json"  # what the report says is the default
 UNCHECKED = (
     "%s: saved without a fingerprint, by an earlier version; whether its "
     "tokenizer and model are still those of the training cannot be checked."
@@ -86,27 +86,38 @@ def moved_save_folder(
         return saved
 
 
-def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
-    """The checkpoints that evaluation averages.
+def write_policies(
+    save_folder: Path, policies: Mapping[str, ExitPolicy]
+) -> None:
+    """Write what was calibrated; what an earlier evaluation left is removed."""
+    (save_folder / DEFAULT_FILE).unlink(missing_ok=True)
+    for path in (save_folder / POLICY_FOLDER).glob("*.yaml"):
+        path.unlink()
+    for name, policy in policies.items():
+        write_policy(save_folder / POLICY_FOLDER / f"{name}.yaml", policy)
 
-    Arguments
-    ---------
-    save_folder : Path
-        Where they are.
-    average : int
-        How many.
 
-    Returns
-    -------
-    list of Checkpoint
-        Best first; empty if there is none of a whole epoch.
-    """
-    # SpeechBrain's checkpointer would make a folder that is not there.
-    if not any(save_folder.glob(f"*/{METAFNAME}")):
-        return []
-    return Checkpointer(save_folder).find_checkpoints(
-        min_key="WER", max_num_checkpoints=average
-    )
+def write_default(save_folder: Path, name: str | None, reason: str) -> None:
+    """Write which policy every export of a run follows by default."""
+    text = json.dumps({"default_policy": name, "default_reason": reason})
+    with whole_file(save_folder / DEFAULT_FILE) as stream:
+        stream.write(f"{text}\n".encode())
+
+
+def read_default(save_folder: Path) -> tuple[str | None, str] | None:
+    """Name and reason; None of a run of which no default was written."""
+    path = save_folder / DEFAULT_FILE
+    if not path.exists():
+        return None
+    way_out = "remove it, and the default is chosen again"
+    found = read_json(path, way_out)
+    name, reason = found.get("default_policy"), found.get("default_reason")
+    if not isinstance(name, str | None) or not isinstance(reason, str):
+        raise InputError(
+            f"{path}: a policy's name, or null, and a reason are expected; "
+            f"{way_out}."
+        )
+    return name, reason
 
 
 def check_checkpoints(

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.checkpoints import best_checkpoints
 from speechbrain_ee.training.finished_run import (
     averaged_weights,
     backbone_fingerprint,
-    best_checkpoints,
     build_model,
     check_checkpoints,
     moved_save_folder,

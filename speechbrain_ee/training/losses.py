@@ -1,13 +1,14 @@
-"""Losses over exits.
+"""Losses over exits, and the terms of which a joint loss is made.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_ee.errors import InputError
@@ -307,4 +308,110 @@ def joint_loss(losses_E: Tensor, weights: Sequence[float]) -> Tensor:
     >>> joint_loss(torch.tensor([1.0, 2.0]), (1.0, 0.5))
     tensor(2.)
     """
-    return (losses_E * losses_E.new_tensor(weights)).sum()
+    weights_E = losses_E.new_tensor(weights)
+    # 0 x NaN is NaN: what has no weight counts for nothing, whatever it is.
+    return (losses_E * weights_E).masked_fill(weights_E == 0, 0.0).sum()
+
+
+class LossTerm:
+    """A term of the joint loss: one loss per exit, with its weight.
+
+    Derive from it, give it a ``name`` and :meth:`losses`, and list an object
+    in the YAML: ``losses: [ctc, !new:my_losses.MyTerm {weight: 0.1}]``. A
+    term without weight is not computed.
+
+    Arguments
+    ---------
+    weight : float
+        Of the term, from 0.
+    exit_weights : sequence of float, optional
+        One per exit, from 0; None for 1 each.
+
+    Example
+    -------
+    >>> LossTerm(0.5, exit_weights=[1, 2]).weights(2)
+    [0.5, 1.0]
+    """
+
+    name = ""  # in the log and in checkpoints, one word
+    key = "exit_weights"  # of the YAML, for messages
+
+    def __init__(
+        self, weight: float = 1.0, exit_weights: Sequence[float] | None = None
+    ):
+        self.weight, self.exit_weights = weight, exit_weights
+
+    def weights(self, num_exits: int) -> list[float]:
+        """The weight of every exit's loss."""
+        each = exit_weights(self.exit_weights, num_exits, self.key)
+        if not isinstance(self.weight, int | float) or not self.weight >= 0:
+            raise InputError(
+                f"losses: the weight of {self.name}, {self.weight!r}, must be "
+                "a number from 0."
+            )
+        return [self.weight * weight for weight in each]
+
+    def losses(
+        self, outputs: Sequence[ExitOutput], batch: Any, brain: Any
+    ) -> Tensor | None:
+        """What the exits of a batch lose.
+
+        Arguments
+        ---------
+        outputs : list of ExitOutput
+            The exits that are trained, with gradients in training.
+        batch : PaddedBatch
+            As the data set gives it.
+        brain : EarlyExitBrain
+            Holds ``hparams`` and ``modules``; its ``targets(batch, rows)``
+            are the tokens of a batch, augmented copies included.
+
+        Returns
+        -------
+        torch.Tensor or None
+            One loss per exit, averaged over the batch, shape (E,); None in
+            a test where the outputs do not have what it takes.
+        """
+        raise NotImplementedError
+
+
+class CTCTerm(LossTerm):
+    """CTC, in training together with the Brain's distillation."""
+
+    name = "CTC"
+
+    def losses(
+        self, outputs: Sequence[ExitOutput], batch: Any, brain: Any
+    ) -> Tensor:
+        """As :meth:`~.distillation.Distillation.losses`, shape (E,)."""
+        targets = brain.targets(batch, len(outputs[0].lengths_B))
+        return brain.learns_by.losses(outputs, *targets, brain.taught)
+
+
+class AttentionTerm(LossTerm):
+    """:func:`attention_exit_losses`; none in a test."""
+
+    name = "attention"
+    key = "attention_exit_weights"
+
+    def losses(
+        self, outputs: Sequence[ExitOutput], batch: Any, brain: Any
+    ) -> Tensor | None:
+        """Cross-entropies of the decoders, shape (E,)."""
+        if outputs[0].attention_BSV is None:
+            return None
+        return attention_exit_losses(
+            outputs,
+            *brain.targets(batch, len(outputs[0].lengths_B)),
+            brain.eos_index,
+            brain.hparams.label_smoothing,
+        )
+
+
+def no_loss(module: nn.Module) -> Tensor | float:
+    """Zero, with a gradient of zero for a head that has run in vain.
+
+    DDP waits for the gradients of all that has run.
+    """
+    learning = [p for p in module.parameters() if p.requires_grad]
+    return 0.0 * sum(parameter.flatten()[0] for parameter in learning)

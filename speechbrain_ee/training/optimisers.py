@@ -106,7 +106,7 @@ class FineTuning:
         Returns
         -------
         dict of str to list of float
-            One weight per active exit.
+            One weight per active exit; without losses that have none.
 
         Raises
         ------
@@ -115,11 +115,12 @@ class FineTuning:
         """
         active = self.active_exits
         kept = {head: list(each)[:active] for head, each in weights.items()}
-        if not any(weight for each in kept.values() for weight in each):
+        kept = {head: each for head, each in kept.items() if any(each)}
+        if not kept:
             raise InputError(
-                f"exit_weights: those of the first {active} exits are all 0, "
-                f"and the regime trains no other (active_exits: {active}); "
-                "give one of them a weight, or train more exits."
+                "exit_weights: nothing among the losses has a weight at an "
+                f"exit that is trained (active_exits: {active}); give one of "
+                "them a weight, or train more exits."
             )
         return kept
 

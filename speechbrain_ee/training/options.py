@@ -5,12 +5,15 @@ Authors
 """
 
 import difflib
+import inspect
 import io
 import json
 import logging
 import os
+import pydoc
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -45,7 +48,8 @@ from speechbrain_ee.training.finished_run import (
 logger = logging.getLogger(__name__)
 
 # Keys that train.py and the Brain read, so that no YAML can go without them;
-# all others must be referred to inside the YAML, or they have no effect.
+# all others must be referred to inside the YAML, or read by code of the
+# user's own, or they have no effect.
 READ_KEYS = frozenset(
     """
     seed output_folder save_folder report_folder system_name
@@ -72,6 +76,7 @@ OPTIONAL_KEYS = {
     "overthinking": False,
     "in_domain": None,
     "criteria": None,
+    "losses": None,  # those of the Brain
     "error_unit": "word",  # character: for languages without spaces
     "corpus": "librispeech",
     "train_shards": {},  # as null it could not be given as a mapping
@@ -684,12 +689,47 @@ def _check_known(path: str, keys: list[str], text: str) -> None:
         )
     referred = set(re.findall(r"<([A-Za-z_]\w*)", text))
     known = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS | OPTIONAL_KEYS.keys()
-    for key in keys:
-        if key not in known | referred:
+    known |= referred
+    unknown = [key for key in keys if key not in known]
+    own = _read_by_own_code(text) if unknown else set()
+    for key in unknown:
+        if key not in own:
             raise InputError(
-                f"{path}: the option `{key}` is unknown: nothing reads it."
-                f"{_suggest(key, sorted(known | referred))}"
+                f"{path}: the option `{key}` is unknown: nothing reads it, "
+                "not in code of your own either (train.py, what the YAML "
+                "names, and what these import), which must spell it out, as "
+                f"in self.hparams.{key}.{_suggest(key, sorted(known))}"
             )
+
+
+def _read_by_own_code(text: str) -> set[str]:
+    """What may be keys in the user's code: ``.key``, ``"key"``.
+
+    Looked at are the script that runs, the modules that the YAML names, and
+    those outside of installed packages that these import.
+    """
+    modules = [sys.modules["__main__"]]
+    for name in re.findall(r"!(?:new|name|apply):([\w.]+)", text):
+        with suppress(Exception):  # said where the YAML is loaded
+            modules.append(inspect.getmodule(pydoc.locate(name)))
+    keys, seen = set(), set()
+    others = {__name__.partition(".")[0], "speechbrain", "torch"}
+    others |= sys.stdlib_module_names
+    while modules:
+        module = modules.pop()
+        name = getattr(module, "__name__", "torch")
+        if name in seen or name.partition(".")[0] in others:
+            continue
+        seen.add(name)
+        with suppress(Exception):  # not from a file, or lazy ones
+            source = inspect.getsource(module)
+            keys |= set(re.findall(r"""[."'](\w+)""", source))
+            for value in vars(module).values():
+                if not inspect.ismodule(value):
+                    value = sys.modules.get(getattr(value, "__module__", ""))
+                if "-packages" not in getattr(value, "__file__", "-packages"):
+                    modules.append(value)
+    return keys
 
 
 def _suggest(key: str, valid: list[str]) -> str:

@@ -27,7 +27,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from speechbrain_ee.data.dataio import utterance_batch
+from speechbrain_ee.data.batches import utterance_batch
 from speechbrain_ee.errors import InputError
 
 Item = TypeVar("Item")

@@ -4,22 +4,22 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import speechbrain as sb
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.brain import EarlyExitBrain
 from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.distilled import checked_distillation
 from speechbrain_ee.training.losses import (
+    AttentionTerm,
+    CTCTerm,
+    LossTerm,
     after_start,
-    attention_exit_losses,
     attention_hits,
-    exit_weights,
 )
 from speechbrain_ee.training.monitor import ExitTokenAccuracy
 
@@ -43,7 +43,6 @@ class CTCEarlyExitBrain(EarlyExitBrain):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # What teaches itself does so up to the last exit that it trains.
-        self.trained = self._unwrapped_model().truncated(self.active_exits)
         self.distillation, teacher = checked_distillation(
             self.hparams, self.trained, self.tokenizer
         )
@@ -55,37 +54,16 @@ class CTCEarlyExitBrain(EarlyExitBrain):
     ) -> None:
         """In training, ask the teacher about the same waveforms."""
         self.learns_by, self.taught = Distillation(), None
-        if stage == sb.Stage.TRAIN:
+        if stage == sb.Stage.TRAIN and "CTC" in self.loss_weights:
             self.learns_by = self.distillation
             self.taught = self.distillation.observe(
                 self.trained, wavs, wav_lens, self.teacher
             )
 
-    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
-        """The exits' weights."""
-        weights = self.hparams.exit_weights
-        return {"CTC": exit_weights(weights, len(self.exit_layers))}
-
-    def exit_losses(
-        self, outputs: Sequence[ExitOutput], batch: Any
-    ) -> Mapping[str, Tensor]:
-        """CTC losses, in training distilled, shape (E,).
-
-        Arguments
-        ---------
-        outputs : list of ExitOutput
-            All exits.
-        batch : PaddedBatch
-            Holds ``tokens``.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            One loss per exit.
-        """
-        tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
-        losses_E = self.learns_by.losses(outputs, tokens, counts, self.taught)
-        return {"CTC": losses_E}
+    def named_terms(self) -> Mapping[str, LossTerm]:
+        """CTC, which distillation shares by its ``alpha``."""
+        ctc = CTCTerm(exit_weights=self.hparams.exit_weights)
+        return {"ctc": ctc, "distillation": ctc}
 
 
 class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
@@ -105,23 +83,17 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         attention = self._unwrapped_model().attention
-        if attention is None:
+        self.bos_index = attention.bos_index
+        self.eos_index = attention.eos_index
+
+    def named_terms(self) -> Mapping[str, LossTerm]:
+        """CTC and attention, each with its share of the loss."""
+        if self._unwrapped_model().attention is None:
             raise InputError(
                 "model: this Brain trains attention decoders, and the model "
                 "has none; give it `attention:` in the YAML, or train with "
                 "speechbrain_ee.training.systems.CTCEarlyExitBrain."
             )
-        self.bos_index = attention.bos_index
-        self.eos_index = attention.eos_index
-        smoothing = self.hparams.label_smoothing
-        if not _is_share(smoothing) or smoothing >= 1:
-            raise InputError(
-                f"label_smoothing: {smoothing} must be at least 0 and below "
-                "1, for example 0.1."
-            )
-
-    def weights_by_head(self) -> Mapping[str, Sequence[float]]:
-        """The exits' weights, times the weight of the kind of head."""
         for key in ("ctc_weight", "label_smoothing", "attention_exit_weights"):
             if not hasattr(self.hparams, key):
                 raise InputError(
@@ -134,17 +106,16 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
                 f"ctc_weight: {share} must be between 0 (attention alone) "
                 "and 1 (CTC alone), for example 0.3."
             )
-        exits = len(self.exit_layers)
-        ctc = exit_weights(self.hparams.exit_weights, exits)
-        attention = exit_weights(
-            self.hparams.attention_exit_weights,
-            exits,
-            key="attention_exit_weights",
-        )
-        return {
-            "CTC": [share * weight for weight in ctc],
-            "attention": [(1 - share) * weight for weight in attention],
-        }
+        smoothing = self.hparams.label_smoothing
+        if not _is_share(smoothing) or smoothing >= 1:
+            raise InputError(
+                f"label_smoothing: {smoothing} must be at least 0 and below "
+                "1, for example 0.1."
+            )
+        weights = self.hparams.attention_exit_weights
+        named = dict(super().named_terms())
+        named["ctc"].weight = share
+        return named | {"attention": AttentionTerm(1 - share, weights)}
 
     def decoder_tokens(
         self, batch: Any, stage: sb.Stage, rows: int
@@ -154,36 +125,6 @@ class CTCAttentionEarlyExitBrain(CTCEarlyExitBrain):
             return None  # transcripts are searched for, not given
         tokens_BS, _ = self.targets(batch, rows)
         return after_start(tokens_BS, self.bos_index)
-
-    def exit_losses(
-        self, outputs: Sequence[ExitOutput], batch: Any
-    ) -> Mapping[str, Tensor]:
-        """CTC losses and cross-entropies, each of shape (E,).
-
-        Arguments
-        ---------
-        outputs : list of ExitOutput
-            All exits.
-        batch : PaddedBatch
-            Holds ``tokens``.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            One loss per exit and kind of head; CTC alone where nothing was
-            predicted by attention.
-        """
-        losses = dict(super().exit_losses(outputs, batch))
-        if outputs[0].attention_BSV is not None:
-            tokens, counts = self.targets(batch, len(outputs[0].lengths_B))
-            losses["attention"] = attention_exit_losses(
-                outputs,
-                tokens,
-                counts,
-                self.eos_index,
-                self.hparams.label_smoothing,
-            )
-        return losses
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Empty the counters."""

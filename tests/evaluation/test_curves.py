@@ -17,7 +17,6 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import (
     MAX_THRESHOLDS,
     Curve,
-    exit_choices,
     fixed_exits,
     mixture,
     oracle_curve,
@@ -38,7 +37,7 @@ from speechbrain_ee.exits import (
 )
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import earliest_best, earliest_no_worse
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.policy import choices_NT, first_exit
 from tests.evaluation.made_up import TRACES, made_up
 
 
@@ -78,7 +77,7 @@ SCORES = arrays(
 def test_choices_for_all_thresholds_are_those_for_each(scores_NE):
     # ties between scores and thresholds, and scores that are not there yet
     limits_T = np.array([-1.0, 0.0, 0.25, 0.3, 1.0, 2.0])
-    choice_NT = exit_choices(scores_NE, limits_T)
+    choice_NT = choices_NT(scores_NE, limits_T)
     for place, limit in enumerate(limits_T):
         expected_N = first_exit(scores_NE, limit)
         assert choice_NT[:, place].tolist() == expected_N.tolist()

@@ -15,13 +15,11 @@ from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.ladder import (
     CANDIDATES,
     Search,
-    at_choice_NT,
-    choices_NT,
     per_exit_ladder,
     single_ladder,
 )
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.policy import at_choice, choices_NT, first_exit
 from speechbrain_ee.exits.trace_io import read_trace
 
 SEEDS = st.integers(0, 100_000)
@@ -49,7 +47,7 @@ def sums(result, scores_NE, outcomes, budget):
     """Loss, layers and errors of a calibrated policy."""
     choice_N1 = result.policy.choose(scores_NE)[:, None]
     return [
-        float(at_choice_NT(values, choice_N1).sum())
+        float(at_choice(values, choice_N1).sum())
         for values in (
             budget.losses_NE(outcomes),
             outcomes.layers_NE,
@@ -245,6 +243,6 @@ def test_ltt_holds_its_budget_for_new_speakers(real, name, criterion, text):
             criterion, scores_NE[seen], outcomes.select(seen), budget, delta=0.1
         )
         choice_N1 = found.policy.choose(scores_NE[unseen])[:, None]
-        loss = at_choice_NT(losses_NE[unseen], choice_N1).mean()
+        loss = at_choice(losses_NE[unseen], choice_N1).mean()
         broken += loss > 1e-9
     assert broken / splits <= 0.1

@@ -24,14 +24,12 @@ from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.ladder import (
     Search,
-    at_choice_NT,
-    choices_NT,
     per_exit_ladder,
     single_ladder,
 )
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.calibration.shift import ScoreDistribution
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.policy import at_choice, choices_NT, first_exit
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
 # eighths: sums and the changes of scale below are exact
@@ -245,7 +243,7 @@ def test_search_never_rises_and_keeps_the_bound(table, seed):
 
     def total(values_NE, limits_K):
         choice_NT = choices_NT(scores_NE, limits_K[None])
-        return at_choice_NT(values_NE, choice_NT).sum()
+        return at_choice(values_NE, choice_NT).sum()
 
     best, limits_K = search.minimise(start_K, outcomes.layers_NE, losses_NE)
     assert best == total(outcomes.layers_NE, limits_K)

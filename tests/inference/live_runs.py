@@ -126,6 +126,7 @@ def trace_of(
         model.exit_layers,
         vocab_size=VOCAB,
         frames_per_s=cost.frames(100 * SAMPLE_RATE) / 100,
+        width=recorder.width,
     )
     return Trace(header, tuple(recorder.records))
 

@@ -6,6 +6,7 @@ Authors
 
 import argparse
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import default_of
 from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
     ExitPolicy,
@@ -26,7 +28,7 @@ from speechbrain_ee.inference.folder.from_training import (
     run_folder,
 )
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.folder.shipped import default_of, up_to_layer
+from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.inference.runs import (
     Bomb,
@@ -103,7 +105,8 @@ def test_training_writes_its_folder_or_warns(tmp_path, caplog):
 def test_a_run_without_its_files_is_named(tmp_path):
     run = write_run(tmp_path / "run", exit_layers=[1, 2])
     checkpoint = next((run.folder / "save").glob("CKPT*"))
-    (checkpoint / "model.ckpt").write_bytes(b"broken")
+    size = (checkpoint / "model.ckpt").stat().st_size
+    (checkpoint / "model.ckpt").write_bytes(b"broken".ljust(size))
     with pytest.raises(InputError, match="checkpoints cannot be loaded"):
         run_folder(run.folder)
     next((run.folder / "save").glob("*.model")).unlink()
@@ -117,6 +120,10 @@ def test_a_checkpoint_bomb_is_refused(tmp_path):
     bomb = Bomb(tmp_path / "marker")
     for checkpoint in (run.folder / "save").glob("CKPT*"):
         torch.save({"weight": bomb}, checkpoint / "model.ckpt")
+        size = (checkpoint / "model.ckpt").stat().st_size
+        meta = checkpoint / "CKPT.yaml"  # which lists it as it is now
+        text = meta.read_text("utf-8")
+        meta.write_text(re.sub(r"(model.ckpt: )\d+", rf"\g<1>{size}", text))
     with pytest.raises(InputError, match="checkpoints cannot be loaded"):
         run_folder(run.folder)
     assert not bomb.marker.exists()

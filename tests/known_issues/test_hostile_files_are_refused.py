@@ -11,6 +11,7 @@ Authors
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # once per process; for tensors on paper torch needs it
 from safetensors.torch import load_file, save_file
 
 from speechbrain_ee.errors import InputError
@@ -29,11 +31,12 @@ from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace_io import read_trace
 from speechbrain_ee.inference.folder.from_training import export_run, run_folder
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.onnx.manifest import read_manifest
 from tests.inference.runs import write_run
 from tests.soak import hostile
 
 LONGEST_S = 10
-MOST_MB = 1000  # what an input may take at most
+MOST_MB = 600  # what an input may take at most
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,20 @@ def test_a_value_of_a_megabyte_is_not_quoted(model):
     edit(model / "config.json", lambda c: c.update(schema="x" * 10**6))
     with refused("schema"):
         read_model_folder(model)
+
+
+@pytest.mark.parametrize(
+    "scalar", ["!!timestamp x", "!!bool x", "!!int x", "2026-99-99", "0x"]
+)
+def test_scalars_that_pyyaml_trips_over(model, scalar):
+    """Found by fuzzing: each raises an error of another class."""
+    path = model / "policies/entropy.ltt.yaml"
+    text = re.sub(
+        "(?m)^threshold: .*", f"threshold: {scalar}", path.read_text()
+    )
+    path.write_text(text, "utf-8")
+    with refused("entropy.ltt.yaml"):
+        read_policy(path)
 
 
 @pytest.mark.parametrize("name", ["selector.json.gz", "calibration.jsonl.gz"])
@@ -368,6 +385,15 @@ def test_a_backbone_of_a_million_layers(ssl_run, tmp_path):
     edit(model / "backbone/config.json", lambda c: c.update(change))
     with refused("larger than its weights"):
         read_model_folder(model)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "exit_layers", "positions"])
+def test_a_manifest_of_graphs_without_a_value(made, tmp_path, key):
+    """Found by fuzzing: other keys were compared with it before it was."""
+    shutil.copy(made / "graphs/onnx.json", tmp_path)
+    edit(tmp_path / "onnx.json", lambda content: content.update({key: None}))
+    with refused(key):
+        read_manifest(tmp_path)
 
 
 # ---- At random -------------------------------------------------------------

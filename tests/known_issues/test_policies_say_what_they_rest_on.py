@@ -23,6 +23,8 @@ from speechbrain_ee.evaluation.analyses import analyse
 from speechbrain_ee.evaluation.calibrate import (
     calibrate_command,
     calibrate_trace,
+    default_of,
+    shipped_policies,
 )
 from speechbrain_ee.evaluation.policies import with_policies
 from speechbrain_ee.evaluation.policy_result import PolicyResult
@@ -42,11 +44,7 @@ from speechbrain_ee.inference.export import export_command
 from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.measured import time_shares
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.folder.shipped import (
-    default_of,
-    shipped_policies,
-    truncated_folder,
-)
+from speechbrain_ee.inference.folder.shipped import truncated_folder
 from tests.helpers import noise
 from tests.inference.runs import Run, random_trace, write_run
 from tests.spoken import spoken

@@ -1,18 +1,24 @@
 """Transcribing must leave nothing behind that training cannot use.
 
 SpeechBrain keeps tables of sines for rotary attention, one for all modules of a
-process. Under ``torch.inference_mode`` they become tensors that no gradient can
-pass; a training that followed failed.
+process. Made under ``torch.inference_mode`` they are tensors that no gradient can
+pass, and a training that follows fails.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-import torch
+import tarfile
+from pathlib import Path
 
+import torch
+from speechbrain.nnet import attention
+
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.inference.live.policy import LivePolicy
 from tests.helpers import noise, padded
 from tests.inference.live_runs import EXITS, live_model, runner_of
+from tests.test_earlier_files import ARCHIVE
 
 
 def test_gradients_after_transcribing() -> None:
@@ -27,3 +33,12 @@ def test_gradients_after_transcribing() -> None:
         parameter.grad is None or torch.isfinite(parameter.grad).all()
         for parameter in model.parameters()
     )
+
+
+def test_gradients_after_opening_a_folder(tmp_path: Path) -> None:
+    """Opening runs the model once, to see whether it can be run."""
+    attention._get_precomputed_values.memo.clear()
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    model = read_model_folder(tmp_path / "landed/model").model.train()
+    model(*padded([noise(4_000)]))[-1].log_probs_BTV.mean().backward()

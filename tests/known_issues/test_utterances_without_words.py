@@ -98,7 +98,7 @@ def test_a_batch_of_silence_and_speech_keeps_its_tokens(tmp_path: Path) -> None:
 
 def test_a_set_without_words_is_decoded_and_written(tmp_path: Path) -> None:
     """Hypotheses, evidence and costs are there; alignments have no rate."""
-    brain = tiny_brain(tmp_path)
+    brain = tiny_brain(tmp_path, average_checkpoints=0)
     options = {"batch_size": 2}
     data = wordless(tone_dataset(4))
     trace = brain.evaluate_exits("noise", data, options)

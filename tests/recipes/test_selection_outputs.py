@@ -15,6 +15,9 @@ from speechbrain_ee.__main__ import main
 from speechbrain_ee.exits import read_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
+from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.folder.from_training import export_run
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from tests.recipes.conftest import write_split
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,6 +25,7 @@ GIVEN = {"plausibility", "unseen_words", "learned", "combination"}
 SELECTOR = "exit_selector.json.gz"
 TESTS = ("test-clean", "test-other")
 METHODS = ("ltt", "naive")
+CRITERIA = ("entropy", "learned", "plausibility", "unseen_words")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,7 @@ def finished(
         "train.py",
         "hparams/demo.yaml",
         "--debug",
+        "--debug_persistently",  # which leaves an inference folder
         f"--data_folder={root / 'corpus'}",
         f"--output_folder={root / 'out'}",
         "--test_dataloader_opts={num_workers: 0, batch_size: 20}",
@@ -61,12 +66,13 @@ def test_files(finished):
     folder, _ = finished
     selector = read_selector(folder / "save" / SELECTOR)
     assert selector.exit_layers == (1, 3, 6)
-    for method in METHODS:
-        policy = read_policy(folder / "save" / f"exit_policy.{method}.yaml")
-        assert (policy.criterion, policy.method) == ("learned", method)
+    for name in (f"{one}.{how}" for one in CRITERIA for how in METHODS):
+        policy = read_policy(folder / f"save/policies/{name}.yaml")
+        assert f"{policy.criterion}.{policy.method}" == name
         assert policy.budget == "wer=+10%"
         assert policy.exit_layers == (1, 3, 6)
-        assert policy.selector == SELECTOR
+        if policy.criterion == "learned":
+            assert policy.selector == f"../{SELECTOR}"
         assert policy.calibration.sets == ("dev-clean",)
         assert policy.calibration.utterances == 40
     for name, utterances in {
@@ -84,13 +90,42 @@ def test_report_has_the_policies(finished):
     folder, shown = finished
     report = json.loads((folder / "report/report.json").read_text("utf-8"))
     assert set(report["sets"]) == set(TESTS)
-    names = [f"learned, wer=+10% ({method})" for method in METHODS]
+    names = [f"{c}, wer=+10% ({m})" for c in CRITERIA for m in METHODS]
     for result in report["sets"].values():
-        assert [policy["name"] for policy in result["policies"]] == names
+        found = [policy["name"] for policy in result["policies"]]
+        assert [name.removesuffix(", default") for name in found] == names
         compared = set(result["criteria"])
         assert {"learned", "combination", "plausibility"} <= compared
     for name in names:
         assert name in shown
+
+
+def test_the_report_measures_what_the_folder_does(finished, tmp_path):
+    """The same policies, numbers and default; an export chooses no other."""
+    folder, shown = finished
+    report = json.loads((folder / "report/report.json").read_text("utf-8"))
+    model = read_model_folder(folder / "model")
+    again = read_model_folder(export_run(folder, tmp_path / "again"))
+    assert again.default_policy == model.default_policy
+    assert (
+        EarlyExitASR.from_hparams(str(folder)).policies.default
+        == model.default_policy
+    )
+    default = f"`{model.default_policy or 'last'}`"
+    assert report["extra"]["Default policy"].startswith(default)
+    assert model.default_reason in report["extra"]["Default policy"]
+    assert f"Default policy: {default}" in shown
+    card = {(row.set, row.choice): row for row in model.measured}
+    for name, result in report["sets"].items():
+        for (known, policy), told in zip(
+            model.policies.items(), result["policies"], strict=True
+        ):
+            assert told["default"] == (known == model.default_policy)
+            assert told["name"].startswith(policy.name)
+            row, point = card[name, known], told["point"]
+            assert row.wer == pytest.approx(point["wer"], abs=1e-3)
+            assert row.layer == pytest.approx(point["avg_layer"], abs=1e-3)
+            assert row.macs == pytest.approx(point["avg_macs"], rel=1e-3)
 
 
 def test_command_line_goes_on_from_there(finished, tmp_path, capsys):
@@ -105,7 +140,7 @@ def test_command_line_goes_on_from_there(finished, tmp_path, capsys):
     )
     main(
         f"report --trace {traces}/test-clean.jsonl.gz --policy {out} "
-        f"{save}/exit_policy.ltt.yaml --out {tmp_path}/report".split()
+        f"{save}/policies/learned.ltt.yaml --out {tmp_path}/report".split()
     )
     shown = capsys.readouterr().out
     assert "learned, layers=4 (naive)" in shown
@@ -119,7 +154,8 @@ def test_report_says_what_the_selector_rests_on(finished):
     """A family of evidence each, as percent."""
     folder, _ = finished
     report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
-    ((name, text),) = report["extra"].items()
+    default, (name, text) = report["extra"].items()
+    assert default[0] == "Default policy"
     assert "learned selector" in name
     shares = [float(part.split()[1]) for part in text.split(", ")]
     assert len(shares) == 5

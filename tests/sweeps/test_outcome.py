@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Path:
     write_trace(path, TraceHeader("m", "greedy", (2, 4)), records)
     policy = calibrate_trace(read_trace(path), "entropy", "layers=3", "naive")
     assert policy.satisfied
-    write_policy(tmp_path / "save/exit_policy.naive.yaml", policy)
+    write_policy(tmp_path / "save/policies/learned.naive.yaml", policy)
     return tmp_path
 
 
@@ -68,7 +68,7 @@ def test_operating_points_are_sums_by_hand(run, at, errors, layers, macs):
 
 
 def test_what_a_training_did_not_leave_is_told(run):
-    with pytest.raises(InputError, match="exit_policy.ltt.yaml"):
+    with pytest.raises(InputError, match="learned.ltt.yaml"):
         outcome(run, [Objective("wer", "dev", "ltt")])
     trace = read_trace(run / "traces/dev.jsonl.gz")
     records = [

@@ -141,6 +141,7 @@ def test_it_trains_as_the_truncated_model_does(tmp_path: Path) -> None:
 def test_evaluation(options: dict, exits: list[int], tmp_path: Path) -> None:
     """The active exits, or those of ``decoded_exits``; nothing above."""
     model = model_of()
+    options = {"average_checkpoints": 0, **options}
     brain = tiny_brain(tmp_path, model, regime=FIRST_TWO, **options)
     run = counted(model)
     trace = brain.evaluate_exits("tones", tone_dataset(3), {"batch_size": 3})
@@ -155,7 +156,8 @@ def test_evaluation(options: dict, exits: list[int], tmp_path: Path) -> None:
 def test_evaluation_below_what_is_trained(tmp_path: Path) -> None:
     """The first exit alone: nothing above it is run."""
     model = model_of()
-    brain = tiny_brain(tmp_path, model, decoded_exits=[1])
+    options = {"average_checkpoints": 0, "decoded_exits": [1]}
+    brain = tiny_brain(tmp_path, model, **options)
     run = counted(model)
     brain.evaluate_exits("tones", tone_dataset(3), {"batch_size": 3})
     assert run == {"layer 1", "head 1"}

@@ -55,6 +55,7 @@ def brain_in(
         model=speaking_model() if model is None else model,
         save_folder=str(folder / "save"),
         exit_budget=None,
+        average_checkpoints=0,  # as it is
         **{"search": SearchOptions(beam_size=2), **options},
     )
 

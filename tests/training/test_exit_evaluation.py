@@ -25,7 +25,8 @@ from tests.helpers import EXITS, tiny_brain, tiny_model, tone_dataset
 LOADER = {"batch_size": 20}
 GIVEN = {"plausibility", "unseen_words", "learned", "combination"}
 SELECTOR = "exit_selector.json.gz"
-POLICIES = ("exit_policy.ltt.yaml", "exit_policy.naive.yaml")
+CRITERIA = ("entropy", "learned", "plausibility", "unseen_words")
+POLICIES = [f"{name}.{how}" for name in CRITERIA for how in ("ltt", "naive")]
 
 
 def texts() -> list[str]:
@@ -72,7 +73,9 @@ def learn(brain: CTCEarlyExitBrain, utterances: int = 48) -> None:
 
 def made(folder: Path) -> list[str]:
     """What exit selection wrote into the folder of checkpoints."""
-    return sorted(path.name for path in (folder / "save").glob("exit_*"))
+    found = [*(folder / "save").glob("exit_*")]
+    found += (folder / "save/policies").glob("*")
+    return sorted(path.name for path in found)
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +100,22 @@ def test_the_model_leaves_something_to_choose(trained):
 
 def test_files(trained):
     folder, brain, trace = trained
-    assert made(folder) == [*POLICIES, SELECTOR]
+    files = [f"{name}.yaml" for name in POLICIES]
+    assert made(folder) == sorted([*files, SELECTOR])
     assert sorted(p.name for p in (folder / "traces").iterdir()) == [
         "dev.jsonl.gz",
         "test.jsonl.gz",
     ]
     selector = read_selector(folder / "save" / SELECTOR)
     assert selector.exit_layers == EXITS
-    for name, given in zip(POLICIES, brain.policies, strict=True):
-        policy = read_policy(folder / "save" / name)
+    assert [*brain.policies] == POLICIES
+    for name, given in brain.policies.items():
+        policy = read_policy(folder / "save/policies" / f"{name}.yaml")
         assert policy == given
-        assert policy.method == name.split(".")[1]
-        assert policy.selector == SELECTOR
-        assert (policy.criterion, policy.budget) == ("learned", "wer=+10%")
+        assert f"{policy.criterion}.{policy.method}" == name
+        learned = policy.criterion == "learned"
+        assert policy.selector == (f"../{SELECTOR}" if learned else None)
+        assert policy.budget == "wer=+10%"
         assert policy.calibration.sets == ("dev",)
         assert policy.calibration.utterances == 48
     written = read_trace(folder / "traces" / "test.jsonl.gz")
@@ -132,7 +138,7 @@ def test_development_scores_were_left_out(trained):
     in_sample_NE = selector.scores(dev.evidence)
     left_out_NE = dev.evidence_NE("learned")
     assert np.abs(in_sample_NE - left_out_NE)[:, 0].max() > 0.01
-    naive = brain.policies[1]
+    naive = brain.policies["learned.naive"]
     choice_N = naive.choose(left_out_NE)
     errors = dev.errors_NE[np.arange(48), choice_N].sum()
     assert naive.calibration.wer == pytest.approx(
@@ -147,15 +153,17 @@ def test_development_scores_were_left_out(trained):
 def test_policies_are_read_beside_their_selector(trained, tmp_path):
     """By the command line, from the folder of checkpoints."""
     folder, brain, trace = trained
+    learned = [name for name in POLICIES if name.startswith("learned.")]
     text = report_command(
         [folder / "traces" / "test.jsonl.gz"],
         tmp_path,
         as_json=True,
-        policies=[folder / "save" / name for name in POLICIES],
+        policies=[folder / f"save/policies/{name}.yaml" for name in learned],
     )
     found = json.loads(text)["sets"]["test"]["policies"]
-    assert [row["name"] for row in found] == [p.name for p in brain.policies]
-    for row, policy in zip(found, brain.policies, strict=True):
+    given = [brain.policies[name] for name in learned]
+    assert [row["name"] for row in found] == [p.name for p in given]
+    for row, policy in zip(found, given, strict=True):
         choice_N = policy.choose(trace.evidence_NE("learned"))
         shares = np.bincount(choice_N, minlength=2) / 24
         assert row["exit_shares"] == pytest.approx(shares, abs=1e-3)
@@ -175,16 +183,16 @@ def test_texts_and_seed_reach_the_selection(trained):
 
 def test_no_budget_no_policy(tmp_path):
     """What was learned stays."""
-    brain = brain_in(tmp_path, exit_budget=None)
+    brain = brain_in(tmp_path, exit_budget=None, average_checkpoints=0)
     learn(brain)
-    assert brain.policies == () and made(tmp_path) == [SELECTOR]
+    assert brain.policies == {} and made(tmp_path) == [SELECTOR]
     trace = brain.evaluate_exits("test", tone_dataset(3, seed=2), LOADER)
     assert GIVEN < set(trace.evidence_names)
 
 
 def test_few_utterances_are_said_aloud(tmp_path, caplog):
     """And what follows goes on without a selection."""
-    brain = brain_in(tmp_path, exit_budget="wer=+5%")
+    brain = brain_in(tmp_path, exit_budget="wer=+5%", average_checkpoints=0)
     with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
         learn(brain, 4)
     said = [r.getMessage() for r in caplog.records]
@@ -192,8 +200,9 @@ def test_few_utterances_are_said_aloud(tmp_path, caplog):
         text for text in said if "Exit selection was not learned" in text
     ]
     assert "4 utterances" in line and "at least 20" in line
-    assert brain.selection is None and brain.policies == ()
-    assert made(tmp_path) == []
+    assert brain.selection is None
+    assert {p.criterion for p in brain.policies.values()} == {"entropy"}
+    assert made(tmp_path) == [f"{name}.yaml" for name in brain.policies]
     dev = read_trace(tmp_path / "traces" / "dev.jsonl.gz")
     trace = brain.evaluate_exits("test", tone_dataset(3, seed=2), LOADER)
     for found, rows in ((dev, 4), (trace, 3)):
@@ -204,7 +213,9 @@ def test_few_utterances_are_said_aloud(tmp_path, caplog):
 def test_a_single_exit_has_nothing_to_choose(tmp_path):
     """Nor does it decode the development set for nothing."""
     model = tiny_model(exit_layers=(4,))
-    brain = brain_in(tmp_path, model=model, exit_budget="wer=+5%")
+    brain = brain_in(
+        tmp_path, model=model, exit_budget="wer=+5%", average_checkpoints=0
+    )
     learn(brain)
     assert brain.selection is None and made(tmp_path) == []
     assert not (tmp_path / "traces").exists()

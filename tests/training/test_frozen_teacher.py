@@ -207,9 +207,10 @@ def remove(pattern: str) -> Callable[[Path], object]:
 
 
 def damage(folder: Path) -> None:
-    """Checkpoints cut short."""
+    """Checkpoints of which parts are no weights any more."""
     for path in folder.glob("save/*/model.ckpt"):
-        path.write_bytes(path.read_bytes()[:500])
+        content = path.read_bytes()
+        path.write_bytes(content[:500].ljust(len(content), b"0"))
 
 
 def other_yaml(folder: Path) -> None:

@@ -22,6 +22,8 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.distillation import Distillation
+from speechbrain_ee.training.losses import LossTerm
 from speechbrain_ee.training.systems import CTCAttentionEarlyExitBrain
 from tests.helpers import (
     EXITS,
@@ -300,3 +302,80 @@ def test_model_without_decoders_is_refused(tmp_path: Path) -> None:
     """The message names the Brain that such a model is for."""
     with pytest.raises(InputError, match=r"^model: .*CTCEarlyExitBrain"):
         tiny_brain(tmp_path, brain_class=CTCAttentionEarlyExitBrain)
+
+
+class Own(LossTerm):
+    """A term of a user's own."""
+
+    name = "own"
+
+    def losses(self, outputs, batch, brain) -> torch.Tensor:
+        return torch.stack([o.log_probs_BTV[..., 0].mean() for o in outputs])
+
+
+class Scalar(Own):
+    """Not one loss per exit."""
+
+    def losses(self, outputs, batch, brain) -> torch.Tensor:
+        return super().losses(outputs, batch, brain).sum()
+
+
+class Nameless(Own):
+    """A name that no log can hold."""
+
+    name = "two words"
+
+
+def test_terms_of_a_list(tmp_path: Path) -> None:
+    """Each with its weights, in the order of the list; CTC is there once."""
+    own = Own(0.5, exit_weights=[1.0, 3.0])
+    model = shaken(tiny_model(attention="shared"), by=0.05)
+    brain = tiny_brain(tmp_path, model, losses=[own, "distillation", "ctc"])
+    assert list(brain.loss_weights) == ["own", "CTC"]
+    assert brain.loss_weights["own"] == [0.5, 1.5]
+    brain.modules.eval()
+    brain.on_stage_start(sb.Stage.VALID)
+    batch = PaddedBatch(list(tone_dataset(3, first=3)))
+    with torch.no_grad():
+        outputs = brain.compute_forward(batch, sb.Stage.VALID)
+        loss = brain.compute_objectives(outputs, batch, sb.Stage.VALID)
+        losses = brain.exit_losses(outputs, batch)
+    expected = 0.3 * losses["CTC"].sum()
+    expected += losses["own"] @ torch.tensor([0.5, 1.5])
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ("ctcc", "'ctcc' is no term"),
+        (["ctcc"], "'ctcc' is no term .*ctc, distillation, attention, or"),
+        ([Own], "is no term"),
+        (["ctc", Own(), Own()], "Own has the name 'own'"),
+        ([Nameless()], "Nameless has the name 'two words'"),
+        ([Own(-1.0)], "the weight of own, -1.0, must be"),
+        ([Own(0.0)], "has a weight at an exit"),
+        ([], "has a weight at an exit"),
+    ],
+)
+def test_wrong_list_of_losses(
+    losses: object, message: str, tmp_path: Path
+) -> None:
+    """At construction, by what is wrong with it."""
+    model = tiny_model(attention="shared")
+    with pytest.raises(InputError, match=f"losses.*{message}"):
+        tiny_brain(tmp_path, model, losses=losses)
+
+
+def test_a_term_of_the_wrong_shape(tmp_path: Path) -> None:
+    brain = tiny_brain(tmp_path, losses=["ctc", Scalar()])
+    with pytest.raises(InputError, match=r"losses: own returns .*\[2\]"):
+        fit(brain)
+
+
+def test_distillation_that_is_not_listed(tmp_path: Path) -> None:
+    """It would do nothing."""
+    given = {"losses": ["ctc"], "distillation": Distillation("self")}
+    with pytest.raises(InputError, match="^distillation: .*not among the"):
+        tiny_brain(tmp_path, **given)
+    tiny_brain(tmp_path, losses=["ctc"], distillation=Distillation())

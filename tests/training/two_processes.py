@@ -62,6 +62,14 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ctc": lambda _: {},
     "uneven": lambda _: {"utterances": 7},
     "aed": lambda _: {"model": model_of(attention="shared")},
+    "ctc alone": lambda _: {
+        "model": model_of(attention="shared"),
+        "ctc_weight": 1,
+    },
+    "attention alone": lambda _: {
+        "model": model_of(attention="shared"),
+        "ctc_weight": 0,
+    },
     "accumulated": lambda _: {"grad_accumulation_factor": 2},
     "left over": lambda _: {"grad_accumulation_factor": 3},
     "statistics": lambda _: {"model": with_global_statistics()},
@@ -183,7 +191,7 @@ def evaluated(folder: Path, processes: int) -> dict[str, Any]:
 def failed(folder: Path) -> dict[str, str]:
     """Messages of failures in one process, and in both."""
     messages = {}
-    brain = brain_in(folder / "failed")
+    brain = brain_in(folder / "failed", average_checkpoints=0)
     test = tone_dataset(6, first=3)
     del test.data["utt5"]["sig"]  # in the second batch
     try:

@@ -3,8 +3,8 @@
 
 One encoder with a CTC head after every few layers is trained jointly. The
 development set then teaches when an utterance may stop, and every exit, every
-exit-selection criterion and the learned policies are measured on the test
-sets.
+exit-selection criterion and the policies that the model ships are measured on
+the test sets.
 
 > python train.py hparams/conformer_ctc.yaml --data_folder=/path/LibriSpeech
 
@@ -30,10 +30,13 @@ with ends_on_interrupt():  # importing takes seconds
     from speechbrain.utils import hpopt as hp
     from speechbrain.utils.distributed import if_main_process, run_on_main
 
+    from speechbrain_ee.data.batches import make_datasets, train_loader_options
     from speechbrain_ee.data.corpora import preparation_of, with_corpus
-    from speechbrain_ee.data.dataio import make_datasets, train_loader_options
-    from speechbrain_ee.data.shards.manifest import write_training_manifest
-    from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
+    from speechbrain_ee.data.preparation import (
+        dev_set_manifest,
+        test_set_manifests,
+    )
+    from speechbrain_ee.data.shards import write_training_manifest
     from speechbrain_ee.data.tokens import make_tokenizer
     from speechbrain_ee.evaluation.report import (
         console_tables,
@@ -41,7 +44,10 @@ with ends_on_interrupt():  # importing takes seconds
         write_report,
     )
     from speechbrain_ee.evaluation.start_cost import start_cost
-    from speechbrain_ee.inference.folder.from_training import export_training
+    from speechbrain_ee.inference.folder.from_training import (
+        choose_default,
+        export_training,
+    )
     from speechbrain_ee.training.options import (
         check_run_options,
         literal,
@@ -133,18 +139,23 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
         for name, dataset in datasets.tests.items()
     ]
     if if_main_process():
+        debug = brain.debug and not brain.debug_persistently
+        default = choose_default(
+            hparams, brain.policies, brain.dev_trace, debug
+        )
         report = write_report(
             traces,
             hparams["report_folder"],
             title=hparams["system_name"],
             extra=brain.selection_facts(),
-            policies=brain.policies,
+            policies=list(brain.policies.values()),
             decoded=brain.decoded,
             dev=brain.dev_trace,
+            default=default,
             **study,
         )
         sys.stdout.write(console_tables(report) + "\n")
-        export_training(hparams, brain.debug and not brain.debug_persistently)
+        export_training(hparams, debug)
     best = brain.checkpointer.find_checkpoint(min_key="WER")
     # processes other than the main one report nothing
     told = best is not None and if_main_process()

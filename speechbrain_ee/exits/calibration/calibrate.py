@@ -26,14 +26,17 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.ladder import (
     Search,
-    at_choice_NT,
-    choices_NT,
     per_exit_ladder,
     single_ladder,
 )
 from speechbrain_ee.exits.calibration.risk import check_method, passing
 from speechbrain_ee.exits.clusters import Clusters
-from speechbrain_ee.exits.policy import ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    ThresholdPolicy,
+    at_choice,
+    choices_NT,
+    error_rate,
+)
 
 # part of the calibration set that a ladder of thresholds per exit is made on
 LADDER_SHARE = 0.5
@@ -159,7 +162,7 @@ def calibrate(
     choice_NT = choices_NT(scores_NE[tested], ladder_TK)
     clusters = clusters.select(tested)
     passed_T = passing(
-        at_choice_NT(losses_NE, choice_NT),
+        at_choice(losses_NE, choice_NT),
         method,
         delta,
         float(losses_NE.max()),
@@ -227,7 +230,7 @@ def _best(
         return int(np.flatnonzero(passed_T).max())
     places = np.flatnonzero(passed_T)
     keys = [
-        at_choice_NT(values_NE, choice_NT[:, places]).sum(axis=0)
+        at_choice(values_NE, choice_NT[:, places]).sum(axis=0)
         for values_NE in (outcomes.errors_NE, budget.costs_NE(outcomes))
     ]
     if budget.on_compute:
@@ -266,20 +269,22 @@ def _measured(
     outcomes: Outcomes,
 ) -> dict[str, float | None]:
     """What thresholds do on the calibration set."""
-    words = int(outcomes.words_N.sum())
-    if not words:
+    if not outcomes.words_N.any():
         raise InputError(
             "calibration: all references are empty, so there is no word "
             "error rate; check the transcripts of the trace."
         )
-    choice_N1 = choices_NT(scores_NE, limits_K[None])
-    errors = float(at_choice_NT(outcomes.errors_NE, choice_N1).sum())
-    macs_NE = outcomes.macs_NE
+    last_K = np.full_like(limits_K, np.inf)
+    choice_N2 = choices_NT(scores_NE, np.stack([limits_K, last_K]))
+    wer, wer_last = error_rate(
+        outcomes.errors_NE, outcomes.words_N, choice_N2
+    ).tolist()
+    choice_N, macs_NE = choice_N2[:, 0], outcomes.macs_NE
     return {
-        "wer": 100 * errors / words,
-        "wer_last": 100 * float(outcomes.errors_NE[:, -1].sum()) / words,
-        "avg_layer": float(outcomes.layers_E[choice_N1].mean()),
+        "wer": wer,
+        "wer_last": wer_last,
+        "avg_layer": float(outcomes.layers_E[choice_N].mean()),
         "avg_macs": None
         if macs_NE is None
-        else float(at_choice_NT(macs_NE, choice_N1).mean()),
+        else float(at_choice(macs_NE, choice_N).mean()),
     }

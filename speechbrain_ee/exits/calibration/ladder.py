@@ -15,66 +15,17 @@ Authors
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from speechbrain_ee.exits.policy import at_choice, choices_NT, reaches
 
 CANDIDATES = 200
 GRID = 64
 PRICES = 48
 _SWEEPS = 20
-
-
-def choices_NT(
-    scores_NE: NDArray[np.floating], ladder_TK: NDArray[np.floating]
-) -> NDArray[np.int64]:
-    """Exits that all candidates choose.
-
-    Arguments
-    ---------
-    scores_NE : array of shape (N, E)
-        Scores, higher = more ready.
-    ladder_TK : array of shape (T, E - 1)
-        Thresholds of every candidate at every exit but the last.
-
-    Returns
-    -------
-    array of shape (N, T)
-        Columns of the exits, counted from 0.
-
-    Example
-    -------
-    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2]])
-    >>> ladder = np.array([[np.inf, np.inf], [0.6, 0.6], [-np.inf, 0]])
-    >>> choices_NT(scores, ladder).tolist()
-    [[2, 1, 0], [2, 0, 0]]
-    """
-    shape = (len(scores_NE), len(ladder_TK))
-    going_NT = np.ones(shape, dtype=bool)
-    choice_NT = np.zeros(shape, dtype=np.int64)
-    for exit, limit_T in enumerate(ladder_TK.T):
-        going_NT &= (scores_NE[:, exit, None] < limit_T) | (limit_T == np.inf)
-        choice_NT += going_NT
-    return choice_NT
-
-
-def at_choice_NT(
-    values_NE: NDArray[np.floating], choice_NT: NDArray[np.integer]
-) -> NDArray[np.floating]:
-    """Values of the exits that the candidates choose.
-
-    Arguments
-    ---------
-    values_NE : array of shape (N, E)
-        For example losses.
-    choice_NT : array of shape (N, T)
-        Columns of the exits.
-
-    Returns
-    -------
-    array of shape (N, T)
-    """
-    return np.take_along_axis(values_NE, choice_NT, axis=1)
 
 
 def single_ladder(
@@ -132,8 +83,8 @@ def per_exit_ladder(
     search = Search.on(scores_NE)
     single_TK = single_ladder(scores_NE)
     choice_NT = choices_NT(scores_NE, single_TK)
-    errors_T = at_choice_NT(errors_NE, choice_NT).sum(axis=0)
-    costs_T = at_choice_NT(costs_NE, choice_NT).sum(axis=0)
+    errors_T = at_choice(errors_NE, choice_NT).sum(axis=0)
+    costs_T = at_choice(costs_NE, choice_NT).sum(axis=0)
     slope = np.ptp(errors_NE.mean(axis=0)) or 1.0
     slope /= np.ptp(costs_NE.mean(axis=0)) or 1.0
     ladder = [single_TK[0]]
@@ -186,6 +137,15 @@ class Search:
             ),
         )
 
+    @cached_property
+    def reached_NK(self) -> NDArray[np.int64]:
+        """How many thresholds of an exit's grid each score there reaches."""
+        pairs = zip(self.scores_NE.T, self.grids)
+        counts = [
+            reaches(s_N[:, None], grid).sum(axis=1) for s_N, grid in pairs
+        ]
+        return np.stack(counts, axis=1)
+
     def totals(
         self,
         limits_K: NDArray[np.floating],
@@ -207,17 +167,16 @@ class Search:
         -------
         array of shape (G,)
         """
-        scores_N = self.scores_NE[:, exit]
         never_K, always_K = limits_K.copy(), limits_K.copy()
         never_K[exit], always_K[exit] = np.inf, -np.inf
         choice_N2 = choices_NT(self.scores_NE, np.stack([never_K, always_K]))
-        values_N2 = at_choice_NT(values_NE, choice_N2)
+        values_N2 = at_choice(values_NE, choice_N2)
         on_N, stop_N = values_N2.T
         grid = self.grids[exit]
-        # how many of the thresholds each score reaches; plus infinity never
-        reached_N = np.searchsorted(grid[:-1], scores_N, side="right")
         change = np.bincount(
-            reached_N, weights=stop_N - on_N, minlength=len(grid)
+            self.reached_NK[:, exit],
+            weights=stop_N - on_N,
+            minlength=len(grid),
         )
         return on_N.sum() + np.append(change[1:][::-1].cumsum()[::-1], 0)
 
@@ -245,7 +204,7 @@ class Search:
         """
         limits_K = np.array(start_K, dtype=np.float64)
         choice_N1 = choices_NT(self.scores_NE, limits_K[None])
-        best = float(at_choice_NT(values_NE, choice_N1).sum())
+        best = float(at_choice(values_NE, choice_N1).sum())
         tolerance = 1e-9 * (1 + np.abs(values_NE).sum())
         for _ in range(_SWEEPS):
             before = best

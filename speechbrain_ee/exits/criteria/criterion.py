@@ -12,6 +12,7 @@ Authors
 
 from __future__ import annotations  # a device without torch reads criteria
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from speechbrain_ee.exits.criteria.view import ExitView
 
-Cost = Callable[[Any, int], Any]
+Cost = Callable[..., Any]  # of frames and vocabulary, see `priced`
 
 
 def per_entry(operations: int) -> Cost:
@@ -37,6 +38,23 @@ def per_entry(operations: int) -> Cost:
 def free(frames: Any, vocab: int) -> Any:
     """Cost of table look-ups, not worth counting."""
     return 0 * frames
+
+
+def priced(
+    cost: Cost,
+    frames: Any,
+    vocab: int,
+    width: int | None,
+    frames_per_s: float | None,
+) -> Any:
+    """What a cost comes to; it may also take ``width`` and ``frames_per_s``.
+
+    Where they are not known, its own defaults hold.
+    """
+    known = {"width": width, "frames_per_s": frames_per_s}
+    takes = inspect.signature(cost).parameters
+    given = {n: v for n, v in known.items() if v is not None and n in takes}
+    return cost(frames, vocab, **given)
 
 
 @dataclass(frozen=True)
@@ -155,7 +173,13 @@ class Criterion:
         """Whether evidence of these names is enough for it."""
         return set(self.needs) <= set(names)
 
-    def macs(self, frames: Any, vocab: int) -> Any:
+    def macs(
+        self,
+        frames: Any,
+        vocab: int,
+        width: int | None = None,
+        frames_per_s: float | None = None,
+    ) -> Any:
         """Declared cost at one exit for one utterance.
 
         Arguments
@@ -164,13 +188,17 @@ class Criterion:
             Encoder frames T.
         vocab : int
             Vocabulary entries V.
+        width : int, optional
+            Width of the hidden states.
+        frames_per_s : float, optional
+            Encoder frames per second of audio.
 
         Returns
         -------
         int or array
             Multiply-accumulates.
         """
-        return self.cost(frames, vocab)
+        return priced(self.cost, frames, vocab, width, frames_per_s)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by name: what is registered are functions in functions."""

@@ -12,6 +12,31 @@ from speechbrain_ee.exits.criteria.registry import get_measure, measure_names
 from speechbrain_ee.exits.criteria.view import ExitView
 
 
+def not_measured(view: ExitView) -> dict[str, str]:
+    """Measures that :func:`measure_all` leaves out, although they could be.
+
+    Those that look further back than there are exits, or at what another way
+    of decoding finds, are not meant.
+
+    Arguments
+    ---------
+    view : ExitView
+        A batch at the last exit.
+
+    Returns
+    -------
+    dict of str to str
+        Why, by name.
+    """
+    found = [get_measure(n) for n in measure_names()]
+    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
+    why = {m.name: "costly: not always taken" for m in found if not m.always}
+    if not has_hidden:
+        reason = "the model gives no hidden states"
+        why |= {m.name: reason for m in found if m.hidden}
+    return why
+
+
 def measure_all(
     view: ExitView,
     names: Sequence[str] | None = None,

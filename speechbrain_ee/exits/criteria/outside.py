@@ -17,6 +17,7 @@ from types import ModuleType
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.criteria.registry import (
+    all_or_none,
     criterion_names,
     measure_names,
 )
@@ -42,7 +43,8 @@ def load_criteria(name: str | Path) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If it cannot be imported, or registers nothing.
+        If it cannot be imported, which leaves nothing of it registered, or
+        registers nothing.
 
     Example
     -------
@@ -51,7 +53,8 @@ def load_criteria(name: str | Path) -> tuple[str, ...]:
     """
     before = {*criterion_names(), *measure_names()}
     try:
-        module, is_new = _imported(str(name))
+        with all_or_none():
+            module, is_new = _imported(str(name))
     except Exception as error:
         raise InputError(
             f"criteria: {name} cannot be imported ({one_line(error)}); give a "

@@ -9,7 +9,9 @@ Authors
 """
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -68,8 +70,8 @@ class Registered:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def add(self, name: str, entry: Entry) -> None:
-        """Register; the same function once more takes its own place.
+    def check(self, name: str, entry: Entry) -> None:
+        """Refuse a name that another function has.
 
         Arguments
         ---------
@@ -92,7 +94,25 @@ class Registered:
                 f"{name!r} is registered twice: by {known.origin} and by "
                 f"{entry.origin}; choose another name"
             )
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Register; the same function once more takes its own place."""
+        self.check(name, entry)
         self._entries[name] = entry
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Forget what is registered inside if that ends in an error."""
+        entries, modules = dict(self._entries), {*sys.modules}
+        try:
+            yield
+        except BaseException:
+            for name in self._entries.keys() - entries.keys():
+                module = self._entries[name].module
+                if module not in modules:  # importing it again registers again
+                    sys.modules.pop(module, None)
+            self._entries = entries
+            raise
 
     def pop(self, name: str) -> Entry:
         """Take a name back, such as one that a test has registered."""

@@ -10,7 +10,8 @@ Authors
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from speechbrain_ee.exits.criteria.criterion import (
     Measure,
     free,
     per_entry,
+    priced,
 )
 from speechbrain_ee.exits.criteria.parameters import Parameters, Range
 from speechbrain_ee.exits.criteria.registered import Entry, Registered
@@ -63,7 +65,9 @@ def measure(
         speaks for stopping. Left out, the values only serve other criteria.
     cost : callable, optional
         Multiply-accumulates from frames and vocabulary; by default one per
-        frame and vocabulary entry.
+        frame and vocabulary entry. It may also take ``width`` (of hidden
+        states) and ``frames_per_s``, with defaults for where they are not
+        known.
     earlier : int
         How many earlier exits it looks at.
     hidden : bool
@@ -114,9 +118,12 @@ def measure(
             )
 
         parameters = Parameters.of(function, ranges)
+        entry = Entry(build_criterion, parameters, function)
+        if higher_is_ready is not None:
+            _CRITERIA.check(name, entry)  # before either is there
         _MEASURES.add(name, Entry(build, parameters, function))
         if higher_is_ready is not None:
-            _CRITERIA.add(name, Entry(build_criterion, parameters, function))
+            _CRITERIA.add(name, entry)
         return function
 
     return register
@@ -193,6 +200,13 @@ def criterion(
         return function
 
     return register
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Register all measures and criteria of a module, or none of them."""
+    with _MEASURES.whole(), _CRITERIA.whole():
+        yield
 
 
 def criterion_names() -> tuple[str, ...]:
@@ -321,9 +335,15 @@ def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
     there anyway or charged by its criterion.
     """
 
-    def total(frames: Any, vocab: int) -> Any:
+    def total(
+        frames: Any,
+        vocab: int,
+        width: int | None = None,
+        frames_per_s: float | None = None,
+    ) -> Any:
         costs = [cost, *(one.cost for one in _measures(needs))]
-        return sum(each(frames, vocab) for each in costs)
+        model = frames, vocab, width, frames_per_s
+        return sum(priced(each, *model) for each in costs)
 
     return total
 

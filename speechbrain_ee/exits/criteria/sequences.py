@@ -26,9 +26,7 @@ LEAST_LOG_PROB = -1e4
 # Logarithm of the smallest normal fp32 number: keeps a cross-entropy finite
 # where an exit rules out what an earlier one believed.
 LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
-# Width taken for the cost of comparing hidden states: a trace does not know
-# it; 768 is that of the base models, the widest of the systems built here.
-_WIDTH = 768
+_WIDTH = 768  # of hidden states where it is not known, as in old traces
 
 FORWARD = "Graves et al. 2006, CTC forward variables, of the greedy hypothesis"
 
@@ -107,7 +105,7 @@ def ctc_forward_per_frame(view: ExitView) -> Tensor:
     higher_is_ready=True,
     source="Zaiem et al. 2023, arXiv 2303.06740, layer similarity",
     formula="1/T sum_t cos(h_t, h_t of the previous exit)",
-    cost=lambda frames, vocab: 3 * frames * _WIDTH,
+    cost=lambda frames, vocab, width=_WIDTH: 3 * frames * width,
     earlier=1,
     hidden=True,
 )

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.learned import LIGHT
-from speechbrain_ee.exits.criteria.registry import measure_names
 from speechbrain_ee.exits.decoding.methods import BY_ATTENTION
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.transcript_features import Transcripts
@@ -24,9 +23,6 @@ from speechbrain_ee.exits.trace import Trace
 
 # A feature's name starts with its family.
 FAMILIES = ("words", "spelling", "agreement", "length", "frames")
-# Evidence that was fitted to data teaches no other fit; what is measured on
-# transcripts the selector reads by itself.
-DERIVED = ("learned", "combination", "plausibility", "unseen_words")
 GREEDY = "greedy"
 
 
@@ -201,11 +197,11 @@ def usable_evidence(trace: Trace) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Of the measures of this package those in :data:`LIGHT` (and what
-        CTC's beam search gives, if one was made to decode); all other
-        evidence that was not learned itself.
+        Those in :data:`LIGHT` that the trace has, and what CTC's beam search
+        gives, if one was made to decode: the same whatever measures of a
+        user's own are registered.
     """
-    known = {*measure_names(), *DERIVED} - {*LIGHT}
+    names = {*LIGHT}
     if trace.header.decoding not in (GREEDY, *BY_ATTENTION):
-        known -= {"nbest_posterior"}
-    return tuple(n for n in trace.evidence_names if n not in known)
+        names.add("nbest_posterior")
+    return tuple(n for n in trace.evidence_names if n in names)

@@ -91,25 +91,15 @@ def _use(folder: ModelFolder) -> str:
         "python -m speechbrain_ee transcribe speech.wav --model "
         "path/of/this/folder\n"
         "```\n\n"
-        f"Policies: {', '.join(choices)}. Default: {default_words(folder)}\n\n"
+        f"Policies: {', '.join(choices)}. Default: "
+        f"{default_words(folder.default_policy, folder.default_reason)}\n\n"
         f"Audio of any rate is resampled to {folder.sample_rate} Hz. "
         f"Hypotheses are made by `{folder.decoding}`."
     )
 
 
-def default_words(folder: ModelFolder) -> str:
-    """The default policy, and why it is that.
-
-    Arguments
-    ---------
-    folder : ModelFolder
-        The model.
-
-    Returns
-    -------
-    str
-    """
-    name, reason = folder.default_policy, folder.default_reason
+def default_words(name: str | None, reason: str) -> str:
+    """The default policy (None: the last exit), and why it is that."""
     if name is None:
         return f"`last`, the last exit: {reason}" if reason else "`last`."
     return f"`{name}`, which {reason}" if reason else f"`{name}`."

@@ -16,33 +16,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.data.pieces import decode, pieces_of
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.calibrate import (
+    WORTH,
+    candidates,
+    default_of,
+    shipped_policies,
+)
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria.plausibility import add_plausibility
 from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.bench.data import read_spoken
-from speechbrain_ee.inference.folder.card import model_card
+from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.config import check_sample_rate
 from speechbrain_ee.inference.folder.measured import time_shares
 from speechbrain_ee.inference.folder.model_folder import (
+    POLICY_SELECTOR,
     ModelFolder,
     check_outputs,
     write_model_folder,
 )
 from speechbrain_ee.inference.folder.parts import OF_SELECTOR
 from speechbrain_ee.inference.folder.shipped import (
-    WORTH,
-    candidates,
-    default_of,
-    shipped_policies,
     truncated_folder,
     without_transcripts,
 )
 from speechbrain_ee.inference.folder.training_run import TrainingRun
 from speechbrain_ee.inference.live.runner import LiveRunner
 from speechbrain_ee.inference.policies import LAST, Policies
+from speechbrain_ee.training.finished_run import read_default, write_default
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +92,49 @@ def export_training(
         return None
 
 
+def choose_default(
+    hparams: Mapping[str, Any],
+    policies: Mapping[str, ExitPolicy],
+    trace: Trace | None,
+    debug: bool = False,
+) -> tuple[ExitPolicy | None, str]:
+    """Choose what the model of a run does by default, for report and exports.
+
+    It is chosen once, by time on the development set, and written to
+    ``<save_folder>/default_policy.json``: what the report marks is what
+    every inference folder of the run does.
+
+    Arguments
+    ---------
+    hparams : mapping
+        Uses ``output_folder`` and ``save_folder``.
+    policies : mapping of str to ExitPolicy
+        What was calibrated, by name.
+    trace : Trace, optional
+        Of the development set.
+    debug : bool
+        A debug run, without checkpoints to time: compute decides.
+
+    Returns
+    -------
+    policy : ExitPolicy or None
+        None: the last exit.
+    words : str
+        Its name and why it is the default, for people.
+    """
+    default, reason = default_of(policies, trace)
+    try:
+        if policies and not debug:
+            found = run_folder(hparams["output_folder"], timed=True)
+            default, reason = found.default_policy, found.default_reason
+    except InputError as error:  # a model of the user's own, say
+        logger.warning(
+            "The default policy is chosen by multiply-accumulates: %s", error
+        )
+    write_default(Path(hparams["save_folder"]), default, reason)
+    return policies.get(default or ""), default_words(default, reason)
+
+
 def export_run(
     output_folder: str | Path, out: str | Path, exits: int | None = None
 ) -> Path:
@@ -110,30 +159,20 @@ def export_run(
     InputError
         If the run is not complete, or the folder cannot be written.
     """
-    folder = timed_folder(run_folder(output_folder, exits), output_folder)
+    folder = run_folder(output_folder, exits, timed=True)
     return write_model_folder(out, folder, model_card(folder))
 
 
-def timed_folder(folder: ModelFolder, output_folder: str | Path) -> ModelFolder:
-    """The folder of a run, its default policy chosen by the clock.
+def _timed(folder: ModelFolder, run: TrainingRun) -> ModelFolder:
+    """The folder, its default chosen by the clock, on development data.
 
-    Arguments
-    ---------
-    folder : ModelFolder
-        Of :func:`run_folder`.
-    output_folder : str or Path
-        The run, whose development set is transcribed, a part of it.
-
-    Returns
-    -------
-    ModelFolder
-        As it is where no policy is worth timing, or the audio is gone.
+    As it is where no policy is worth timing, or the audio is gone.
     """
     chosen = candidates(folder.policies, folder.calibration)
     chosen = [name for name, share in chosen.items() if share <= 1 - WORTH]
     if not chosen:
         return folder
-    data = TrainingRun(Path(output_folder)).development_manifest()
+    data = run.development_manifest()
     try:
         spoken = read_spoken(data, folder.sample_rate, TIMED)
     except InputError as error:
@@ -170,7 +209,10 @@ def timed_folder(folder: ModelFolder, output_folder: str | Path) -> ModelFolder:
 
 
 def run_folder(
-    output_folder: str | Path, exits: int | None = None, trust: bool = False
+    output_folder: str | Path,
+    exits: int | None = None,
+    trust: bool = False,
+    timed: bool = False,
 ) -> ModelFolder:
     """What an inference folder of a finished run holds, in memory.
 
@@ -184,6 +226,9 @@ def run_folder(
         Build a model that no inference folder can hold (of classes of the
         user's own, for example) by executing what the YAML says of it, and
         fetch the configuration of a pre-trained encoder that it names.
+    timed : bool
+        Choose the default policy by the clock, unless the run has one: that
+        which its report names.
 
     Returns
     -------
@@ -199,17 +244,14 @@ def run_folder(
     trace = run.development_trace(model)
     selector = run.selector(trace)
     combination = _combination(trace, selector)
-    policies, calibration = {}, None
+    policies, calibration, known = {}, None, None
     if trace is not None:
-        policies = shipped_policies(trace, run.value("exit_budget", None, str))
         calibration = without_transcripts(trace)
-    if selector is None:
-        policies = {
-            name: policy
-            for name, policy in policies.items()
-            if policy.criterion not in OF_SELECTOR
-        }
-    default, reason = default_of(policies, calibration)
+        known = read_default(run.save_folder)
+        policies = run.policies(model, selector)
+        if policies is None:
+            policies, known = _calibrated(trace, run, selector), None
+    default, reason = known or default_of(policies, calibration)
     folder = ModelFolder(
         path=run.folder,
         name=run.value("system_name", kind=str),
@@ -232,12 +274,31 @@ def run_folder(
     )
     check_outputs(folder.path, model)
     if exits is not None:
-        folder = truncated_folder(folder, exits)
+        whole, folder = folder, truncated_folder(folder, exits)
+        known = known if folder is whole else None
+    if timed and known is None:
+        folder = _timed(folder, run)
     measured = run.measured(model, folder)
     return replace(folder, measured=measured)
 
 
-def _combination(trace: Trace | None, selector: Any) -> ZScores | None:
+def _calibrated(
+    trace: Trace, run: TrainingRun, selector: LearnedSelector | None
+) -> dict[str, ExitPolicy]:
+    """Policies of a run whose evaluation, of an earlier version, left none."""
+    budget = run.value("exit_budget", None, str)
+    return {
+        name: policy
+        for name, policy in shipped_policies(
+            trace, budget, selector=POLICY_SELECTOR
+        ).items()
+        if selector is not None or policy.criterion not in OF_SELECTOR
+    }
+
+
+def _combination(
+    trace: Trace | None, selector: LearnedSelector | None
+) -> ZScores | None:
     """The same as training made it, from the same trace."""
     if trace is None or selector is None:
         return None

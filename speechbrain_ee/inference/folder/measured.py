@@ -16,11 +16,8 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import (
-    OperatingPoint,
-    criterion_macs,
-    measure,
-)
+from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.trace import Trace
@@ -96,8 +93,8 @@ def measure_choices(
             fits = policy.exit_layers == trace.header.exit_layers
             if not fits or not set(found.needs) <= given:
                 continue
-            choice_N = policy.choose(found.scores(part.evidence))
-            point = measure(part, choice_N, None, criterion_macs(part, found))
+            choice_N, cost_NE = choice_of(part, policy)
+            point = measure(part, choice_N, None, cost_NE)
             rows.append(_row(name, policy_name, point, len(part)))
     return tuple(rows)
 

@@ -78,7 +78,6 @@ from speechbrain_ee.inference.folder.config import (
 )
 from speechbrain_ee.inference.folder.measured import Measured
 from speechbrain_ee.inference.folder.parts import (
-    POLICY_FOLDER,
     SELECTOR_FILE,
     check_layers,
     read_policies,
@@ -93,6 +92,7 @@ from speechbrain_ee.inference.folder.weights import (
 )
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import (
+    POLICY_FOLDER,
     backbone_fingerprint,
     differences,
     flat_fingerprint,
@@ -256,7 +256,9 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         sample_rate=config.sample_rate,
         decoding=config.decoding,
         search=config.search,
-        policies=read_policies(path, config, model, selector),
+        policies=read_policies(
+            path, path / CONFIG_FILE, config.default_policy, model, selector
+        ),
         default_policy=config.default_policy,
         default_reason=config.default_reason,
         selector=selector,
@@ -381,7 +383,7 @@ def check_outputs(path: Path, model: EarlyExitModel) -> None:
     generator = torch.Generator().manual_seed(0)
     wavs_BS = 0.1 * torch.randn((1, _TRIED_SAMPLES), generator=generator)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = model(wavs_BS, torch.ones(1))
     # Sizes that do not fit each other can end in anything.
     except Exception as error:

@@ -15,10 +15,9 @@ from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.files import read_bytes
 from speechbrain_ee.inference.folder.architecture import WAY_OUT
-from speechbrain_ee.inference.folder.config import CONFIG_FILE, FolderConfig
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.finished_run import POLICY_FOLDER
 
-POLICY_FOLDER = "policies"
 SELECTOR_FILE = "selector.json.gz"
 _MOST_POLICIES = 200
 OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
@@ -26,18 +25,21 @@ OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
 
 def read_policies(
     path: Path,
-    config: FolderConfig,
+    source: Path,
+    default: str | None,
     model: EarlyExitModel,
     selector: LearnedSelector | None,
 ) -> dict[str, ExitPolicy]:
-    """Read the policies of a folder.
+    """Read the policies of an inference folder or of a run.
 
     Arguments
     ---------
     path : Path
-        The folder.
-    config : FolderConfig
-        Says which one is the default.
+        Where their folder lies.
+    source : Path
+        The file that says which one is the default.
+    default : str, optional
+        Which one.
     model : EarlyExitModel
         They must be for its exits.
     selector : LearnedSelector, optional
@@ -64,15 +66,16 @@ def read_policies(
         policy = read_policy(file)
         check_layers(file, policy.exit_layers, model)
         if policy.criterion in OF_SELECTOR and selector is None:
+            wanted = Path(policy.selector or SELECTOR_FILE).name
             raise InputError(
                 f"{file}, key criterion: {policy.criterion}, but {path} has no "
-                f"{SELECTOR_FILE} to give its scores; {WAY_OUT}."
+                f"{wanted} to give its scores; {WAY_OUT}."
             )
         found[file.stem] = policy
-    if config.default_policy not in (None, *found):
+    if default not in (None, *found):
         raise InputError(
-            f"{path / CONFIG_FILE}, key default_policy: there is no "
-            f"{POLICY_FOLDER}/{config.default_policy}.yaml; {WAY_OUT}."
+            f"{source}, key default_policy: there is no "
+            f"{POLICY_FOLDER}/{default}.yaml; {WAY_OUT}."
         )
     return found
 

@@ -6,166 +6,17 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.records import UtteranceRecord
 from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.folder.model_folder import (
-    POLICY_SELECTOR,
-    ModelFolder,
-)
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
 
-logger = logging.getLogger(__name__)
-
-# These take microseconds; the learned selector reads every word.
-CHEAP = ("entropy", *OF_TEXT)
-CRITERIA = (*CHEAP, "learned")
-# On every corpus at hand a naive policy broke its budget on a test set.
-METHODS = ("naive", "ltt")
-# What a policy has to save of the last exit's time to be the default.
-WORTH = 0.1
 # They look at later exits, or read with what belongs to the selector.
 _OF_SELECTOR = ("learned", "combination")
-
-
-def shipped_policies(
-    trace: Trace, budget: str | None, criteria: Sequence[str] = CRITERIA
-) -> dict[str, ExitPolicy]:
-    """Calibrate the policies that a folder ships.
-
-    Arguments
-    ---------
-    trace : Trace
-        Of the development set.
-    budget : str, optional
-        What they hold, for example ``wer=+5%``; without it there are none.
-    criteria : sequence of str
-        Those without evidence in the trace are left out.
-
-    Returns
-    -------
-    dict of str to ExitPolicy
-        By ``<criterion>.<method>``.
-    """
-    found = {}
-    if budget is None or len(trace.layers_E) < 2:
-        return found
-    for name in criteria:
-        if not get_criterion(name).available(trace.evidence_names):
-            continue
-        for method in METHODS:
-            try:
-                policy = calibrate_trace(trace, name, budget, method)
-            except InputError as error:
-                logger.warning("%s.%s is not shipped: %s", name, method, error)
-                continue
-            if name == "learned":
-                policy = replace(policy, selector=POLICY_SELECTOR)
-            found[f"{name}.{method}"] = policy
-    return dict(sorted(found.items()))
-
-
-def candidates(
-    policies: Mapping[str, ExitPolicy], trace: Trace | None
-) -> dict[str, float]:
-    """Which policies may be the default, and what they take.
-
-    Arguments
-    ---------
-    policies : mapping of str to ExitPolicy
-        By name.
-    trace : Trace, optional
-        Of the development set; without it there are none.
-
-    Returns
-    -------
-    dict of str to float
-        Those that found a threshold; for each its multiply-accumulates
-        (layers, where these are not known) over the last exit's.
-    """
-    if trace is None:
-        return {}
-    return {
-        name: _share(policy, trace)
-        for name, policy in policies.items()
-        if policy.satisfied and policy.calibration is not None
-    }
-
-
-def default_of(
-    policies: Mapping[str, ExitPolicy],
-    trace: Trace | None,
-    times: Mapping[str, float] | None = None,
-) -> tuple[str | None, str]:
-    """The policy to use where none is asked for.
-
-    Arguments
-    ---------
-    policies : mapping of str to ExitPolicy
-        By name.
-    trace : Trace, optional
-        Of the development set.
-    times : mapping of str to float, optional
-        Time of :func:`candidates` over the last exit's, as far as it was
-        measured. Without it multiply-accumulates stand for it, and only
-        criteria count whose own time is short.
-
-    Returns
-    -------
-    name : str or None
-        Of those that save a tenth, the fastest by Learn then Test; if none
-        of these does, the fastest that promises nothing; else None, the last
-        exit.
-    reason : str
-        Why, for people.
-    """
-    unit = "multiply-accumulates" if times is None else "time"
-    shares = times
-    if shares is None:
-        cheap = {n: p for n, p in policies.items() if p.criterion in CHEAP}
-        shares = candidates(cheap, trace)
-    worth = {n: s for n, s in shares.items() if s <= 1 - WORTH}
-    sure = {n: s for n, s in worth.items() if policies[n].method == "ltt"}
-    count = 0 if trace is None else len(trace)
-    if worth:
-        name = min(sure or worth, key=worth.get)
-        policy = policies[name]
-        takes = (
-            f"takes {worth[name]:.0%} of the last exit's {unit} on the "
-            f"development set ({policy.calibration.avg_layer:.1f} of "
-            f"{policy.exit_layers[-1]} layers)"
-        )
-        if sure:
-            return name, f"{takes} and promises its budget, {policy.budget}."
-        return name, (
-            f"{takes} and keeps {policy.budget} there. It promises nothing for "
-            f"other speech: with {count} utterances, no policy that does saves "
-            "a tenth. Where the budget must hold, take one that ends in .ltt, "
-            "or calibrate on more data."
-        )
-    if not policies:
-        return None, "there is no calibrated policy."
-    return None, (
-        f"with the {count} utterances of the development set, no policy "
-        f"saves a tenth of the {unit} and keeps its budget. Calibrate on more "
-        "data, or for a larger budget."
-    )
-
-
-def _share(policy: ExitPolicy, trace: Trace) -> float:
-    """What it computes on its calibration data, of the last exit's."""
-    known = policy.calibration
-    if known.avg_macs is None or trace.macs_NE is None:
-        return known.avg_layer / trace.header.exit_layers[-1]
-    return known.avg_macs / float(trace.macs_NE[:, -1].mean())
 
 
 def without_transcripts(trace: Trace) -> Trace:

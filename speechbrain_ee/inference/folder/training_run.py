@@ -6,6 +6,7 @@ Authors
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -16,9 +17,10 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
 from torch import Tensor
 
-from speechbrain_ee.data.splits import dev_set_manifest
+from speechbrain_ee.data.preparation import dev_set_manifest
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import (
     BY_ATTENTION,
     DECODINGS,
@@ -35,7 +37,11 @@ from speechbrain_ee.inference.folder.backbone import described
 from speechbrain_ee.inference.folder.config import SEARCH_KEYS
 from speechbrain_ee.inference.folder.hyperparams import Hyperparams
 from speechbrain_ee.inference.folder.measured import Measured, measure_choices
-from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.model_folder import (
+    POLICY_SELECTOR,
+    ModelFolder,
+)
+from speechbrain_ee.inference.folder.parts import read_policies
 from speechbrain_ee.inference.folder.shipped import up_to_layer
 from speechbrain_ee.inference.folder.weights import (
     LEFT_OUT,
@@ -44,13 +50,16 @@ from speechbrain_ee.inference.folder.weights import (
     global_norms,
 )
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.training.checkpoints import best_checkpoints
 from speechbrain_ee.training.finished_run import (
+    DEFAULT_FILE,
+    POLICY_FOLDER,
     averaged_weights,
     backbone_fingerprint,
-    best_checkpoints,
     build_model,
     check_checkpoints,
     moved_save_folder,
+    read_default,
     tokenizer_fingerprint,
     yaml_fingerprint,
 )
@@ -234,6 +243,20 @@ class TrainingRun:
         selector = read_selector(path)
         same = selector.exit_layers == trace.header.exit_layers
         return selector if same else None
+
+    def policies(
+        self, model: EarlyExitModel, selector: LearnedSelector | None
+    ) -> dict[str, ExitPolicy] | None:
+        """What evaluation calibrated; None of a run of an earlier version."""
+        if not (self.save_folder / POLICY_FOLDER).is_dir():
+            return None
+        name, _ = read_default(self.save_folder) or (None, "")
+        place = self.save_folder / DEFAULT_FILE
+        found = read_policies(self.save_folder, place, name, model, selector)
+        return {
+            name: replace(policy, selector=policy.selector and POLICY_SELECTOR)
+            for name, policy in found.items()
+        }
 
     def measured(
         self, whole: EarlyExitModel, folder: ModelFolder

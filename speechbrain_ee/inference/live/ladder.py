@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.operating_point import criterion_macs
-from speechbrain_ee.exits.calibration.ladder import (
-    at_choice_NT,
-    choices_NT,
-    single_ladder,
-)
+from speechbrain_ee.exits.calibration.ladder import single_ladder
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding.methods import GREEDY
-from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
+from speechbrain_ee.exits.policy import (
+    FixedExit,
+    ThresholdPolicy,
+    at_choice,
+    choices_NT,
+    error_rate,
+)
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.live.policy import LivePolicy
 
@@ -265,9 +267,8 @@ def _measure(
     macs_NE: NDArray[np.floating],
 ) -> list[Rung]:
     seconds = sum(record.duration_s or 0.0 for record in trace.records)
-    macs_T = at_choice_NT(macs_NE, choice_NT).sum(axis=0) / seconds
-    errors_T = at_choice_NT(trace.errors_NE, choice_NT).sum(axis=0)
-    wer_T = 100 * errors_T / max(1, int(trace.words_N.sum()))
+    macs_T = at_choice(macs_NE, choice_NT).sum(axis=0) / seconds
+    wer_T = error_rate(trace.errors_NE, trace.words_N, choice_NT)
     rows = zip(policies, macs_T.tolist(), wer_T.tolist(), strict=True)
     return [Rung(*row) for row in rows]
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.policy import (
@@ -115,7 +113,7 @@ class LivePolicy:
         places = range(1, len(self.exits) + 1)
         if self.rule is None:
             return (True,) * len(self.exits)
-        return tuple(self.rule.at(place) != np.inf for place in places)
+        return tuple(map(self.rule.decides, places))
 
     @cached_property
     def reads(self) -> tuple[bool, ...]:

@@ -222,8 +222,13 @@ class LiveRunner:
             macs = self.cost.macs(samples, frames, passed.exits)
             macs += searched[at] + passed.searches[place]
             if policy.scorer is not None:
-                once = policy.scorer.macs(frames, self.model.heads.vocab_size)
-                macs += passed.scored * once
+                hidden_BTD = output.hidden_BTD
+                macs += passed.scored * policy.scorer.macs(
+                    frames,
+                    self.model.heads.vocab_size,
+                    width=None if hidden_BTD is None else hidden_BTD.shape[-1],
+                    frames_per_s=1 / self.frame_s,
+                )
             ranked = sorted(
                 nbest[at].hypotheses[1:], key=lambda one: -one.score
             )

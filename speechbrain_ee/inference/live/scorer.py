@@ -87,9 +87,9 @@ class LiveScorer:
         """Whether a score may depend on the exits before."""
         return self.criterion.sign is None or self.looks_back
 
-    def macs(self, frames: int, vocab: int) -> int:
-        """Declared cost of a score at one exit, in multiply-accumulates."""
-        return int(self.criterion.macs(frames, vocab))
+    def macs(self, *sizes: int, **more: float) -> int:
+        """Declared cost of a score at one exit, as :meth:`Criterion.macs`."""
+        return int(self.criterion.macs(*sizes, **more))
 
     @property
     def is_direct(self) -> bool:

@@ -158,12 +158,17 @@ def read_manifest(folder: str | Path) -> Manifest:
 def _check(path: Path, manifest: Manifest) -> None:
     exits = manifest.exit_layers
     tables = (manifest.segment_macs, manifest.head_macs)
+    # Others are compared with these.
+    for key, fits in {
+        "exit_layers": _rising(exits),
+        "vocab_size": _whole(manifest.vocab_size, 2),
+    }.items():
+        if not fits:
+            _fail(path, key, f"{quoted(getattr(manifest, key))} does not fit")
     checks = {
         "sample_rate": _whole(manifest.sample_rate, 1),
-        "vocab_size": _whole(manifest.vocab_size, 2),
         "blank_index": _whole(manifest.blank_index, 0)
         and manifest.blank_index < manifest.vocab_size,
-        "exit_layers": _rising(exits),
         "positions": manifest.positions in POSITION_KINDS,
         "measures": _list_of(manifest.measures, str),
         "frame_s": isinstance(manifest.frame_s, float) and manifest.frame_s > 0,

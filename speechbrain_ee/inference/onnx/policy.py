@@ -148,7 +148,7 @@ class HostEvidence:
         if place == len(self.policy.exits) - 1 or rule is None:
             return True
         remembers = self.criterion.sign is None
-        return remembers or rule.at(place + 1) != np.inf
+        return remembers or rule.decides(place + 1)
 
     def score(self) -> NDArray[np.float64]:
         """Scores at the exit where the batch stands."""

@@ -88,7 +88,7 @@ class BlockResampler:
         return rest
 
     def _run(self, samples: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.no_grad():
             return self._resample(torch.from_numpy(samples)).numpy()
 
 
