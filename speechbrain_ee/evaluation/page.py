@@ -8,85 +8,87 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import base64
+import csv
+import io
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import criteria_note
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.bootstrap import REPLICATES
+from speechbrain_ee.evaluation.analysis import (
+    SetAnalysis,
+    TransferCell,
+    TransferMatrix,
+    criteria_note,
+)
+from speechbrain_ee.evaluation.curves import LEVELS, REPLICATES, Result, signed
 from speechbrain_ee.evaluation.decodings import (
     DecodingComparison,
     decoding_note,
     decoding_table,
 )
-from speechbrain_ee.evaluation.estimate import signed
-from speechbrain_ee.evaluation.examples import nearby_sounds
-from speechbrain_ee.evaluation.families import (
-    Leaders,
-    leaders,
-    needs_search,
-    search_note,
-)
 from speechbrain_ee.evaluation.figures import (
     FIXED_LABEL,
-    aspects,
+    draw_overthinking,
     draw_panel,
     figure_bytes,
     kept_label,
 )
-from speechbrain_ee.evaluation.labels import (
-    decoding_said,
-    giga,
-    label,
-    policy_letter,
-)
-from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.evaluation.overthinking import (
-    OverthinkingStudy,
-    SetOverthinking,
-)
-from speechbrain_ee.evaluation.overthinking_figure import draw_overthinking
-from speechbrain_ee.evaluation.overthinking_summary import (
     CARRIED_NOTE,
     EXITS_NOTE,
     GROUPS_NOTE,
-    overthinking_note,
-    shift_note,
-)
-from speechbrain_ee.evaluation.overthinking_tables import (
+    OverthinkingStudy,
+    SetOverthinking,
     carried_table,
     exit_comparison_table,
     fixed_table,
     group_table,
+    overthinking_note,
     set_table,
+    shift_note,
 )
-from speechbrain_ee.evaluation.policy_result import PolicyResult
-from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.evaluation.summary import summary
-from speechbrain_ee.evaluation.tables import exit_table, overview_table
+from speechbrain_ee.evaluation.policies import PolicyResult
+from speechbrain_ee.evaluation.tables import (
+    exit_table,
+    giga,
+    overview_table,
+    summary,
+)
 from speechbrain_ee.evaluation.theme import (
     COLOURS,
     INK,
     ORACLE,
     PALE,
+    Leaders,
+    aspects,
+    decoding_said,
     for_page,
+    label,
+    leaders,
     look,
+    needs_search,
     page_colour,
+    policy_letter,
     policy_marker,
+    search_note,
 )
-from speechbrain_ee.evaluation.transfer import TransferCell, TransferMatrix
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.scoring import mark_errors
+from speechbrain_ee.exits.trace import Trace
 
+logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 DASH = "–"
 BUDGET = 5.0  # percent; that of the transfer's thresholds
@@ -95,27 +97,15 @@ _GAP_LEVELS = ("equal_wer", "plus_5")
 
 @dataclass(frozen=True)
 class Grid:
-    """A table whose cells are texts or HTML.
+    """A table whose cells are texts or HTML."""
 
-    Arguments
-    ---------
-    heading : sequence of str
-        "a: b", "c" become "a" above "b" and "c".
-    rows : sequence of sequence of str
-        Cells; what is not :class:`Markup` is escaped.
-    leading : collection of int
-        Rows that stand out, counted from 0.
-    series : sequence of str
-        The criterion of every row, where rows are switched with it.
-    sortable : bool
-        Whether a reader may order the rows.
-    """
-
-    heading: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    heading: Sequence[str]  # "a: b", "c" become "a" above "b" and "c"
+    rows: Sequence[Sequence[str]]  # cells; what is not Markup is escaped
+    # rows that stand out, counted from 0
     leading: frozenset[int] = frozenset()
+    # the criterion of every row, where rows are switched with it
     series: Sequence[str] = ()
-    sortable: bool = True
+    sortable: bool = True  # whether a reader may order the rows
 
     @cached_property
     def firsts(self) -> set[int]:
@@ -157,28 +147,7 @@ def page(
     decodings: Mapping[str, DecodingComparison] | None = None,
     overthinking: OverthinkingStudy | None = None,
 ) -> str:
-    """The whole page.
-
-    Arguments
-    ---------
-    title : str
-        Title of the report.
-    analyses : mapping of str to SetAnalysis
-        The test sets.
-    extra : mapping
-        Further facts, shown at the end.
-    transfer : mapping of str to TransferMatrix
-        By criterion.
-    decodings : mapping of str to DecodingComparison, optional
-        The test sets that were decoded in several ways.
-    overthinking : OverthinkingStudy, optional
-        The study, if asked for.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """The whole page."""
     found = list(analyses.values())
     leading = leaders(found)
     in_front = dict.fromkeys(n for names in leading.values() for n in names)
@@ -589,3 +558,62 @@ def _carried(each: SetOverthinking) -> Grid:
     ]
     broken = [i for i, o in enumerate(each.carried) if o.above_last.positive]
     return Grid(heading, rows, frozenset(broken))
+
+
+_RATE_HZ = 16000
+_LONGEST_S = 30.0  # a page holds a few utterances, not recordings
+
+
+def nearby_sounds(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Utterances as sounds that a page can hold, where their audio is near.
+
+    A run writes its traces into a folder beside the manifest of every test
+    set; a trace that was taken elsewhere has no sound.
+    """
+    paths = _audio_paths(trace, ids)
+    if not paths:
+        return {}
+    # imports torchaudio, which most reports need not wait for
+    from speechbrain_ee.data.audio import AudioReader
+
+    sounds, read = {}, AudioReader(_RATE_HZ)
+    for name, path in paths.items():
+        try:
+            samples = read(path).numpy()
+            if len(samples) <= _LONGEST_S * _RATE_HZ:
+                sounds[name] = _address(samples)
+        except (InputError, RuntimeError) as error:
+            logger.info("No sound of %s in the report: %s", name, error)
+    return sounds
+
+
+def _audio_paths(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Where the manifest beside a trace says that the audio is."""
+    source = Path(trace.source)
+    if not source.is_file():
+        return {}
+    for folder in source.resolve().parents[:2]:
+        manifest = folder / f"{trace.sets[0]}.csv"
+        if not manifest.is_file():
+            continue
+        try:
+            with open(manifest, encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            logger.info("%s: cannot be read: %s", manifest, error)
+            return {}
+        return {
+            row["ID"]: row["wav"]
+            for row in rows
+            if row.get("ID") in ids and row.get("wav")
+        }
+    return {}
+
+
+def _address(samples: np.ndarray) -> str:
+    """Samples as MP3, which every browser plays, in a ``data:`` address."""
+    stream = io.BytesIO()
+    kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
+    soundfile.write(stream, samples, _RATE_HZ, format=kind)
+    text = base64.b64encode(stream.getvalue()).decode()
+    return f"data:audio/{'mpeg' if kind == 'MP3' else 'flac'};base64,{text}"

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.policy_result import PolicyResult
+from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
+from speechbrain_ee.evaluation.policies import PolicyResult
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 LAYERS = (2, 4, 6, 8)

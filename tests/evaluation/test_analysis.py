@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from speechbrain_ee.evaluation.analyses import analyse, available_criteria
-from speechbrain_ee.evaluation.curves import Curve
-from speechbrain_ee.evaluation.operating_point import LEVELS, OperatingPoint
-from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.evaluation.analysis import analyse, available_criteria
+from speechbrain_ee.evaluation.curves import (
+    LEVELS,
+    Curve,
+    OperatingPoint,
+    Result,
+)
 from speechbrain_ee.exits import ExitRecord, Trace
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.policy import first_exit

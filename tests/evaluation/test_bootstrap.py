@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.curves import (
+    LEVELS,
+    Bootstrap,
     fixed_exits,
+    measure,
     mixture,
     oracle_curve,
     sweep,
 )
-from speechbrain_ee.evaluation.operating_point import LEVELS, measure
 from speechbrain_ee.exits.policy import first_exit
 from tests.evaluation.made_up import TRACES, made_up
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.report import console_tables, write_report
 from speechbrain_ee.exits import Trace
 from tests.evaluation.made_up import REF, small_trace
 

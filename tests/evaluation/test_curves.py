@@ -14,19 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.evaluation.curves import (
     MAX_THRESHOLDS,
     Curve,
+    OperatingPoint,
     fixed_exits,
+    measure,
     mixture,
     oracle_curve,
     sweep,
     thresholds_for,
-)
-from speechbrain_ee.evaluation.operating_point import (
-    OperatingPoint,
-    criterion_macs,
-    measure,
 )
 from speechbrain_ee.exits import (
     ExitRecord,

@@ -17,8 +17,7 @@ import torch
 from speechbrain.decoders.ctc import CTCPrefixScore
 from torch.utils.flop_counter import FlopCounterMode
 
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
-from speechbrain_ee.evaluation.operating_point import criterion_macs
+from speechbrain_ee.evaluation.cost import DecodingCost, criterion_macs
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding.methods import Decoding

@@ -6,12 +6,11 @@ Authors
 
 import pytest
 
-from speechbrain_ee.evaluation.decoding_figure import draw_decodings
 from speechbrain_ee.evaluation.decodings import (
     DecodingComparison,
     DecodingResult,
 )
-from speechbrain_ee.evaluation.figures import figure_bytes
+from speechbrain_ee.evaluation.figures import draw_decodings, figure_bytes
 
 WER = {"greedy": (40.0, 9.0, 5.0), "joint": (8.0, 4.0, 3.0)}
 MACS = {"greedy": (1e9, 2e9, 3e9), "joint": (2e9, 3e9, 4e9)}

@@ -13,20 +13,21 @@ import pytest
 
 import speechbrain_ee.evaluation.report as report_module
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
-from speechbrain_ee.evaluation.console import aligned, console_tables
+from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.decodings import (
     by_decoding,
     compare_decodings,
     decoding_note,
     decoding_table,
 )
-from speechbrain_ee.evaluation.families import leaders, search_note
 from speechbrain_ee.evaluation.page import page
-from speechbrain_ee.evaluation.report import report_command, write_report
-from speechbrain_ee.evaluation.summary import summary
-from speechbrain_ee.evaluation.tables import exit_table
-from speechbrain_ee.evaluation.theme import family
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
+from speechbrain_ee.evaluation.tables import aligned, exit_table, summary
+from speechbrain_ee.evaluation.theme import family, leaders, search_note
 from speechbrain_ee.exits import Trace, write_trace
 from tests.evaluation.made_up import HYPS, REF, small_trace
 

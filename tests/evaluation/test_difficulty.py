@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from speechbrain_ee.evaluation.difficulty import (
-    NAMES,
+from speechbrain_ee.evaluation.analysis import (
+    DIFFICULTIES,
     difficulty_groups,
     difficulty_histogram,
 )
@@ -49,7 +49,7 @@ def test_histogram_counts(trace):
     group_N = difficulty_groups(trace)
     assert sum(found.counts) == len(trace)
     for place, name in enumerate(found.names):
-        rows = [i for i, g in enumerate(group_N) if NAMES[g] == name]
+        rows = [i for i, g in enumerate(group_N) if DIFFICULTIES[g] == name]
         assert found.counts[place] == len(rows) > 0
         for column in range(4):
             stopped = sum(choice_N[i] == column for i in rows)

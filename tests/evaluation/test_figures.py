@@ -16,28 +16,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from speechbrain_ee.evaluation.analyses import analyse
-from speechbrain_ee.evaluation.families import (
-    best_two,
-    depth_needed,
-    leaders,
-)
+from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.figures import (
-    Aspect,
     _columns,
-    aspects,
     draw_curves,
     draw_panel,
     figure_bytes,
 )
 from speechbrain_ee.evaluation.page import TEMPLATES
-from speechbrain_ee.evaluation.tables import label
 from speechbrain_ee.evaluation.theme import (
     COLOURS,
     FAMILIES,
     ORACLE,
+    Aspect,
+    aspects,
+    best_two,
+    depth_needed,
     family,
     for_page,
+    label,
+    leaders,
     look,
 )
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
-from speechbrain_ee.evaluation.estimate import Estimate
-from speechbrain_ee.evaluation.overthinking import study_overthinking
-from speechbrain_ee.evaluation.overthinking_tables import fixed_table
+from speechbrain_ee.evaluation.analysis import analyse
+from speechbrain_ee.evaluation.curves import Estimate
+from speechbrain_ee.evaluation.overthinking import (
+    fixed_table,
+    study_overthinking,
+)
 from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.exits import Trace
 from tests.evaluation.made_up import made_up

@@ -13,8 +13,8 @@ import pytest
 
 from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.report import (
+    console_tables,
     report_command,
     study_options,
     write_report,

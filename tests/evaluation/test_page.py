@@ -18,14 +18,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.examples import nearby_sounds
-from speechbrain_ee.evaluation.families import leaders
-from speechbrain_ee.evaluation.operating_point import LEVELS
-from speechbrain_ee.evaluation.page import bar, named, page
-from speechbrain_ee.evaluation.tables import label
-from speechbrain_ee.evaluation.theme import ORACLE
-from speechbrain_ee.evaluation.transfer import transfer_matrices
+from speechbrain_ee.evaluation.analysis import analyse_all, transfer_matrices
+from speechbrain_ee.evaluation.curves import LEVELS
+from speechbrain_ee.evaluation.page import bar, named, nearby_sounds, page
+from speechbrain_ee.evaluation.theme import ORACLE, label, leaders
 from speechbrain_ee.exits import read_trace, write_trace
 from tests.evaluation.drawn_sets import drawn_sets
 from tests.evaluation.made_up import small_trace

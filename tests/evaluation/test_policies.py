@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.analysis import analyse, with_policies
 from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
-from speechbrain_ee.evaluation.policies import scored_for, with_policies
-from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.policies import scored_for
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
+from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.criteria import get_measure
 from speechbrain_ee.exits.decoding import NBest, Scored, greedy_tokens

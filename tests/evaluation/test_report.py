@@ -15,8 +15,11 @@ import jiwer
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
 from speechbrain_ee.evaluation.tables import overview_table
 from speechbrain_ee.exits import (
     ExitRecord,

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.evaluation.module_cost import (
+from speechbrain_ee.evaluation.cost import (
+    CostModel,
     convolution_macs,
     parameter_count,
+    start_cost,
 )
-from speechbrain_ee.evaluation.start_cost import start_cost
 from speechbrain_ee.models import ssl
 from speechbrain_ee.models.heads import CTCHeads
 from speechbrain_ee.models.layerwise import LayerwiseEncoder

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from speechbrain_ee.evaluation.analyses import analyse
-from speechbrain_ee.evaluation.transfer import transfer_matrices
+from speechbrain_ee.evaluation.analysis import analyse, transfer_matrices
 from tests.evaluation.made_up import made_up
 
 
