@@ -606,13 +606,11 @@ def carried(
 def _carry(
     name: str, domain: SetAnalysis, target: SetAnalysis, level: str
 ) -> CarriedThreshold | None:
-    point = domain.criteria[name].points[level]
-    if point is None or point.threshold is None:
+    point, scores_NE = domain.criteria[name].points[level], target.scores[name]
+    used = _used_elsewhere(name, point, target)
+    if used is None:
         return None
-    scores_NE, trace = target.scores[name], target.trace
-    choice_N = first_exit(scores_NE, point.threshold)
-    macs_NE = criterion_macs(trace, get_criterion(name))
-    used = measure(trace, choice_N, point.threshold, macs_NE)
+    choice_N = first_exit(scores_NE, used.threshold)
     own = target.criteria[name].points[level]
     draws = target.bootstrap
     wer_B = draws.replicate(choice_N[:, None]).wer_BT[:, 0]
@@ -620,7 +618,7 @@ def _carry(
     distance, warning = _shift(domain.scores[name], scores_NE, target)
     return CarriedThreshold(
         criterion=name,
-        threshold=point.threshold,
+        threshold=used.threshold,
         domain_layer=point.avg_layer,
         avg_layer=used.avg_layer,
         avg_macs=used.avg_macs,
@@ -631,6 +629,17 @@ def _carry(
         distance=distance,
         warning=warning,
     )
+
+
+def _used_elsewhere(
+    name: str, point: OperatingPoint | None, target: SetAnalysis
+) -> OperatingPoint | None:
+    """What a criterion's threshold, chosen on another set, gives on this."""
+    if point is None or point.threshold is None:
+        return None
+    choice_N = first_exit(target.scores[name], point.threshold)
+    macs_NE = criterion_macs(target.trace, get_criterion(name))
+    return measure(target.trace, choice_N, point.threshold, macs_NE)
 
 
 def _shift(
@@ -672,21 +681,18 @@ def transfer_matrices(
 def _transfer_cell(
     name: str, source: SetAnalysis, target: SetAnalysis
 ) -> TransferCell | None:
-    point = source.criteria[name].points[TRANSFER_LEVEL]
     layers = [a.trace.header.exit_layers for a in (source, target)]
-    if layers[0] != layers[1] or point is None or point.threshold is None:
+    if layers[0] != layers[1]:
         return None
-    used = measure(
-        target.trace,
-        first_exit(target.scores[name], point.threshold),
-        point.threshold,
-        criterion_macs(target.trace, get_criterion(name)),
-    )
+    point = source.criteria[name].points[TRANSFER_LEVEL]
+    used = _used_elsewhere(name, point, target)
+    if used is None:
+        return None
     return TransferCell(
         name,
         source.key,
         target.key,
-        point.threshold,
+        used.threshold,
         used.wer,
         target.excess(used.wer),
         used.avg_layer,

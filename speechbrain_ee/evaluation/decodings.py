@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import fixed_exits
-from speechbrain_ee.evaluation.tables import Row, giga, number
+from speechbrain_ee.evaluation.tables import Row, Table, giga, number
 from speechbrain_ee.evaluation.theme import decoding_label
 from speechbrain_ee.exits.decoding.methods import DECODINGS
 from speechbrain_ee.exits.trace import Trace
@@ -111,13 +111,14 @@ def decoding_data(comparison: DecodingComparison) -> dict[str, dict]:
     }
 
 
-def decoding_table(comparison: DecodingComparison) -> list[list[str]]:
-    """The ways of decoding as texts."""
+def decoding_table(comparison: DecodingComparison) -> Table:
+    """One row per exit, then what decoding the last exit costs."""
     results = comparison.results
     names = [decoding_label(result.name) for result in results]
     names[0] = f"WER %: {names[0]}"
     known = comparison.parameters is not None
-    table = [["exit", "layer", *names, *[": params M"] * known]]
+    heading = ["exit", "layer", *names, *[": params M"] * known]
+    table = []
     for column, layer in enumerate(comparison.exit_layers):
         row = [str(column + 1), str(layer)]
         row += [number(result.wer_E[column]) for result in results]
@@ -133,7 +134,7 @@ def decoding_table(comparison: DecodingComparison) -> list[list[str]]:
         if any(value is not None for value in values):
             cells = [giga(value, full) for value in values]
             table.append([name, "", *cells, *[""] * known])
-    return table
+    return Table(heading, table, sortable=False)  # its last rows are sums
 
 
 def decoding_note(comparison: DecodingComparison) -> str:

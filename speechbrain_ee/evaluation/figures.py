@@ -38,10 +38,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
-from speechbrain_ee.evaluation.decodings import (
-    DecodingComparison,
-    DecodingResult,
-)
+from speechbrain_ee.evaluation.decodings import DecodingComparison
 from speechbrain_ee.evaluation.overthinking import (
     OverthinkingStudy,
     SetOverthinking,
@@ -229,7 +226,11 @@ def _place(
     for (rank, side), gap in product(enumerate(_SIDES), _GAPS_PT):
         middle = point + np.array(side) * (half + gap * dot)
         corners = np.concatenate([middle - half, middle + half])
-        hidden = sum(_overlap(corners, other) for other in taken)
+        hidden = 0.0
+        for left, bottom, right, top in taken:
+            wide = min(corners[2], right) - max(corners[0], left)
+            high = min(corners[3], top) - max(corners[1], bottom)
+            hidden += max(wide, 0.0) * max(high, 0.0)
         within = (lines_P2 > corners[:2]) & (lines_P2 < corners[2:])
         outside = np.maximum(inside[:2] - corners[:2], 0).sum()
         outside += np.maximum(corners[2:] - inside[2:], 0).sum()
@@ -246,12 +247,6 @@ def _place(
     text.set(ha="center", va="center")
     text.xyann = tuple((middle - point) / dot)
     taken.append(corners)
-
-
-def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Area that two boxes (left, bottom, right, top) share."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    return float(np.prod(np.maximum(sides, 0)))
 
 
 def _drawn(
@@ -414,9 +409,20 @@ def _criterion(
     gid = f"{'series' if name in aspect.leading else 'hidden'}.{name}"
     colour, dashes = look(name)
     banded = name in aspect.banded
-    _line(panel, result.curve, aspect, colour, dashes, gid, banded)
-    if banded:
-        _band(panel, analysis, result.curve, aspect, gid)
+    curve, last = result.curve, analysis.wer[-1]
+    _line(panel, curve, aspect, colour, dashes, gid, banded)
+    if banded and curve.above_low is not None:
+        # what 95 % of the replicates give, measured from the last exit's rate
+        panel.fill_between(
+            aspect.cost(curve),
+            last + np.array(curve.above_low),
+            last + np.array(curve.above_high),
+            color=colour,
+            alpha=0.13,
+            lw=0,
+            zorder=1.5,
+            gid=gid,
+        )
     point = analysis.kept(name)
     if banded and point is not None:
         _kept(panel, point, aspect, colour, gid)
@@ -440,25 +446,6 @@ def _line(
         alpha=1.0 if strong else 0.7,
         label=label(curve.name),
         zorder=4.5 if strong else 4,
-        gid=gid,
-    )
-
-
-def _band(
-    panel: Axes, analysis: SetAnalysis, curve: Curve, aspect: Aspect, gid: str
-) -> None:
-    """What 95 % of the replicates give, measured from the last exit's rate."""
-    if curve.above_low is None or curve.above_high is None:
-        return
-    last = analysis.wer[-1]
-    panel.fill_between(
-        aspect.cost(curve),
-        last + np.array(curve.above_low),
-        last + np.array(curve.above_high),
-        color=look(curve.name)[0],
-        alpha=0.13,
-        lw=0,
-        zorder=1.5,
         gid=gid,
     )
 
@@ -566,26 +553,17 @@ def _legend(
     # the same policies on every set that has any
     policies = max((a.policies for a in analyses), key=len)
     for number, policy in enumerate(policies):
+        shape = {"marker": policy_marker(number), "mew": 0.8, "ms": 9}
         entries[f"policy {policy_letter(number)}: {policy.name}"] = Line2D(
-            [],
-            [],
-            ls="",
-            marker=policy_marker(number),
-            color="white",
-            mec=INK,
-            mew=0.8,
-            ms=9,
+            [], [], ls="", color="white", mec=INK, **shape
         )
     rows = math.ceil(len(entries) / (2 * panels.shape[1]))
+    most = math.ceil(len(entries) / rows)
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside upper left",
-        ncols=_columns(
-            list(entries),
-            figure.get_figwidth(),
-            math.ceil(len(entries) / rows),
-        ),
+        ncols=_columns(list(entries), figure.get_figwidth(), most),
         fontsize=9,
         handlelength=2.6,
         columnspacing=1.4,
@@ -644,7 +622,9 @@ def draw_decodings(comparisons: Sequence[DecodingComparison]) -> Figure:
 def _decodings(panel: Axes, comparison: DecodingComparison) -> None:
     known = all(one.avg_macs_E is not None for one in comparison.results)
     for result in comparison.results:
-        costs = _costs(comparison, result, known)
+        costs: Sequence[float] = comparison.exit_layers
+        if known:
+            costs = [macs / 1e9 for macs in result.avg_macs_E]
         colour, marker = _DECODING_LOOKS[result.name]
         panel.plot(
             costs,
@@ -678,14 +658,6 @@ def _decodings(panel: Axes, comparison: DecodingComparison) -> None:
         if known
         else "encoder layers, decoding aside"
     )
-
-
-def _costs(
-    comparison: DecodingComparison, result: DecodingResult, known: bool
-) -> list[float]:
-    if not known:
-        return [float(layer) for layer in comparison.exit_layers]
-    return [macs / 1e9 for macs in result.avg_macs_E]
 
 
 def _scale(panel: Axes, wers: Sequence[float]) -> None:
@@ -773,22 +745,11 @@ def _exits_line(
 
 def _rates(panel: Axes, study: OverthinkingStudy) -> None:
     panel.set_title("word error rate (%)", loc="left")
-    low = min(one.wer for e in study.sets.values() for one in e.exits)
-    high = max(one.wer for e in study.sets.values() for one in e.exits)
     for place, each in enumerate(study.sets.values()):
         domain = " (in domain)" if each.key == study.in_domain else ""
         values = [one.wer for one in each.exits]
         _exits_line(panel, each, place, values, f"{each.key}{domain}")
-    if low <= 0:  # has no logarithm
-        panel.set_ylim(bottom=0)
-        return
-    panel.set_yscale("log")
-    wide = high > 5 * low
-    panel.yaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6)
-    )
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    panel.yaxis.minorticks_off()
+    _scale(panel, [one.wer for e in study.sets.values() for one in e.exits])
 
 
 def _close_rates(panel: Axes, study: OverthinkingStudy) -> None:

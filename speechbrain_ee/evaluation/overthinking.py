@@ -11,7 +11,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from speechbrain_ee.evaluation.analysis import (
     difficulty_groups,
 )
 from speechbrain_ee.evaluation.curves import Estimate, signed
-from speechbrain_ee.evaluation.tables import Row, number
+from speechbrain_ee.evaluation.tables import Column, Row, Table, number
 from speechbrain_ee.evaluation.theme import label
 from speechbrain_ee.exits.oracle import earliest_best, overthinking
 from speechbrain_ee.exits.policy import error_rate
@@ -241,9 +241,6 @@ def _group(
     )
 
 
-Table = list[list[str]]
-
-
 def overthinking_rows(study: OverthinkingStudy) -> list[Row]:
     """One row per test set."""
     rows: list[Row] = []
@@ -296,112 +293,106 @@ def threshold_rows(study: OverthinkingStudy) -> list[Row]:
 
 
 def set_table(study: OverthinkingStudy) -> Table:
-    """What going on costs, one row per test set."""
-    table = [
-        ["test set", "WER %: last exit", "oracle"]
-        + ["earlier is better: % of utterances", "95 % interval"]
-        + ["going on adds: errors", "points", "95 % interval"]
+    """The cost of going on to the last exit, one row per test set."""
+
+    def share(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    columns: list[Column] = [
+        ("test set", lambda each: each.key),
+        ("WER %: last exit", lambda each: number(each.exits[-1].wer)),
+        ("oracle", lambda each: number(each.wer_oracle)),
+        (
+            "earlier is better: % of utterances",
+            lambda each: share(each.share.value),
+        ),
+        (
+            "95 % interval",
+            lambda each: f"{share(each.share.low)} to {share(each.share.high)}",
+        ),
+        ("going on adds: errors", lambda each: str(each.errors)),
+        ("points", lambda each: number(each.points.value)),
+        ("95 % interval", lambda each: each.points.ends("")),
     ]
-    for each in study.sets.values():
-        table.append(
-            [
-                each.key,
-                number(each.exits[-1].wer),
-                number(each.wer_oracle),
-                f"{100 * each.share.value:.1f}",
-                f"{100 * each.share.low:.1f} to {100 * each.share.high:.1f}",
-                str(each.errors),
-                number(each.points.value),
-                each.points.ends(""),
-            ]
-        )
-    return table
+    return Table.of(columns, study.sets.values())
 
 
 def fixed_table(study: OverthinkingStudy) -> Table:
     """The best fixed exit of every set, and the domain's, against the last."""
-    table = [
-        ["test set", "best fixed exit: layer", "WER %", "against last"]
-        + ["95 % interval"]
-        + ["the domain's: layer", "against last", "95 % interval"]
-    ]
+    heading = ["test set", "best fixed exit: layer", "WER %", "against last"]
+    heading += ["95 % interval", "the domain's: layer", "against last"]
+    rows = []
     for each in study.sets.values():
         best = each.exits[each.best_exit - 1]
         row = [each.key, str(best.layer), number(best.wer)]
         row += _against(each, each.best_exit)
-        own = each.key == study.in_domain or each.domain_exit is None
-        if own:
+        if each.key == study.in_domain or each.domain_exit is None:
             row += ["", "", ""]
         else:
             row.append(str(each.exits[each.domain_exit - 1].layer))
             row += _against(each, each.domain_exit)
-        table.append(row)
-    return table
+        rows.append(row)
+    return Table([*heading, "95 % interval"], rows)
 
 
 def exit_comparison_table(each: SetOverthinking) -> Table:
-    """Every fixed exit of a test set against the last one."""
-    table = [
-        ["layer", "WER %", "against last: points", "95 % interval"]
-        + ["utterances %: better than last", "worse", "best exit here"]
+    """Every fixed exit of a set against the last; the best one has a star."""
+    star = {each.best_exit: " *"}
+    columns: list[Column] = [
+        ("layer", lambda one: f"{one.layer}{star.get(one.exit, '')}"),
+        ("WER %", lambda one: number(one.wer)),
+        ("against last: points", lambda one: _against(each, one.exit)[0]),
+        ("95 % interval", lambda one: _against(each, one.exit)[1]),
+        (
+            "utterances %: better than last",
+            lambda one: f"{100 * one.better_share:.1f}",
+        ),
+        ("worse", lambda one: f"{100 * one.worse_share:.1f}"),
+        ("best exit here", lambda one: f"{100 * one.best_share:.1f}"),
     ]
-    for one in each.exits:
-        star = " *" if one.exit == each.best_exit else ""
-        table.append(
-            [
-                f"{one.layer}{star}",
-                number(one.wer),
-                *_against(each, one.exit),
-                f"{100 * one.better_share:.1f}",
-                f"{100 * one.worse_share:.1f}",
-                f"{100 * one.best_share:.1f}",
-            ]
-        )
-    return table
+    return Table.of(columns, each.exits)
 
 
 def group_table(each: SetOverthinking) -> Table:
     """Overthinking by length and by difficulty."""
-    table = [
-        ["part", "utterances", "WER %: last exit", "oracle"]
-        + ["going on: hurts % of utterances", "adds points"]
-        + ["best layer: average"]
+    columns: list[Column] = [
+        ("part", lambda group: f"{group.kind}: {group.name}"),
+        ("utterances", lambda group: str(group.utterances)),
+        ("WER %: last exit", lambda group: number(group.wer_last)),
+        ("oracle", lambda group: number(group.wer_oracle)),
+        (
+            "going on: hurts % of utterances",
+            lambda group: f"{100 * group.share:.1f}",
+        ),
+        ("adds points", lambda group: number(group.points)),
+        ("best layer: average", lambda group: number(group.best_layer)),
     ]
-    for group in each.groups:
-        table.append(
-            [
-                f"{group.kind}: {group.name}",
-                str(group.utterances),
-                number(group.wer_last),
-                number(group.wer_oracle),
-                f"{100 * group.share:.1f}",
-                number(group.points),
-                number(group.best_layer),
-            ]
-        )
-    return table
+    return Table.of(columns, each.groups)
 
 
-def carried_table(each: SetOverthinking) -> Table:
-    """What the domain's thresholds do on a test set."""
-    table = [
-        ["criterion", "layers: in domain", "here", "own"]
-        + ["above last exit: %", "points, 95 %", "scores: shift"]
+def carried_table(
+    each: SetOverthinking, named: Callable[[str], str] = label
+) -> Table:
+    """The domain's thresholds on a test set; missed budgets stand out."""
+    columns: list[Column] = [
+        ("criterion", lambda one: named(one.criterion)),
+        ("layers: in domain", lambda one: number(one.domain_layer)),
+        ("here", lambda one: number(one.avg_layer)),
+        ("own", lambda one: number(one.own_layer)),
+        (
+            "above last exit: %",
+            lambda one: (
+                "" if one.excess is None else signed(one.excess, decimals=1)
+            ),
+        ),
+        ("points, 95 %", lambda one: one.above_last.ends()),
+        (
+            "scores: shift",
+            lambda one: f"{one.distance:.2f}{'*' if one.warning else ''}",
+        ),
     ]
-    for one in each.carried:
-        shift = "*" if one.warning else ""
-        table.append(
-            [
-                label(one.criterion),
-                number(one.domain_layer),
-                number(one.avg_layer),
-                number(one.own_layer),
-                "" if one.excess is None else signed(one.excess, decimals=1),
-                one.above_last.ends(),
-                f"{one.distance:.2f}{shift}",
-            ]
-        )
-    return table
+    broken = [i for i, o in enumerate(each.carried) if o.above_last.positive]
+    return Table.of(columns, each.carried, leading=frozenset(broken))
 
 
 def _against(each: SetOverthinking, exit: int) -> list[str]:
@@ -485,9 +476,8 @@ def _fixed_said(each: SetOverthinking) -> str:
 
 
 def _carried_said(
-    study: OverthinkingStudy, thresholds: Iterable[CarriedThreshold]
+    study: OverthinkingStudy, found: Sequence[CarriedThreshold]
 ) -> str:
-    found = tuple(thresholds)
     broken = sum(one.above_last.positive for one in found)
     shifted = sum(one.warning is not None for one in found)
     return (

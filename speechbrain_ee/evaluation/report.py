@@ -12,9 +12,9 @@ Authors
 
 import json
 import logging
-import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,12 @@ from speechbrain_ee.evaluation.policies import (
     scored_for,
 )
 from speechbrain_ee.evaluation.tables import (
-    WIDTH,
     Row,
-    aligned,
     criterion_rows,
     criterion_table,
     exit_rows,
     exit_table,
+    filled,
     policy_table,
     summary,
     to_csv,
@@ -191,19 +190,30 @@ def write_report(
     if unlabelled:
         data["unlabelled"] = unlabelled
     files: dict[str, str | bytes] = {}
-    if analyses:
-        figure = draw_curves(list(analyses.values()))
-        files = {
-            "report.html": page(title, analyses, facts, transfer, ways, study),
-            "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
-            "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
-            "curves.png": figure_bytes(figure, "png"),
-            "curves.pdf": figure_bytes(figure, "pdf"),
-        }
+    if found := list(analyses.values()):
+        figure = draw_curves(found)
+        files["report.html"] = page(
+            title, analyses, facts, transfer, ways, study
+        )
+        files["exits.csv"] = to_csv(chain(*map(exit_rows, found)))
+        files["criteria.csv"] = to_csv(chain(*map(criterion_rows, found)))
+        files["curves.png"] = figure_bytes(figure, "png")
+        files["curves.pdf"] = figure_bytes(figure, "pdf")
+    if compared := list(ways.values()):
+        figure = draw_decodings(compared)
+        files["decodings.csv"] = to_csv(chain(*map(decoding_rows, compared)))
+        files["decodings.png"] = figure_bytes(figure, "png")
+    if study is not None:
+        figure = draw_overthinking(study)
+        files["overthinking.csv"] = to_csv(overthinking_rows(study))
+        files["overthinking_thresholds.csv"] = to_csv(threshold_rows(study))
+        files["overthinking.png"] = figure_bytes(figure, "png")
     text = json.dumps(data, indent=1, allow_nan=False)
-    files["report.json"] = f"{text}\n"
-    files |= _decoding_files(ways) | _overthinking_files(study)
-    _write_files(folder, files)
+    for name, content in {"report.json": f"{text}\n", **files}.items():
+        with whole_file(folder / name) as stream:
+            stream.write(
+                content if isinstance(content, bytes) else content.encode()
+            )
     for name in _OPTIONAL_FILES:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
@@ -289,43 +299,6 @@ def _notes(
         chosen = f"{row['choice']} {row['layers']:.2f} layers"
         notes[name] = f"{notes[name]}, {chosen}" if name in notes else chosen
     return notes
-
-
-def _decoding_files(
-    ways: Mapping[str, DecodingComparison],
-) -> dict[str, str | bytes]:
-    if not ways:
-        return {}
-    figure = draw_decodings(list(ways.values()))
-    return {
-        "decodings.csv": _csv(decoding_rows(w) for w in ways.values()),
-        "decodings.png": figure_bytes(figure, "png"),
-    }
-
-
-def _overthinking_files(
-    study: OverthinkingStudy | None,
-) -> dict[str, str | bytes]:
-    if study is None:
-        return {}
-    figure = draw_overthinking(study)
-    return {
-        "overthinking.csv": to_csv(overthinking_rows(study)),
-        "overthinking_thresholds.csv": to_csv(threshold_rows(study)),
-        "overthinking.png": figure_bytes(figure, "png"),
-    }
-
-
-def _csv(rows_by_set: Any) -> str:
-    return to_csv(row for rows in rows_by_set for row in rows)
-
-
-def _write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    for name, content in files.items():
-        with whole_file(folder / name) as stream:
-            stream.write(
-                content if isinstance(content, bytes) else content.encode()
-            )
 
 
 SCHEMA = "exit-report/1"
@@ -478,31 +451,30 @@ def console_tables(report: "Report") -> str:
             f"{analysis.key}: {len(analysis.trace)} utterances, "
             f"{analysis.words} {analysis.trace.header.error_unit}s"
             f"{_unit_note(analysis)}{decoding_said(analysis.trace.header)}",
-            aligned(exit_table(analysis)),
-            aligned(criterion_table(analysis)),
+            exit_table(analysis).text(),
+            criterion_table(analysis).text(),
         ]
-        blocks.append(_filled(criteria_note(analysis.trace)))
-        if note := search_note(analysis):
-            blocks.append(_filled(note))
+        notes = (criteria_note(analysis.trace), search_note(analysis))
+        blocks += [filled(note) for note in notes if note]
         if analysis.policies:
             blocks += [
-                aligned(policy_table(analysis)),
+                policy_table(analysis).text(),
                 *_warnings_text(analysis),
             ]
-        blocks.append("\n".join(_filled(s) for s in summary(analysis)))
+        blocks.append("\n".join(filled(s) for s in summary(analysis)))
         chosen = [e for e in analysis.examples if e.kind == "overthinking"]
         blocks += [_example_text(example) for example in chosen[:_EXAMPLES]]
     if default := report.data["extra"].get(DEFAULT):
-        blocks.append(_filled(f"{DEFAULT}: {default}"))
+        blocks.append(filled(f"{DEFAULT}: {default}"))
     if report.unlabelled:
-        blocks.append(aligned(unlabelled_table(report.unlabelled)))
+        blocks.append(unlabelled_table(report.unlabelled).text())
     for comparison in report.decodings.values():
         blocks += [
             f"{comparison.key}: ways of decoding",
-            aligned(decoding_table(comparison)),
+            decoding_table(comparison).text(),
         ]
         if note := decoding_note(comparison):
-            blocks.append(_filled(note))
+            blocks.append(filled(note))
     if report.overthinking is not None:
         blocks += _study_text(report.overthinking)
     return "\n\n".join(blocks)
@@ -515,34 +487,34 @@ def _unit_note(analysis: SetAnalysis) -> str:
 
 def _study_text(study: OverthinkingStudy) -> list[str]:
     """The study as tables and sentences."""
-    blocks = [_filled(f"Overthinking; in domain: {study.in_domain}")]
+    blocks = [filled(f"Overthinking; in domain: {study.in_domain}")]
     tables = [set_table(study), fixed_table(study)]
     if max(map(len, study.sets)) > _LONGEST_KEY:
         # numbers take the place of names that would make lines too long
         names = [f"{place}: {key}" for place, key in enumerate(study.sets, 1)]
-        blocks.append("\n".join(map(_filled, names)))
+        blocks.append("\n".join(map(filled, names)))
         for table in tables:
-            for place, row in enumerate(table[1:], 1):
+            for place, row in enumerate(table.rows, 1):
                 row[0] = str(place)
-    blocks += map(aligned, tables)
+    blocks += [table.text() for table in tables]
     for each in study.sets.values():
         blocks += [
-            _filled(f"Overthinking on {each.key}"),
-            _filled(overthinking_note(study, each.key)),
-            f"{aligned(exit_comparison_table(each))}\n{EXITS_NOTE}",
-            aligned(group_table(each)),
+            filled(f"Overthinking on {each.key}"),
+            filled(overthinking_note(study, each.key)),
+            f"{exit_comparison_table(each).text()}\n{EXITS_NOTE}",
+            group_table(each).text(),
         ]
         if each.key != study.in_domain and each.carried:
             blocks += [
-                _filled(f"Thresholds of {study.in_domain} on {each.key}"),
-                aligned(carried_table(each)),
+                filled(f"Thresholds of {study.in_domain} on {each.key}"),
+                carried_table(each).text(),
             ]
         if note := shift_note(study, each.key):
-            blocks.append(_filled(note))
+            blocks.append(filled(note))
     notes = [GROUPS_NOTE]
     if any(each.carried for each in study.others):
         notes.append(CARRIED_NOTE)
-    return [*blocks, *map(_filled, notes)]
+    return [*blocks, *map(filled, notes)]
 
 
 def _warnings_text(analysis: SetAnalysis) -> list[str]:
@@ -552,7 +524,7 @@ def _warnings_text(analysis: SetAnalysis) -> list[str]:
         for warning in policy.warnings:
             names.setdefault(warning, []).append(policy.name)
     return [
-        _filled(f"Policy {'; '.join(of)}: {warning}")
+        filled(f"Policy {'; '.join(of)}: {warning}")
         for warning, of in names.items()
     ]
 
@@ -569,13 +541,5 @@ def _example_text(example: Example) -> str:
         )
     margin = 2 + max(len(head) for head, _ in rows)
     for head, text in rows:
-        lines.append(_filled(text, head.ljust(margin), " " * margin))
+        lines.append(filled(text, head.ljust(margin), " " * margin))
     return "\n".join(lines)
-
-
-def _filled(text: str, first: str = "", later: str = "") -> str:
-    """A paragraph; the heads of its lines are kept if there is no text."""
-    filled = textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=later
-    )
-    return filled or first.rstrip()

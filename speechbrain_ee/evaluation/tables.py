@@ -6,7 +6,11 @@ Authors
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -24,77 +28,98 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.clusters import UTTERANCE
 from speechbrain_ee.exits.trace import Trace
 
-Cell = str | int | float | None
-Row = dict[str, Cell]
+Row = dict[str, str | int | float | None]  # of a CSV file
+Column = tuple[str, Callable[[Any], str]]  # heading, and the cell of a row
 WIDTH = 100  # columns of a console
+GAP_LEVELS = ("equal_wer", "plus_5")
 
 
-def giga(macs: Cell, full: float | None) -> str:
-    """Multiply-accumulates in units of 10^9, small models in more detail."""
-    if macs is None:
-        return ""
-    decimals = 2 if (full or macs) >= 1e9 else 3
-    return f"{macs / 1e9:.{decimals}f}"
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, for the console and, where cells may be HTML, a page.
 
+    Of the headings "a: b", "c", the name "a" is put above "b" and "c".
+    """
 
-def number(value: Cell) -> str:
-    """A number with two decimals."""
-    return "" if value is None else f"{float(value):.2f}"
+    heading: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    leading: frozenset[int] = frozenset()  # rows of a page that stand out
+    series: Sequence[str] = ()  # criteria of the rows, switched with these
+    sortable: bool = True  # whether a reader of a page may order the rows
 
+    @classmethod
+    def of(
+        cls, columns: Sequence[Column], rows: Iterable[Any], **fields: Any
+    ) -> "Table":
+        """One row for each of some results."""
+        cells = [[cell(row) for _, cell in columns] for row in rows]
+        return cls([heading for heading, _ in columns], cells, **fields)
 
-def exit_rows(analysis: SetAnalysis) -> list[Row]:
-    """One row per exit."""
-    header = analysis.trace.header
-    rows = []
-    for column, layer in enumerate(header.exit_layers):
-        point = analysis.fixed.curve.points[column]
-        edits = analysis.edits[column] if analysis.edits else (None,) * 3
-        last = column == len(header.exit_layers) - 1
-        rows.append(
-            {
-                "set": analysis.key,
-                "exit": column + 1,
-                "layer": layer,
-                "wer": analysis.wer[column],
-                "substitutions": edits[0],
-                "deletions": edits[1],
-                "insertions": edits[2],
-                "words": analysis.words,
-                "cer": analysis.cer_last if last else None,
-                "parameters": _pick(header.parameters, column),
-                "macs": _pick(header.macs, column),
-                "avg_macs": point.avg_macs,
-            }
+    def dense(self) -> "Table":
+        """The table without columns that have no content."""
+        keep = [any(column) for column in zip(*self.rows, strict=True)]
+        heading, *rows = (
+            [cell for cell, kept in zip(row, keep, strict=True) if kept]
+            for row in (self.heading, *self.rows)
         )
-    return rows
+        return Table(heading, rows)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the columns without those of their groups."""
+        return [name.rpartition(": ")[2] for name in self.heading]
+
+    @cached_property
+    def firsts(self) -> set[int]:
+        """Columns that begin a group, the first of all aside."""
+        places = range(1, len(self.heading))
+        return {place for place in places if ": " in self.heading[place]}
+
+    @cached_property
+    def groups(self) -> list[tuple[str, int]]:
+        """Name and number of columns of every group."""
+        starts = [0, *sorted(self.firsts)]
+        ends = [*starts[1:], len(self.heading)]
+        return [
+            (self.heading[start].rpartition(": ")[0], end - start)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def text(self) -> str:
+        """Aligned: the first column to the left, the others to the right."""
+        rows = [self.names, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines, start = [], 0
+        if any(name for name, _ in self.groups):
+            above = []
+            for name, count in self.groups:
+                span = sum(widths[start : start + count]) + 2 * (count - 1)
+                widths[start] += max(len(name) - span, 0)
+                above.append(name.center(max(span, len(name))))
+                start += count
+            lines.append("  ".join(above).rstrip())
+        for row in (self.names, ["-" * width for width in widths], *self.rows):
+            cells = [row[0].ljust(widths[0])]
+            cells += map(str.rjust, row[1:], widths[1:])
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
 
 
-def criterion_rows(analysis: SetAnalysis) -> list[Row]:
-    """One row per way of choosing exits."""
-    return [_criterion_row(analysis, r) for r in analysis.results()]
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """A table as text; its first row is the heading."""
+    return Table(table[0], table[1:]).text()
 
 
-def policy_rows(analysis: SetAnalysis) -> list[Row]:
-    """One row per given policy."""
-    return [
-        {
-            "set": analysis.key,
-            "policy": policy.name,
-            "criterion": policy.criterion,
-            "wer": policy.point.wer,
-            "excess": policy.excess,
-            "layers": policy.point.avg_layer,
-            "macs": policy.point.avg_macs,
-            "budget": policy.budget,
-            "holds": policy.holds,
-            "verdict": policy.verdict,
-        }
-        for policy in analysis.policies
-    ]
+def filled(text: str, first: str = "", later: str = "") -> str:
+    """A paragraph; the heads of its lines are kept if there is no text."""
+    lines = textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=later
+    )
+    return lines or first.rstrip()
 
 
 def to_csv(rows: Iterable[Row]) -> str:
-    """Rows as CSV text."""
+    """Rows with the same keys as CSV text."""
     rows = list(rows)
     text = io.StringIO()
     if rows:
@@ -104,98 +129,151 @@ def to_csv(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def _criterion_row(analysis: SetAnalysis, result: Result) -> Row:
-    row: Row = {"set": analysis.key, "criterion": result.name}
-    for level, point in result.points.items():
-        low, high = result.layer_intervals.get(level, (None, None))
-        row[f"{level}_layers"] = point and point.avg_layer
-        row[f"{level}_layers_low"] = low
-        row[f"{level}_layers_high"] = high
-        row[f"{level}_macs"] = point and point.avg_macs
-        row[f"{level}_wer"] = point and point.wer
-        row[f"{level}_threshold"] = point and point.threshold
-        row[f"{level}_gap_share"] = result.gap_shares.get(level)
-    return row
+def giga(macs: float | None, full: float | None) -> str:
+    """Multiply-accumulates in units of 10^9, small models in more detail."""
+    if macs is None:
+        return ""
+    decimals = 2 if (full or macs) >= 1e9 else 3
+    return f"{macs / 1e9:.{decimals}f}"
 
 
-def _pick(values: Sequence[int] | None, column: int) -> int | None:
-    return None if values is None else values[column]
+def number(value: float | None) -> str:
+    """A number with two decimals; empty without a value."""
+    return "" if value is None else f"{value:.2f}"
 
 
-def exit_table(analysis: SetAnalysis) -> list[list[str]]:
-    """The table per exit as texts, columns without content left out."""
-    seconds = f"{analysis.trace.header.macs_reference_s:g} s"
-    heading = ["exit", "layer", "WER %", "sub %", "del %", "ins %", "CER %"]
-    heading += ["params M", f"GMAC/{seconds}"]
-    decoded = analysis.trace.decoding_macs_NE is not None
-    if decoded:
-        heading[-1] = f"no decoding: GMAC/{seconds}"
-        heading.append("with decoding: GMAC/utterance")
-    table = [heading]
-    full = (analysis.trace.header.macs or [None])[-1]
+def percent(value: float | None, whole: float) -> str:
+    """A share in percent with two decimals; empty without a value."""
+    return "" if value is None else f"{100 * value / whole:.2f}"
+
+
+def exit_rows(analysis: SetAnalysis) -> list[Row]:
+    """Every exit; parameters and MACs are those of the truncated model."""
+    header = analysis.trace.header
+    blank = (None,) * len(header.exit_layers)
+    edits = analysis.edits or ((None, None, None),) * len(blank)
+    return [
+        {
+            "set": analysis.key,
+            "exit": column + 1,
+            "layer": layer,
+            "wer": analysis.wer[column],
+            "substitutions": edits[column][0],
+            "deletions": edits[column][1],
+            "insertions": edits[column][2],
+            "words": analysis.words,
+            "cer": analysis.cer_last if column == len(blank) - 1 else None,
+            "parameters": (header.parameters or blank)[column],
+            "macs": (header.macs or blank)[column],
+            "avg_macs": analysis.fixed.curve.points[column].avg_macs,
+        }
+        for column, layer in enumerate(header.exit_layers)
+    ]
+
+
+def exit_table(analysis: SetAnalysis) -> Table:
+    """Every exit, columns without content left out."""
+    header = analysis.trace.header
+    full = (header.macs or [None])[-1]
     average = analysis.fixed.curve.points[-1].avg_macs
-    for row in exit_rows(analysis):
-        rates = [
-            _share(row[name], analysis.words)
-            for name in ("substitutions", "deletions", "insertions")
+    words = analysis.words
+    macs = f"GMAC/{header.macs_reference_s:g} s"
+    columns: list[Column] = [
+        ("exit", lambda row: str(row["exit"])),
+        ("layer", lambda row: str(row["layer"])),
+        ("WER %", lambda row: number(row["wer"])),
+        ("sub %", lambda row: percent(row["substitutions"], words)),
+        ("del %", lambda row: percent(row["deletions"], words)),
+        ("ins %", lambda row: percent(row["insertions"], words)),
+        ("CER %", lambda row: number(row["cer"])),
+        ("params M", lambda row: percent(row["parameters"], 1e8)),
+    ]
+    if analysis.trace.decoding_macs_NE is None:
+        columns.append((macs, lambda row: giga(row["macs"], full)))
+    else:
+        columns += [
+            (f"no decoding: {macs}", lambda row: giga(row["macs"], full)),
+            (
+                "with decoding: GMAC/utterance",
+                lambda row: giga(row["avg_macs"], average),
+            ),
         ]
-        table.append(
-            [
-                str(row["exit"]),
-                str(row["layer"]),
-                number(row["wer"]),
-                *(number(rate) for rate in rates),
-                number(row["cer"]),
-                number(_share(row["parameters"], 1e8)),
-                giga(row["macs"], full),
-                *[giga(row["avg_macs"], average)] * decoded,
+    return Table.of(columns, exit_rows(analysis)).dense()
+
+
+def criterion_rows(analysis: SetAnalysis) -> list[Row]:
+    """Every way of choosing exits: its cost at each level, with intervals."""
+    rows = []
+    for result in analysis.results():
+        row: Row = {"set": analysis.key, "criterion": result.name}
+        for level, point in result.points.items():
+            low, high = result.layer_intervals.get(level, (None, None))
+            row[f"{level}_layers"] = point and point.avg_layer
+            row[f"{level}_layers_low"] = low
+            row[f"{level}_layers_high"] = high
+            row[f"{level}_macs"] = point and point.avg_macs
+            row[f"{level}_wer"] = point and point.wer
+            row[f"{level}_threshold"] = point and point.threshold
+            row[f"{level}_gap_share"] = result.gap_shares.get(level)
+        rows.append(row)
+    return rows
+
+
+def criterion_columns(
+    layers: Callable[[Result, str], str],
+    macs: Callable[[Result, str], str] | None,
+    gap: Callable[[Result, str], str] | None,
+    unit: str = "",
+) -> list[Column]:
+    """The columns of every way of choosing exits, by what fills the cells."""
+    names = dict(zip(LEVELS, ("equal", "+1 %", "+5 %", "+10 %"), strict=True))
+    groups = [("layers at WER", layers, LEVELS), ("GMAC at", macs, GAP_LEVELS)]
+    groups.append((f"gap closed{unit}", gap, GAP_LEVELS))
+    columns: list[Column] = []
+    for group, cell, levels in groups:
+        if cell is not None:
+            # the name of the group stands before its first column
+            before = (f"{group}: ", *[""] * 3)
+            columns += [
+                (start + names[level], partial(cell, level=level))
+                for start, level in zip(before, levels)
             ]
-        )
-    return _without_empty_columns(table)
+    return columns
 
 
-def criterion_table(analysis: SetAnalysis) -> list[list[str]]:
-    """The table per criterion as texts."""
-    table = [
-        ["exit chosen by"]
-        + ["layers at WER: equal", "+1 %", "+5 %", "+10 %"]
-        + ["GMAC at: equal", "+5 %"]
-        + ["gap closed %: equal", "+5 %"]
-    ]
+def criterion_table(analysis: SetAnalysis) -> Table:
+    """Every way of choosing exits; the gap is from the mix to the oracle."""
     full = analysis.fixed.curve.points[-1].avg_macs
-    for row in criterion_rows(analysis):
-        gaps = [row[f"{level}_gap_share"] for level in ("equal_wer", "plus_5")]
-        table.append(
-            [
-                label(str(row["criterion"])),
-                *(number(row[f"{level}_layers"]) for level in LEVELS),
-                giga(row["equal_wer_macs"], full),
-                giga(row["plus_5_macs"], full),
-                *(_percent(gap) for gap in gaps),
-            ]
-        )
-    return _without_empty_columns(table)
+
+    def layers(result: Result, level: str) -> str:
+        point = result.points[level]
+        return number(point and point.avg_layer)
+
+    def macs(result: Result, level: str) -> str:
+        point = result.points[level]
+        return giga(point and point.avg_macs, full)
+
+    def gap(result: Result, level: str) -> str:
+        share = result.gap_shares.get(level)
+        return "" if share is None else str(round(100 * share))
+
+    columns = [("exit chosen by", lambda result: label(result.name))]
+    columns += criterion_columns(layers, macs, gap, " %")
+    return Table.of(columns, analysis.results()).dense()
 
 
-def policy_table(analysis: SetAnalysis) -> list[list[str]]:
-    """The table per given policy as texts."""
-    table = [
-        ["policy", "WER %", "above last exit %", "layers", "GMAC"]
-        + ["budget holds"]
-    ]
+def policy_table(analysis: SetAnalysis) -> Table:
+    """Every given policy."""
     full = analysis.fixed.curve.points[-1].avg_macs
-    for row in policy_rows(analysis):
-        table.append(
-            [
-                str(row["policy"]),
-                number(row["wer"]),
-                number(row["excess"]),
-                number(row["layers"]),
-                giga(row["macs"], full),
-                str(row["verdict"]),
-            ]
-        )
-    return _without_empty_columns(table)
+    columns: list[Column] = [
+        ("policy", lambda policy: policy.name),
+        ("WER %", lambda policy: number(policy.point.wer)),
+        ("above last exit %", lambda policy: number(policy.excess)),
+        ("layers", lambda policy: number(policy.point.avg_layer)),
+        ("GMAC", lambda policy: giga(policy.point.avg_macs, full)),
+        ("budget holds", lambda policy: policy.verdict),
+    ]
+    return Table.of(columns, analysis.policies).dense()
 
 
 def unlabelled_rows(
@@ -225,104 +303,44 @@ def unlabelled_rows(
     return rows
 
 
-def unlabelled_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The sets without transcripts as texts, columns without content left out."""
-    table = [["set without transcripts", "utterances", "exit chosen by"]]
-    table[0] += ["layers", "GMAC"]
+def unlabelled_table(rows: Sequence[Row]) -> Table:
+    """The sets without transcripts, columns without content left out."""
     most = max((row["macs"] or 0 for row in rows), default=0)
-    for row in rows:
-        cells = [row["set"], row["utterances"], row["choice"]]
-        costs = [number(row["layers"]), giga(row["macs"], most)]
-        table.append([*map(str, cells), *costs])
-    return _without_empty_columns(table)
+    columns: list[Column] = [
+        ("set without transcripts", lambda row: row["set"]),
+        ("utterances", lambda row: str(row["utterances"])),
+        ("exit chosen by", lambda row: row["choice"]),
+        ("layers", lambda row: number(row["layers"])),
+        ("GMAC", lambda row: giga(row["macs"], most)),
+    ]
+    return Table.of(columns, rows).dense()
 
 
-def overview_table(analyses: Sequence[SetAnalysis]) -> list[list[str]]:
+def overview_table(analyses: Sequence[SetAnalysis]) -> Table:
     """One row per test set: the cost of the last exit's word error rate."""
-    table = [["test set", "last exit: WER %", "layers", "GMAC"]]
-    table[0] += ["mix of two fixed exits: layers", "GMAC"]
     dev = next((a.dev.key for a in analyses if a.dev is not None), None)
     chosen = f"chosen on {dev}" if dev else "cheapest criterion"
-    table[0] += [f"{chosen}: WER %"] if dev else []
-    table[0] += ["layers" if dev else f"{chosen}: layers", "GMAC", "which"]
-    table[0] += ["oracle: layers", "GMAC"]
+    heading = ["test set", "last exit: WER %", "layers", "GMAC"]
+    heading += ["mix of two fixed exits: layers", "GMAC"]
+    heading += [f"{chosen}: WER %", "layers"] if dev else [f"{chosen}: layers"]
+    heading += ["GMAC", "which", "oracle: layers", "GMAC"]
+    rows = []
     for analysis in analyses:
-        best = analysis.choice()
-        points = [
-            analysis.fixed.curve.points[-1],
-            analysis.mixture.equal_wer,
-            best and best.point,
-            analysis.oracle.equal_wer,
-        ]
-        full = points[0].avg_macs
-        costs = [
-            [
-                number(point and point.avg_layer),
-                giga(point and point.avg_macs, full),
-            ]
-            for point in points
-        ]
-        costs[0].insert(0, number(analysis.wer[-1]))
-        costs[2].append(label(best.result.name) if best else "")
-        if dev:
-            costs[2].insert(0, number(best and best.point.wer))
-        table.append([analysis.key, *(c for cells in costs for c in cells)])
-    return _without_empty_columns(table)
+        best, last = analysis.choice(), analysis.fixed.curve.points[-1]
 
+        def costs(
+            point: OperatingPoint | None, full: float | None = last.avg_macs
+        ) -> list[str]:
+            layers = number(point and point.avg_layer)
+            return [layers, giga(point and point.avg_macs, full)]
 
-def _share(value: Cell, whole: float) -> float | None:
-    return None if value is None else 100 * float(value) / whole
-
-
-def _percent(share: Cell) -> str:
-    return "" if share is None else str(round(100 * float(share)))
-
-
-def _without_empty_columns(table: list[list[str]]) -> list[list[str]]:
-    keep = [
-        any(row[place] for row in table[1:]) for place in range(len(table[0]))
-    ]
-    return [
-        [cell for cell, kept in zip(row, keep, strict=True) if kept]
-        for row in table
-    ]
-
-
-def aligned(table: Sequence[Sequence[str]]) -> str:
-    """A table as text: first column to the left, the others to the right."""
-    names = [cell.rpartition(": ")[2] for cell in table[0]]
-    rows = [names, *table[1:]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    above = _groups(table[0], widths)
-    rule = ["-" * width for width in widths]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (names, rule, *rows[1:])
-    ]
-    return "\n".join(above + lines)
-
-
-def _groups(heading: Sequence[str], widths: list[int]) -> list[str]:
-    """The line above the headings, if any; makes room for it in widths."""
-    starts = [
-        place
-        for place, cell in enumerate(heading)
-        if ": " in cell or place == 0
-    ]
-    names = [heading[place].rpartition(": ")[0] for place in starts]
-    if not any(names):
-        return []
-    parts = []
-    for name, start, end in zip(
-        names, starts, [*starts[1:], len(heading)], strict=True
-    ):
-        span = sum(widths[start:end]) + 2 * (end - start - 1)
-        widths[start] += max(len(name) - span, 0)
-        parts.append(name.center(max(span, len(name))))
-    return ["  ".join(parts).rstrip()]
+        row = [analysis.key, number(analysis.wer[-1]), *costs(last)]
+        row += costs(analysis.mixture.equal_wer)
+        row += [number(best and best.point.wer)] if dev else []
+        row += costs(best and best.point)
+        row += [label(best.result.name) if best else ""]
+        rows.append([*row, *costs(analysis.oracle.equal_wer)])
+    return Table(heading, rows).dense()
 
 
 def summary(analysis: SetAnalysis) -> list[str]:
@@ -340,11 +358,11 @@ def summary(analysis: SetAnalysis) -> list[str]:
         f"layers for its best, {analysis.oracle_best.wer:.2f} %."
     )
     lines.append(_overthinking_said(analysis))
-    lines.append(resampled(analysis))
+    lines.append(_resampled(analysis))
     return lines
 
 
-def resampled(analysis: SetAnalysis) -> str:
+def _resampled(analysis: SetAnalysis) -> str:
     """What the intervals of a set are about."""
     clusters = analysis.trace.clusters
     if clusters.by == UTTERANCE:

@@ -273,7 +273,7 @@ class Aspect:
     """What a panel shows of a test set."""
 
     axis: str  # the cost, ``avg_layer`` or ``avg_macs``
-    # criteria drawn as lines; see ~speechbrain_ee.evaluation.families.leaders
+    # criteria drawn as lines; see leaders
     leading: tuple[str, ...] = ()
     banded: tuple[str, ...] = ()  # those of them that have a band
     # only what is close to the last exit's word error rate
