@@ -20,11 +20,10 @@ import soundfile
 
 from speechbrain_ee.evaluation.analysis import analyse_all, transfer_matrices
 from speechbrain_ee.evaluation.curves import LEVELS
-from speechbrain_ee.evaluation.page import bar, named, nearby_sounds, page
+from speechbrain_ee.evaluation.page import nearby_sounds, page, parts
 from speechbrain_ee.evaluation.theme import ORACLE, label, leaders
 from speechbrain_ee.exits import read_trace, write_trace
-from tests.evaluation.drawn_sets import drawn_sets
-from tests.evaluation.made_up import small_trace
+from tests.evaluation.made_up import drawn_sets, small_trace
 
 
 @pytest.fixture(scope="module")
@@ -109,19 +108,19 @@ def test_leaders_stand_out(sets, text):
 
 
 def test_criteria_say_what_they_are():
-    text = named("entropy")
+    text = parts().named("entropy")
     assert "sum_t" in text and "2309.09546" in text and "var(--c0)" in text
 
 
 def test_a_policy_may_decide_by_what_is_not_registered():
-    assert named("homemade <one>").endswith("</i>homemade &lt;one&gt;")
+    assert parts().named("homemade <one>").endswith("</i>homemade &lt;one&gt;")
 
 
 @pytest.mark.parametrize(
     "share, width", [(0.25, "25.0%"), (-0.5, "0.0%"), (3.0, "100.0%")]
 )
 def test_bars_stay_in_their_cell(share, width):
-    assert f"width:{width}" in bar(share, ORACLE)
+    assert f"width:{width}" in parts().bar(share, ORACLE)
 
 
 def test_difficulty(sets, body):

@@ -59,7 +59,7 @@ def written(folder: Path, name: str, trace: Trace) -> Path:
 def measured(trace: Trace, policy: ExitPolicy) -> tuple[str, PolicyResult]:
     """A policy on a set: the cell of the table, and all of it."""
     analysis = with_policies(analyse(trace), [policy])
-    return policy_table(analysis)[1][-1], analysis.policies[0]
+    return policy_table(analysis).rows[0][-1], analysis.policies[0]
 
 
 def test_a_report_says_that_a_policy_was_calibrated_on_the_set():
