@@ -43,6 +43,16 @@ from speechbrain_ee.exits.trace import Trace
 
 # What reports ask for: at most so many times the last exit's error rate.
 LEVELS = {"equal_wer": 1.0, "plus_1": 1.01, "plus_5": 1.05, "plus_10": 1.1}
+REPLICATES = 200
+MAX_THRESHOLDS = 200
+MAX_PRICES = 100
+# WER in percent is a quotient of integers: far below one error in 10^7 words.
+WER_TOLERANCE = 1e-9
+_OUTSIDE = 0.05  # what a 95 % interval leaves out
+# Ends are estimates of 200 draws; sums in another order may differ.
+_DECIMALS = 9
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -114,12 +124,6 @@ def reference_words(trace: Trace) -> int:
             f"empty, so there is no word error rate; check the transcripts."
         )
     return words
-
-
-REPLICATES = 200
-_OUTSIDE = 0.05  # what a 95 % interval leaves out
-WER_TOLERANCE = 1e-9
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -246,10 +250,6 @@ def percentiles(clusters: int) -> Interval:
     return low, 100 - low
 
 
-# The ends are estimates of 200 draws; sums in another order may differ.
-_DECIMALS = 9
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % bootstrap interval."""
@@ -285,13 +285,6 @@ class Estimate:
 def signed(value: float, sign: str = "+", decimals: int = 2) -> str:
     """A difference as text, without a negative zero."""
     return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
-
-
-MAX_THRESHOLDS = 200
-MAX_PRICES = 100
-
-# WER in percent is a quotient of integers: far below one error in 10^7 words.
-WER_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,22 @@ def small_trace(evidence: bool = True, macs: bool = True) -> Trace:
     return Trace(header, records)
 
 
+def counts_alone() -> Trace:
+    """The small trace without hypotheses, evidence and costs."""
+    trace = small_trace(evidence=False, macs=False)
+    records = tuple(
+        replace(
+            row,
+            exits=tuple(
+                ExitRecord(exit_.layer, None, errors)
+                for exit_, errors in zip(row.exits, errors_E)
+            ),
+        )
+        for row, errors_E in zip(trace.records, trace.errors_NE.tolist())
+    )
+    return Trace(trace.header, records)
+
+
 LAYERS = (2, 4, 6, 8)
 # Chance of a wrong word by exit, on easy and on hard utterances.
 WRONG = {"clean": (0.6, 0.3, 0.1, 0.06), "other": (0.8, 0.5, 0.2, 0.12)}

@@ -11,7 +11,6 @@ from dataclasses import replace
 import jiwer
 import pytest
 
-import speechbrain_ee.evaluation.report as report_module
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.decodings import (
@@ -83,14 +82,6 @@ def ways():
     )
 
 
-@pytest.fixture
-def no_drawing(monkeypatch):
-    """Figures and pages take seconds, and some tests look at neither."""
-    monkeypatch.setattr(report_module, "draw_curves", lambda analyses: None)
-    monkeypatch.setattr(report_module, "figure_bytes", lambda *given: b"")
-    monkeypatch.setattr(report_module, "page", lambda *given: "")
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ways")
@@ -158,7 +149,7 @@ def test_five_ways_fit_the_console():
     assert max(map(len, decoding_table(found).text().splitlines())) <= 100
 
 
-def test_one_way_is_no_comparison(tmp_path, no_drawing):
+def test_one_way_is_no_comparison(tmp_path, undrawn):
     main = ways()[0]
     assert compare_decodings({"clean": (main,)}) == {}
     (tmp_path / "decodings.csv").write_text("of an earlier report")
@@ -204,7 +195,7 @@ def test_order_of_the_utterances_does_not_matter():
     assert compare_decodings({"s": turned}) == {"s": one}
 
 
-def test_command_compares_traces_that_tell_their_cost(tmp_path, no_drawing):
+def test_command_compares_traces_that_tell_their_cost(tmp_path, undrawn):
     paths = []
     for trace in ways()[::2]:
         paths.append(tmp_path / f"{trace.header.decoding}.jsonl.gz")
@@ -242,6 +233,7 @@ def test_exits_tell_their_cost_with_and_without_decoding():
     assert exit_table(analyse(ways()[2])).heading[-1] == "GMAC/10 s"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_criteria_that_need_a_search_can_be_told():
     assert {family(name) for name in CRITERIA} == {"attention decoder"}
     searched, plain = analyse(ways()[1]), analyse(ways()[2])

@@ -370,14 +370,6 @@ def test_labels_do_not_lie_on_each_other(sets, seed):
         assert panel.bbox.padded(3).containsy(box.y1)
 
 
-@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_same_bytes(sets, kind):
-    first, second = (
-        figure_bytes(draw_curves([sets["clean"]]), kind) for _ in range(2)
-    )
-    assert first == second
-
-
 @pytest.mark.parametrize("number", [1, 5, 11, 30])
 @pytest.mark.parametrize("text", ["oracle", "policy A: learned, macs=12.5G"])
 def test_a_legend_ends_inside_the_figure(text, number):

@@ -23,11 +23,10 @@ from speechbrain_ee.evaluation.overthinking import (
 from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.report import (
     console_tables,
-    report_command,
     study_options,
     write_report,
 )
-from speechbrain_ee.exits import Trace, read_trace, write_trace
+from speechbrain_ee.exits import Trace, write_trace
 from tests.evaluation.made_up import made_up, small_trace
 from tests.evaluation.test_report import FILES, Checker
 
@@ -307,27 +306,6 @@ def test_an_error_free_last_exit(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_without_evidence(tmp_path):
-    trace = small_trace(evidence=False, macs=False)
-    bare = Trace(
-        trace.header,
-        tuple(
-            replace(
-                row,
-                exits=tuple(
-                    replace(e, hyp=None, errors=int(n))
-                    for e, n in zip(row.exits, counts)
-                ),
-            )
-            for row, counts in zip(trace.records, trace.errors_NE)
-        ),
-    )
-    report = write_report(bare, tmp_path, "t", overthinking=True)
-    assert all(not s.carried for s in report.overthinking.sets.values())
-    assert "Shift" not in console_tables(report)
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_command(tmp_path, capsys):
     path = tmp_path / "t.jsonl.gz"
     write_trace(path, small_trace().header, small_trace().records)
@@ -352,23 +330,6 @@ def test_same_trace_same_bytes(report, tmp_path):
     for name in FILES | ADDED:
         first = (report.folder / name).read_bytes()
         assert (again.folder / name).read_bytes() == first, name
-
-
-def test_published_traces(shared_folder, tmp_path):
-    path = shared_folder / "traces" / "wav2vec2-ee.greedy.jsonl.gz"
-    data = json.loads(
-        report_command([path], tmp_path, as_json=True, overthinking=True)
-    )
-    found = data["overthinking"]["sets"]
-    clean, other = found["test-clean"], found["test-other"]
-    shares = [clean["share"]["value"], other["share"]["value"]]
-    assert shares == pytest.approx([0.1137, 0.1398], abs=5e-5)
-    # per utterance there is overthinking, as fixed exits there is none
-    assert clean["best_exit"] == other["best_exit"] == 6
-    assert all(one["above_last"]["low"] > 0 for one in clean["exits"][:-1])
-    assert other["points_above_domain"]["low"] > 0
-    trace = read_trace(path)
-    assert len(trace) == clean["utterances"] + other["utterances"]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_warnings():
     assert "no promise for new speakers" in warning
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_in_the_report(tmp_path):
     trace = made_up(200, 1)
     write_trace(tmp_path / "t.jsonl", trace.header, trace.records)
@@ -151,6 +152,7 @@ def test_in_the_report(tmp_path):
     assert "entropy, layers=5 (ltt)" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_policies_there_is_no_table(tmp_path):
     report = write_report(made_up(20, 1), tmp_path, "t")
     assert report.data["sets"]["test"]["policies"] == []
@@ -214,6 +216,7 @@ def test_scores_that_are_there_are_kept(learned):
     assert scored_for([bare], Path("nowhere/p.yaml"), plain) == [bare]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_scores_a_trace_by_the_policys_selector(learned, tmp_path):
     """The same decisions as on a trace that was scored before."""
     place = learned / "policies" / "mine" / "p.yaml"
