@@ -29,10 +29,8 @@ import numpy as np
 from environment import describe, store
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.calibrate import outcomes_of
-from speechbrain_ee.evaluation.curves import thresholds_for
-from speechbrain_ee.evaluation.operating_point import LEVELS
+from speechbrain_ee.evaluation.curves import LEVELS, Bootstrap, thresholds_for
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.risk import METHODS

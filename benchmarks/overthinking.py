@@ -24,8 +24,8 @@ from typing import Any
 from environment import describe, store
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.estimate import Estimate, signed
+from speechbrain_ee.evaluation.analysis import analyse_all
+from speechbrain_ee.evaluation.curves import Estimate, signed
 from speechbrain_ee.evaluation.overthinking import (
     OverthinkingStudy,
     SetOverthinking,

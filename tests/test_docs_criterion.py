@@ -142,8 +142,8 @@ def test_new_criteria_are_in_every_table_and_figure(
         assert said in page
     assert get_criterion(ADDED[0]).formula in page.replace("&lt;", "<")
     # in the figure, as the best of its family (the leaders' legend)
-    from speechbrain_ee.evaluation.analyses import analyse
-    from speechbrain_ee.evaluation.families import leaders
+    from speechbrain_ee.evaluation.analysis import analyse
+    from speechbrain_ee.evaluation.theme import leaders
 
     analysis = analyse(read_trace(trace_file))
     assert {*leaders([analysis])[analysis.key]} & {*ADDED}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.curves import OperatingPoint, measure
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace
 from speechbrain_ee.sweeps.objective import LAST, POLICIES, Objective

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
+from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import criterion_macs
+from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.policy import ThresholdPolicy

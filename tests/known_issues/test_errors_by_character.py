@@ -17,8 +17,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.report import console_tables, write_report
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,

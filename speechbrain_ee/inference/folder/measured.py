@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.curves import OperatingPoint, measure
 from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion

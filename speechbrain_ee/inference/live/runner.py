@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
+from speechbrain_ee.evaluation.cost import DecodingCost
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding.greedy import greedy_tokens
 from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
