@@ -17,10 +17,7 @@ from torch import Tensor
 from speechbrain_ee.data.pieces import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
-from speechbrain_ee.inference.live.compiled import compile_segments
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
-from speechbrain_ee.inference.live.policy import LivePolicy
-from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies, PolicyLike
 from speechbrain_ee.inference.recordings.files import (
     Recording,
@@ -36,6 +33,11 @@ from speechbrain_ee.inference.recordings.transcriber import Transcriber
 from speechbrain_ee.inference.recordings.transcript import (
     Failure,
     Transcript,
+)
+from speechbrain_ee.inference.runner import (
+    LivePolicy,
+    LiveRunner,
+    compile_segments,
 )
 from speechbrain_ee.inference.source import open_source
 

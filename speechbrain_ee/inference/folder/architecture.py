@@ -1,9 +1,10 @@
 """A model as plain data.
 
 The tree of a model is what its YAML builds: mappings with a ``class`` and its
-arguments, down to numbers. It is written to ``config.json`` and built again
-from there. Classes are looked up in the table below and nowhere else, so that
-reading a folder executes nothing but the classes of this table.
+arguments, down to numbers. It is read from a run's ``hyperparams.yaml`` without
+executing it, written to ``config.json`` and built again from there. Classes are
+looked up in the table below and nowhere else, so that reading a folder executes
+nothing but the classes of this table.
 
 * ``{"class": "CTCHeads", "exit_layers": [2, 4], ...}``: an object,
 * ``{"class": ..., "id": "1"}`` and ``{"same_as": "1"}``: one object in two
@@ -14,17 +15,31 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import ast
 import importlib
 import inspect
+import json
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
+
 from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.files import (
+    MOST_DEPTH,
+    check_values,
+    compose_yaml,
+    read_json,
+    whole_file,
+)
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.ssl import SSLEncoder
 from speechbrain_ee.training.seeding import kept_random_state
 
 logger = logging.getLogger(__name__)
@@ -76,15 +91,6 @@ WAY_OUT = (
 class Architecture:
     """A model that can be built, and written down.
 
-    Arguments
-    ---------
-    tree : mapping
-        Plain data as described above.
-    source : str
-        Where it was read, for messages.
-    prefix : str
-        Key under which it lies there.
-
     Example
     -------
     >>> heads = Architecture(
@@ -119,24 +125,7 @@ class Architecture:
         _fail(self, "exit_layers", "missing")
 
     def build(self, backbone: Path | None = None) -> EarlyExitModel:
-        """Build the model, with random weights; no random number is used up.
-
-        Arguments
-        ---------
-        backbone : Path, optional
-            Folder with the configuration of a pre-trained encoder; its
-            weights are not read.
-
-        Returns
-        -------
-        EarlyExitModel
-            In evaluation mode.
-
-        Raises
-        ------
-        InputError
-            If a class or an argument is not known or does not fit.
-        """
+        """Build the model, with random weights; no random number is used up."""
         model = self.build_part(backbone)
         if not isinstance(model, EarlyExitModel):
             _fail(
@@ -160,17 +149,7 @@ class Architecture:
                 ) from None
 
     def truncated(self, exits: int) -> "Architecture":
-        """What ends at an exit: no layer and no head above it.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay.
-
-        Returns
-        -------
-        Architecture
-        """
+        """What ends at an exit: no layer and no head above it."""
         layers = list(self.exit_layers)
         depth = layers[exits - 1]
 
@@ -299,3 +278,337 @@ def _fail(architecture: Architecture, key: str, problem: str) -> NoReturn:
         f"{architecture.source}, key {architecture.prefix}.{key}: {problem}; "
         f"{WAY_OUT}."
     )
+
+
+BACKBONE_FOLDER = "backbone"
+_FILES = ("config.json", "preprocessor_config.json")
+# They name a place on the writer's machine, or code.
+_LEFT_OUT = ("_name_or_path", "name_or_path", "auto_map")
+
+
+def write_backbone(folder: Path, model: EarlyExitModel) -> None:
+    """Write ``backbone/``, if the encoder of a model is a pre-trained one."""
+    encoder = model.encoder
+    if not isinstance(encoder, SSLEncoder):
+        return
+    config: dict[str, Any] = json.loads(encoder.config.to_json_string())
+    for key in _LEFT_OUT:
+        config.pop(key, None)
+    config["num_hidden_layers"] = encoder.exit_layers[-1]
+    extractor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "do_normalize": encoder.normalise,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": config.get("feat_extract_norm") == "layer",
+        "sampling_rate": encoder.sample_rate,
+    }
+    for name, content in zip(_FILES, (config, extractor)):
+        text = json.dumps(content, indent=2, sort_keys=True)
+        with whole_file(folder / BACKBONE_FOLDER / name) as stream:
+            stream.write(f"{text}\n".encode())
+
+
+def read_backbone(folder: Path) -> Path:
+    """Look through ``backbone/`` of an inference folder."""
+    place = folder / BACKBONE_FOLDER
+    for name in os.listdir(place) if place.is_dir() else ():
+        if name not in _FILES:
+            raise InputError(
+                f"{place / name}: is not read; {place} holds "
+                f"{' and '.join(_FILES)}. Remove it, or {WAY_OUT}."
+            )
+    return _checked(place, WAY_OUT)
+
+
+def find_backbone(
+    source: str, save_path: str | None = None, fetch: bool = False
+) -> Path:
+    """Where the configuration is of the encoder that a YAML names."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _checked(folder, "fetch the model again")
+    for place in _fetched(source, save_path, fetch):
+        if all((place / name).is_file() for name in _FILES):
+            return _checked(place, "fetch the model again")
+    raise InputError(
+        f"source: {quoted(source)} is the pre-trained encoder of this run, is "
+        "not on this machine, and is not fetched without being asked. If you "
+        "trust the run: `hf download "
+        f"{source[:100]} {' '.join(_FILES)}`, or trust=True in Python."
+    )
+
+
+def described(architecture: Architecture, backbone: Path | None) -> list[Any]:
+    """All plain data that a model is built from."""
+    found: list[Any] = [architecture.tree]
+    if backbone is not None:
+        found += [read_json(backbone / name, WAY_OUT) for name in _FILES]
+    return found
+
+
+def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
+    """Folders of the hub's caches; nothing is fetched without being asked."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return []
+    asked = [(save_path, True), (None, True)]
+    # Not to where the YAML says: that may be anywhere.
+    asked += [(None, False)] if fetch else []
+    found = []
+    for place, local in asked:
+        # Of a dozen kinds: no such name, not here, no network.
+        with suppress(Exception):
+            found.append(
+                snapshot_download(
+                    source,
+                    cache_dir=place,
+                    allow_patterns=list(_FILES),
+                    local_files_only=local,
+                )
+            )
+    return list(map(Path, found))
+
+
+def _checked(place: Path, remedy: str) -> Path:
+    for name in _FILES:
+        path = place / name
+        for key in read_json(path, remedy):
+            if key == "auto_map" or "implementation" in key:
+                raise InputError(
+                    f"{path}, key {key}: names code to be loaded, which is "
+                    "never done; remove it if you trust the rest."
+                )
+    return place
+
+
+_PLAIN = tuple(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in "null bool int float str seq map".split()
+)
+_MISSING = object()
+_MOST_NODES = 100_000
+# What one object of a YAML may ask of another.
+_ATTRIBUTES = ("d_model",)
+_WAY_OUT = (
+    "give the output_folder of a finished run of this recipe, with the "
+    "hyperparams.yaml that it wrote"
+)
+
+
+class Hyperparams:
+    """The YAML of a run as nodes."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.nodes = self._pairs(compose_yaml(self.path, _WAY_OUT), "")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.nodes
+
+    def value(
+        self, key: str, default: Any = _MISSING, kind: type | None = None
+    ) -> Any:
+        """The plain value of a key."""
+        if key not in self.nodes:
+            if default is _MISSING:
+                self._fail(key, "missing")
+            return default
+        value = _Converter(self.path).plain(self.nodes[key], key)
+        optional = default is not _MISSING and value is None
+        if kind is not None and type(value) is not kind and not optional:
+            self._fail(key, f"{quoted(value)} is no {kind.__name__}")
+        return value
+
+    def arguments(self, key: str, dotted: str) -> dict[str, Any]:
+        """The plain arguments of an object of one known class."""
+        node = self.nodes.get(key)
+        if node is None or node.tag == _PLAIN[0]:
+            return {}
+        if node.tag != f"!new:{dotted}":
+            self._fail(key, f"{dotted} is expected, not {quoted(node.tag)}")
+        converter = _Converter(self.path)
+        return {
+            name: converter.plain(value, f"{key}.{name}")
+            for name, value in self._pairs(node, key).items()
+        }
+
+    def architecture(
+        self, fetch: bool = False
+    ) -> tuple[Architecture, Path | None]:
+        """The tree of the model."""
+        modules = self.nodes.get("modules")
+        found = {}
+        if modules is not None:
+            found = self._pairs(modules, "modules")
+        if "model" not in found:
+            self._fail("modules.model", "missing")
+        converter = _Converter(self.path, fetch)
+        tree = converter.convert(found["model"], "model")
+        if not isinstance(tree, dict):
+            self._fail("modules.model", f"{quoted(tree)} is no model")
+        return Architecture(tree, str(self.path)), converter.backbone
+
+    def _pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
+        return _Converter(self.path).pairs(node, key)
+
+    def _fail(self, key: str, problem: str) -> NoReturn:
+        raise InputError(f"{self.path}, key {key}: {problem}; {_WAY_OUT}.")
+
+
+@dataclass
+class _Converter:
+    """From nodes to the tree of an architecture."""
+
+    path: Path
+    fetch: bool = False
+    backbone: Path | None = None
+    depth: int = 0
+    seen: dict[int, tuple[dict[str, Any], str]] = field(default_factory=dict)
+    count: int = 0
+
+    def plain(self, node: yaml.Node, key: str) -> Any:
+        """A value; nothing that builds."""
+        value = self.convert(node, key)
+        if isinstance(node, yaml.MappingNode) and node.tag not in _PLAIN:
+            self._fail(
+                key, f"a plain value is expected, not {quoted(node.tag)}"
+            )
+        return value
+
+    def convert(self, node: yaml.Node, key: str) -> Any:
+        """A value or an object."""
+        self.count += 1
+        if self.count > _MOST_NODES or self.depth > MOST_DEPTH:
+            self._fail(
+                key[:100], "refers to itself, or is too much for a model"
+            )
+        self.depth += 1
+        try:
+            return self._converted(node, key)
+        finally:
+            self.depth -= 1
+
+    def pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
+        """The keys of a mapping, which must be texts."""
+        if not isinstance(node, yaml.MappingNode):
+            self._fail(key, "keys and values are expected")
+        for name, _ in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                self._fail(key, "a key is a list or a mapping, not a text")
+        return {name.value: value for name, value in node.value}
+
+    def _converted(self, node: yaml.Node, key: str) -> Any:
+        kind, _, name = node.tag.partition(":")
+        if kind == "!new":
+            return self._object(node, name, key)
+        if kind == "!name":
+            short = _short(name, FUNCTIONS)
+            if short is None or node.value:
+                self._refuse(node, key, FUNCTIONS)
+            return {"function": short}
+        if node.tag == "!apply:getattr":
+            return self._attribute(node, key)
+        if node.tag in ("!tuple", "!list", *_PLAIN):
+            return self._value(node, key)
+        self._fail(
+            key, f"{node.tag[:100]} cannot be kept in an inference folder"
+        )
+
+    def _value(self, node: yaml.Node, key: str) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return {
+                name: self.convert(value, f"{key}.{name}")
+                for name, value in self.pairs(node, key).items()
+            }
+        if isinstance(node, yaml.SequenceNode):
+            return [
+                self.convert(value, f"{key}[{place}]")
+                for place, value in enumerate(node.value)
+            ]
+        # HyperPyYAML reads (1, 2) as a tuple.
+        if node.tag == "!tuple" or (not node.style and node.value[:1] == "("):
+            try:
+                return list(ast.literal_eval(node.value))
+            # What is nested deeply can end the parser in several ways.
+            except (
+                *(ValueError, SyntaxError, TypeError),
+                *(MemoryError, RecursionError),
+            ):
+                self._fail(key, f"{quoted(node.value)} is no tuple")
+        try:
+            value = yaml.constructor.SafeConstructor().construct_object(node)
+            check_values(value)
+        except (yaml.YAMLError, ValueError, ArithmeticError) as error:
+            self._fail(key, one_line(error))
+        return value
+
+    def _object(self, node: yaml.Node, dotted: str, key: str) -> dict[str, Any]:
+        if id(node) in self.seen:
+            first, place = self.seen[id(node)]
+            return {"same_as": first.setdefault("id", place)}
+        name = _short(dotted, CLASSES)
+        if name is None:
+            self._refuse(node, key, CLASSES)
+        if node.value and not isinstance(node, yaml.MappingNode):
+            self._fail(key, f"{name}: give its arguments by name")
+        tree = {"class": name}
+        self.seen[id(node)] = tree, key
+        parts = self.pairs(node, key) if node.value else {}
+        if name == "SSLEncoder":
+            where = {
+                each: self.convert(parts[each], f"{key}.{each}")
+                for each in ("source", "save_path")
+                if each in parts
+            }
+            if where.get("save_path", "") is None:
+                del where["save_path"]
+            for each, value in where.items():
+                if not isinstance(value, str):
+                    self._fail(f"{key}.{each}", f"{quoted(value)} is no text")
+            if "source" not in where:
+                self._fail(f"{key}.source", "missing")
+            self.backbone = find_backbone(**where, fetch=self.fetch)
+        for part, value in parts.items():
+            if part not in LEFT_OUT.get(name, ()):
+                tree[part] = self.convert(value, f"{key}.{part}")
+        return tree
+
+    def _attribute(self, node: yaml.Node, key: str) -> Any:
+        """``!ref <encoder.d_model>``, which HyperPyYAML leaves to getattr."""
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        owner, attribute = parts if len(parts) == 2 else (None, None)
+        name = getattr(attribute, "value", None)
+        if name not in _ATTRIBUTES:
+            self._fail(
+                key,
+                f"attribute {quoted(name)} is not one of "
+                f"{', '.join(_ATTRIBUTES)}",
+            )
+        # What the object would say is told by what it is built from.
+        part = _Converter(self.path, self.fetch)
+        tree = part.convert(owner, key)
+        for each in objects_of(tree):
+            if name in each:
+                return each[name]
+        if part.backbone is None:
+            self._fail(key, f"there is no {name} in it")
+        config = read_json(part.backbone / "config.json", _WAY_OUT)
+        return config.get("hidden_size")
+
+    def _refuse(self, node: yaml.Node, key: str, known: Any) -> NoReturn:
+        self._fail(
+            key,
+            f"{node.tag[:100]} cannot be kept in an inference folder, which knows "
+            f"{', '.join(known.values())}",
+        )
+
+    def _fail(self, key: str, problem: str) -> NoReturn:
+        raise InputError(f"{self.path}, key {key}: {problem}; {_WAY_OUT}.")
+
+
+def _short(dotted: str, table: Any) -> str | None:
+    names = {path: name for name, path in table.items()}
+    return names.get(dotted)

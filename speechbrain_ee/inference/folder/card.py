@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.trace import MACS_REFERENCE_S
-from speechbrain_ee.inference.folder.measured import Measured
 from speechbrain_ee.inference.folder.model_folder import (
     CALIBRATION_FILE,
     TOKENIZER_FILE,
+    Measured,
     ModelFolder,
 )
 from speechbrain_ee.inference.folder.weights import WEIGHTS_FILE
@@ -20,18 +20,7 @@ _FEW = 500  # utterances of a set, below which its numbers are rough
 
 
 def model_card(folder: ModelFolder) -> str:
-    """Describe a model: what it is, what it can do, how to use it.
-
-    Arguments
-    ---------
-    folder : ModelFolder
-        The model.
-
-    Returns
-    -------
-    str
-        Markdown, with the front matter that hubs read.
-    """
+    """Describe a model: what it is, what it can do, how to use it."""
     parts = [
         _front_matter(),
         f"# {folder.name}",

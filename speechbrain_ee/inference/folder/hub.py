@@ -28,28 +28,7 @@ FILES = (
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = False) -> str:
-    """Publish an inference folder under the account that is logged in.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder; it is read first, so that nothing broken is published.
-    repo_id : str
-        ``owner/name``; made if it does not exist.
-    private : bool
-        Whether a new one is hidden from others.
-
-    Returns
-    -------
-    str
-        Where it is.
-
-    Raises
-    ------
-    InputError
-        If the folder is not whole, the package is missing, or the hub
-        refuses.
-    """
+    """Publish an inference folder under the account that is logged in."""
     read_model_folder(folder)
     _check_name(repo_id)
     hub = _library()
@@ -70,25 +49,7 @@ def push_to_hub(folder: str | Path, repo_id: str, private: bool = False) -> str:
 
 
 def fetch_folder(repo_id: str, savedir: str | Path | None = None) -> Path:
-    """Fetch an inference folder; files of no other kind come with it.
-
-    Arguments
-    ---------
-    repo_id : str
-        ``owner/name``.
-    savedir : str or Path, optional
-        Where it is kept; by default the hub's own cache.
-
-    Returns
-    -------
-    Path
-        The folder, not read yet.
-
-    Raises
-    ------
-    InputError
-        If the package is missing, or the folder cannot be had.
-    """
+    """Fetch an inference folder; files of no other kind come with it."""
     _check_name(repo_id)
     hub = _library()
     try:

@@ -50,16 +50,6 @@ LEFT_OUT = ("encoder.feature_augment.",)
 def model_weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that make a model, each of them once.
 
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Any model.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        Parameters, buffers and learned statistics on the CPU.
-
     Example
     -------
     >>> tied = nn.ModuleList([nn.Linear(2, 2, bias=False)])
@@ -95,22 +85,7 @@ def write_weights(
     model: nn.Module,
     fingerprint: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the weights of a model; equal weights give equal bytes.
-
-    Arguments
-    ---------
-    path : str or Path
-        Target, usually ``model.safetensors``.
-    model : torch.nn.Module
-        The model.
-    fingerprint : mapping of str to str, optional
-        What gives them their meaning.
-
-    Raises
-    ------
-    InputError
-        If the target cannot be written.
-    """
+    """Write the weights of a model; equal weights give equal bytes."""
     # Copies: tensors that are parts of a larger one cannot be saved.
     tensors = {k: v.clone() for k, v in model_weights(model).items()}
     carried = {_PREFIX + key: v for key, v in (fingerprint or {}).items()}
@@ -120,23 +95,7 @@ def write_weights(
 
 
 def read_header(path: str | Path) -> Header:
-    """What a file says of its tensors, before any of them is read.
-
-    Arguments
-    ---------
-    path : str or Path
-        A file of :func:`write_weights`.
-
-    Returns
-    -------
-    dict of str to (tuple of int, str)
-        Shape and kind by name.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or damaged, or no safetensors file.
-    """
+    """What a file says of its tensors, before any of them is read."""
     path = Path(path)
     _check_present(path)
     try:
@@ -157,28 +116,7 @@ def read_header(path: str | Path) -> Header:
 def build_bounded(
     build: Callable[[], Model], described: Any, header: Header
 ) -> Model:
-    """Build a model, but none that is far larger than its weights.
-
-    Arguments
-    ---------
-    build : callable
-        Builds the model.
-    described : Any
-        Plain data that the model is built from. Where a number in it is
-        unusually large, the model is built on paper first: tensors of a
-        shape alone take no memory, but seconds of imports.
-    header : dict of str to (tuple of int, str)
-        Shape and kind of the weights' tensors.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    InputError
-        As soon as it has outgrown the weights.
-    """
+    """Build a model, but none that is far larger than its weights."""
     if not _is_usual(described):
         with torch.device("meta"), _Bounded(header):
             build()
@@ -252,30 +190,7 @@ def load_weights(
     model: nn.Module,
     fingerprint: Mapping[str, str] | None = None,
 ) -> bool:
-    """Load weights into a model that was built for them.
-
-    Arguments
-    ---------
-    path : str or Path
-        A file of :func:`write_weights`.
-    model : torch.nn.Module
-        Changed in place.
-    fingerprint : mapping of str to str, optional
-        Of the model and the tokenizer that lie beside the weights; without
-        it nothing is compared.
-
-    Returns
-    -------
-    bool
-        False if the file is of an earlier version and carries none.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or no safetensors file, if its
-        tensors are not those of the model, hold what is no number, or were
-        trained to mean something else.
-    """
+    """Load weights into a model that was built for them."""
     path = Path(path)
     state = model.state_dict()
     expected = {name: state[name] for name in _first_names(model)}
@@ -323,20 +238,7 @@ def _in_order(content: bytes) -> bytes:
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights with which every utterance would be an empty text.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where they are, for messages.
-    tensors : mapping of str to torch.Tensor
-        The weights.
-
-    Raises
-    ------
-    InputError
-        Naming the first tensor that holds NaN or an infinite number.
-    """
+    """Refuse weights with which every utterance would be an empty text."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(
@@ -358,18 +260,7 @@ def _first_names(model: nn.Module) -> list[str]:
 
 
 def global_norms(model: nn.Module) -> dict[str, InputNormalization]:
-    """Normalisations that have learned statistics of the corpus.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Any model.
-
-    Returns
-    -------
-    dict of str to InputNormalization
-        By name of the module.
-    """
+    """Normalisations that have learned statistics of the corpus."""
     return {
         name: module
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""What a folder ships for choosing exits: policies, and what they rest on.
+"""Inference folders of a model that ends at an exit.
 
 Axes: N utterances, E exits.
 
@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.records import UtteranceRecord
 from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
@@ -19,58 +18,11 @@ from speechbrain_ee.inference.folder.model_folder import ModelFolder
 _OF_SELECTOR = ("learned", "combination")
 
 
-def without_transcripts(trace: Trace) -> Trace:
-    """A trace of which nobody learns what was said, or by whom.
-
-    Arguments
-    ---------
-    trace : Trace
-        Of any data.
-
-    Returns
-    -------
-    Trace
-        Same errors, words, durations, costs and measurements; references are
-        as many dashes as they had words (or characters), names are numbers,
-        those of speakers too.
-    """
-    records = []
-    errors_NE, words_N = trace.errors_NE, trace.words_N
-    clusters = trace.clusters
-    space = " " if trace.header.error_unit == "word" else ""
-    for row, record in enumerate(trace.records):
-        exits = tuple(
-            replace(exit_, hyp=None, greedy=None, errors=int(errors))
-            for exit_, errors in zip(record.exits, errors_NE[row])
-        )
-        records.append(
-            UtteranceRecord(
-                id=str(row + 1),
-                set=record.set,
-                ref=space.join("-" * int(words_N[row])),
-                exits=exits,
-                duration_s=record.duration_s,
-                speaker=record.speaker and str(clusters.label_N[row] + 1),
-            )
-        )
-    return Trace(trace.header, tuple(records), trace.source)
-
-
 def up_to_layer(trace: Trace, layer: int) -> Trace | None:
     """What a trace says of a model that ends at a layer.
 
-    Arguments
-    ---------
-    trace : Trace
-        Of the whole model.
-    layer : int
-        The encoder's last layer.
-
-    Returns
-    -------
-    Trace, optional
-        Without the scores of a learned selector, which look at what later
-        exits would bring; None if it has no exit so early.
+    None if it has no exit so early. The scores of a learned selector are left
+    out: they look at what later exits would bring.
     """
     header = trace.header
     exits = sum(each <= layer for each in header.exit_layers)
@@ -109,23 +61,6 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
     calibrated again, on the development set of the folder, for the same
     budgets. Those of the learned selector are left out: its scores of the
     development set take the transcripts, which no folder holds.
-
-    Arguments
-    ---------
-    folder : ModelFolder
-        The whole model.
-    exits : int
-        How many exits stay, 1 to the number of exits.
-
-    Returns
-    -------
-    ModelFolder
-        In memory; ``path`` is that of the whole model.
-
-    Raises
-    ------
-    InputError
-        If there is no such exit.
     """
     model = folder.model.truncated(exits)
     if exits == len(folder.exit_layers):
