@@ -20,7 +20,7 @@ from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.records import TraceHeader
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
-from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE, VOCAB, noise, padded, shaken, tiny_model
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from speechbrain_ee.exits.decoding.greedy import greedy_tokens
-from speechbrain_ee.inference.live.alignment import timed_tokens
-from speechbrain_ee.inference.live.hypothesis import TimedToken, words_of
+from speechbrain_ee.inference.hypothesis import TimedToken, words_of
+from speechbrain_ee.inference.runner import timed_tokens
 from speechbrain_ee.models.heads import ExitOutput
 
 PIECES = ("", "\u2581a", "b", "\u2581c")

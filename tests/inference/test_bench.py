@@ -31,7 +31,7 @@ from speechbrain_ee.inference.bench.measure import (
     measure_in_turn,
     transcribed,
 )
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE

@@ -7,7 +7,7 @@ Authors
 import pytest
 import torch
 
-from speechbrain_ee.inference.live.compiled import compile_segments
+from speechbrain_ee.inference.runner import compile_segments
 from tests.helpers import noise, padded, shaken, tiny_model
 
 

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from speechbrain_ee.inference.live.controller import LatencyController
-from speechbrain_ee.inference.live.ladder import Rung, threshold_ladder
+from speechbrain_ee.inference.controller import LatencyController
+from speechbrain_ee.inference.policies import Rung, threshold_ladder
 from tests.inference.controller_data import trace_of
 from tests.test_benchmarks import load
 

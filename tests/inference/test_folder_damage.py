@@ -21,12 +21,10 @@ from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_io import write_trace
-from speechbrain_ee.inference.folder.combination_file import (
-    read_combination,
-    write_combination,
-)
 from speechbrain_ee.inference.folder.model_folder import (
+    read_combination,
     read_model_folder,
+    write_combination,
 )
 from tests.inference.runs import (
     random_trace,

@@ -14,7 +14,7 @@ from speechbrain_ee.evaluation.operating_point import criterion_macs
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.runner import LivePolicy
 from tests.helpers import padded
 from tests.inference.live_runs import (
     EXITS,

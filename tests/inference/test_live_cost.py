@@ -7,7 +7,7 @@ Authors
 import pytest
 
 from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.inference.live.cost import LiveCost
+from speechbrain_ee.inference.runner import LiveCost
 from tests.helpers import STACKS, tiny_model
 from tests.inference.live_runs import EXITS, live_model
 

@@ -19,11 +19,11 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder import model_folder
-from speechbrain_ee.inference.folder.from_training import export_run
 from speechbrain_ee.inference.folder.model_folder import (
     read_model_folder,
     write_model_folder,
 )
+from speechbrain_ee.inference.folder.training_run import export_run
 from tests.helpers import noise, padded
 from tests.inference.runs import (
     SYSTEMS,

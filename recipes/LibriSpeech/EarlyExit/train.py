@@ -41,7 +41,7 @@ with ends_on_interrupt():  # importing takes seconds
         write_report,
     )
     from speechbrain_ee.evaluation.start_cost import start_cost
-    from speechbrain_ee.inference.folder.from_training import (
+    from speechbrain_ee.inference.folder.training_run import (
         choose_default,
         export_training,
     )
