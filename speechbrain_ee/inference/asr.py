@@ -180,11 +180,8 @@ class EarlyExitASR:
 
     @property
     def policy(self) -> LivePolicy:
-        """When an utterance stops.
-
-        May be set to whatever :meth:`Policies.resolve
-        <speechbrain_ee.inference.policies.Policies.resolve>` takes.
-        """
+        """When an utterance stops; set it as :meth:`Policies.resolve
+        <speechbrain_ee.inference.policies.Policies.resolve>` takes it."""
         return self._policy
 
     @policy.setter
@@ -309,19 +306,7 @@ class EarlyExitASR:
     def recognise(
         self, waves: Sequence[Tensor], policy: LivePolicy | None = None
     ) -> list[Hypothesis]:
-        """Transcribe one batch, as it is.
-
-        Arguments
-        ---------
-        waves : sequence of tensor
-            Each of shape (samples,), float32, at :attr:`sample_rate`.
-        policy : LivePolicy, optional
-            By default the recogniser's.
-
-        Returns
-        -------
-        list of Hypothesis
-        """
+        """Transcribe one batch of waves, each float32 of shape (samples,)."""
         followed = self.policy if policy is None else policy
         rate = self.sample_rate
         said: list[Hypothesis | None] = [
@@ -340,18 +325,7 @@ class EarlyExitASR:
         return said
 
     def transcribe_file(self, path: str | Path) -> str:
-        """Transcribe a file.
-
-        Arguments
-        ---------
-        path : str or Path
-            Audio of any length and sample rate.
-
-        Returns
-        -------
-        str
-            The words.
-        """
+        """The words of a file of any length and sample rate."""
         return self.transcribe(path).text
 
     def transcribe_batch(
@@ -373,12 +347,6 @@ class EarlyExitASR:
             The words.
         tokens : list of B lists of int
             Their tokens.
-
-        Raises
-        ------
-        InputError
-            If shapes do not fit, a length is out of range, or samples are
-            not finite.
         """
         waves = _utterances(wavs, wav_lens, self.sample_rate)
         heard = self.recognise(waves)
@@ -394,7 +362,7 @@ class EarlyExitASR:
     def encode_batch(
         self, wavs: Tensor, wav_lens: Tensor, exit: int | None = None
     ) -> Tensor:
-        """What the encoder makes of a padded batch, below an exit.
+        """Hidden states of a padded batch below an exit.
 
         Arguments
         ---------
@@ -406,13 +374,7 @@ class EarlyExitASR:
         Returns
         -------
         torch.Tensor
-            Hidden states after the layer that the exit follows, shape
-            (B, frames, features).
-
-        Raises
-        ------
-        InputError
-            As :meth:`transcribe_batch`, and if there is no such exit.
+            After the layer that the exit follows, shape (B, frames, features).
         """
         layers = self.model.exit_layers
         (exit,) = LivePolicy.fixed(exit or len(layers), layers).exits
@@ -426,7 +388,7 @@ class EarlyExitASR:
     def load_audio(
         self, path: str | Path, channel: int | None = None
     ) -> Tensor:
-        """Read a file as the model hears it.
+        """Read a file, or a part of it, as the model hears it.
 
         Arguments
         ---------
@@ -440,11 +402,6 @@ class EarlyExitASR:
         -------
         torch.Tensor
             Shape (samples,), at :attr:`sample_rate`.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read to its end.
         """
         recording = Recording(str(path), str(path))
         with open_recording(recording, self.sample_rate, channel) as audio:
@@ -454,23 +411,7 @@ class EarlyExitASR:
         return torch.from_numpy(samples)
 
     def to(self, device: str | torch.device) -> "EarlyExitASR":
-        """Move the model.
-
-        Arguments
-        ---------
-        device : str or torch.device
-            Where it runs from now on.
-
-        Returns
-        -------
-        EarlyExitASR
-            Itself.
-
-        Raises
-        ------
-        InputError
-            If there is no such device.
-        """
+        """Move the model; an InputError if there is no such device."""
         self.device = _device(device)
         self.model.to(self.device)
         return self
@@ -479,34 +420,15 @@ class EarlyExitASR:
         """Compile the encoder's layers with ``torch.compile``.
 
         Compile this way only: ``torch.compile`` of the whole model would
-        compute every layer for every utterance.
-
-        Arguments
-        ---------
-        backend : str
-            See :func:`torch.compile`; ``inductor`` needs a C++ compiler on
-            CPUs.
-
-        Returns
-        -------
-        EarlyExitASR
-            Itself; the first batches are slow.
+        compute every layer for every utterance. Layer by layer, with dynamic
+        batch and time, layers of one shape share what was compiled. The first
+        batches are slow; ``inductor`` needs a C++ compiler on CPUs.
         """
         compile_segments(self.model, backend)
         return self
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Token indices to text.
-
-        Arguments
-        ---------
-        tokens : iterable of int
-            The tokens of an utterance.
-
-        Returns
-        -------
-        str
-        """
+        """The text of an utterance from its tokens."""
         return decode(self.folder.tokenizer, tokens)
 
 

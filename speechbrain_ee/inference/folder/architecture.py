@@ -85,6 +85,22 @@ WAY_OUT = (
     "write the folder again with `python -m speechbrain_ee export`, or fetch "
     "it again"
 )
+_RUN_WAY_OUT = (
+    "give the output_folder of a finished run of this recipe, with the "
+    "hyperparams.yaml that it wrote"
+)
+BACKBONE_FOLDER = "backbone"
+_BACKBONE_FILES = ("config.json", "preprocessor_config.json")
+# They name a place on the writer's machine, or code.
+_NOT_WRITTEN = ("_name_or_path", "name_or_path", "auto_map")
+_PLAIN = tuple(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in "null bool int float str seq map".split()
+)
+_MISSING = object()
+_MOST_NODES = 100_000
+# What one object of a YAML may ask of another.
+_ATTRIBUTES = ("d_model",)
 
 
 @dataclass(frozen=True)
@@ -106,8 +122,8 @@ class Architecture:
     """
 
     tree: Mapping[str, Any]
-    source: str = "config.json"
-    prefix: str = "model"
+    source: str = "config.json"  # where it was read, for messages
+    prefix: str = "model"  # the key under which it lies there
 
     @property
     def uses_backbone(self) -> bool:
@@ -122,15 +138,18 @@ class Architecture:
         for part in objects_of(self.tree):
             if isinstance(part.get("exit_layers"), list):
                 return tuple(part["exit_layers"])
-        _fail(self, "exit_layers", "missing")
+        self.fail(f"{self.prefix}.exit_layers", "missing")
+
+    def fail(self, path: str, problem: str) -> NoReturn:
+        """Refuse a key of the file."""
+        raise InputError(f"{self.source}, key {path}: {problem}; {WAY_OUT}.")
 
     def build(self, backbone: Path | None = None) -> EarlyExitModel:
         """Build the model, with random weights; no random number is used up."""
         model = self.build_part(backbone)
         if not isinstance(model, EarlyExitModel):
-            _fail(
-                self,
-                "class",
+            self.fail(
+                f"{self.prefix}.class",
                 f"{type(model).__name__} is no model; EarlyExitModel is "
                 "expected",
             )
@@ -139,14 +158,10 @@ class Architecture:
     def build_part(self, backbone: Path | None = None) -> Any:
         """As :meth:`build`, for a tree that need not be a whole model."""
         with kept_random_state():
-            builder = _Builder(self, backbone)
-            try:
+            builder = _Builder(self.fail, backbone)
+            with suppress(RecursionError):
                 return builder.make(self.tree, self.prefix)
-            except RecursionError:
-                raise InputError(
-                    f"{self.source}, key {self.prefix}: nested too deeply; "
-                    f"{WAY_OUT}."
-                ) from None
+            self.fail(self.prefix, "nested too deeply")
 
     def truncated(self, exits: int) -> "Architecture":
         """What ends at an exit: no layer and no head above it."""
@@ -172,14 +187,14 @@ class Architecture:
 class _Builder:
     """Builds the objects of one tree."""
 
-    of: Architecture
+    fail: Callable[[str, str], NoReturn]
     backbone: Path | None
     made: dict[str, Any] = field(default_factory=dict)
 
     def make(self, value: Any, path: str) -> Any:
         """The value that a part of the tree stands for."""
         if isinstance(value, int) and abs(value) > _LARGEST:
-            self._fail(path, f"{quoted(value)} is larger than any model has")
+            self.fail(path, f"{quoted(value)} is larger than any model has")
         if isinstance(value, list):
             return [self.make(v, f"{path}[{i}]") for i, v in enumerate(value)]
         if not isinstance(value, Mapping):
@@ -190,7 +205,7 @@ class _Builder:
             return self._known(value, "function", FUNCTIONS, path)
         if "same_as" in value:
             if str(value["same_as"]) not in self.made:
-                self._fail(
+                self.fail(
                     path,
                     f"no object before has id {str(value['same_as'])[:100]}",
                 )
@@ -202,7 +217,7 @@ class _Builder:
         name = value["class"]
         for key in LEFT_OUT.get(name, ()):
             if key in value:
-                self._fail(f"{path}.{key}", f"not an argument of {name} here")
+                self.fail(f"{path}.{key}", f"not an argument of {name} here")
         arguments = {
             key: self.make(each, f"{path}.{key}")
             for key, each in value.items()
@@ -210,7 +225,7 @@ class _Builder:
         }
         if name == "SSLEncoder":
             if self.backbone is None:
-                self._fail(path, "there is no configuration of the backbone")
+                self.fail(path, "there is no configuration of the backbone")
             arguments |= {"source": str(self.backbone), "pretrained": False}
         made = self._call(built, arguments, path)
         if "id" in value:
@@ -226,7 +241,7 @@ class _Builder:
     ) -> Callable[..., Any]:
         name = value[key]
         if not isinstance(name, str) or name not in table:
-            self._fail(
+            self.fail(
                 f"{path}.{key}",
                 f"{quoted(name)} is not one of {', '.join(table)}; nothing else is "
                 "built",
@@ -241,7 +256,7 @@ class _Builder:
         try:
             signature.bind(**arguments)
         except TypeError as error:
-            self._fail(
+            self.fail(
                 path,
                 f"{error}; the arguments of {built.__name__} are "
                 f"{', '.join(signature.parameters)}",
@@ -249,14 +264,11 @@ class _Builder:
         try:
             return built(**arguments)
         except InputError as error:
-            self._fail(path, str(error).rstrip("."))
+            self.fail(path, str(error).rstrip("."))
         # A wrong value can raise anything inside a library.
         except Exception as error:
             logger.debug("%s cannot be built", path, exc_info=True)
-            self._fail(path, f"cannot be built ({one_line(error)})")
-
-    def _fail(self, path: str, problem: str) -> NoReturn:
-        raise InputError(f"{self.of.source}, key {path}: {problem}; {WAY_OUT}.")
+            self.fail(path, f"cannot be built ({one_line(error)})")
 
 
 def objects_of(tree: Any) -> list[Mapping[str, Any]]:
@@ -273,17 +285,9 @@ def objects_of(tree: Any) -> list[Mapping[str, Any]]:
     return found
 
 
-def _fail(architecture: Architecture, key: str, problem: str) -> NoReturn:
-    raise InputError(
-        f"{architecture.source}, key {architecture.prefix}.{key}: {problem}; "
-        f"{WAY_OUT}."
-    )
-
-
-BACKBONE_FOLDER = "backbone"
-_FILES = ("config.json", "preprocessor_config.json")
-# They name a place on the writer's machine, or code.
-_LEFT_OUT = ("_name_or_path", "name_or_path", "auto_map")
+def read_backbone_files(place: Path) -> list[dict[str, Any]]:
+    """The configuration of a pre-trained encoder in a checked folder."""
+    return [read_json(place / name, WAY_OUT) for name in _BACKBONE_FILES]
 
 
 def write_backbone(folder: Path, model: EarlyExitModel) -> None:
@@ -292,7 +296,7 @@ def write_backbone(folder: Path, model: EarlyExitModel) -> None:
     if not isinstance(encoder, SSLEncoder):
         return
     config: dict[str, Any] = json.loads(encoder.config.to_json_string())
-    for key in _LEFT_OUT:
+    for key in _NOT_WRITTEN:
         config.pop(key, None)
     config["num_hidden_layers"] = encoder.exit_layers[-1]
     extractor = {
@@ -304,7 +308,7 @@ def write_backbone(folder: Path, model: EarlyExitModel) -> None:
         "return_attention_mask": config.get("feat_extract_norm") == "layer",
         "sampling_rate": encoder.sample_rate,
     }
-    for name, content in zip(_FILES, (config, extractor)):
+    for name, content in zip(_BACKBONE_FILES, (config, extractor)):
         text = json.dumps(content, indent=2, sort_keys=True)
         with whole_file(folder / BACKBONE_FOLDER / name) as stream:
             stream.write(f"{text}\n".encode())
@@ -314,10 +318,10 @@ def read_backbone(folder: Path) -> Path:
     """Look through ``backbone/`` of an inference folder."""
     place = folder / BACKBONE_FOLDER
     for name in os.listdir(place) if place.is_dir() else ():
-        if name not in _FILES:
+        if name not in _BACKBONE_FILES:
             raise InputError(
                 f"{place / name}: is not read; {place} holds "
-                f"{' and '.join(_FILES)}. Remove it, or {WAY_OUT}."
+                f"{' and '.join(_BACKBONE_FILES)}. Remove it, or {WAY_OUT}."
             )
     return _checked(place, WAY_OUT)
 
@@ -330,22 +334,14 @@ def find_backbone(
     if folder.is_dir():
         return _checked(folder, "fetch the model again")
     for place in _fetched(source, save_path, fetch):
-        if all((place / name).is_file() for name in _FILES):
+        if all((place / name).is_file() for name in _BACKBONE_FILES):
             return _checked(place, "fetch the model again")
     raise InputError(
         f"source: {quoted(source)} is the pre-trained encoder of this run, is "
         "not on this machine, and is not fetched without being asked. If you "
         "trust the run: `hf download "
-        f"{source[:100]} {' '.join(_FILES)}`, or trust=True in Python."
+        f"{source[:100]} {' '.join(_BACKBONE_FILES)}`, or trust=True in Python."
     )
-
-
-def described(architecture: Architecture, backbone: Path | None) -> list[Any]:
-    """All plain data that a model is built from."""
-    found: list[Any] = [architecture.tree]
-    if backbone is not None:
-        found += [read_json(backbone / name, WAY_OUT) for name in _FILES]
-    return found
 
 
 def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
@@ -365,7 +361,7 @@ def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
                 snapshot_download(
                     source,
                     cache_dir=place,
-                    allow_patterns=list(_FILES),
+                    allow_patterns=list(_BACKBONE_FILES),
                     local_files_only=local,
                 )
             )
@@ -373,7 +369,7 @@ def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
 
 
 def _checked(place: Path, remedy: str) -> Path:
-    for name in _FILES:
+    for name in _BACKBONE_FILES:
         path = place / name
         for key in read_json(path, remedy):
             if key == "auto_map" or "implementation" in key:
@@ -384,78 +380,61 @@ def _checked(place: Path, remedy: str) -> Path:
     return place
 
 
-_PLAIN = tuple(
-    f"tag:yaml.org,2002:{kind}"
-    for kind in "null bool int float str seq map".split()
-)
-_MISSING = object()
-_MOST_NODES = 100_000
-# What one object of a YAML may ask of another.
-_ATTRIBUTES = ("d_model",)
-_WAY_OUT = (
-    "give the output_folder of a finished run of this recipe, with the "
-    "hyperparams.yaml that it wrote"
-)
-
-
 class Hyperparams:
-    """The YAML of a run as nodes."""
+    """What a run's ``hyperparams.yaml`` says, read without executing it.
+
+    HyperPyYAML builds objects and calls functions while it parses. Here the
+    file is taken apart into its nodes, tags and all, and only plain values
+    and the tree of the model are made of them.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.nodes = self._pairs(compose_yaml(self.path, _WAY_OUT), "")
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.nodes
+        root = compose_yaml(self.path, _RUN_WAY_OUT)
+        self.nodes = _Converter(self.path).pairs(root, "")
 
     def value(
         self, key: str, default: Any = _MISSING, kind: type | None = None
     ) -> Any:
-        """The plain value of a key."""
+        """The plain value of a key, refused if it builds something."""
+        converter = _Converter(self.path)
         if key not in self.nodes:
             if default is _MISSING:
-                self._fail(key, "missing")
+                converter.fail(key, "missing")
             return default
-        value = _Converter(self.path).plain(self.nodes[key], key)
+        value = converter.plain(self.nodes[key], key)
         optional = default is not _MISSING and value is None
         if kind is not None and type(value) is not kind and not optional:
-            self._fail(key, f"{quoted(value)} is no {kind.__name__}")
+            converter.fail(key, f"{quoted(value)} is no {kind.__name__}")
         return value
 
     def arguments(self, key: str, dotted: str) -> dict[str, Any]:
         """The plain arguments of an object of one known class."""
-        node = self.nodes.get(key)
+        node, converter = self.nodes.get(key), _Converter(self.path)
         if node is None or node.tag == _PLAIN[0]:
             return {}
         if node.tag != f"!new:{dotted}":
-            self._fail(key, f"{dotted} is expected, not {quoted(node.tag)}")
-        converter = _Converter(self.path)
+            converter.fail(key, f"{dotted} is expected, not {quoted(node.tag)}")
         return {
             name: converter.plain(value, f"{key}.{name}")
-            for name, value in self._pairs(node, key).items()
+            for name, value in converter.pairs(node, key).items()
         }
 
     def architecture(
         self, fetch: bool = False
     ) -> tuple[Architecture, Path | None]:
-        """The tree of the model."""
-        modules = self.nodes.get("modules")
-        found = {}
-        if modules is not None:
-            found = self._pairs(modules, "modules")
-        if "model" not in found:
-            self._fail("modules.model", "missing")
+        """The tree of ``modules: model:``, and where the configuration of a
+        pre-trained encoder lies; fetched if it is nowhere and that is asked."""
         converter = _Converter(self.path, fetch)
+        found = {}
+        if "modules" in self.nodes:
+            found = converter.pairs(self.nodes["modules"], "modules")
+        if "model" not in found:
+            converter.fail("modules.model", "missing")
         tree = converter.convert(found["model"], "model")
         if not isinstance(tree, dict):
-            self._fail("modules.model", f"{quoted(tree)} is no model")
+            converter.fail("modules.model", f"{quoted(tree)} is no model")
         return Architecture(tree, str(self.path)), converter.backbone
-
-    def _pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
-        return _Converter(self.path).pairs(node, key)
-
-    def _fail(self, key: str, problem: str) -> NoReturn:
-        raise InputError(f"{self.path}, key {key}: {problem}; {_WAY_OUT}.")
 
 
 @dataclass
@@ -469,22 +448,22 @@ class _Converter:
     seen: dict[int, tuple[dict[str, Any], str]] = field(default_factory=dict)
     count: int = 0
 
+    def fail(self, key: str, problem: str) -> NoReturn:
+        """Refuse a key of the file."""
+        raise InputError(f"{self.path}, key {key}: {problem}; {_RUN_WAY_OUT}.")
+
     def plain(self, node: yaml.Node, key: str) -> Any:
         """A value; nothing that builds."""
         value = self.convert(node, key)
         if isinstance(node, yaml.MappingNode) and node.tag not in _PLAIN:
-            self._fail(
-                key, f"a plain value is expected, not {quoted(node.tag)}"
-            )
+            self.fail(key, f"a plain value is expected, not {quoted(node.tag)}")
         return value
 
     def convert(self, node: yaml.Node, key: str) -> Any:
         """A value or an object."""
         self.count += 1
         if self.count > _MOST_NODES or self.depth > MOST_DEPTH:
-            self._fail(
-                key[:100], "refers to itself, or is too much for a model"
-            )
+            self.fail(key[:100], "refers to itself, or is too much for a model")
         self.depth += 1
         try:
             return self._converted(node, key)
@@ -494,10 +473,10 @@ class _Converter:
     def pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
         """The keys of a mapping, which must be texts."""
         if not isinstance(node, yaml.MappingNode):
-            self._fail(key, "keys and values are expected")
+            self.fail(key, "keys and values are expected")
         for name, _ in node.value:
             if not isinstance(name, yaml.ScalarNode):
-                self._fail(key, "a key is a list or a mapping, not a text")
+                self.fail(key, "a key is a list or a mapping, not a text")
         return {name.value: value for name, value in node.value}
 
     def _converted(self, node: yaml.Node, key: str) -> Any:
@@ -505,15 +484,12 @@ class _Converter:
         if kind == "!new":
             return self._object(node, name, key)
         if kind == "!name":
-            short = _short(name, FUNCTIONS)
-            if short is None or node.value:
-                self._refuse(node, key, FUNCTIONS)
-            return {"function": short}
+            return {"function": self._short(node, name, key, FUNCTIONS)}
         if node.tag == "!apply:getattr":
             return self._attribute(node, key)
         if node.tag in ("!tuple", "!list", *_PLAIN):
             return self._value(node, key)
-        self._fail(
+        self.fail(
             key, f"{node.tag[:100]} cannot be kept in an inference folder"
         )
 
@@ -537,23 +513,21 @@ class _Converter:
                 *(ValueError, SyntaxError, TypeError),
                 *(MemoryError, RecursionError),
             ):
-                self._fail(key, f"{quoted(node.value)} is no tuple")
+                self.fail(key, f"{quoted(node.value)} is no tuple")
         try:
             value = yaml.constructor.SafeConstructor().construct_object(node)
             check_values(value)
         except (yaml.YAMLError, ValueError, ArithmeticError) as error:
-            self._fail(key, one_line(error))
+            self.fail(key, one_line(error))
         return value
 
     def _object(self, node: yaml.Node, dotted: str, key: str) -> dict[str, Any]:
         if id(node) in self.seen:
             first, place = self.seen[id(node)]
             return {"same_as": first.setdefault("id", place)}
-        name = _short(dotted, CLASSES)
-        if name is None:
-            self._refuse(node, key, CLASSES)
+        name = self._short(node, dotted, key, CLASSES)
         if node.value and not isinstance(node, yaml.MappingNode):
-            self._fail(key, f"{name}: give its arguments by name")
+            self.fail(key, f"{name}: give its arguments by name")
         tree = {"class": name}
         self.seen[id(node)] = tree, key
         parts = self.pairs(node, key) if node.value else {}
@@ -567,9 +541,9 @@ class _Converter:
                 del where["save_path"]
             for each, value in where.items():
                 if not isinstance(value, str):
-                    self._fail(f"{key}.{each}", f"{quoted(value)} is no text")
+                    self.fail(f"{key}.{each}", f"{quoted(value)} is no text")
             if "source" not in where:
-                self._fail(f"{key}.source", "missing")
+                self.fail(f"{key}.source", "missing")
             self.backbone = find_backbone(**where, fetch=self.fetch)
         for part, value in parts.items():
             if part not in LEFT_OUT.get(name, ()):
@@ -582,7 +556,7 @@ class _Converter:
         owner, attribute = parts if len(parts) == 2 else (None, None)
         name = getattr(attribute, "value", None)
         if name not in _ATTRIBUTES:
-            self._fail(
+            self.fail(
                 key,
                 f"attribute {quoted(name)} is not one of "
                 f"{', '.join(_ATTRIBUTES)}",
@@ -594,21 +568,20 @@ class _Converter:
             if name in each:
                 return each[name]
         if part.backbone is None:
-            self._fail(key, f"there is no {name} in it")
-        config = read_json(part.backbone / "config.json", _WAY_OUT)
+            self.fail(key, f"there is no {name} in it")
+        config = read_json(part.backbone / "config.json", _RUN_WAY_OUT)
         return config.get("hidden_size")
 
-    def _refuse(self, node: yaml.Node, key: str, known: Any) -> NoReturn:
-        self._fail(
-            key,
-            f"{node.tag[:100]} cannot be kept in an inference folder, which knows "
-            f"{', '.join(known.values())}",
-        )
-
-    def _fail(self, key: str, problem: str) -> NoReturn:
-        raise InputError(f"{self.path}, key {key}: {problem}; {_WAY_OUT}.")
-
-
-def _short(dotted: str, table: Any) -> str | None:
-    names = {path: name for name, path in table.items()}
-    return names.get(dotted)
+    def _short(
+        self, node: yaml.Node, dotted: str, key: str, table: Mapping[str, str]
+    ) -> str:
+        """The name that a class has in a table."""
+        names = {path: name for name, path in table.items()}
+        # What is passed on takes no arguments.
+        if dotted not in names or (table is FUNCTIONS and node.value):
+            self.fail(
+                key,
+                f"{node.tag[:100]} cannot be kept in an inference folder, "
+                f"which knows {', '.join(table.values())}",
+            )
+        return names[dotted]

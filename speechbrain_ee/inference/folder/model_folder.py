@@ -69,7 +69,6 @@ from speechbrain_ee.inference.folder.architecture import (
     BACKBONE_FOLDER,
     WAY_OUT,
     Architecture,
-    described,
     read_backbone,
     write_backbone,
 )
@@ -212,11 +211,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     architecture = config["architecture"]
     backbone = read_backbone(path) if architecture.uses_backbone else None
     header = read_header(path / WEIGHTS_FILE)
-    model = build_bounded(
-        partial(architecture.build, backbone),
-        described(architecture, backbone),
-        header,
-    )
+    model = build_bounded(architecture, backbone, header)
     tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
     verified = load_weights(
         path / WEIGHTS_FILE,

@@ -60,7 +60,6 @@ from speechbrain_ee.inference.bench.data import read_spoken
 from speechbrain_ee.inference.folder.architecture import (
     Architecture,
     Hyperparams,
-    described,
 )
 from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.model_folder import (
@@ -141,11 +140,7 @@ class TrainingRun:
         }
         try:
             architecture, backbone = self.hparams.architecture(fetch=trust)
-            model = build_bounded(
-                partial(architecture.build, backbone),
-                described(architecture, backbone),
-                header,
-            )
+            model = build_bounded(architecture, backbone, header)
         except InputError:
             if not trust:
                 raise

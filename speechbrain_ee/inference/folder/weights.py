@@ -14,10 +14,10 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,12 @@ from torch.overrides import TorchFunctionMode
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
-from speechbrain_ee.inference.folder.architecture import WAY_OUT
+from speechbrain_ee.inference.folder.architecture import (
+    WAY_OUT,
+    Architecture,
+    read_backbone_files,
+)
+from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.finished_run import UNCHECKED, check_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -41,8 +46,17 @@ _PREFIX = "fingerprint."  # of keys in the metadata
 WEIGHTS_FILE = "model.safetensors"
 Header = Mapping[str, tuple[tuple[int, ...], str]]
 _USUAL = 5120  # width of the largest encoders in use
-Model = TypeVar("Model")
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
+_KINDS = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
 
@@ -114,12 +128,19 @@ def read_header(path: str | Path) -> Header:
 
 
 def build_bounded(
-    build: Callable[[], Model], described: Any, header: Header
-) -> Model:
-    """Build a model, but none that is far larger than its weights."""
+    architecture: Architecture, backbone: Path | None, header: Header
+) -> EarlyExitModel:
+    """Build a model, but none that is far larger than its weights.
+
+    Where a number in its description is unusually large, it is built on paper
+    first: tensors of a shape alone take no memory, but seconds of imports.
+    """
+    described: list[Any] = [architecture.tree]
+    if backbone is not None:
+        described += read_backbone_files(backbone)
     if not _is_usual(described):
         with torch.device("meta"), _Bounded(header):
-            build()
+            architecture.build(backbone)
     left = _Bounded(header)
     thread = threading.get_ident()
 
@@ -133,7 +154,7 @@ def build_bounded(
             register_module_buffer_registration_hook,
         ):
             stack.callback(register(count).remove)
-        return build()
+        return architecture.build(backbone)
 
 
 def _is_usual(described: Any, key: str = "") -> bool:
@@ -278,18 +299,17 @@ def _not_whole(path: Path, error: Exception) -> NoReturn:
 def _check_present(path: Path) -> None:
     if path.is_file():
         return
-    others = sorted(
-        each.name
-        for each in path.parent.glob("*")
-        if each.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-    )
+    pickles = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+    files = sorted(path.parent.glob("*"))
+    others = [each.name for each in files if each.suffix in pickles]
     pickled = (
-        f" {', '.join(others)} may hold pickled objects, which can execute "
-        "anything, and is not read."
-        if others
-        else ""
+        f"{', '.join(others)} may hold pickled objects, which can execute "
+        "anything, and is not read. "
     )
-    raise InputError(f"{path}: there is no such file.{pickled} {_sentence()}")
+    raise InputError(
+        f"{path}: there is no such file. {pickled if others else ''}"
+        f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}."
+    )
 
 
 def _check_tensors(
@@ -301,11 +321,8 @@ def _check_tensors(
     missing = sorted((expected.keys() | extra) - found.keys())
     unknown = sorted(found.keys() - expected.keys() - extra)
     if missing or unknown:
-        problem = (
-            f"{missing[0]} is missing"
-            if missing
-            else f"{unknown[0]} is not a tensor of it"
-        )
+        problem = f"{unknown[0]} is not a tensor of it" if unknown else ""
+        problem = f"{missing[0]} is missing" if missing else problem
         more = len(missing) + len(unknown) - 1
         raise InputError(
             f"{path}: these are not the weights of the model in config.json: "
@@ -321,19 +338,3 @@ def _check_tensors(
                 f"config.json describes a model with {wanted[1]} of shape "
                 f"{list(wanted[0])}; {WAY_OUT}."
             )
-
-
-_KINDS = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-
-def _sentence() -> str:
-    return f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}."
