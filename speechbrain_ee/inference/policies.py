@@ -224,16 +224,6 @@ class Policies:
         return default.criterion if default else CRITERION, text
 
 
-def describe(policies: Policies) -> str:
-    """The policies of a model, a line each, for help texts."""
-    lines = [
-        f"{name}{' (default)' if name == policies.default else ''}: "
-        f"{policy.name}"
-        for name, policy in policies.shipped.items()
-    ]
-    return "\n".join(lines) or "no policies: all utterances take the last exit"
-
-
 @dataclass(frozen=True)
 class Rung:
     """A policy of a ladder."""

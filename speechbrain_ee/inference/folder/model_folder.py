@@ -26,7 +26,7 @@ Authors
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -98,16 +98,14 @@ POLICY_SELECTOR = f"../{SELECTOR_FILE}"
 COMBINATION_FILE = "combination.json"
 CALIBRATION_FILE = "calibration.jsonl.gz"
 CARD_FILE = "README.md"
+FILES = (
+    *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
+    *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
+)
 # What an export may delete: the files of an earlier one, as regular
 # expressions. A policy of another name was put there by somebody.
-FILES = (
-    *map(
-        re.escape,
-        (
-            *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
-            *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
-        ),
-    ),
+_REPLACED = (
+    *map(re.escape, FILES),
     rf"{POLICY_FOLDER}/[^/]+\.({'|'.join(METHODS)})\.yaml",
     rf"{BACKBONE_FOLDER}/[^/]+\.json",
 )
@@ -216,17 +214,21 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     verified = load_weights(
         path / WEIGHTS_FILE,
         model,
-        folder_fingerprint(architecture, config["sample_rate"], tokenizer)
+        _fingerprint(architecture, config["sample_rate"], tokenizer)
         | backbone_fingerprint(model),
     )
     check_outputs(path, model)
     check_decodings(
         [config["decoding"]], model, f"{path / CONFIG_FILE}, key decoding"
     )
-    selector = _if_there(path / SELECTOR_FILE, read_selector)
-    combination = _if_there(path / COMBINATION_FILE, read_combination)
-    calibration = _if_there(
-        path / CALIBRATION_FILE, partial(read_trace, most=_MOST_CALIBRATION)
+    readers: dict[str, Callable[[Path], Any]] = {
+        SELECTOR_FILE: read_selector,
+        COMBINATION_FILE: read_combination,
+        CALIBRATION_FILE: partial(read_trace, most=_MOST_CALIBRATION),
+    }
+    selector, combination, calibration = (
+        read(path / name) if (path / name).exists() else None
+        for name, read in readers.items()
     )
     for name, layers in {
         SELECTOR_FILE: selector and selector.exit_layers,
@@ -249,25 +251,6 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     )
 
 
-def folder_fingerprint(
-    architecture: Architecture,
-    sample_rate: int,
-    tokenizer: SentencePieceProcessor,
-) -> dict[str, str]:
-    """What gives the weights of a folder their meaning, but a backbone."""
-    return {
-        **flat_fingerprint(architecture.tree, "model"),
-        **flat_fingerprint(sample_rate, "sample_rate"),
-        **tokenizer_fingerprint(tokenizer),
-    }
-
-
-def _fingerprint(folder: ModelFolder) -> dict[str, str]:
-    return folder_fingerprint(
-        folder.architecture, folder.sample_rate, folder.tokenizer
-    )
-
-
 def write_model_folder(
     path: str | Path, folder: ModelFolder, card: str = ""
 ) -> Path:
@@ -282,9 +265,7 @@ def write_model_folder(
             f"{folder.path}: its model was built by executing hyperparams.yaml "
             "and is not known as plain data, so that it cannot be exported."
         )
-    written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
-    check = partial(_check_replaced, written, folder)
-    with whole_folder(path, check) as new:
+    with whole_folder(path, partial(_check_replaced, folder)) as new:
         _write_files(new, folder, card)
     logger.info("Inference folder: %s", path)
     return path
@@ -295,7 +276,8 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
     write_weights(
         target / WEIGHTS_FILE,
         folder.model,
-        _fingerprint(folder) | backbone_fingerprint(folder.model),
+        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer)
+        | backbone_fingerprint(folder.model),
     )
     write_backbone(target, folder.model)
     with whole_file(target / TOKENIZER_FILE) as stream:
@@ -313,13 +295,17 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         stream.write(card.encode())
 
 
-def _check_replaced(
-    written: Sequence[str], folder: ModelFolder, path: Path
-) -> None:
-    """Only a folder of this schema is deleted, and nothing else with it."""
-    ours = has_schema(path / CONFIG_FILE, SCHEMA)
-    check_ours(path, ours, *FILES, *map(re.escape, written))
-    _check_better(path, folder)
+def _fingerprint(
+    architecture: Architecture,
+    sample_rate: int,
+    tokenizer: SentencePieceProcessor,
+) -> dict[str, str]:
+    """What gives the weights of a folder their meaning, but a backbone."""
+    return {
+        **flat_fingerprint(architecture.tree, "model"),
+        **flat_fingerprint(sample_rate, "sample_rate"),
+        **tokenizer_fingerprint(tokenizer),
+    }
 
 
 def check_outputs(path: Path, model: EarlyExitModel) -> None:
@@ -343,12 +329,16 @@ def check_outputs(path: Path, model: EarlyExitModel) -> None:
             )
 
 
-def _check_better(path: Path, folder: ModelFolder) -> None:
-    """Refuse to replace a model by one that nothing says is the right one.
+def _check_replaced(folder: ModelFolder, path: Path) -> None:
+    """Refuse to delete what is no folder of this schema, or to replace a
+    model by one that nothing says is the right one.
 
     Weights without a fingerprint, of an earlier version, may have been put
     together with the tokenizer or the settings of another start.
     """
+    ours = has_schema(path / CONFIG_FILE, SCHEMA)
+    written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
+    check_ours(path, ours, *_REPLACED, *map(re.escape, written))
     try:
         there = read_config(path / CONFIG_FILE)
         tokenizer = SentencePieceProcessor(
@@ -357,10 +347,8 @@ def _check_better(path: Path, folder: ModelFolder) -> None:
     except (InputError, OSError, RuntimeError):
         return  # no whole model, so no better one
     keys = differences(
-        folder_fingerprint(
-            there["architecture"], there["sample_rate"], tokenizer
-        ),
-        _fingerprint(folder),
+        _fingerprint(there["architecture"], there["sample_rate"], tokenizer),
+        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer),
     )
     # a truncated model differs in these
     keys = [key for key in keys if not key.endswith(_OF_DEPTH)]
@@ -374,10 +362,6 @@ def _check_better(path: Path, folder: ModelFolder) -> None:
             "another place."
         )
     logger.warning("%s: %s; it is replaced.", path, words)
-
-
-def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:
-    return read(path) if path.exists() else None
 
 
 def read_policies(
