@@ -15,10 +15,10 @@ from speechbrain_ee.inference.folder.model_folder import (
     CONFIG_FILE,
     ModelFolder,
     read_model_folder,
+    truncated_folder,
     write_model_folder,
 )
 from speechbrain_ee.inference.folder.training_run import run_folder
-from speechbrain_ee.inference.folder.truncation import truncated_folder
 
 FORMATS = ("folder", "onnx", "sherpa")
 

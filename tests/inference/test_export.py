@@ -23,12 +23,14 @@ from speechbrain_ee.exits.calibration.exit_policy import (
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.model_folder import (
+    read_model_folder,
+    up_to_layer,
+)
 from speechbrain_ee.inference.folder.training_run import (
     export_training,
     run_folder,
 )
-from speechbrain_ee.inference.folder.truncation import up_to_layer
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.inference.runs import (
     Bomb,

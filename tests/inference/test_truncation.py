@@ -17,9 +17,11 @@ from speechbrain_ee.exits.records import ExitRecord
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.model_folder import (
+    read_model_folder,
+    up_to_layer,
+)
 from speechbrain_ee.inference.folder.training_run import without_transcripts
-from speechbrain_ee.inference.folder.truncation import up_to_layer
 from tests.inference.runs import (
     SYSTEMS,
     log_probs,

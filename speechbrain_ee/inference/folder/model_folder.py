@@ -27,7 +27,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +37,7 @@ from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee import __version__
 from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
@@ -52,6 +53,7 @@ from speechbrain_ee.exits.selector.selector_file import (
     read_selector,
     write_selector,
 )
+from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
 from speechbrain_ee.files import (
@@ -111,6 +113,8 @@ _REPLACED = (
 )
 SCHEMA = "early-exit-model/1"
 COMBINATION_SCHEMA = "exit-combination/1"
+# Criteria that look at later exits, or read with what belongs to the selector.
+_WHOLE_ONLY = ("learned", "combination")
 OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
 SAMPLE_RATES = range(1000, 384_001)  # Hz
 # Scorers are objects; a folder holds numbers.
@@ -561,7 +565,93 @@ def read_combination(path: str | Path) -> ZScores:
     same = len({tuple(sorted(part)) for part in parts}) == 1
     if not same or not all(type(value) in (int, float) for value in values):
         raise InputError(
-            f"{path}, {', '.join(_OF_COMBINATION)}: a number by criterion is expected; "
-            f"{WAY_OUT}."
+            f"{path}, {', '.join(_OF_COMBINATION)}: a number by criterion is "
+            f"expected; {WAY_OUT}."
         )
     return ZScores(*parts)
+
+
+def up_to_layer(trace: Trace, layer: int) -> Trace | None:
+    """What a trace says of a model that ends at a layer.
+
+    None if it has no exit so early. The scores of a learned selector are left
+    out: they look at what later exits would bring.
+    """
+    header = trace.header
+    exits = sum(each <= layer for each in header.exit_layers)
+    if not exits:
+        return None
+    cut = {
+        key: value[:exits]
+        for key in ("exit_layers", "macs", "parameters")
+        if (value := getattr(header, key)) is not None
+    }
+    records = tuple(
+        replace(
+            record,
+            exits=tuple(
+                replace(
+                    exit_,
+                    evidence={
+                        name: value
+                        for name, value in exit_.evidence.items()
+                        if name not in _WHOLE_ONLY
+                    },
+                )
+                for exit_ in record.exits[:exits]
+            ),
+        )
+        for record in trace.records
+    )
+    return Trace(replace(header, **cut), records, trace.source)
+
+
+def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
+    """The smaller model that ends at an exit, with policies of its own.
+
+    Its outputs are those of the whole model at these exits, bit by bit.
+    Budgets that speak of the last exit now speak of another one: policies are
+    calibrated again, on the development set of the folder, for the same
+    budgets. Those of the learned selector are left out: its scores of the
+    development set take the transcripts, which no folder holds.
+    """
+    model = folder.model.truncated(exits)
+    if exits == len(folder.exit_layers):
+        return folder
+    trace, policies, selector = folder.calibration, {}, folder.selector
+    if selector is not None:
+        selector = truncated_selector(selector, exits) if exits > 1 else None
+    if trace is not None:
+        trace = up_to_layer(trace, model.exit_layers[-1])
+    if trace is not None:
+        for name, policy in folder.policies.items():
+            again = shipped_policies(trace, policy.budget, [policy.criterion])
+            if name in again:
+                policies[name] = _known_as(again[name], policy)
+    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    default, reason = default_of(policies, trace)
+    return replace(
+        folder,
+        model=model.eval(),
+        architecture=folder.architecture.truncated(exits),
+        policies=policies,
+        default_policy=default,
+        default_reason=reason,
+        selector=selector,
+        combination=None,
+        calibration=trace,
+        facts={
+            **folder.facts,
+            "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
+        },
+        measured=tuple(kept),
+    )
+
+
+def _known_as(policy: ExitPolicy, old: ExitPolicy) -> ExitPolicy:
+    """Calibrated on the same utterances, which have lost their names."""
+    if policy.calibration is None or old.calibration is None:
+        return policy
+    fingerprint = old.calibration.fingerprint
+    known = replace(policy.calibration, fingerprint=fingerprint)
+    return replace(policy, calibration=known)

@@ -71,11 +71,9 @@ from speechbrain_ee.inference.folder.model_folder import (
     check_outputs,
     check_sample_rate,
     read_policies,
-    write_model_folder,
-)
-from speechbrain_ee.inference.folder.truncation import (
     truncated_folder,
     up_to_layer,
+    write_model_folder,
 )
 from speechbrain_ee.inference.folder.weights import (
     LEFT_OUT,
