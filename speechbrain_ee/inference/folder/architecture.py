@@ -329,23 +329,28 @@ def read_backbone(folder: Path) -> Path:
 def find_backbone(
     source: str, save_path: str | None = None, fetch: bool = False
 ) -> Path:
-    """Where the configuration is of the encoder that a YAML names."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return _checked(folder, "fetch the model again")
-    for place in _fetched(source, save_path, fetch):
-        if all((place / name).is_file() for name in _BACKBONE_FILES):
-            return _checked(place, "fetch the model again")
+    """Where the configuration is of the encoder that a YAML names: a folder,
+    or in the hub's caches; nothing is fetched without being asked."""
+    found = [Path(source).expanduser()]
+    if not found[0].is_dir():
+        found = _in_caches(source, save_path, fetch)
+        found = [
+            place
+            for place in found
+            if all((place / name).is_file() for name in _BACKBONE_FILES)
+        ]
+    if found:
+        return _checked(found[0], "fetch the model again")
     raise InputError(
         f"source: {quoted(source)} is the pre-trained encoder of this run, is "
         "not on this machine, and is not fetched without being asked. If you "
         "trust the run: `hf download "
-        f"{source[:100]} {' '.join(_BACKBONE_FILES)}`, or trust=True in Python."
+        f"{source[:100]} {' '.join(_BACKBONE_FILES)}`, or trust=True in "
+        "Python."
     )
 
 
-def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
-    """Folders of the hub's caches; nothing is fetched without being asked."""
+def _in_caches(source: str, save_path: str | None, fetch: bool) -> list[Path]:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -357,15 +362,14 @@ def _fetched(source: str, save_path: str | None, fetch: bool) -> list[Path]:
     for place, local in asked:
         # Of a dozen kinds: no such name, not here, no network.
         with suppress(Exception):
-            found.append(
-                snapshot_download(
-                    source,
-                    cache_dir=place,
-                    allow_patterns=list(_BACKBONE_FILES),
-                    local_files_only=local,
-                )
+            path = snapshot_download(
+                source,
+                cache_dir=place,
+                allow_patterns=list(_BACKBONE_FILES),
+                local_files_only=local,
             )
-    return list(map(Path, found))
+            found.append(Path(path))
+    return found
 
 
 def _checked(place: Path, remedy: str) -> Path:

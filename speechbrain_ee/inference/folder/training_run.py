@@ -13,18 +13,18 @@ Authors
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import ruamel.yaml
 import torch
 from sentencepiece import SentencePieceProcessor
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
-from torch import Tensor
 from tqdm import tqdm
 
 from speechbrain_ee.data.pieces import decode, pieces_of
@@ -37,7 +37,7 @@ from speechbrain_ee.evaluation.calibrate import (
     shipped_policies,
 )
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
-from speechbrain_ee.evaluation.operating_point import OperatingPoint, measure
+from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
@@ -131,7 +131,13 @@ class TrainingRun:
         it names is fetched; it then is not known as plain data.
         """
         found = self._checkpoints()
-        weights = _averaged(found, self.save_folder)
+        with _loading(self.save_folder):
+            weights = {
+                name: tensor
+                for name, tensor in averaged_weights(found).items()
+                if not name.startswith(LEFT_OUT)
+            }
+            check_finite(self.save_folder, weights)
         header = {
             name: (tuple(tensor.shape), str(tensor.dtype))
             for name, tensor in weights.items()
@@ -151,7 +157,14 @@ class TrainingRun:
             | backbone_fingerprint(model)
             | tokenizer_fingerprint(self.tokenizer()),
         )
-        _load(model, weights, found[0].path, self.save_folder)
+        with _loading(self.save_folder):
+            model.load_state_dict(weights, strict=True)
+            for norm in global_norms(model).values():
+                # SpeechBrain keeps the means of features beside the weights.
+                path = found[0].path / "normalizer.ckpt"
+                norm._load_statistics_dict(
+                    torch.load(path, weights_only=True, map_location="cpu")
+                )
         trained = self.hparams.arguments("regime", _REGIME).get("active_exits")
         if trained is not None:  # the exits above it are as they began
             model = model.truncated(trained)
@@ -332,47 +345,20 @@ def _executed(path: Path) -> EarlyExitModel:
         ) from error
 
 
-def _averaged(found: Sequence[Checkpoint], place: Path) -> dict[str, Tensor]:
-    """The average of the best checkpoints, as evaluation makes it."""
+@contextmanager
+def _loading(place: Path) -> Iterator[None]:
+    """Name the checkpoints that cannot be loaded."""
     try:
-        weights = {
-            name: tensor
-            for name, tensor in averaged_weights(found).items()
-            if not name.startswith(LEFT_OUT)
-        }
-        check_finite(place, weights)
-        return weights
+        yield
     except InputError:
         raise
     # A damaged or hostile file can raise anything.
     except Exception as error:
-        _not_loaded(place, error)
-
-
-def _load(
-    model: EarlyExitModel,
-    weights: Mapping[str, Tensor],
-    best: Path,
-    place: Path,
-) -> None:
-    """Load weights, and the means of features that lie beside them."""
-    try:
-        model.load_state_dict(weights, strict=True)
-        for norm in global_norms(model).values():
-            path = best / "normalizer.ckpt"
-            norm._load_statistics_dict(
-                torch.load(path, weights_only=True, map_location="cpu")
-            )
-    except Exception as error:
-        _not_loaded(place, error)
-
-
-def _not_loaded(place: Path, error: Exception) -> NoReturn:
-    logger.debug("%s", place, exc_info=True)
-    raise InputError(
-        f"{place}: its checkpoints cannot be loaded into the model of "
-        f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
-    ) from error
+        logger.debug("%s", place, exc_info=True)
+        raise InputError(
+            f"{place}: its checkpoints cannot be loaded into the model of "
+            f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
+        ) from error
 
 
 def measure_choices(
@@ -387,10 +373,11 @@ def measure_choices(
     rows = []
     for name in trace.labelled_sets:
         part = trace.subset(name)
+        points = []
         for place, layer in enumerate(trace.header.exit_layers):
             exit = list(exit_layers).index(layer) + 1
             point = measure(part, np.full(len(part), place))
-            rows.append(_row(name, f"exit {exit}", point, len(part)))
+            points.append((f"exit {exit}", point))
         for policy_name, policy in policies.items():
             found = get_criterion(policy.criterion)
             given = {*part.evidence_names, "transcripts"}
@@ -399,7 +386,18 @@ def measure_choices(
                 continue
             choice_N, cost_NE = choice_of(part, policy)
             point = measure(part, choice_N, None, cost_NE)
-            rows.append(_row(name, policy_name, point, len(part)))
+            points.append((policy_name, point))
+        rows += [
+            Measured(
+                name,
+                choice,
+                round(point.avg_layer, 4),
+                round(point.wer, 4),
+                None if point.avg_macs is None else round(point.avg_macs),
+                len(part),
+            )
+            for choice, point in points
+        ]
     return tuple(rows)
 
 
@@ -437,20 +435,6 @@ def time_shares(
     finally:
         torch.set_num_threads(threads)
     return {name: round(spent_s[name] / spent_s[""], 2) for name in policies}
-
-
-def _row(
-    name: str, choice: str, point: OperatingPoint, utterances: int
-) -> Measured:
-    macs = point.avg_macs
-    return Measured(
-        name,
-        choice,
-        round(point.avg_layer, 4),
-        round(point.wer, 4),
-        None if macs is None else round(macs),
-        utterances,
-    )
 
 
 def without_transcripts(trace: Trace) -> Trace:
