@@ -158,6 +158,13 @@ class LayerCounter:
                 hook = partial(self._count, kind, number)
                 self.handles.append(module.register_forward_pre_hook(hook))
 
+    def __enter__(self) -> "LayerCounter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
     def _count(self, kind, number, module, inputs) -> None:
         getattr(self, kind)[number] += len(inputs[0])
         if kind == "layers":

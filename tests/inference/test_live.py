@@ -146,14 +146,12 @@ def test_no_layer_above_an_exit_runs(model, trace):
     policy = LivePolicy.of(ThresholdPolicy("entropy", threshold), EXITS)
     column_N = policy.rule.choose(scores_NE)
     assert 0 < (column_N <= 1).sum() < len(column_N)
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(*padded(waves()), policy)
-    for number in range(len(EXITS)):
-        still_in = (column_N >= number).sum()
-        assert counter.layers[number] == still_in
-        assert counter.heads[number] == still_in
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(*padded(waves()), policy)
+        for number in range(len(EXITS)):
+            still_in = (column_N >= number).sum()
+            assert counter.layers[number] == still_in
+            assert counter.heads[number] == still_in
     assert [one.exit - 1 for one in heard] == column_N.tolist()
 
 
@@ -163,10 +161,8 @@ def test_time_is_trimmed_to_who_is_left(model):
     scores = [-1.0, 1.0, -1.0]
     policy = LivePolicy.of(ThresholdPolicy("agreement", 0.0), EXITS)
     object.__setattr__(policy.scorer, "score", lambda e: _first(e, scores))
-    counter = LayerCounter(model)
-    runner_of(model).run(*padded(wavs), policy)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        runner_of(model).run(*padded(wavs), policy)
     runner = runner_of(model)
     longest = runner.cost.below.frames(5000)
     assert counter.frames[1] == 2 * longest
@@ -180,10 +176,8 @@ def _first(evidence, scores):
 @pytest.mark.parametrize("exit", range(1, len(EXITS) + 1))
 def test_a_fixed_exit_is_the_truncated_model(model, exit):
     wavs, lens = padded(waves())
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(wavs, lens, LivePolicy.fixed(exit, EXITS))
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(wavs, lens, LivePolicy.fixed(exit, EXITS))
     # One head alone is read.
     rows = [0] * len(EXITS)
     rows[exit - 1] = len(wavs)
@@ -207,10 +201,8 @@ def test_exits_at_which_nothing_can_stop_are_not_read(model):
     limits = (np.inf, -0.2, np.inf)
     policy = LivePolicy.of(ThresholdPolicy("entropy", limits), EXITS)
     assert policy.reads == (False, True, False, True)
-    counter = LayerCounter(model)
-    runner_of(model).run(*padded(waves()), policy)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        runner_of(model).run(*padded(waves()), policy)
     assert counter.heads[0] == counter.heads[2] == 0
     assert counter.heads[1] == len(waves())
 
@@ -227,10 +219,8 @@ def test_a_policy_for_some_of_the_exits(model, trace):
     policy = ExitPolicy("entropy", chosen, -1.0, "layers=3", "naive")
     live = LivePolicy.of(policy, EXITS)
     assert live.exits == (2, 4)
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(*padded(waves()), live)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(*padded(waves()), live)
     assert counter.heads[0] == counter.heads[2] == 0
     score_N = get_criterion("entropy").scores(trace.evidence)[:, 1]
     assert [one.exit for one in heard] == np.where(
