@@ -205,17 +205,8 @@ class EarlyExitASR:
         Arguments
         ---------
         audio : iterable of str, Path, tensor or array
-            See :meth:`transcribe`; a generator will do.
-        policy : str, int, Path or policy, optional
-            For this call alone.
-        batch_s : float
-            Most audio in a batch, in seconds, padding included.
-        max_s : float
-            Longer recordings are cut at pauses into pieces of at most so
-            many seconds.
-        channel : int, optional
-            The channel of files that is heard, from 1; by default their
-            average.
+            A generator will do. This and the other arguments are those of
+            :meth:`transcribe`.
 
         Yields
         ------
@@ -223,11 +214,6 @@ class EarlyExitASR:
             For each in its order. What cannot be read is a Failure with the
             reason, and the others go on; of what breaks off, a Transcript
             with its ``fault``.
-
-        Raises
-        ------
-        InputError
-            If the policy or a number is not valid.
 
         Example
         -------
