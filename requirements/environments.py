@@ -50,7 +50,7 @@ SMOKE = (
     "tests/models/test_decoder.py",
     "tests/exits/test_criteria.py",
     "tests/evaluation/test_report.py",
-    "tests/training/test_brain.py",
+    "tests/training/test_systems.py",
     "tests/recipes/test_debug_runs.py",
     "tests/inference/test_live.py",
     "tests/inference/test_onnx.py",

@@ -226,6 +226,25 @@ def repeated(data: DynamicItemDataset, times: int) -> DynamicItemDataset:
     return DynamicItemDataset(rows, output_keys=["id", "sig", "wrd", "tokens"])
 
 
+def fit_tones(
+    brain: CTCEarlyExitBrain,
+    utterances: int = 8,
+    first: int = 1,
+    times: int = 1,
+    batch_size: int = 4,
+) -> CTCEarlyExitBrain:
+    """Train on tones, several times an epoch; validate on the same tones."""
+    data = tone_dataset(utterances, first=first)
+    brain.fit(
+        brain.hparams.epoch_counter,
+        repeated(data, times),
+        data,
+        train_loader_kwargs={"batch_size": batch_size, "shuffle": True},
+        valid_loader_kwargs={"batch_size": utterances},
+    )
+    return brain
+
+
 class ToneTokenizer:
     """One word per token, with the interface of SpeechBrain's wrapper."""
 

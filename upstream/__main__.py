@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from speechbrain_ee.errors import exits_on_input_error
-from upstream.assemble import assemble
+from upstream.checkout import write
 from upstream.gates import check_tree
 
 logger = logging.getLogger("upstream")
@@ -18,25 +18,23 @@ logger = logging.getLogger("upstream")
 
 @exits_on_input_error
 def main() -> None:
-    """Assemble the tree, and check it if that is asked for."""
+    """Write the contribution, and check it if that is asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m upstream",
-        description="Write the contribution as files of a SpeechBrain checkout",
+        description="Write the contribution to SpeechBrain",
     )
     parser.add_argument(
-        "out", type=Path, help="folder to be made; OUT/speechbrain is the tree"
+        "out", type=Path, help="a SpeechBrain checkout, or a folder to be made"
     )
     parser.add_argument(
         "--check", action="store_true", help="run SpeechBrain's gates over it"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    assembled = assemble(arguments.out)
-    for name, reason in assembled.left_out.items():
-        logger.info("left out: %s (%s)", name, reason)
-    logger.info("%d files in %s", len(assembled.files), assembled.root)
+    names = write(arguments.out)
+    logger.info("%d files in %s", len(names), arguments.out)
     if arguments.check:
-        problems = check_tree(assembled.root)
+        problems = check_tree(arguments.out, names)
         for problem in problems:
             logger.error("%s", problem)
         logger.info("%d problems found by SpeechBrain's gates", len(problems))

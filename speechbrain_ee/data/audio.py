@@ -7,7 +7,8 @@ Authors
 import io
 import logging
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,7 +17,7 @@ import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.data.clips import SAMPLES, Clip
+from speechbrain_ee.data.clips import SAMPLES, Clip, file_of
 from speechbrain_ee.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -35,25 +36,6 @@ def mixed_down(
 
     Two channels in antiphase (a line with crossed wires, some microphones)
     leave nothing but noise when they are averaged.
-
-    Arguments
-    ---------
-    samples_SC : array of shape (samples, channels)
-        Of a recording, or of a stretch of it.
-
-    Returns
-    -------
-    samples : array of shape (samples,)
-        One channel.
-    taken : int or None
-        The channel that was taken alone, from 1; None for the average.
-
-    Example
-    -------
-    >>> tone = np.sin(np.arange(100, dtype=np.float32))
-    >>> mixed_down(np.stack([tone, tone], axis=1))[1]
-    >>> mixed_down(np.stack([0.9 * tone, -tone], axis=1))[1]
-    2
     """
     mean_S = samples_SC.mean(axis=1, dtype=np.float32)
     channels = samples_SC.shape[1]
@@ -67,13 +49,6 @@ def mixed_down(
         return mean_S, None
     loudest = int(power_C.argmax())
     return np.ascontiguousarray(samples_SC[:, loudest]), loudest + 1
-
-
-class ReadsBytes(Protocol):
-    """What fetches the bytes of a clip out of a shard."""
-
-    def __call__(self, clip: Clip) -> bytes:
-        """The bytes, or an InputError that names the shard."""
 
 
 class AudioReader:
@@ -95,7 +70,7 @@ class AudioReader:
         self,
         sample_rate: int = 16000,
         cache: bool = False,
-        shards: ReadsBytes | None = None,
+        shards: Callable[[Clip], bytes] | None = None,
     ):
         self.sample_rate = sample_rate
         self.cache: dict[str, Tensor] | None = {} if cache else None
@@ -131,15 +106,23 @@ class AudioReader:
 
     def _read(self, path: str) -> Tensor:
         clip = Clip.parse(path)
-        source: Any = os.fsencode(path)
-        if clip is not None:
-            source = (
-                os.fsencode(clip.path)
-                if clip.unit == SAMPLES
-                else self._member(clip)
-            )
+        source: Any = os.fsencode(file_of(path))
+        start, length = 0, -1
+        if clip is not None and clip.unit == SAMPLES:
+            start, length = clip.start, clip.length
+        elif clip is not None:
+            if self.shards is None:
+                raise InputError(
+                    f"{clip}: is a part of a shard, which only training reads "
+                    "(train_shards); give a manifest of whole files."
+                )
+            source = io.BytesIO(self.shards(clip))
         try:
-            samples, rate = _decode(source, clip)
+            with soundfile.SoundFile(source) as audio:
+                # soundfile raises for what is after the end
+                audio.seek(min(start, audio.frames))
+                samples = audio.read(length, dtype="float32", always_2d=True)
+                rate = audio.samplerate
         except (soundfile.LibsndfileError, OSError) as error:
             raise InputError(
                 f"{path}: cannot be read as audio ({error}); {ADVICE}"
@@ -156,12 +139,11 @@ class AudioReader:
         wav = torch.from_numpy(mono)
         if not len(wav):
             raise InputError(f"{path}: holds no audio; {ADVICE}")
-        if clip is not None and clip.unit == SAMPLES:
-            if len(wav) != clip.length:
-                raise InputError(
-                    f"{path}: the recording ends {clip.length - len(wav)} "
-                    f"samples too early; {ADVICE}"
-                )
+        if length not in (-1, len(wav)):
+            raise InputError(
+                f"{path}: the recording ends {length - len(wav)} samples too "
+                f"early; {ADVICE}"
+            )
         if not torch.isfinite(wav).all():
             raise InputError(
                 f"{path}: holds samples that are not finite; {ADVICE}"
@@ -169,23 +151,3 @@ class AudioReader:
         if rate != self.sample_rate:
             wav = torchaudio.functional.resample(wav, rate, self.sample_rate)
         return wav
-
-    def _member(self, clip: Clip) -> io.BytesIO:
-        if self.shards is None:
-            raise InputError(
-                f"{clip}: is a part of a shard, which only training reads "
-                "(train_shards); give a manifest of whole files."
-            )
-        return io.BytesIO(self.shards(clip))
-
-
-def _decode(source: Any, clip: Clip | None) -> tuple[np.ndarray, int]:
-    """Samples, shape (samples, channels), and their rate in Hz."""
-    with soundfile.SoundFile(source) as audio:
-        length = -1
-        if clip is not None and clip.unit == SAMPLES:
-            # soundfile raises for what is behind the end
-            audio.seek(min(clip.start, audio.frames))
-            length = clip.length
-        samples = audio.read(length, dtype="float32", always_2d=True)
-        return samples, audio.samplerate

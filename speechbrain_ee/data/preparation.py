@@ -1,186 +1,129 @@
-"""From the transcripts of splits to their manifests, whatever the corpus.
+"""From a corpus to its manifests: options, splits, audio, files.
+
+Keeps to the conventions of SpeechBrain's LibriSpeech recipes: one
+``<save_folder>/<split>.csv`` per split with the columns ``ID, duration (s),
+wav (absolute path), spk_id, wrd``, options to merge splits and to take only
+the first sentences. Every id that is not in a manifest is counted in the log
+and listed in ``<save_folder>/<split>.skipped.csv``. ``prepare.json`` says from
+which arguments and corpus the manifests came; it is emptied before the first
+is touched and filled after the last, so it never vouches for a mixture.
+
+Limits on the duration hold for the training splits alone, since an error
+rate on the shorter half of a test set is not comparable to anybody's. What
+is broken (unreadable, empty, without words, or impossibly fast) is left out
+of every split.
+
+A split is the name of a folder in ``data_folder``, or a path to one in the
+same layout elsewhere: absolute, or from ``data_folder``. The manifest of a
+path is named after its last two folders, so that ``../digits/test`` is the
+set ``digits-test`` and does not meet ``test``.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.data.audio_check import check_all, reason_to_skip
-from speechbrain_ee.data.choices import (
-    Splits,
-    absolute,
-    check_options,
-    merge_rows,
-    merged_stem,
-    names_of,
-    numbers_of,
-)
-from speechbrain_ee.data.layout import Skipped, SplitText, Utterance
+from speechbrain_ee import __version__
+from speechbrain_ee.data.clips import check_all, reason_to_skip
 from speechbrain_ee.data.manifests import (
-    Row,
-    SplitReport,
-    begin,
-    earlier_reports,
-    finish,
-    save_split,
+    COLUMNS,
+    SKIPPED_COLUMNS,
+    WAY_OUT,
+    first_few,
+    write_csv,
 )
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
 
-Limits = tuple[float, float | None]
+DUPLICATE_ID = "duplicate id"
+EMPTY_TRANSCRIPT = "empty transcript"
+MISSING_AUDIO = "missing audio"
+FINGERPRINT = "prepare.json"
+SECONDS_PER_HOUR = 3600
+
+Splits = str | Sequence[str]
+Limits = tuple[float, float | None]  # shortest and longest, in seconds
+Row = tuple[str, str, str, str, str]  # of COLUMNS
 
 
 @dataclass(frozen=True)
-class Work:
-    """What manifests are made of.
+class Utterance:
+    """One recording that has a transcript; its speaker, or "" if unknown."""
 
-    Arguments
-    ---------
-    read : mapping
-        Name of a split -> a function that reads its transcripts.
-    numbers : mapping
-        Name of a split -> how many of its utterances; None: all.
-    training : sequence of str
-        Splits for which the limits hold.
-    limits_s : tuple
-        Shortest and longest duration, in seconds.
-    stem, merged : str or None, sequence of str
-        Name of one more manifest, and the splits in it.
-    """
-
-    read: Mapping[str, Callable[[], SplitText]]
-    numbers: Mapping[str, int | None]
-    training: Sequence[str]
-    limits_s: Limits
-    stem: str | None
-    merged: Sequence[str]
+    utterance_id: str
+    speaker: str
+    path: str
+    words: str
 
 
-def write_manifests(
-    save: Path, fingerprint: Mapping[str, Any], work: Work
-) -> dict[str, SplitReport]:
-    """Write the manifests, unless they are there.
+@dataclass(frozen=True)
+class Skipped:
+    """One id that cannot be used: its file and the reason."""
 
-    Arguments
-    ---------
-    save : Path
-        Where they go.
-    fingerprint : mapping
-        Arguments and state of the corpus, of JSON types.
-    work : Work
-        What they are made of.
+    utterance_id: str
+    path: str
+    reason: str
 
-    Returns
-    -------
-    dict of str to SplitReport
-        By name of the manifest.
 
-    Raises
-    ------
-    InputError
-        If transcripts or audio cannot be used, or a file not be written.
-    """
-    earlier = earlier_reports(save, fingerprint)
-    if earlier is not None:
-        logger.info("%s: manifests are up to date, left as they are", save)
-        return earlier
-    begin(save)
-    rows: dict[str, list[Row]] = {}
-    reports: dict[str, SplitReport] = {}
-    for split, read in work.read.items():
-        limits_s = work.limits_s if split in work.training else (0.0, None)
-        rows[split], skipped = usable(
-            read(), work.numbers[split], limits_s, f"reading {split}"
+@dataclass(frozen=True)
+class SplitText:
+    """A split before its audio is looked at, both sorted by id."""
+
+    utterances: tuple[Utterance, ...]
+    skipped: tuple[Skipped, ...]
+
+    @classmethod
+    def of(
+        cls, utterances: Iterable[Utterance], skipped: Iterable[Skipped]
+    ) -> "SplitText":
+        """Sort what a corpus holds."""
+        return cls(
+            tuple(sorted(utterances, key=lambda one: one.utterance_id)),
+            tuple(
+                sorted(skipped, key=lambda one: (one.utterance_id, one.path))
+            ),
         )
-        reports[split] = save_split(save, split, rows[split], skipped)
-    if work.stem is not None:
-        together, skipped = merge_rows([rows[name] for name in work.merged])
-        reports[work.stem] = save_split(save, work.stem, together, skipped)
-    finish(save, fingerprint, reports)
-    return reports
-
-
-def usable(
-    text: SplitText, number: int | None, limits_s: Limits, title: str
-) -> tuple[list[Row], list[Skipped]]:
-    """The first usable utterances of a split, and the others.
-
-    What comes after them is not looked at, so that a try-out on a large
-    corpus is fast.
-
-    Arguments
-    ---------
-    text : SplitText
-        Transcripts and where the audio is.
-    number : int or None
-        How many; None: all.
-    limits_s : tuple
-        Shortest and longest duration, in seconds.
-    title : str
-        What the progress bar says.
-
-    Returns
-    -------
-    list of Row
-        The utterances.
-    list of Skipped
-        What was left out, and why.
-    """
-    rows: list[Row] = []
-    skipped = list(text.skipped)
-    waiting = list(text.utterances)
-    if number is None:
-        number = len(waiting)
-    while waiting and len(rows) < number:
-        missing = number - len(rows)
-        now, waiting = waiting[:missing], waiting[missing:]
-        facts = check_all([one.path for one in now], title)
-        for utterance, audio in zip(now, facts, strict=True):
-            reason = reason_to_skip(utterance.words, audio, *limits_s)
-            if reason is None:
-                rows.append(_row(utterance, audio.duration_s))
-            else:
-                name, path = utterance.utterance_id, utterance.path
-                skipped.append(Skipped(name, path, reason))
-    return rows, skipped
-
-
-def _row(utterance: Utterance, duration_s: float) -> Row:
-    """The line of the manifest."""
-    return (
-        utterance.utterance_id,
-        str(duration_s),
-        utterance.path,
-        utterance.speaker,
-        utterance.words,
-    )
 
 
 @dataclass(frozen=True)
-class FixedSplits:
-    """A corpus whose splits are given.
+class SplitReport:
+    """What became of a split.
 
     Arguments
     ---------
-    title : str
+    split : str
         Its name.
-    splits : tuple of str
-        Names of its splits.
-    find : callable
-        ``data_folder`` and split -> what :attr:`read` takes; raises
-        InputError if it is not there.
-    state : callable
-        What :attr:`find` returns -> numbers that differ when the corpus has
-        changed.
-    read : callable
-        What :attr:`find` returns -> SplitText.
+    utterances : int
+        How many are in the manifest.
+    hours : float
+        How long they are together.
+    skipped : mapping
+        Reason -> ids that were left out for it.
+    """
+
+    split: str
+    utterances: int
+    hours: float
+    skipped: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A kind of corpus: where its splits are, and how to read them.
+
+    ``splits`` names those that it has; empty if every folder may be one.
+    ``find`` takes ``data_folder`` and a split and returns its files, which
+    ``state`` turns into numbers that differ when the corpus has changed, and
+    ``read`` into utterances.
     """
 
     title: str
@@ -203,23 +146,31 @@ class FixedSplits:
         min_duration_s: float = 0.0,
         max_duration_s: float | None = None,
     ) -> dict[str, SplitReport]:
-        """Write the manifests of the corpus.
+        """Write the manifests of a corpus.
+
+        A second call with the same arguments on an unchanged corpus does
+        nothing (``<save_folder>/prepare.json`` remembers both) and returns the
+        same reports.
 
         Arguments
         ---------
         data_folder : path
-            Where the corpus is.
+            The folder that holds the splits.
         save_folder : path
             Where the manifests go; made if missing.
         tr_splits, dev_splits, te_splits : str or sequence of str
-            Which of the splits to prepare.
+            Names of the splits to prepare. In LibriSpeech's layout also
+            paths to splits of other corpora: absolute, or from
+            ``data_folder``. A path's manifest is named after its last two
+            folders, ``digits-test.csv`` for ``../digits/test``.
         select_n_sentences : int or sequence of int
             Only the first so many usable utterances by id; one number for
             all splits, or one for each in the order train, dev, test.
         merge_lst : str or sequence of str
-            Splits to write into one more manifest.
+            Splits (of this call) to write into one more manifest.
         merge_name : str
-            File name of that manifest.
+            File name of that manifest, ``.csv`` may be left out. Without
+            effect while ``merge_lst`` is empty.
         skip_prep : bool
             Do nothing.
         min_duration_s, max_duration_s : float
@@ -228,7 +179,8 @@ class FixedSplits:
         Returns
         -------
         dict of str to SplitReport
-            By name of the manifest; empty with ``skip_prep``.
+            By name of the manifest: one per split and one for the merged
+            manifest; empty with ``skip_prep``.
 
         Raises
         ------
@@ -238,35 +190,418 @@ class FixedSplits:
         """
         if skip_prep:
             return {}
-        splits = names_of(tr_splits, dev_splits, te_splits)
+        given = names_of(tr_splits, dev_splits, te_splits)
         merged = names_of(merge_lst)
-        check_options(splits, merged, min_duration_s, max_duration_s)
-        self._check_splits(splits)
-        source, save = absolute(data_folder), absolute(save_folder)
-        stem = merged_stem(merge_name, merged, splits)
-        numbers = numbers_of(select_n_sentences, splits)
-        found = {split: self.find(source, split) for split in splits}
         limits_s = (min_duration_s, max_duration_s)
-        fingerprint = {
-            "corpus": self.title,
+        _check_options(given, merged, *limits_s)
+        self._check_splits(given)
+        source, save = _absolute(data_folder), _absolute(save_folder)
+        names = split_names(source, given)
+        splits = list(names.values())
+        training = [names[split] for split in names_of(tr_splits)]
+        merged = [names[split] for split in merged]
+        stem = _merged_stem(merge_name, merged, splits)
+        numbers = _numbers_of(select_n_sentences, splits)
+        found = {names[split]: self.find(source, split) for split in given}
+        states = {split: self.state(files) for split, files in found.items()}
+        fingerprint: dict[str, Any] = {
             "data_folder": str(source),
-            "training": names_of(tr_splits),
+            "training": training,
             "select_n_sentences": numbers,
             "merge": [stem, merged],
             "durations_s": limits_s,
-            "state": {split: self.state(found[split]) for split in splits},
         }
-        read = {
-            split: lambda files=found[split]: self.read(files)
-            for split in splits
-        }
-        work = Work(read, numbers, names_of(tr_splits), limits_s, stem, merged)
-        return write_manifests(save, fingerprint, work)
+        if self.splits:
+            fingerprint = {"corpus": self.title, **fingerprint, "state": states}
+        else:
+            fingerprint["corpus"] = states
+            fingerprint["elsewhere"] = {
+                names[split]: str(split_folder(source, split))
+                for split in given
+                if is_elsewhere(split)
+            }
+        earlier = _earlier_reports(save, fingerprint)
+        if earlier is not None:
+            logger.info("%s: manifests are up to date, left as they are", save)
+            return earlier
+        _begin(save)
+        rows: dict[str, list[Row]] = {}
+        reports: dict[str, SplitReport] = {}
+        for split, files in found.items():
+            limits = limits_s if split in training else (0.0, None)
+            rows[split], skipped = usable(
+                self.read(files), numbers[split], limits, f"reading {split}"
+            )
+            reports[split] = save_split(save, split, rows[split], skipped)
+        if stem is not None:
+            together, skipped = _merge_rows([rows[name] for name in merged])
+            reports[stem] = save_split(save, stem, together, skipped)
+        _finish(save, fingerprint, reports)
+        return reports
 
     def _check_splits(self, splits: Sequence[str]) -> None:
         unknown = [split for split in splits if split not in self.splits]
-        if unknown:
+        if self.splits and unknown:
             raise InputError(
                 f"tr_splits, dev_splits, te_splits: {', '.join(unknown)}: "
                 f"{self.title} has the splits {', '.join(self.splits)}."
             )
+
+
+# ---- What the options mean -------------------------------------------------
+
+
+def names_of(*groups: Splits | None) -> list[str]:
+    """All names in order, each once; a lone string is one name."""
+    names: dict[str, None] = {}
+    for group in groups:
+        group = [group] if isinstance(group, str) else group
+        names.update(dict.fromkeys(group or ()))
+    return list(names)
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    """The folder as an absolute path; links stay what they are."""
+    return Path(os.path.abspath(os.path.expanduser(folder)))
+
+
+def _check_options(
+    splits: Sequence[str],
+    merged: Sequence[str],
+    min_duration_s: float,
+    max_duration_s: float | None,
+) -> None:
+    """Refuse options that contradict each other."""
+    if not splits:
+        raise InputError(
+            "tr_splits, dev_splits, te_splits: all are empty; name at least "
+            "one split of the corpus."
+        )
+    unknown = [name for name in merged if name not in splits]
+    if unknown:
+        raise InputError(
+            f"merge_lst: {', '.join(unknown)} not among the splits that are "
+            f"prepared; choose from {', '.join(splits)}."
+        )
+    if max_duration_s is not None and max_duration_s <= min_duration_s:
+        raise InputError(
+            f"max_duration_s: {max_duration_s} leaves nothing above "
+            f"min_duration_s {min_duration_s}; raise it or pass None."
+        )
+
+
+def _merged_stem(
+    merge_name: str | None, merged: Sequence[str], splits: Sequence[str]
+) -> str | None:
+    """Name of the manifest of several splits; None if there is none."""
+    if not merged:
+        return None
+    stem = (merge_name or "").removesuffix(".csv")
+    if Path(stem).name != stem or not stem:
+        raise InputError(
+            f"merge_name: {merge_name!r} is no file name for the merge of "
+            f"{', '.join(merged)}; pass one, for instance train.csv."
+        )
+    if list(merged) == [stem]:
+        return None  # "train" merged into train.csv is there already
+    if stem in splits:
+        raise InputError(
+            f"merge_name: {stem}.csv is already the manifest of the split "
+            f"{stem}; pass another name."
+        )
+    return stem
+
+
+def _numbers_of(
+    select: int | Sequence[int] | None, splits: Sequence[str]
+) -> dict[str, int | None]:
+    """How many sentences to take of each split; None: all."""
+    if select is None or isinstance(select, int):
+        select = [select] * len(splits)
+    if len(select) != len(splits):
+        raise InputError(
+            f"select_n_sentences: {list(select)} has {len(select)} numbers "
+            f"for {len(splits)} splits ({', '.join(splits)}); give one "
+            "number, or one for each."
+        )
+    if any(number is not None and number < 1 for number in select):
+        raise InputError(
+            f"select_n_sentences: {list(select)} must be positive; pass "
+            "None for all sentences."
+        )
+    return dict(zip(splits, select, strict=True))
+
+
+# ---- Splits and the names of their manifests -------------------------------
+
+
+def split_folder(data_folder: Path, split: str) -> Path:
+    """Where a split is, whether or not it exists; links are not followed."""
+    if os.path.normpath(split or ".") in (".", "..", os.sep):
+        raise InputError(
+            f"tr_splits, dev_splits, te_splits: {split!r} is not the name of "
+            "one folder, or a path to one; pass the folder above as "
+            "data_folder."
+        )
+    return _absolute(data_folder / os.path.expanduser(split))
+
+
+def is_elsewhere(split: str) -> bool:
+    """Whether a split is given as a path."""
+    return Path(os.path.normpath(split)).name != os.path.normpath(split)
+
+
+def split_names(data_folder: Path, splits: Sequence[str]) -> dict[str, str]:
+    """By split, the name of its manifest, without ``.csv``."""
+    names: dict[str, str] = {}
+    for split in splits:
+        folder = split_folder(data_folder, split)
+        name = folder.name
+        if is_elsewhere(split):
+            name = f"{folder.parent.name}-{name}".lstrip("-")
+        for other, taken in names.items():
+            if taken == name:
+                raise InputError(
+                    f"tr_splits, dev_splits, te_splits: {other!r} and "
+                    f"{split!r} would both be written to {name}.csv; leave "
+                    "one out, or link to it under another name."
+                )
+        names[split] = name
+    return names
+
+
+def dev_set_manifest(hparams: Mapping[str, Any]) -> str:
+    """The manifest of the development set.
+
+    It is that of ``dev_splits``, unless ``valid_csv`` names another: with
+    ``skip_prep`` any, and where manifests are prepared one of these or one
+    outside ``output_folder``.
+    """
+    given, output = hparams["valid_csv"], hparams["output_folder"]
+    made = _made(hparams, "dev_splits")
+    prepared = not hparams["skip_prep"]
+    if given and not (prepared and _of_another_split(given, made, output)):
+        return given
+    if not made:
+        raise InputError(
+            "dev_splits: is empty, and valid_csv names no manifest outside "
+            "output_folder; the best checkpoint is chosen and policies are "
+            "calibrated on that set. Name a split, or pass --valid_csv=..."
+        )
+    if len(made) > 1:
+        logger.warning(
+            "dev_splits: the development set is %s; the other splits are "
+            "prepared, and used by nothing.",
+            made[0],
+        )
+    return made[0]
+
+
+def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
+    """The manifests of all test sets, those of ``test_csv`` first.
+
+    They are those of ``test_splits``, unless ``test_csv`` lists others. Where
+    manifests are prepared, what ``test_csv`` lacks of them is added, and what
+    it lists in ``output_folder`` of other splits is left out.
+    """
+    paths = _listed(hparams["test_csv"])
+    if not hparams["skip_prep"] or hparams["test_csv"] is None:
+        made, output = _made(hparams, "test_splits"), hparams["output_folder"]
+        if made:
+            paths = [
+                path
+                for path in paths
+                if not _of_another_split(path, made, output)
+            ]
+        known = {Path(path).stem for path in paths}
+        paths += [path for path in made if Path(path).stem not in known]
+    stems = [Path(path).stem for path in paths]
+    twice = [stem for stem in stems if stems.count(stem) > 1]
+    if twice:
+        raise InputError(
+            f"test_csv: two manifests are named {twice[0]}.csv, and results "
+            "are filed by that name; rename one."
+        )
+    if not paths:
+        raise InputError(
+            "test_splits, test_csv: both are empty; name at least one test set."
+        )
+    return paths
+
+
+def _made(hparams: Mapping[str, Any], key: str) -> list[str]:
+    """Where data preparation writes the manifests of some splits."""
+    splits = _listed(hparams[key])
+    if not splits:
+        return []
+    source = Path(os.path.expanduser(hparams["data_folder"])).absolute()
+    names = split_names(source, splits).values()
+    return [os.path.join(hparams["output_folder"], f"{n}.csv") for n in names]
+
+
+def _of_another_split(path: str, made: Sequence[str], output: str) -> bool:
+    """Is it in ``output_folder``, and none that is made there?"""
+    stems = [Path(one).stem for one in made]
+    return Path(path).parent == Path(output) and Path(path).stem not in stems
+
+
+def _listed(names: Splits | None) -> list[str]:
+    """A lone string is one name."""
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+# ---- From utterances to rows -----------------------------------------------
+
+
+def usable(
+    text: SplitText, number: int | None, limits_s: Limits, title: str
+) -> tuple[list[Row], list[Skipped]]:
+    """The first usable utterances of a split (None: all), and the others.
+
+    What comes after them is not looked at, so that a try-out on a large
+    corpus is fast.
+    """
+    rows: list[Row] = []
+    skipped = list(text.skipped)
+    waiting = list(text.utterances)
+    if number is None:
+        number = len(waiting)
+    while waiting and len(rows) < number:
+        missing = number - len(rows)
+        now, waiting = waiting[:missing], waiting[missing:]
+        facts = check_all([one.path for one in now], title)
+        for one, audio in zip(now, facts, strict=True):
+            reason = reason_to_skip(one.words, audio, *limits_s)
+            if reason is None:
+                duration = str(audio.duration_s)
+                row = (one.utterance_id, duration, one.path)
+                rows.append((*row, one.speaker, one.words))
+            else:
+                skipped.append(Skipped(one.utterance_id, one.path, reason))
+    return rows, skipped
+
+
+def _merge_rows(
+    parts: Sequence[Sequence[Row]],
+) -> tuple[list[Row], list[Skipped]]:
+    """Rows of several splits by id; of two with one id, the first is used."""
+    first: dict[str, Row] = {}
+    skipped = []
+    for row in (row for rows in parts for row in rows):
+        if row[0] in first:
+            skipped.append(Skipped(row[0], row[2], DUPLICATE_ID))
+        else:
+            first[row[0]] = row
+    return [first[name] for name in sorted(first)], skipped
+
+
+# ---- From rows to files ----------------------------------------------------
+
+
+def save_split(
+    save_folder: Path,
+    split: str,
+    rows: Sequence[Row],
+    skipped: Sequence[Skipped],
+) -> SplitReport:
+    """Write the manifest of a split and say what it lacks."""
+    list_of_skipped = save_folder / f"{split}.skipped.csv"
+    reasons: dict[str, list[str]] = {}
+    for one in skipped:
+        reasons.setdefault(one.reason, []).append(one.utterance_id)
+    if skipped:
+        lines = [(one.utterance_id, one.path, one.reason) for one in skipped]
+        write_csv(list_of_skipped, SKIPPED_COLUMNS, lines)
+    else:
+        list_of_skipped.unlink(missing_ok=True)
+    hours = sum(float(row[1]) for row in rows) / SECONDS_PER_HOUR
+    ids = {reason: tuple(those) for reason, those in reasons.items()}
+    report = SplitReport(split, len(rows), hours, ids)
+    logger.info(
+        "%s: %d utterances, %.2f h, %d left out",
+        split,
+        len(rows),
+        hours,
+        len(skipped),
+    )
+    for reason, names in ids.items():
+        logger.warning(
+            "%s: %d left out, %s: %s (all in %s)",
+            split,
+            len(names),
+            reason,
+            first_few(names),
+            list_of_skipped,
+        )
+    if rows:
+        write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
+        return report
+    # A manifest of an earlier call must not pass for this one's.
+    (save_folder / f"{split}.csv").unlink(missing_ok=True)
+    counts = [f"{len(ids)} {why}" for why, ids in report.skipped.items()]
+    if not counts:
+        raise InputError(
+            f"data_folder: the transcripts of the split {split} have no "
+            "lines; fill them, or leave the split out."
+        )
+    raise InputError(
+        f"data_folder: nothing of the split {split} can be used "
+        f"({', '.join(counts)}); mend the files that {list_of_skipped} "
+        "lists, or leave the split out."
+    )
+
+
+def _signed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The fingerprint as JSON gives it back, with the version."""
+    return json.loads(json.dumps({"version": __version__, **fingerprint}))
+
+
+def _earlier_reports(
+    save_folder: Path, fingerprint: Mapping[str, Any]
+) -> dict[str, SplitReport] | None:
+    """The reports of an earlier call whose manifests still hold."""
+    try:
+        stored = json.loads((save_folder / FINGERPRINT).read_text("utf-8"))
+        if stored["fingerprint"] != _signed(fingerprint):
+            return None
+        reports = {}
+        for name, fields in stored["reports"].items():
+            skipped = fields.pop("skipped")
+            reports[name] = SplitReport(
+                **fields, skipped={why: tuple(skipped[why]) for why in skipped}
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent, unfinished or damaged: make it anew
+    if all((save_folder / f"{name}.csv").is_file() for name in reports):
+        return reports
+    return None
+
+
+def _begin(save_folder: Path) -> None:
+    """Make the folder and declare its manifests unfinished.
+
+    Better refused now than after reading the headers of 281,000 files.
+    """
+    try:
+        save_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"save_folder: {save_folder} cannot be made ({error.strerror}); "
+            "pass a folder that you may write to."
+        ) from error
+    with whole_file(save_folder / FINGERPRINT, WAY_OUT, text=True) as stream:
+        json.dump({}, stream)
+
+
+def _finish(
+    save_folder: Path,
+    fingerprint: Mapping[str, Any],
+    reports: Mapping[str, SplitReport],
+) -> None:
+    """Record from what the manifests were made."""
+    stored = {
+        "fingerprint": _signed(fingerprint),
+        "reports": {name: asdict(one) for name, one in reports.items()},
+    }
+    with whole_file(save_folder / FINGERPRINT, WAY_OUT, text=True) as stream:
+        json.dump(stored, stream, indent=1)

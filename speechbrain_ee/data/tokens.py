@@ -13,7 +13,7 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from speechbrain.tokenizers.SentencePiece import SentencePiece
 
-from speechbrain_ee.data.manifest_check import read_manifest
+from speechbrain_ee.data.manifests import read_manifest
 from speechbrain_ee.data.words import TranscriptCheck, normalised
 from speechbrain_ee.errors import InputError, one_line
 
@@ -25,11 +25,6 @@ class WholeSentencePiece(SentencePiece):
 
     A kill while it learns would otherwise leave half of the transcripts,
     which the next run would take for all, or half of a model.
-
-    Arguments
-    ---------
-    *args, **kwargs
-        As for :class:`speechbrain.tokenizers.SentencePiece.SentencePiece`.
     """
 
     def _train_BPE(self) -> None:  # noqa: N802 SpeechBrain's name
@@ -63,9 +58,9 @@ class WholeSentencePiece(SentencePiece):
 
     def _learn(self) -> None:
         """As SpeechBrain, whose options are one string, which paths break."""
-        options = (
-            {} if self.model_type == "char" else {"vocab_size": self.vocab_size}
-        )
+        options = {}
+        if self.model_type != "char":
+            options["vocab_size"] = self.vocab_size
         SentencePieceTrainer.train(
             input=[self.text_file],
             model_prefix=self.prefix_model_file,
@@ -153,18 +148,18 @@ def make_tokenizer(hparams: Mapping[str, Any]) -> SentencePiece:
             f"{hparams['save_folder']} has {pieces} tokens; set "
             f"output_neurons to {pieces}, or train in a new output_folder."
         )
-    _check_special(tokenizer, hparams)
-    _check_coverage(tokenizer, hparams)
+    _check_fits(tokenizer.sp, hparams)
     return tokenizer
 
 
-def _check_special(
-    tokenizer: SentencePiece, hparams: Mapping[str, Any]
-) -> None:
-    """Raise InputError if beginning or end are pieces of transcripts."""
+def _check_fits(tokenizer: Any, hparams: Mapping[str, Any]) -> None:
+    """Raise InputError for a tokenizer that was made for another training set.
+
+    What it does not know it encodes as token 0, which is CTC's blank.
+    """
     known = {
-        "bos_index": tokenizer.sp.bos_id(),
-        "eos_index": tokenizer.sp.eos_id(),
+        "bos_index": tokenizer.bos_id(),
+        "eos_index": tokenizer.eos_id(),
     }
     for key, index in known.items():
         if hparams.get(key, -1) != index:
@@ -173,17 +168,8 @@ def _check_special(
                 f"{hparams['save_folder']} was made with {index} (-1: "
                 "without). Train in a new output_folder."
             )
-
-
-def _check_coverage(
-    tokenizer: SentencePiece, hparams: Mapping[str, Any]
-) -> None:
-    """Raise InputError for a tokenizer that was learnt from other words.
-
-    What it does not know it encodes as token 0, which is CTC's blank.
-    """
     path = hparams["train_csv"]
-    check = TranscriptCheck(path, tokenizer.sp)
+    check = TranscriptCheck(path, tokenizer)
     for text in _transcripts(path):
         check(text)
     if check.unknown:

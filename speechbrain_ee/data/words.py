@@ -12,7 +12,8 @@ same text:
 * words are separated by single spaces.
 
 Case stays, as do accents, punctuation and all that changes what is read.
-SentencePiece's own rule (``nmt_nfkc``) leaves such text as it is.
+SentencePiece's own rule (``nmt_nfkc``) leaves such text as it is. Nothing here
+needs torch.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -21,9 +22,8 @@ Authors
 import logging
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
-
-from speechbrain_ee.data.pieces import decode
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,21 @@ def librispeech_words(text: str) -> str:
     return " ".join(word for word in words.split() if word.strip("'"))
 
 
+def decode(tokenizer: Any, tokens: Iterable[int]) -> str:
+    """Token indices to text."""
+    pieces = tokenizer.get_piece_size()
+    text = tokenizer.decode_ids([t for t in tokens if t < pieces])
+    return unicodedata.normalize("NFC", text)
+
+
+def pieces_of(tokenizer: Any) -> tuple[str, ...]:
+    """What each token writes, by index; control tokens write nothing."""
+    return tuple(
+        "" if tokenizer.is_control(i) else tokenizer.id_to_piece(i)
+        for i in range(tokenizer.get_piece_size())
+    )
+
+
 class TranscriptCheck:
     """Transcripts on their way to a tokenizer, and what became of them.
 
@@ -111,13 +126,6 @@ class TranscriptCheck:
     a model can recognise. Where that is written otherwise, the transcript is
     written so, too: training, scoring and language models see that one.
     What cannot be given back at all is told in one sentence, with counts.
-
-    Arguments
-    ---------
-    name : str
-        The set that they belong to, for the log.
-    tokenizer : sentencepiece.SentencePieceProcessor
-        Turns text into tokens.
     """
 
     def __init__(self, name: str, tokenizer: Any):

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.data.pieces import decode, pieces_of
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.hypothesis import Hypothesis

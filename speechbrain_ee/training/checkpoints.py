@@ -1,17 +1,24 @@
-"""Checkpoints that count only once they are complete.
+"""Checkpoints that count only once they are complete, and what they mean.
 
 A folder is a checkpoint if it holds ``CKPT.yaml``. SpeechBrain writes that
 file first, so that a half-written folder is taken for the newest checkpoint
 and cannot be loaded; here it gets its name last, when everything else has
 reached the disk. It lists the files of the checkpoint and their sizes, so
-that a folder which was half deleted or half copied is told from a whole one,
-and carries a fingerprint of what gives the weights their meaning (see
-:mod:`speechbrain_ee.training.finished_run`).
+that a folder which was half deleted or half copied is told from a whole one.
+
+Weights mean something together with a tokenizer and an architecture, of which
+some settings leave all shapes alone (``nhead``, ``n_fft``, ``norm_type``). Every
+checkpoint and every model folder therefore carries a *fingerprint*: a flat
+mapping from the keys of all such settings to their values, as JSON. What is
+loaded is compared with it key by key.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import ast
+import hashlib
+import json
 import logging
 import os
 import re
@@ -19,26 +26,41 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import ruamel.yaml
+import torch
 import yaml
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils import checkpoints
-from speechbrain.utils.checkpoints import Checkpoint
+from speechbrain.utils.checkpoints import Checkpoint, average_checkpoints
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.training.finished_run import (
-    FINGERPRINT,
-    UNCHECKED,
-    check_fingerprint,
-)
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.files import read_json, whole_file
 
 logger = logging.getLogger(__name__)
 
 Rank = Callable[[Checkpoint], float]
 
+FINGERPRINT = "fingerprint"  # key of CKPT.yaml
 FILES = "files"  # key of CKPT.yaml: file name -> size in bytes
+POLICY_FOLDER = "policies"
+DEFAULT_FILE = "default_policy.json"  # what the report says is the default
+UNCHECKED = (
+    "%s: saved without a fingerprint, by an earlier version; whether its "
+    "tokenizer and model are still those of the training cannot be checked."
+)
+_MEND = (
+    "hyperparams.yaml or the tokenizer has changed since: start train.py once "
+    "more with the values of the training"
+)
 # How torch.save says, in a RuntimeError, that a file cannot be written.
 NOT_WRITTEN = re.compile("inline_container|StreamWriter|Parent directory")
 # How torch says that a state is one of another model or optimiser.
@@ -51,6 +73,260 @@ _NOT_ITS_YAML = (
     "training, remove it"
 )
 BYTES_PER_MB = 10**6
+# Keys of a YAML that say what outputs mean, beside its model.
+_OF_OUTPUTS = ("token_type", "output_neurons", "sample_rate")
+# Arguments of training alone, or that say where weights came from.
+_OF_TRAINING = frozenset(
+    """
+    feature_augment layerdrop_prob source save_path pretrained
+    freeze_convolutions freeze_backbone id
+    """.split()
+)
+# Of the configuration of a pre-trained encoder, what its outputs depend on.
+_OF_BACKBONE = """
+    model_type num_attention_heads hidden_act layer_norm_eps
+    do_stable_layer_norm feat_extract_norm feat_extract_activation
+    conv_stride num_buckets max_bucket_distance
+    num_conv_pos_embedding_groups
+""".split()
+
+
+def moved_save_folder(
+    folder: Path, save_folder: str, output_folder: str
+) -> Path:
+    """Where the checkpoints are, also of a folder that was moved."""
+    saved = Path(save_folder)
+    try:
+        return folder / saved.relative_to(output_folder)
+    except ValueError:
+        return saved
+
+
+def write_policies(
+    save_folder: Path, policies: Mapping[str, ExitPolicy]
+) -> None:
+    """Write what was calibrated; what an earlier evaluation left is removed."""
+    (save_folder / DEFAULT_FILE).unlink(missing_ok=True)
+    for path in (save_folder / POLICY_FOLDER).glob("*.yaml"):
+        path.unlink()
+    for name, policy in policies.items():
+        write_policy(save_folder / POLICY_FOLDER / f"{name}.yaml", policy)
+
+
+def write_default(save_folder: Path, name: str | None, reason: str) -> None:
+    """Write which policy every export of a run follows by default."""
+    text = json.dumps({"default_policy": name, "default_reason": reason})
+    with whole_file(save_folder / DEFAULT_FILE) as stream:
+        stream.write(f"{text}\n".encode())
+
+
+def read_default(save_folder: Path) -> tuple[str | None, str] | None:
+    """Name and reason; None of a run of which no default was written."""
+    path = save_folder / DEFAULT_FILE
+    if not path.exists():
+        return None
+    way_out = "remove it, and the default is chosen again"
+    found = read_json(path, way_out)
+    name, reason = found.get("default_policy"), found.get("default_reason")
+    if not isinstance(name, str | None) or not isinstance(reason, str):
+        raise InputError(
+            f"{path}: a policy's name, or null, and a reason are expected; "
+            f"{way_out}."
+        )
+    return name, reason
+
+
+def check_checkpoints(
+    save_folder: Path,
+    checkpoints: Sequence[Checkpoint],
+    fingerprint: Mapping[str, str],
+) -> bool:
+    """Refuse checkpoints of a run with another fingerprint.
+
+    Returns whether all of them carry one, as those of earlier versions do not.
+    """
+    for checkpoint in checkpoints:
+        carried = checkpoint.meta.get(FINGERPRINT)
+        if not check_fingerprint(save_folder, carried, fingerprint, _MEND):
+            logger.warning(UNCHECKED, save_folder)
+            return False
+    return True
+
+
+def averaged_weights(checkpoints: Sequence[Checkpoint]) -> dict[str, Tensor]:
+    """The average of the models, read without executing anything."""
+    return average_checkpoints(
+        checkpoints,
+        recoverable_name="model",
+        parameter_loader=partial(torch.load, weights_only=True),
+    )
+
+
+def build_model(tree: Any) -> Any:
+    """The model of a YAML alone: a checkpointer, say, would make its folder.
+
+    It executes what the YAML says of the model, and may raise anything.
+    """
+    text = StringIO()
+    ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
+    return load_hyperpyyaml(text.getvalue())["model"]
+
+
+def yaml_fingerprint(text: str) -> dict[str, str]:
+    """What a YAML says that gives the weights of its model their meaning.
+
+    Classes of the user's own need not be known: nothing is built.
+
+    Example
+    -------
+    >>> yaml_fingerprint(
+    ...     "token_type: bpe\\n"
+    ...     "modules:\\n"
+    ...     "    model: !new:my.Model {heads: 2.0, dropout: 0.1}\\n"
+    ... )
+    {'token_type': '"bpe"', 'model.class': '"Model"', 'model.heads': '2'}
+    """
+    root = _parts(yaml.compose(text, Loader=yaml.SafeLoader))
+    nodes = {key: root[key] for key in _OF_OUTPUTS if key in root}
+    modules = _parts(root.get("modules"))
+    nodes |= {key: modules[key] for key in ("model",) if key in modules}
+    found: dict[str, str] = {}
+    for key, node in nodes.items():
+        found |= flat_fingerprint(_tree(node, {}, key), key)
+    return found
+
+
+def flat_fingerprint(value: Any, key: str) -> dict[str, str]:
+    """A model as plain data, by dotted key."""
+    found: dict[str, str] = {}
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if name not in _OF_TRAINING and not str(name).endswith("dropout"):
+                found |= flat_fingerprint(each, f"{key}.{name}")
+        return found
+    if isinstance(value, list) and any(
+        isinstance(each, list | Mapping) for each in value
+    ):
+        for place, each in enumerate(value):
+            found |= flat_fingerprint(each, f"{key}[{place}]")
+        return found
+    if isinstance(value, list):
+        value = [_number(each) for each in value]
+    return {key: json.dumps(_number(value), default=str)}
+
+
+def backbone_fingerprint(model: Any) -> dict[str, str]:
+    """The configuration of a model's pre-trained encoder."""
+    encoder = getattr(model, "encoder", None)
+    config = getattr(encoder, "config", None)
+    values = {
+        name: getattr(config, name)
+        for name in _OF_BACKBONE
+        if hasattr(config, name)
+    }
+    if values:
+        values["do_normalize"] = encoder.normalise
+    for name, value in values.items():
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return flat_fingerprint(values, "backbone")
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
+    """What tells a tokenizer from others: its pieces and their scores.
+
+    The file also holds the path of what it was learnt from, which says
+    nothing about it.
+    """
+    numbers = list(range(tokenizer.get_piece_size()))
+    table = [tokenizer.id_to_piece(numbers), tokenizer.get_score(numbers)]
+    digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()
+    return {"tokenizer": digest[:16]}
+
+
+def differences(
+    carried: Mapping[str, str], expected: Mapping[str, str]
+) -> list[str]:
+    """Keys in which two fingerprints differ."""
+    both = {*carried} & {*expected}
+    every = both
+    if any(map(_of_model, carried)) and any(map(_of_model, expected)):
+        every = both | {*filter(_of_model, {*carried, *expected})}
+    found = [key for key in every if carried.get(key) != expected.get(key)]
+    return sorted(found, key=lambda key: (_of_model(key), len(key), key))
+
+
+def check_fingerprint(
+    place: str | Path,
+    carried: Any,
+    expected: Mapping[str, str],
+    way_out: str,
+    what: str = "its checkpoints",
+) -> bool:
+    """Refuse weights that were trained to mean something else."""
+    if not isinstance(carried, Mapping) or not carried:
+        return False
+    keys = differences(carried, expected)
+    if not keys:
+        return True
+    shown = [
+        f"{key} is {expected.get(key, 'not set')}, but was "
+        f"{str(carried.get(key, 'not set'))[:100]} in training"
+        for key in keys[:3]
+    ]
+    more = f"; {len(keys) - 3} more keys differ" if len(keys) > 3 else ""
+    raise InputError(
+        f"{place}: {what} do not fit this model: {'; '.join(shown)}{more}; "
+        f"{way_out}."
+    )
+
+
+def _of_model(key: str) -> bool:
+    return key.startswith("model.")
+
+
+def _parts(node: Any) -> dict[str, yaml.Node]:
+    """The nodes of a mapping, by key; none of anything else."""
+    mapping = isinstance(node, yaml.MappingNode)
+    return {k.value: v for k, v in node.value} if mapping else {}
+
+
+def _number(value: Any) -> Any:
+    """Equal numbers alike: a YAML says 4 or 4.0."""
+    whole = isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
+
+
+def _tree(node: yaml.Node, seen: dict[int, str], key: str) -> Any:
+    """Plain data of a node; of a class that is built, its name."""
+    kind, _, dotted = node.tag.partition(":")
+    builds = kind[:1] == "!" and dotted != ""
+    tagged = {"class": dotted.rpartition(".")[2]} if builds else {}
+    if isinstance(node, yaml.ScalarNode):
+        return tagged if builds else _scalar(node)
+    if id(node) in seen:
+        return f"as {seen[id(node)]}"
+    scalars = all(isinstance(each, yaml.ScalarNode) for each in node.value)
+    if isinstance(node, yaml.SequenceNode) and scalars:
+        return [_scalar(each) for each in node.value]
+    seen[id(node)] = key
+    if isinstance(node, yaml.SequenceNode):
+        parts = enumerate(node.value)
+        return [_tree(each, seen, f"{key}[{n}]") for n, each in parts]
+    return tagged | {
+        name.value: _tree(each, seen, f"{key}.{name.value}")
+        for name, each in node.value
+        if name.value not in _OF_TRAINING
+    }
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    """A plain value; HyperPyYAML reads (1, 2) as a tuple."""
+    try:
+        if node.tag == "!tuple" or (not node.style and node.value[:1] == "("):
+            return list(ast.literal_eval(node.value))
+        return yaml.constructor.SafeConstructor().construct_object(node)
+    except (yaml.YAMLError, ValueError, SyntaxError, TypeError):
+        return node.value
 
 
 class AtomicCheckpointer(checkpoints.Checkpointer):
@@ -89,43 +365,13 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
         From then on, checkpoints carry it, and those of another meaning are
         refused, whoever asks for them.
-
-        Arguments
-        ---------
-        fingerprint : mapping of str to str
-            Further keys of the run's fingerprint.
-        assumed : mapping of str to str, optional
-            What is taken for the fingerprint of checkpoints that carry none,
-            as those of earlier versions.
-
-        Raises
-        ------
-        InputError
-            If a checkpoint that is there carries another one.
         """
         self._fingerprint |= fingerprint
         self._assumed |= assumed or {}
         self.list_checkpoints()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
-        """As SpeechBrain's; the checkpoint appears when it is complete.
-
-        Arguments
-        ---------
-        *args, **kwargs
-            As for SpeechBrain's.
-
-        Returns
-        -------
-        Checkpoint or None
-            None in all processes but the main one.
-
-        Raises
-        ------
-        InputError
-            If it cannot be written, for example because the disk is full.
-            Those before it stay as they are.
-        """
+        """As SpeechBrain's; the checkpoint appears when it is complete."""
         try:
             saved = super().save_checkpoint(*args, **kwargs)
             ddp_barrier()  # every process has written its part
@@ -139,14 +385,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         return saved
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """Those that are complete.
-
-        Returns
-        -------
-        list of Checkpoint
-            Of a checkpoint that was saved without a list of its files,
-            ``CKPT.yaml`` is what counts.
-        """
+        """Those that are complete."""
         listed = []
         for checkpoint in super().list_checkpoints():
             wrong = _wrong_files(checkpoint)
@@ -176,20 +415,6 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         """Delete all but the best by each of some orders, as SpeechBrain's.
 
         A checkpoint stops being one before its first file is deleted.
-
-        Arguments
-        ---------
-        num_to_keep : int
-            How many are kept of each order.
-        min_keys, max_keys : sequence of str, optional
-            Numbers saved with the checkpoints, of which the lowest or the
-            highest are the best.
-        importance_keys : sequence of callable
-            Functions of a checkpoint; the highest is the best.
-        ckpt_predicate : callable, optional
-            Says which checkpoints may be deleted.
-        verbosity : int
-            Level of the log.
         """
         # SpeechBrain appends to its default list in every call.
         orders = [{"importance_key": key} for key in {*importance_keys}]
@@ -217,19 +442,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         return super().recover_if_possible(*args, **kwargs)
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """As SpeechBrain's, with errors that name the file and the way out.
-
-        Arguments
-        ---------
-        checkpoint : Checkpoint
-            The one to load.
-
-        Raises
-        ------
-        InputError
-            If it lacks something that this run has, or cannot be read. What
-            torch says about a state of another shape is raised as it is.
-        """
+        """As SpeechBrain's, with errors that name the file and the way out."""
         lacking = [
             f"{name}{checkpoints.PARAMFILE_EXT}"
             for name in self.recoverables
@@ -320,20 +533,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
 
 def best_checkpoints(save_folder: Path, average: int) -> list[Checkpoint]:
-    """The checkpoints that evaluation averages.
-
-    Arguments
-    ---------
-    save_folder : Path
-        Where they are.
-    average : int
-        How many.
-
-    Returns
-    -------
-    list of Checkpoint
-        Best first; empty if there is no complete one of a whole epoch.
-    """
+    """The checkpoints that evaluation averages."""
     # A checkpointer would make a folder that is not there.
     if not any(save_folder.glob(f"*/{checkpoints.METAFNAME}")):
         return []

@@ -12,21 +12,23 @@ Authors
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
+from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.padding import padding_mask
+from speechbrain_ee.training.frozen_teacher import FrozenTeacher
 from speechbrain_ee.training.losses import (
     ctc_utterance_losses,
     utterance_confidences,
-)
-from speechbrain_ee.training.teacher import (
-    frame_divergences,
-    run_teacher,
-    taught_transcripts,
 )
 
 KINDS = ("none", "hard", "self", "soft")
@@ -34,6 +36,91 @@ CONFIDENCES = ("none", "multiply", "divide")
 HARD_ALPHA = 0.3
 SELF_ALPHAS = (0.65, 0.85)  # first exit, last but one
 SOFT_ALPHA = 0.5  # of this project
+
+
+@torch.no_grad()
+def run_teacher(
+    teacher: nn.Module, wavs: Tensor, wav_lens: Tensor
+) -> list[ExitOutput]:
+    """What a model says in evaluation mode, without gradients.
+
+    Dropout and layer-drop are off and no running statistic moves. No random
+    number is drawn, so that training goes on as it would without a teacher.
+    """
+    modes = [(module, module.training) for module in teacher.modules()]
+    teacher.eval()
+    try:
+        return teacher(wavs, wav_lens)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def taught_transcripts(
+    target: ExitOutput, tokens_BS: Tensor, token_counts_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Greedy transcripts of an exit, as targets for CTC.
+
+    An exit that emits nothing of an utterance teaches the transcript itself.
+    To learn all blanks from it would be the largest loss of the batch, since
+    there is no token to divide it by, and would pull exits into the collapse
+    that a young last exit is often in.
+
+    Example
+    -------
+    >>> frames = torch.tensor([[1, 1, 0, 2], [0, 0, 0, 0]])
+    >>> one_hot = torch.nn.functional.one_hot(frames, 4).float()
+    >>> target = ExitOutput(one_hot, torch.tensor([4, 4]), layer=2)
+    >>> tokens, counts = torch.tensor([[3], [3]]), torch.tensor([1, 1])
+    >>> taught_transcripts(target, tokens, counts)
+    (tensor([[1, 2],
+            [3, 0]]), tensor([2, 1]))
+    """
+    rows = [
+        tokens_BS.new_tensor(found) if found else tokens[:count]
+        for found, tokens, count in zip(
+            greedy_tokens(target), tokens_BS, token_counts_B.tolist()
+        )
+    ]
+    counts_B = token_counts_B.new_tensor([len(row) for row in rows])
+    taught_BS = pad_sequence(rows, batch_first=True)
+    # Where nothing is said at all, a column keeps the targets a matrix of
+    # the kind that every CTC implementation takes.
+    return F.pad(taught_BS, (0, int(taught_BS.shape[1] == 0))), counts_B
+
+
+def frame_divergences(
+    outputs: Sequence[ExitOutput], target: ExitOutput, temperature: float = 1.0
+) -> Tensor:
+    """Divergence of every exit's frames from those of a teaching exit.
+
+    ``tau^2 / T sum_t KL(q_t || p_t)``, where q and p are the target's and the
+    exit's distributions at temperature tau; the square keeps the size of the
+    gradient (Hinton et al. 2015, arXiv 1503.02531).
+    """
+    padded_BT = padding_mask(target.lengths_B, target.log_probs_BTV.shape[1])
+
+    def softened_BTV(output: ExitOutput) -> Tensor:
+        # Padding may hold anything; equal values in it diverge by zero.
+        log_probs_BTV = output.log_probs_BTV.masked_fill(
+            padded_BT.unsqueeze(-1), 0.0
+        )
+        return torch.log_softmax(log_probs_BTV / temperature, dim=-1)
+
+    target_BTV = softened_BTV(target).detach()
+    frames_B = target.lengths_B.clamp(min=1)
+    summed_EB = torch.stack(
+        [
+            F.kl_div(
+                softened_BTV(output),
+                target_BTV,
+                reduction="none",
+                log_target=True,
+            ).sum((1, 2))
+            for output in outputs
+        ]
+    )
+    return temperature**2 * summed_EB / frames_B
 
 
 @dataclass(frozen=True)
@@ -48,7 +135,7 @@ class Distillation:
       exit,
     * ``soft``: the divergence of exit m's frames from those of the model's
       own last exit in evaluation mode,
-      :func:`~speechbrain_ee.training.teacher.frame_divergences`; in nats per
+      :func:`~speechbrain_ee.training.distillation.frame_divergences`; in nats per
       frame, where CTC is in nats per token.
 
     ``hard``, ``self`` and the confidence are after the public code of Wright
@@ -122,23 +209,7 @@ class Distillation:
         )
 
     def exit_alphas(self, num_exits: int) -> tuple[float, ...]:
-        """The share of the transcript at every exit.
-
-        Arguments
-        ---------
-        num_exits : int
-            Number of exits.
-
-        Returns
-        -------
-        tuple of float
-            One share per exit; ones for the kind ``none``.
-
-        Raises
-        ------
-        InputError
-            If the numbers of ``alpha`` do not fit the exits.
-        """
+        """The share of the transcript at every exit."""
         if self.kind == "none":
             return (1.0,) * num_exits
         if not isinstance(self.alpha, tuple):
@@ -164,25 +235,7 @@ class Distillation:
         wav_lens: Tensor,
         teacher: nn.Module | None = None,
     ) -> list[ExitOutput] | None:
-        """What :meth:`losses` needs besides the outputs of training.
-
-        Arguments
-        ---------
-        model : torch.nn.Module
-            The model in training, not wrapped by DDP.
-        wavs : torch.Tensor
-            Waveforms as the model hears them, augmented, (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-        teacher : torch.nn.Module, optional
-            The frozen teacher of the kind ``hard``, on the same device.
-
-        Returns
-        -------
-        list of ExitOutput or None
-            From :func:`~speechbrain_ee.training.teacher.run_teacher`; None
-            where no other pass is needed.
-        """
+        """What :meth:`losses` needs besides the outputs of training."""
         if self.kind == "soft":
             return run_teacher(model, wavs, wav_lens)
         if self.kind != "hard":
@@ -201,40 +254,13 @@ class Distillation:
         token_counts_B: Tensor,
         teacher_outputs: Sequence[ExitOutput] | None = None,
     ) -> Tensor:
-        """The loss of every exit.
-
-        Arguments
-        ---------
-        outputs : sequence of ExitOutput
-            The exits of one batch.
-        tokens_BS : torch.Tensor
-            Target tokens, padded, shape (B, S).
-        token_counts_B : torch.Tensor
-            Tokens per utterance, shape (B,).
-        teacher_outputs : sequence of ExitOutput, optional
-            What :meth:`observe` has returned for the same batch.
-
-        Returns
-        -------
-        torch.Tensor
-            Losses averaged over the batch, shape (E,). With ``alpha`` 1 and
-            without confidence they are those of
-            :func:`~speechbrain_ee.training.losses.ctc_exit_losses`.
-
-        Raises
-        ------
-        InputError
-            If the teacher's tokens are not the model's.
-        """
+        """The loss of every exit."""
         alphas = self.exit_alphas(len(outputs))
         losses_EB = ctc_utterance_losses(outputs, tokens_BS, token_counts_B)
         learners = [m for m, alpha in enumerate(alphas) if alpha < 1]
         if learners:
             taught_EB = self._taught(
-                [outputs[m] for m in learners],
-                self._target(outputs, teacher_outputs),
-                tokens_BS,
-                token_counts_B,
+                outputs, learners, teacher_outputs, tokens_BS, token_counts_B
             )
             share_E1 = losses_EB.new_tensor(alphas)[learners].unsqueeze(1)
             blend_EB = share_E1 * losses_EB[learners]
@@ -256,34 +282,28 @@ class Distillation:
         shares = torch.linspace(*SELF_ALPHAS, exits, dtype=torch.float64)
         return tuple(shares.tolist())
 
-    def _target(
+    def _taught(
         self,
         outputs: Sequence[ExitOutput],
+        learners: Sequence[int],
         teacher_outputs: Sequence[ExitOutput] | None,
-    ) -> ExitOutput:
-        """The exit that teaches."""
-        if self.kind == "self" and teacher_outputs is None:
-            return outputs[-1]
+        tokens_BS: Tensor,
+        token_counts_B: Tensor,
+    ) -> Tensor:
+        """What some exits lose to the one that teaches, shape (E, B)."""
+        if teacher_outputs is None and self.kind == "self":
+            teacher_outputs = outputs
         if teacher_outputs is None:
             raise ValueError(
                 f"kind {self.kind!r} learns from another pass in evaluation "
                 "mode; hand over what observe() returns."
             )
-        return teacher_outputs[-1]
-
-    def _taught(
-        self,
-        outputs: Sequence[ExitOutput],
-        target: ExitOutput,
-        tokens_BS: Tensor,
-        token_counts_B: Tensor,
-    ) -> Tensor:
-        """What the exits lose to the one that teaches, shape (E, B)."""
-        self._check_fit(outputs[0], target)
+        learning, target = [outputs[m] for m in learners], teacher_outputs[-1]
+        self._check_fit(learning[0], target)
         if self.kind == "soft":
-            return frame_divergences(outputs, target, self.temperature)
+            return frame_divergences(learning, target, self.temperature)
         taught = taught_transcripts(target, tokens_BS, token_counts_B)
-        return ctc_utterance_losses(outputs, *taught)
+        return ctc_utterance_losses(learning, *taught)
 
     def _check_fit(self, output: ExitOutput, target: ExitOutput) -> None:
         (batch, frames, vocab) = output.log_probs_BTV.shape
@@ -317,3 +337,103 @@ def _shown(alpha: Any) -> str:
 def _check(valid: bool, problem: str) -> None:
     if not valid:
         raise InputError(f"distillation: {problem}.")
+
+
+def checked_distillation(
+    hparams: Any, model: EarlyExitModel, tokenizer: Any
+) -> tuple[Distillation, nn.Module | None]:
+    """The distillation and the teacher of a YAML."""
+    distillation = getattr(hparams, "distillation", None)
+    if distillation is None:
+        distillation = Distillation()
+    if not isinstance(distillation, Distillation):
+        raise InputError(
+            f"distillation: {distillation!r} must be a Distillation, or null; "
+            "on the command line pass for example "
+            f"--distillation='{{kind: self}}'; kinds: {', '.join(KINDS)}."
+        )
+    listed = getattr(hparams, "losses", None) or ["distillation"]
+    plain = {distillation.kind, distillation.confidence} == {"none"}
+    if "distillation" not in listed and not plain:
+        raise InputError(
+            f"distillation: {distillation} is not among the losses, "
+            f"{listed}; list it there, as in --losses=[ctc,distillation]."
+        )
+    distillation.exit_alphas(len(model.exit_layers))
+    teacher = getattr(hparams, "teacher", None)
+    _check_kind(distillation, teacher)
+    if teacher is not None:
+        _check_teacher(teacher, model)
+        if isinstance(teacher, FrozenTeacher):
+            _check_run(teacher, hparams, tokenizer)
+        teacher.requires_grad_(False).eval()
+    return distillation, teacher
+
+
+def _check_kind(distillation: Distillation, teacher: Any) -> None:
+    """A teacher is there if, and only if, somebody listens to it."""
+    if distillation.kind == "hard" and teacher is None:
+        raise InputError(
+            "distillation: kind: 'hard' needs a frozen teacher; pass the "
+            "output_folder of a finished run by --teacher_folder=..., or "
+            "choose 'self' or 'soft'."
+        )
+    if distillation.kind != "hard" and teacher is not None:
+        raise InputError(
+            f"teacher: the distillation of kind {distillation.kind!r} does "
+            "not listen to a teacher; leave teacher_folder out, or pass "
+            "--distillation='{kind: hard}'."
+        )
+    if teacher is not None and not isinstance(teacher, nn.Module):
+        raise InputError(
+            f"teacher: {teacher!r} is no model; pass the output_folder of a "
+            "finished run by --teacher_folder=... instead."
+        )
+
+
+def _check_teacher(teacher: nn.Module, model: EarlyExitModel) -> None:
+    """It must not freeze the model with it, and have the same tokens."""
+    own = {id(parameter) for parameter in model.parameters()}
+    if any(id(parameter) in own for parameter in teacher.parameters()):
+        raise InputError(
+            "teacher: it shares weights with the model in training, and "
+            "would freeze them; let the model teach itself with the kinds "
+            "'self' or 'soft'."
+        )
+    heads = getattr(teacher, "heads", None)
+    if heads is None:
+        return  # a model of another kind: its first batch is checked
+    has = (heads.vocab_size, heads.blank_index)
+    needs = (model.heads.vocab_size, model.heads.blank_index)
+    if has != needs:
+        raise InputError(
+            f"teacher: it has {has[0]} tokens with blank {has[1]}, and the "
+            f"model {needs[0]} with blank {needs[1]}; set output_neurons to "
+            f"{has[0]}, and use the teacher's tokenizer."
+        )
+
+
+def _check_run(teacher: FrozenTeacher, hparams: Any, tokenizer: Any) -> None:
+    """What is known of a teacher that another run has trained."""
+    if teacher.folder.resolve() == Path(hparams.output_folder).resolve():
+        raise InputError(
+            f"teacher_folder: {teacher.folder} is the output_folder of this "
+            "run, too, whose checkpoints would replace the teacher; pass "
+            "another --output_folder=..."
+        )
+    if teacher.sample_rate != hparams.sample_rate:
+        raise InputError(
+            f"teacher_folder: {teacher.folder} was trained at "
+            f"{teacher.sample_rate} Hz, and sample_rate is "
+            f"{hparams.sample_rate} Hz; both must hear the same audio."
+        )
+    numbers = list(range(tokenizer.sp.get_piece_size()))
+    pieces = tokenizer.sp.id_to_piece(numbers)
+    if tuple(pieces) != teacher.pieces:
+        raise InputError(
+            f"teacher_folder: the tokenizer of {teacher.folder} is not that "
+            "of this run, so that the same token means something else. Copy "
+            "its .model and .vocab files from its save_folder to the "
+            "save_folder of a new output_folder, set output_neurons and "
+            "token_type as there, and train in that one."
+        )

@@ -36,8 +36,8 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
 )
 from speechbrain_ee.exits.trace_io import write_trace
-from speechbrain_ee.training.exchange import all_or_none
-from speechbrain_ee.training.finished_run import write_policies
+from speechbrain_ee.training.checkpoints import write_policies
+from speechbrain_ee.training.distributed import all_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ LEARNED = ("plausibility", "unseen_words", "learned", "combination")
 
 class ExitEvaluation:
     """The part of a Brain that tests; mixed into
-    :class:`speechbrain_ee.training.brain.EarlyExitBrain`.
+    :class:`speechbrain_ee.training.systems.CTCEarlyExitBrain`.
 
     Three hyper-parameters may be given: ``decodings``, of which the first is
     what exits are selected for (by default CTC's greedy path alone);
@@ -70,8 +70,8 @@ class ExitEvaluation:
     def decoded_exits(self) -> tuple[int, ...]:
         """The exits that are evaluated, counted from 1."""
         exits = getattr(self.hparams, "decoded_exits", None)
-        every = range(1, len(self.exit_layers) + 1)
-        return tuple(every if exits is None else exits)
+        trained = range(1, self.active_exits + 1)
+        return tuple(trained if exits is None else exits)
 
     @property
     def error_unit(self) -> str:
@@ -89,39 +89,23 @@ class ExitEvaluation:
         return set()
 
     def check_evaluation(self) -> None:
-        """Refuse wrong options before training, not behind it.
-
-        Raises
-        ------
-        InputError
-            If the model cannot be decoded as asked.
-        """
+        """Refuse wrong options before training, not behind it."""
         given = getattr(self.hparams, "decodings", (GREEDY,))
         check_decodings(given, self._unwrapped_model())
         exits = getattr(self.hparams, "decoded_exits", None)
-        every = range(1, len(self.exit_layers) + 1)
+        last = len(self.exit_layers)
         listed = list(exits) if isinstance(exits, list | tuple) else []
-        if exits is None or (
-            listed and listed == [k for k in every if k in listed]
-        ):
-            return
-        raise InputError(
-            f"decoded_exits: {exits!r} must be a list of increasing exits "
-            f"between 1 and {len(every)}, for example [{every[-1]}]; null "
-            "means all."
-        )
+        right = [k for k in range(1, last + 1) if k in listed]
+        if exits is not None and (not listed or listed != right):
+            raise InputError(
+                f"decoded_exits: {exits!r} must be a list of increasing exits "
+                f"between 1 and {last}, for example [{last}]; null means all."
+            )
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Load the average of the best checkpoints.
-
-        Raises
-        ------
-        InputError
-            If there is none, unless ``average_checkpoints`` is 0: the weights
-            are then tested as they are.
-        """
+        """Load the average of the best checkpoints."""
         if self.checkpointer is None or not self.hparams.average_checkpoints:
             return
         checkpoints = self.checkpointer.find_checkpoints(
@@ -159,17 +143,6 @@ class ExitEvaluation:
         ``policies/<criterion>.<method>.yaml``: those that the report measures
         and inference folders ship. From then on :meth:`evaluate_exits`
         records the learned scores, too.
-
-        Arguments
-        ---------
-        name : str
-            Name of the development set.
-        dev_set : DynamicItemDataset
-            Data that the model was not trained on.
-        loader_options : dict
-            Arguments of its loader.
-        texts : sequence of str
-            Training transcripts.
         """
         if len(self.decoded_exits) < 2:
             return
@@ -203,13 +176,7 @@ class ExitEvaluation:
                     write_selector(folder / SELECTOR_FILE, selector)
 
     def selection_facts(self) -> dict[str, str]:
-        """What a report should say about the learned selector.
-
-        Returns
-        -------
-        dict of str to str
-            Empty if none was learned.
-        """
+        """What a report should say about the learned selector."""
         if self.selection is None:
             return {}
         shares = self.selection.selector.explain().items()
@@ -226,20 +193,6 @@ class ExitEvaluation:
         Writes ``traces/<name>.jsonl.gz`` and ``wer_<name>.txt`` (SpeechBrain's
         alignment of the last exit) into ``output_folder``, for the first
         decoding; of every further one ``traces/<name>.<decoding>.jsonl.gz``.
-
-        Arguments
-        ---------
-        name : str
-            Name of the test set.
-        test_set : DynamicItemDataset
-            The test set.
-        loader_options : dict
-            Arguments of its loader.
-
-        Returns
-        -------
-        Trace
-            One record per utterance and exit, of the first decoding.
         """
         main, *others = self._decode_set(name, test_set, loader_options)
         if self.selection is not None:
@@ -276,9 +229,8 @@ class ExitEvaluation:
             left_out = self.recorder.left_out | self.unlearned | unfit
             header = self._header(cost, decoding, left_out)
             traces.append(Trace(header, records, str(path)))
-            self._warn_of_cuts(name, decoding)
-            self._tell_left_out(left_out)
-        self._warn_of_nan(name)
+        if if_main_process():
+            self._warn(name, traces)
         return traces
 
     def _decoder(self, name: str) -> Recorded | None:
@@ -311,36 +263,32 @@ class ExitEvaluation:
             left_out=left_out,
         )
 
-    def _tell_left_out(self, left_out: Mapping[str, str]) -> None:
-        for each in left_out.items() - self.told:
-            self.told.add(each)
-            if if_main_process():
+    def _warn(self, name: str, traces: Sequence[Trace]) -> None:
+        """Say what is wrong with a set, and once which evidence is not there."""
+        utterances = len(self.recorder.records)
+        for decoding, cut in self.recorder.cut.items():
+            if cut:
+                logger.warning(
+                    "%s, %s: %d of %d hypotheses did not end and were cut at "
+                    "`max_decode_ratio` tokens per frame.",
+                    name,
+                    decoding,
+                    cut,
+                    utterances * len(self.decoded_exits),
+                )
+        for trace in traces:
+            for each in trace.header.left_out.items() - self.told:
+                self.told.add(each)
                 logger.warning("Evidence %r is left out of traces: %s", *each)
-
-    def _warn_of_nan(self, name: str) -> None:
-        broken = self.recorder.broken
-        if broken and if_main_process():
+        broken = self.recorder.broken.items()
+        if broken:
             logger.warning(
                 "%s: for %d of %d utterances the model gives NaN; what "
                 "these exits recognise counts as nothing: %s",
                 name,
                 len(broken),
-                len(self.recorder.records),
-                ", ".join(
-                    f"{u} (first at exit {k})" for u, k in broken.items()
-                ),
-            )
-
-    def _warn_of_cuts(self, name: str, decoding: str) -> None:
-        cut = self.recorder.cut[decoding]
-        if cut and if_main_process():
-            logger.warning(
-                "%s, %s: %d of %d hypotheses did not end and were cut at "
-                "`max_decode_ratio` tokens per frame.",
-                name,
-                decoding,
-                cut,
-                len(self.recorder.records) * len(self.decoded_exits),
+                utterances,
+                ", ".join(f"{u} (first at exit {k})" for u, k in broken),
             )
 
     def _write_set(self, name: str, *traces: Trace) -> None:

@@ -7,7 +7,8 @@ Authors
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.checkpoints import best_checkpoints
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
     averaged_weights,
     backbone_fingerprint,
+    best_checkpoints,
     build_model,
     check_checkpoints,
     moved_save_folder,
@@ -33,21 +34,18 @@ from speechbrain_ee.training.seeding import kept_random_state
 
 logger = logging.getLogger(__name__)
 
+_NEEDED = (
+    "output_folder save_folder output_neurons token_type sample_rate "
+    "average_checkpoints"
+).split()
+_WAY_OUT = (
+    "pass the output_folder of a finished run of this recipe, which holds "
+    "hyperparams.yaml and its checkpoints"
+)
+
 
 class FrozenTeacher(nn.Module):
-    """A trained model of which only the last exit is asked.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model; it is frozen.
-    pieces : sequence of str
-        What its tokens stand for, by index.
-    sample_rate : int
-        Of the audio that it was trained on, in Hz.
-    folder : str or Path
-        The output folder of its run, for messages.
-    """
+    """A trained model of which only the last exit is asked."""
 
     def __init__(
         self,
@@ -69,20 +67,7 @@ class FrozenTeacher(nn.Module):
         return self.model.heads
 
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> list[ExitOutput]:
-        """The last exit of a batch; the heads below it do not run.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-
-        Returns
-        -------
-        list of ExitOutput
-            One output, that of the last exit.
-        """
+        """The last exit of a batch; the heads below it do not run."""
         state = self.model.start(wavs, wav_lens)
         _, output = self.model.walk(state, len(self.model.exit_layers))
         return [output]
@@ -131,8 +116,16 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
         save_folder = moved_save_folder(
             folder, options["save_folder"], options["output_folder"]
         )
-        model = _built(folder / "hyperparams.yaml", tree)
-        tokenizer = _tokenizer(save_folder, options)
+        what = f"the model of {folder / 'hyperparams.yaml'} cannot be built"
+        with _explained(what, "is a file that it names still there?"):
+            model = build_model(tree)
+            if not isinstance(model, EarlyExitModel):
+                raise TypeError(f"{type(model).__name__}, not EarlyExitModel")
+        name = f"{options['output_neurons']}_{options['token_type']}.model"
+        with _explained(f"the tokenizer {save_folder / name} cannot be read"):
+            tokenizer = SentencePieceProcessor(
+                model_file=str(save_folder / name)
+            )
         fingerprint = (
             yaml_fingerprint(text)
             | backbone_fingerprint(model)
@@ -144,74 +137,33 @@ def load_teacher(folder: str | Path | None) -> FrozenTeacher | None:
     return FrozenTeacher(model, pieces, options["sample_rate"], folder)
 
 
-_NEEDED = (
-    "output_folder save_folder output_neurons token_type sample_rate "
-    "average_checkpoints"
-).split()
-_WAY_OUT = (
-    "pass the output_folder of a finished run of this recipe, which holds "
-    "hyperparams.yaml and its checkpoints"
-)
+@contextmanager
+def _explained(what: str, way_out: str = f"{_WAY_OUT}.") -> Iterator[None]:
+    """What a library raises, as an InputError that says what failed."""
+    try:
+        yield
+    # A YAML builds objects, and a damaged file can raise anything.
+    except Exception as error:
+        logger.debug("%s", what, exc_info=True)
+        raise InputError(
+            f"teacher_folder: {what} ({one_line(error)}); {way_out}"
+        ) from error
 
 
 def _read(path: Path) -> tuple[Any, str]:
     """The run's YAML as a tree and as text; nothing of it is executed."""
-    try:
+    with _explained(f"{path} cannot be read"):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"teacher_folder: {path} cannot be read ({cause}); {_WAY_OUT}."
-        ) from error
-    try:
+    with _explained(f"{path} is not the YAML of a run of this recipe"):
         tree = ruamel.yaml.YAML().load(text)
         lacking = [key for key in _NEEDED if key not in tree]
         tree["modules"]["model"]
-    except (ruamel.yaml.error.YAMLError, TypeError, KeyError) as error:
-        raise InputError(
-            f"teacher_folder: {path} is not the YAML of a run of this recipe "
-            f"({one_line(error)}); {_WAY_OUT}."
-        ) from error
     if lacking:
         raise InputError(
             f"teacher_folder: {path} lacks the options {', '.join(lacking)}; "
             f"{_WAY_OUT}."
         )
     return tree, text
-
-
-def _built(path: Path, tree: Any) -> EarlyExitModel:
-    """The model alone."""
-    try:
-        model = build_model(tree)
-    # A YAML builds objects, so a wrong value can raise anything.
-    except Exception as error:
-        logger.debug("%s cannot be loaded", path, exc_info=True)
-        raise InputError(
-            f"teacher_folder: the model of {path} cannot be built "
-            f"({one_line(error)}); is a file that it names still there?"
-        ) from error
-    if not isinstance(model, EarlyExitModel):
-        raise InputError(
-            f"teacher_folder: modules: model: of {path} is of the type "
-            f"{type(model).__name__}, not EarlyExitModel; {_WAY_OUT}."
-        )
-    return model
-
-
-def _tokenizer(
-    save_folder: Path, options: dict[str, Any]
-) -> SentencePieceProcessor:
-    """The run's tokenizer."""
-    name = f"{options['output_neurons']}_{options['token_type']}.model"
-    path = save_folder / name
-    try:
-        return SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"teacher_folder: the tokenizer {path} cannot be read "
-            f"({one_line(error)}); {_WAY_OUT}."
-        ) from error
 
 
 def _load_weights(
@@ -231,18 +183,12 @@ def _load_weights(
             f"teacher_folder: {save_folder} holds no checkpoint of a whole "
             f"epoch; {_WAY_OUT}."
         )
-    try:
-        weights = averaged_weights(found)
-        model.load_state_dict(weights, strict=True)
+    with _explained(
+        f"the checkpoints in {save_folder} cannot be loaded into the model of "
+        "its hyperparams.yaml"
+    ):
+        model.load_state_dict(averaged_weights(found), strict=True)
         _load_statistics(model, found[0])
-    # A damaged file can raise anything.
-    except Exception as error:
-        logger.debug("%s cannot be loaded", save_folder, exc_info=True)
-        raise InputError(
-            f"teacher_folder: the checkpoints in {save_folder} cannot be "
-            f"loaded into the model of its hyperparams.yaml ({one_line(error)})"
-            f"; {_WAY_OUT}."
-        ) from error
     logger.info(
         "Teacher: %d checkpoint(s) of %s", len(found), save_folder.parent
     )

@@ -25,22 +25,6 @@ def ctc_utterance_losses(
 
     All exits go through one call, stacked along the batch. On a CPU that
     takes as long as a call per exit.
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits of one batch.
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-
-    Returns
-    -------
-    torch.Tensor
-        Negative log-likelihoods over the number of tokens, in nats per
-        token, shape (E, B). An utterance with too few frames for its tokens
-        counts as zero; one without tokens has the loss of its blanks.
     """
     exits = len(outputs)
     log_probs = torch.cat([output.log_probs_BTV for output in outputs])
@@ -60,23 +44,7 @@ def ctc_utterance_losses(
 def with_too_few_frames(
     lengths_B: Tensor, tokens_BS: Tensor, token_counts_B: Tensor
 ) -> Tensor:
-    """Which utterances CTC cannot align, so that their loss counts as zero.
-
-    Arguments
-    ---------
-    lengths_B : torch.Tensor
-        Frames per utterance, shape (B,).
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-
-    Returns
-    -------
-    torch.Tensor
-        Boolean, shape (B,): fewer frames than tokens and blanks between equal
-        ones.
-    """
+    """Which utterances CTC cannot align, so that their loss counts as zero."""
     place_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)[1:]
     repeated_BS = tokens_BS[:, 1:] == tokens_BS[:, :-1]
     repeated_BS = repeated_BS & (place_S < token_counts_B.unsqueeze(1))
@@ -86,23 +54,7 @@ def with_too_few_frames(
 def ctc_exit_losses(
     outputs: Sequence[ExitOutput], tokens_BS: Tensor, token_counts_B: Tensor
 ) -> Tensor:
-    """CTC loss of every exit.
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits of one batch.
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-
-    Returns
-    -------
-    torch.Tensor
-        Losses of shape (E,): :func:`ctc_utterance_losses`, averaged over the
-        batch.
-    """
+    """CTC loss of every exit."""
     return ctc_utterance_losses(outputs, tokens_BS, token_counts_B).mean(dim=1)
 
 
@@ -113,18 +65,6 @@ def utterance_confidences(outputs: Sequence[ExitOutput]) -> Tensor:
     ``max(0.1, exp(1/T sum_t ln max_v p))``, after the public code of Wright
     et al. (arXiv 2309.09546), which takes one mean over the whole batch and
     its padding.
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits of one batch.
-
-    Returns
-    -------
-    torch.Tensor
-        Between 0.1 and 1, shape (E, B). They are weights, not an aim: no
-        gradient goes through them, or an exit could lower its loss by being
-        unsure.
     """
     frames_B = outputs[0].lengths_B
     best_EBT = torch.stack(
@@ -143,28 +83,7 @@ def attention_exit_losses(
     eos_index: int,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of every exit's attention head.
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits of one batch, with the attention heads' predictions.
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-    eos_index : int
-        Token that ends a transcript; it is predicted, too.
-    label_smoothing : float
-        Share of the target's probability that goes to all tokens equally
-        (Szegedy et al. 2016, arXiv 1512.00567).
-
-    Returns
-    -------
-    torch.Tensor
-        Losses of shape (E,): every utterance's mean over its tokens, averaged
-        over the batch. Padding counts for nothing.
-    """
+    """Cross-entropy of every exit's attention head."""
     targets_BS, said_BS = _with_end(tokens_BS, token_counts_B, eos_index)
     losses = []
     for output in outputs:
@@ -183,26 +102,7 @@ def attention_hits(
     token_counts_B: Tensor,
     eos_index: int,
 ) -> tuple[Tensor, int]:
-    """Tokens that the attention heads predict, given those before.
-
-    Arguments
-    ---------
-    outputs : sequence of ExitOutput
-        The exits of one batch, with the attention heads' predictions.
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    token_counts_B : torch.Tensor
-        Tokens per utterance, shape (B,).
-    eos_index : int
-        Token that ends a transcript; it counts, too.
-
-    Returns
-    -------
-    hits_E : torch.Tensor
-        Tokens predicted by each exit, shape (E,).
-    tokens : int
-        Tokens in all.
-    """
+    """Tokens that the attention heads predict, given those before."""
     targets_BS, said_BS = _with_end(tokens_BS, token_counts_B, eos_index)
     hits = [
         ((output.attention_BSV.argmax(-1) == targets_BS) & said_BS).sum()
@@ -212,26 +112,7 @@ def attention_hits(
 
 
 def after_start(tokens_BS: Tensor, bos_index: int) -> Tensor:
-    """What an attention decoder reads in training.
-
-    Arguments
-    ---------
-    tokens_BS : torch.Tensor
-        Target tokens, padded, shape (B, S).
-    bos_index : int
-        Token that begins a transcript.
-
-    Returns
-    -------
-    torch.Tensor
-        The same behind that token, shape (B, S + 1).
-
-    Example
-    -------
-    >>> after_start(torch.tensor([[5, 6], [7, 0]]), bos_index=1)
-    tensor([[1, 5, 6],
-            [1, 7, 0]])
-    """
+    """What an attention decoder reads in training."""
     return F.pad(tokens_BS, (1, 0), value=bos_index)
 
 
@@ -249,33 +130,7 @@ def _with_end(
 def exit_weights(
     weights: Sequence[float] | None, num_exits: int, key: str = "exit_weights"
 ) -> tuple[float, ...]:
-    """The weight of every exit in the joint loss.
-
-    Arguments
-    ---------
-    weights : sequence of float, optional
-        One non-negative weight per exit; None for uniform weights of 1, as
-        in Wright et al. (2309.09546), ``L = sum_m L(y^m, y)``.
-    num_exits : int
-        Number of exits.
-    key : str
-        Their name in the YAML, for messages.
-
-    Returns
-    -------
-    tuple of float
-        One weight per exit.
-
-    Raises
-    ------
-    InputError
-        If their number does not fit, one is negative, or all are zero.
-
-    Example
-    -------
-    >>> exit_weights(None, 3)
-    (1.0, 1.0, 1.0)
-    """
+    """The weight of every exit in the joint loss."""
     if weights is None:
         return (1.0,) * num_exits
     weights = tuple(float(weight) for weight in weights)
@@ -289,25 +144,7 @@ def exit_weights(
 
 
 def joint_loss(losses_E: Tensor, weights: Sequence[float]) -> Tensor:
-    """Weighted sum of the exits' losses, ``sum_m w_m L_m``.
-
-    Arguments
-    ---------
-    losses_E : torch.Tensor
-        One loss per exit, shape (E,).
-    weights : sequence of float
-        One weight per exit.
-
-    Returns
-    -------
-    torch.Tensor
-        A scalar.
-
-    Example
-    -------
-    >>> joint_loss(torch.tensor([1.0, 2.0]), (1.0, 0.5))
-    tensor(2.)
-    """
+    """Weighted sum of the exits' losses, ``sum_m w_m L_m``."""
     weights_E = losses_E.new_tensor(weights)
     # 0 x NaN is NaN: what has no weight counts for nothing, whatever it is.
     return (losses_E * weights_E).masked_fill(weights_E == 0, 0.0).sum()

@@ -26,13 +26,7 @@ CHECKPOINT_RULES = ("last_exit", "mean_of_exits", "best_exit")
 
 @checkpoints.register_checkpoint_hooks
 class ExitLosses:
-    """Mean loss of every exit, which a checkpoint inside an epoch keeps.
-
-    Arguments
-    ---------
-    exit_layers : sequence of int
-        Layers of the exits that are trained.
-    """
+    """Mean loss of every exit, which a checkpoint inside an epoch keeps."""
 
     def __init__(self, exit_layers: Sequence[int]):
         self.exit_layers = list(exit_layers)
@@ -62,14 +56,7 @@ class ExitLosses:
 
     @checkpoints.mark_as_loader
     def load(self, path: str, end_of_epoch: bool = False) -> None:
-        """Read the sums; after the end of an epoch they start anew.
-
-        Raises
-        ------
-        InputError
-            If the checkpoint's exits are others, which its weights do not
-            show where there are as many.
-        """
+        """Read the sums; after the end of an epoch they start anew."""
         with open(path, encoding="utf-8") as file:
             saved = json.load(file)
         if saved["exit_layers"] != self.exit_layers:
@@ -84,22 +71,7 @@ class ExitLosses:
 
 
 class ExitErrorRates:
-    """Error rate of every exit over a set.
-
-    Arguments
-    ---------
-    exit_layers : sequence of int
-        Layers of the exits.
-    error_unit : str
-        What errors are counted in: ``word`` or ``character``.
-
-    Example
-    -------
-    >>> rates = ExitErrorRates([2, 4])
-    >>> rates.append(["a b"], [["a"], ["a b"]])
-    >>> rates.wer
-    (50.0, 0.0)
-    """
+    """Error rate of every exit over a set."""
 
     def __init__(self, exit_layers: Sequence[int], error_unit: str = "word"):
         self.exit_layers, self.error_unit = tuple(exit_layers), error_unit
@@ -110,15 +82,7 @@ class ExitErrorRates:
     def append(
         self, refs: Sequence[str], hyps: Sequence[Sequence[str]]
     ) -> None:
-        """Count a batch.
-
-        Arguments
-        ---------
-        refs : sequence of str
-            Transcripts.
-        hyps : sequence of sequence of str
-            Hypotheses by exit, then by utterance.
-        """
+        """Count a batch."""
         self.words += int(unit_counts(refs, self.error_unit).sum())
         for k, hyps_of_exit in enumerate(hyps):
             edits = edit_counts(refs, hyps_of_exit, self.error_unit)
@@ -147,35 +111,14 @@ class ExitErrorRates:
 
 
 class ExitTokenAccuracy:
-    """Share of the tokens that each exit's attention head predicts.
-
-    Arguments
-    ---------
-    exit_layers : sequence of int
-        Layers of the exits.
-
-    Example
-    -------
-    >>> accuracy = ExitTokenAccuracy([2, 4])
-    >>> accuracy.append(Tensor([1, 3]), tokens=4)
-    >>> accuracy.percent
-    (25.0, 75.0)
-    """
+    """Share of the tokens that each exit's attention head predicts."""
 
     def __init__(self, exit_layers: Sequence[int]):
         self.hits_E = np.zeros(len(exit_layers), dtype=np.int64)
         self.tokens = 0
 
     def append(self, hits_E: Tensor, tokens: int) -> None:
-        """Count a batch.
-
-        Arguments
-        ---------
-        hits_E : torch.Tensor
-            Tokens predicted by every exit, shape (E,).
-        tokens : int
-            Tokens in all.
-        """
+        """Count a batch."""
         self.hits_E += hits_E.cpu().numpy().astype(np.int64)
         self.tokens += tokens
 
@@ -187,30 +130,7 @@ class ExitTokenAccuracy:
 
 
 def selection_wer(wer: Sequence[float], rule: str) -> float:
-    """The number by which the best checkpoint is chosen.
-
-    Arguments
-    ---------
-    wer : sequence of float
-        Validation word error rate of every exit.
-    rule : str
-        ``last_exit``, ``mean_of_exits`` or ``best_exit``.
-
-    Returns
-    -------
-    float
-        Lower is better.
-
-    Raises
-    ------
-    InputError
-        For an unknown rule.
-
-    Example
-    -------
-    >>> selection_wer([30.0, 10.0], "mean_of_exits")
-    20.0
-    """
+    """The number by which the best checkpoint is chosen."""
     if rule == "last_exit":
         return float(wer[-1])
     if rule == "mean_of_exits":
@@ -228,13 +148,6 @@ def forget_later_epochs(train_logger: Any, epoch: int) -> None:
 
     An epoch is logged before it is saved; of one that is computed again, the
     log would have two lines.
-
-    Arguments
-    ---------
-    train_logger : speechbrain.utils.train_logger.TrainLogger
-        A logger into a file; nothing is done for any other.
-    epoch : int
-        The last epoch that is complete, 0 if there is none.
     """
     path = Path(getattr(train_logger, "save_file", ""))
     if not path.is_file():
@@ -250,50 +163,25 @@ def forget_later_epochs(train_logger: Any, epoch: int) -> None:
             stream.write("".join(kept).encode())
 
 
-class BlankCollapseMonitor:
-    """Warn when exits emit nothing but blanks, epoch after epoch.
+def warn_of_blank_collapse(
+    epoch: int, rates: ExitErrorRates, patience_epochs: int
+) -> list[int]:
+    """Name the layers of exits that emit nothing but blanks.
 
-    CTC training starts with all-blank outputs; an exit that stays there will
-    not recover by itself.
-
-    Arguments
-    ---------
-    patience_epochs : int
-        Epochs of all-empty hypotheses before the warning.
+    CTC training starts with all-blank outputs; an exit that stays there for
+    so many epochs will not recover by itself.
     """
-
-    def __init__(self, patience_epochs: int):
-        self.patience_epochs = patience_epochs
-
-    def check(self, epoch: int, rates: ExitErrorRates) -> list[int]:
-        """Look at an epoch's validation.
-
-        Arguments
-        ---------
-        epoch : int
-            Number of the epoch, from 1.
-        rates : ExitErrorRates
-            Its result.
-
-        Returns
-        -------
-        list of int
-            Layers of the exits that were found collapsed.
-        """
-        if epoch < self.patience_epochs:
-            return []
-        collapsed = [
-            layer
-            for layer, count in zip(rates.exit_layers, rates.nonempty_E)
-            if count == 0
-        ]
-        if collapsed:
-            logger.warning(
-                "BLANK COLLAPSE: after %d epochs the exits at layers %s "
-                "transcribe every validation utterance as nothing. Lower "
-                "`lr`, lengthen `warmup_share` or `n_warmup_steps`, lower "
-                "the subsampling, or check that audio and transcripts match.",
-                epoch,
-                collapsed,
-            )
-        return collapsed
+    if epoch < patience_epochs:
+        return []
+    said = zip(rates.exit_layers, rates.nonempty_E)
+    collapsed = [layer for layer, count in said if count == 0]
+    if collapsed:
+        logger.warning(
+            "BLANK COLLAPSE: after %d epochs the exits at layers %s "
+            "transcribe every validation utterance as nothing. Lower "
+            "`lr`, lengthen `warmup_share` or `n_warmup_steps`, lower "
+            "the subsampling, or check that audio and transcripts match.",
+            epoch,
+            collapsed,
+        )
+    return collapsed

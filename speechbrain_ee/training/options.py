@@ -39,8 +39,8 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.criteria.outside import load_criteria
 from speechbrain_ee.exits.scoring import check_error_unit
-from speechbrain_ee.training.checkpoints import AtomicCheckpointer
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
+    AtomicCheckpointer,
     backbone_fingerprint,
     yaml_fingerprint,
 )
@@ -112,28 +112,16 @@ _CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
 
 
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
-    """Load a recipe's YAML, with its ``seed`` set before anything is built.
-
-    Arguments
-    ---------
-    path : str
-        The YAML.
-    overrides : str
-        Keys given on the command line, as YAML.
-
-    Returns
-    -------
-    dict
-        The hyper-parameters, objects built.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is no YAML, a key is unknown or missing,
-        a value cannot be used, one without default was not given, or the
-        checkpoints that are there were trained with another model.
-    """
-    text = _with_optional(_read(path))
+    """Load a recipe's YAML, with its ``seed`` set before anything is built."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(
+            f"{path}: this YAML cannot be read ({cause}); the "
+            "systems that come with the recipe lie in hparams/."
+        ) from error
+    text = _with_optional(text)
     keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
     _check_known(path, keys, text)
     given = _parse_overrides(overrides or "")
@@ -153,7 +141,9 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
         if options["train_shards"]:
             options["train_splits"] = []  # they take the place of these
         check_error_unit(options["error_unit"])
-        _load_criteria(options["criteria"])
+        own = options["criteria"]  # files or modules that register them
+        for name in [own] if isinstance(own, str) else own or ():
+            load_criteria(name)
         # before anything in the output folder is changed
         if isinstance(options["checkpointer"], AtomicCheckpointer):
             resolved = resolve_references(text, overrides).read()
@@ -182,17 +172,6 @@ def literal(arguments: Sequence[str]) -> list[str]:
     It reads values as YAML and every ``=`` in them as a space. Here paths are
     quoted, as is all that holds ``=``.
 
-    Arguments
-    ---------
-    arguments : sequence of str
-        For :func:`speechbrain.parse_arguments`: ``--key=value``, or
-        ``--key`` and ``value``.
-
-    Returns
-    -------
-    list of str
-        The same options.
-
     Example
     -------
     >>> literal(["demo.yaml", "--output_folder=a=b #1", "--lr", "0.1"])
@@ -213,19 +192,6 @@ def literal(arguments: Sequence[str]) -> list[str]:
 
 def path_of(key: str, value: str) -> str | None:
     """The path that is the value of an option, whatever YAML makes of it.
-
-    Arguments
-    ---------
-    key : str
-        The option.
-    value : str
-        As it was given.
-
-    Returns
-    -------
-    str or None
-        None if the option takes no path, or if the value is none: a list, a
-        quoted text, an object of the YAML, ``null``.
 
     Example
     -------
@@ -254,51 +220,26 @@ def _quoted(key: str, value: str) -> str:
     return text.replace("=", "\\x3d")
 
 
-def make_output_folder(folder: str, option: str = "output_folder") -> None:
-    """Make the output folder for this run alone, or say why it cannot be.
-
-    Arguments
-    ---------
-    folder : str
-        The experiment's ``output_folder``.
-    option : str
-        What names it, for the message.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made or written to, or another run is at work in it.
-    """
+def make_output_folder(folder: str) -> None:
+    """Make the output folder for this run alone, or say why it cannot be."""
     try:
         os.makedirs(folder, exist_ok=True)
         # A name of its own: every process of a distributed run comes by here.
         tempfile.TemporaryFile(dir=folder).close()
         if if_main_process():
-            claim_folder(folder, option)
+            claim_folder(folder)
     except OSError as error:
         raise InputError(
-            f"{option}: {folder} cannot be written ({error.strerror}); "
-            f"pass another one with --{option.lstrip('-')}=..."
+            f"output_folder: {folder} cannot be written ({error.strerror}); "
+            "pass another one with --output_folder=..."
         ) from error
 
 
-def claim_folder(folder: str | Path, option: str) -> None:
+def claim_folder(folder: str) -> None:
     """Keep other runs out of a folder until this process ends.
 
     The kernel gives the lock back, however the process ends. Workers that it
     forks do not hold it.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where this run writes.
-    option : str
-        What names it on the command line, for the message.
-
-    Raises
-    ------
-    InputError
-        If another process is at work there.
     """
     try:
         import fcntl
@@ -320,9 +261,9 @@ def claim_folder(folder: str | Path, option: str) -> None:
                 continue
             stream.close()
             raise InputError(
-                f"{option}: another run is at work in {folder}; two would "
+                f"output_folder: another run is at work in {folder}; two would "
                 "overwrite each other's files. Wait until it ends, or pass "
-                f"another {option}."
+                "another output_folder."
             ) from None
         except OSError as error:
             logger.warning(
@@ -337,22 +278,7 @@ def claim_folder(folder: str | Path, option: str) -> None:
 
 @contextmanager
 def refused_in_one_sentence() -> Iterator[None]:
-    """What SpeechBrain's parser of the command line refuses, as InputError.
-
-    Raises
-    ------
-    InputError
-        With the last line that it wrote.
-
-    Example
-    -------
-    >>> from speechbrain import parse_arguments
-    >>> with refused_in_one_sentence():
-    ...     parse_arguments(["demo.yaml", "--precision=fp8"])
-    Traceback (most recent call last):
-    ...
-    speechbrain_ee.errors.InputError: --precision: invalid choice: 'fp8' ...
-    """
+    """What SpeechBrain's parser of the command line refuses, as InputError."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
@@ -370,25 +296,7 @@ def refused_in_one_sentence() -> Iterator[None]:
 def check_run_options(
     run_opts: RunOptions, hparams: Mapping[str, Any]
 ) -> RunOptions:
-    """Refuse what SpeechBrain would refuse, before any work is done.
-
-    Arguments
-    ---------
-    run_opts : speechbrain.utils.run_opts.RunOptions
-        Of the command line.
-    hparams : mapping
-        May hold the same options; those of the command line win.
-
-    Returns
-    -------
-    speechbrain.utils.run_opts.RunOptions
-        The same, ``optimizer_step_limit`` a number.
-
-    Raises
-    ------
-    InputError
-        With the option, if this machine or this model cannot do it.
-    """
+    """Refuse what SpeechBrain would refuse, before any work is done."""
     values = {
         key: value
         if key in run_opts.overridden_args or key not in hparams
@@ -407,18 +315,7 @@ def check_run_options(
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse numbers with which SpeechBrain cannot train.
-
-    Arguments
-    ---------
-    values : mapping of str to object
-        Run options by name.
-
-    Raises
-    ------
-    InputError
-        With the option and what it must be.
-    """
+    """Refuse numbers with which SpeechBrain cannot train."""
     for key, least in _LEAST.items():
         value = values[key]
         if value is not None and not (
@@ -446,32 +343,6 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         )
 
 
-def check_device(device: str, option: str = "--device") -> None:
-    """Refuse a device that this machine does not have.
-
-    Arguments
-    ---------
-    device : str
-        ``cpu``, ``cuda``, ``cuda:1``, ...
-    option : str
-        What named it, for the message.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
-    try:
-        torch.empty(0, device=device)
-    # torch answers with errors of many kinds
-    except Exception as error:
-        raise InputError(
-            f"{option}: {device or repr(device)} cannot be used "
-            f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
-            "on a machine that has a GPU."
-        ) from error
-
-
 def _check_devices(values: Mapping[str, Any]) -> None:
     """Device, precision, and how several of them work together."""
     if values["data_parallel_backend"]:
@@ -481,11 +352,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
             "train.py ... instead."
         )
     backend, rank = values["distributed_backend"], get_local_rank()
-    if backend not in _BACKENDS:
-        raise InputError(
-            f"--distributed_backend: {backend!r} is none of "
-            f"{', '.join(_BACKENDS)}."
-        )
+    _check_one_of("--distributed_backend", backend, _BACKENDS)
     if rank is not None and get_rank() is not None:
         gpus = torch.cuda.device_count()
         if backend != "gloo" and rank >= gpus:
@@ -501,7 +368,15 @@ def _check_devices(values: Mapping[str, Any]) -> None:
                 f"{backend}; pass one of {', '.join(_BACKENDS)} that it has."
             )
     device = infer_device() if values["device"] is None else values["device"]
-    check_device(device)
+    try:
+        torch.empty(0, device=device)
+    # torch answers with errors of many kinds
+    except Exception as error:
+        raise InputError(
+            f"--device: {device or repr(device)} cannot be used "
+            f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
+            "on a machine that has a GPU."
+        ) from error
     kind = str(device).partition(":")[0]
     precisions = {key: values[key] for key in ("precision", "eval_precision")}
     if values["auto_mix_prec"]:
@@ -509,10 +384,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
     if values["bfloat16_mix_prec"]:
         precisions["bfloat16_mix_prec"] = "bf16"
     for key, name in precisions.items():
-        if name not in _PRECISIONS:
-            raise InputError(
-                f"{key}: {name!r} is none of {', '.join(_PRECISIONS)}."
-            )
+        _check_one_of(key, name, _PRECISIONS)
         if name == "fp16" and kind == "cpu":
             raise InputError(
                 f"{key}: fp16 cannot be computed on a CPU; use bf16 or fp32, "
@@ -543,35 +415,16 @@ def _check_compilation(
                 f"--compile_module_keys: there is no module {name!r}; "
                 f"modules holds {', '.join(modules)}."
             )
-    if values["compile_mode"] not in _COMPILE_MODES:
-        raise InputError(
-            f"--compile_mode: {values['compile_mode']!r} is none of "
-            f"{', '.join(_COMPILE_MODES)}."
-        )
+    _check_one_of("--compile_mode", values["compile_mode"], _COMPILE_MODES)
+
+
+def _check_one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{key}: {value!r} is none of {', '.join(allowed)}.")
 
 
 def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
-    """Refuse a budget that no policy of this model could be made for.
-
-    Arguments
-    ---------
-    budget : str or None
-        ``exit_budget`` of the YAML; None: no policy.
-    exit_layers : sequence of int
-        Layers of the exits; with one exit there is no policy to make.
-
-    Raises
-    ------
-    InputError
-        If the budget is not understood, or below the first exit.
-
-    Example
-    -------
-    >>> check_exit_budget("wer=5", [2, 4])
-    Traceback (most recent call last):
-    ...
-    speechbrain_ee.errors.InputError: exit_budget: budget 'wer=5' is not ...
-    """
+    """Refuse a budget that no policy of this model could be made for."""
     if budget is None:
         return
     try:
@@ -600,18 +453,6 @@ def _earlier_fingerprint(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _read(path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"{path}: this YAML cannot be read ({cause}); the "
-            "systems that come with the recipe lie in hparams/."
-        ) from error
-    return text
-
-
 def _with_optional(text: str) -> str:
     """The YAML with the optional keys that it leaves out."""
     left_out = {
@@ -635,7 +476,7 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
         given = yaml.safe_load(overrides)
     except yaml.YAMLError as error:
         raise InputError(
-            f"command line: {_short(error)}; a value must be YAML, for "
+            f"command line: {one_line(error, 300)}; a value must be YAML, for "
             "example --exit_layers=[2,4,6], quoted if it holds spaces."
         ) from error
     if given is not None and not isinstance(given, dict):
@@ -644,12 +485,6 @@ def _parse_overrides(overrides: str) -> dict[str, Any]:
             "--name=value."
         )
     return given or {}
-
-
-def _load_criteria(given: str | Sequence[str] | None) -> None:
-    """Criteria of the user's own: files or modules that register them."""
-    for name in [given] if isinstance(given, str) else given or ():
-        load_criteria(name)
 
 
 def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:
@@ -665,17 +500,19 @@ def _set_seed(path: str, text: str, given: dict[str, Any]) -> None:
 
 
 def _explained(path: str, error: Exception) -> InputError:
-    cause = _root(error)
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     if isinstance(cause, InputError):
         return cause
     if "!PLACEHOLDER" in str(error):
         return InputError(
             f"{path}: an option without a default was not given "
-            f"({_short(error)}); pass it on the command line, for "
+            f"({one_line(error, 300)}); pass it on the command line, for "
             "example --data_folder=/path/to/LibriSpeech."
         )
     return InputError(
-        f"{path}: cannot be loaded: {_short(error)}. Check the "
+        f"{path}: cannot be loaded: {one_line(error, 300)}. Check the "
         "values that were given on the command line and in the YAML."
     )
 
@@ -737,15 +574,3 @@ def _suggest(key: str, valid: list[str]) -> str:
     if close:
         return f" Did you mean {' or '.join(close)}?"
     return f" Known options: {', '.join(sorted(valid))}."
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _short(error: BaseException, limit: int = 300) -> str:
-    """What went wrong, on one line."""
-    text = " ".join(str(error).split()) or repr(error)
-    return text if len(text) <= limit else text[:limit] + " ..."

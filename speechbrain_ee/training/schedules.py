@@ -56,18 +56,7 @@ class WarmupCooldown:
         )
 
     def __call__(self, optimizer: Optimizer) -> tuple[float, float]:
-        """Set the learning rate of the next step.
-
-        Arguments
-        ---------
-        optimizer : torch.optim.Optimizer
-            Whose learning rate is set.
-
-        Returns
-        -------
-        tuple of float
-            Learning rate before and after.
-        """
+        """Set the learning rate of the next step."""
         before = optimizer.param_groups[0]["lr"]
         self.n_steps += 1
         self.curve(optimizer, min(self.n_steps, self.total_steps))

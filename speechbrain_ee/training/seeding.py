@@ -19,23 +19,6 @@ def seed_step(seed: int, epoch: int, step: int) -> None:
 
     A run that is killed and resumed draws the same dropout and the same
     augmentation as one that is not, without random states to save.
-
-    Arguments
-    ---------
-    seed : int
-        The run's seed.
-    epoch : int
-        Epoch, from 1.
-    step : int
-        Batch of the epoch, from 1.
-
-    Example
-    -------
-    >>> seed_step(1986, epoch=2, step=7)
-    >>> before = torch.rand(1)
-    >>> seed_step(1986, epoch=2, step=7)
-    >>> bool(torch.rand(1) == before)
-    True
     """
     place = (seed, epoch, step, int(os.environ.get("RANK", 0)))
     digest = hashlib.sha256(repr(place).encode()).digest()

@@ -5,13 +5,12 @@ Authors
 """
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data.shards.writing import write_shards
+from speechbrain_ee.data.shard_writer import write_shards
 from tests.data.corpora import RATE, SHARD_MB, add
 
 
@@ -34,7 +33,7 @@ def save(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def shard_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shard_manifest(tmp_path_factory):
     """Files of several formats and rates, and parts of a long recording."""
     folder = tmp_path_factory.mktemp("audio")
     rng = np.random.default_rng(3)
@@ -61,9 +60,7 @@ def shard_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shards(
-    shard_manifest: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def shards(shard_manifest, tmp_path_factory):
     """Written once; only to be read."""
     folder = tmp_path_factory.mktemp("shards")
     write_shards(shard_manifest, folder, SHARD_MB)

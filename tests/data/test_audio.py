@@ -28,7 +28,7 @@ def write(
     return str(path)
 
 
-def test_sixteen_bit_is_exact(tmp_path: Path) -> None:
+def test_sixteen_bit_is_exact(tmp_path):
     """Integers over 32768, extremes included."""
     samples = np.array([0, 1, -1, 12345, 32767, -32768], dtype=np.int16)
     wav = AudioReader()(write(tmp_path / "a.wav", samples))
@@ -36,7 +36,7 @@ def test_sixteen_bit_is_exact(tmp_path: Path) -> None:
     assert (wav * 32768).tolist() == samples.tolist()
 
 
-def test_cache_equals_the_file(tmp_path: Path) -> None:
+def test_cache_equals_the_file(tmp_path):
     """Cached twice or read anew: the same samples, and no second reading."""
     path = write(tmp_path / "a.wav", noise(4000).numpy())
     cached = AudioReader(cache=True)
@@ -48,7 +48,7 @@ def test_cache_equals_the_file(tmp_path: Path) -> None:
     assert again.abs().max() > 0 and again.dtype == torch.float32
 
 
-def test_cache_does_not_wrap_around(tmp_path: Path) -> None:
+def test_cache_does_not_wrap_around(tmp_path):
     """A resampled or floating-point peak beyond 1 stays a peak."""
     samples = np.array([1.0, 1.5, -1.0, -1.5, 0.25], dtype=np.float32)
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
@@ -57,7 +57,7 @@ def test_cache_does_not_wrap_around(tmp_path: Path) -> None:
     torch.testing.assert_close(wav, expected, atol=2 / 32768, rtol=0)
 
 
-def test_stereo_is_averaged(tmp_path: Path) -> None:
+def test_stereo_is_averaged(tmp_path):
     """Two channels become their mean."""
     left, right = noise(800, 1), noise(800, 2)
     path = write(
@@ -69,7 +69,7 @@ def test_stereo_is_averaged(tmp_path: Path) -> None:
     torch.testing.assert_close(AudioReader()(path), (left + right) / 2)
 
 
-def test_other_sample_rate_is_resampled(tmp_path: Path) -> None:
+def test_other_sample_rate_is_resampled(tmp_path):
     """8 kHz comes back at 16 kHz: twice the samples, the same tone."""
     tone = torch.sin(2 * torch.pi * 440 * torch.arange(4000) / 8000) / 2
     path = write(tmp_path / "a.wav", tone.numpy(), 8000, "FLOAT")
@@ -85,9 +85,7 @@ def test_other_sample_rate_is_resampled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_not_finite(
-    tmp_path: Path, value: float, cache: bool
-) -> None:
+def test_samples_that_are_not_finite(tmp_path, value, cache):
     """One bad sample would poison the whole run."""
     samples = noise(800).numpy()
     samples[300] = value
@@ -96,7 +94,7 @@ def test_samples_that_are_not_finite(
         AudioReader(cache=cache)(path)
 
 
-def test_empty_file(tmp_path: Path) -> None:
+def test_empty_file(tmp_path):
     """A header without samples."""
     path = write(tmp_path / "empty.wav", np.zeros(0, dtype=np.float32))
     with pytest.raises(InputError, match="empty.wav: holds no audio"):
@@ -104,7 +102,7 @@ def test_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no audio at all"])
-def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_file(tmp_path, content):
     """Something that is no audio."""
     path = tmp_path / "text.flac"
     path.write_bytes(content)
@@ -112,7 +110,7 @@ def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
         AudioReader()(str(path))
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path):
     """A manifest that points nowhere."""
     with pytest.raises(InputError, match="gone.flac: cannot be read"):
         AudioReader()(str(tmp_path / "gone.flac"))

@@ -13,8 +13,26 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data import demo, demo_acoustics, demo_text
 from speechbrain_ee.data.demo import DemoCorpus, build_demo_corpus
+from speechbrain_ee.data.demo import corpus as module
+from speechbrain_ee.data.demo.acoustics import (
+    add_noise,
+    frame_power,
+    reverberate,
+)
+from speechbrain_ee.data.demo.text import (
+    draw_sentences,
+    transcript,
+    vocabulary,
+)
+from speechbrain_ee.data.demo.voices import (
+    VARIANTS,
+    Speaker,
+    load_synthesiser,
+    resample,
+    split_speakers,
+    synthesise,
+)
 from speechbrain_ee.errors import InputError
 
 SCALE = 0.03
@@ -22,17 +40,21 @@ SPLITS = ("train-clean", "dev-clean", "test-clean", "test-other")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> DemoCorpus:
+def corpus(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     return build_demo_corpus(folder, scale=SCALE, progress=False)
 
 
+def tiny_in(folder: Path, seed: int = 1234) -> DemoCorpus:
+    return build_demo_corpus(folder, seed, scale=1e-3, progress=False)
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> DemoCorpus:
+def tiny(tmp_path):
     """The smallest corpus there is, for tests that break it."""
     pytest.importorskip("espeakng_loader")
-    return build_demo_corpus(tmp_path / "tiny", scale=1e-3, progress=False)
+    return tiny_in(tmp_path / "tiny")
 
 
 def transcripts(folder: Path) -> dict[str, str]:
@@ -52,14 +74,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def rebuilt(corpus: DemoCorpus) -> DemoCorpus:
-    return build_demo_corpus(corpus.folder, scale=1e-3, progress=False)
-
-
-# ---- corpus ----
-
-
-def test_layout_is_that_of_librispeech(corpus: DemoCorpus):
+def test_layout_is_that_of_librispeech(corpus):
     assert tuple(corpus.splits) == SPLITS
     for split, summary in corpus.splits.items():
         folder = corpus.folder / split
@@ -80,7 +95,7 @@ def test_layout_is_that_of_librispeech(corpus: DemoCorpus):
         assert summary.hours == pytest.approx(hours, abs=1e-4)
 
 
-def test_no_sentence_is_in_two_splits(corpus: DemoCorpus):
+def test_no_sentence_is_in_two_splits(corpus):
     texts = [
         text
         for split in SPLITS
@@ -88,10 +103,10 @@ def test_no_sentence_is_in_two_splits(corpus: DemoCorpus):
     ]
     assert len(set(texts)) == len(texts) > 100
     words = {word for text in texts for word in text.split()}
-    assert words <= demo_text.vocabulary()
+    assert words <= vocabulary()
 
 
-def test_speech_fills_the_file_and_never_clips(corpus: DemoCorpus):
+def test_speech_fills_the_file_and_never_clips(corpus):
     for path in (corpus.folder / "test-clean").rglob("*.flac"):
         sound, rate_hz = soundfile.read(path)
         words = len(transcripts(path.parent)[path.stem].split())
@@ -101,53 +116,43 @@ def test_speech_fills_the_file_and_never_clips(corpus: DemoCorpus):
         assert np.mean(edge**2) < 0.01 * np.mean(sound**2)
 
 
-def test_other_is_noisier_than_clean(corpus: DemoCorpus):
+def test_other_is_noisier_than_clean(corpus):
     def snr_db(split: str) -> list[float]:
-        return [
-            demo_acoustics.estimate_snr_db(soundfile.read(path)[0])
-            for path in (corpus.folder / split).rglob("*.flac")
-        ]
+        """The mean power over that of the quietest tenth of the frames."""
+        found = []
+        for path in (corpus.folder / split).rglob("*.flac"):
+            power = np.sort(frame_power(soundfile.read(path)[0]))
+            floor = power[: len(power) // 10].mean()
+            found.append(10 * np.log10(power.mean() / max(floor, 1e-12)))
+        return found
 
     clean, other = snr_db("test-clean"), snr_db("test-other")
     assert np.mean(clean) > np.mean(other) + 10
     assert np.std(other) > 2  # utterances differ in difficulty
 
 
-# ---- determinism ----
-
-
-def test_same_seed_same_bytes_and_other_seed_other_texts(
-    tiny: DemoCorpus, tmp_path: Path
-):
-    same = build_demo_corpus(tmp_path / "same", scale=1e-3, progress=False)
+def test_same_seed_same_bytes_and_other_seed_other_texts(tiny, tmp_path):
+    same = tiny_in(tmp_path / "same")
     assert contents(same.folder) == contents(tiny.folder)
-    other = build_demo_corpus(tmp_path / "b", 7, scale=1e-3, progress=False)
+    other = tiny_in(tmp_path / "b", 7)
     assert transcripts(other.folder) != transcripts(tiny.folder)
 
 
 def test_processes_do_not_change_the_result(
-    tiny: DemoCorpus,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tiny, tmp_path, monkeypatch, caplog
 ):
     caplog.clear()
-    monkeypatch.setattr(demo, "_POOL_FROM", 1)
-    monkeypatch.setattr(demo.os, "cpu_count", lambda: 2)
-    pooled = build_demo_corpus(tmp_path / "pool", scale=1e-3, progress=False)
+    monkeypatch.setattr(module, "_POOL_FROM", 1)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    pooled = tiny_in(tmp_path / "pool")
     assert not caplog.records  # no falling back to one process
     assert contents(pooled.folder) == contents(tiny.folder)
 
 
-# ---- repair and refusal ----
-
-
-def test_complete_corpus_is_left_alone_and_needs_no_espeak(
-    tiny: DemoCorpus, monkeypatch: pytest.MonkeyPatch
-):
+def test_complete_corpus_is_left_alone_and_needs_no_espeak(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     before = (tiny.folder / "corpus.json").stat().st_mtime_ns
-    assert rebuilt(tiny) == tiny
+    assert tiny_in(tiny.folder) == tiny
     assert (tiny.folder / "corpus.json").stat().st_mtime_ns == before
 
 
@@ -160,38 +165,45 @@ def flip(path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut, flip])
-@pytest.mark.parametrize("pattern", ["*.flac", "*.trans.txt", "corpus.json"])
-def test_damage_is_repaired(tiny: DemoCorpus, damage, pattern: str):
+def of_another_kind(key: str):
+    """What gives a key of the marker another value."""
+
+    def change(path: Path) -> None:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(marker | {key: 99}), encoding="utf-8")
+
+    return change
+
+
+KINDS = [of_another_kind(key) for key in ("version", "seed", "scale", "files")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        *((suffix, Path.unlink) for suffix in ("*.flac", "*.trans.txt")),
+        *((suffix, cut) for suffix in ("*.flac", "*.trans.txt")),
+        *((suffix, flip) for suffix in ("*.flac", "*.trans.txt")),
+        *(("corpus.json", how) for how in (Path.unlink, cut, flip, *KINDS)),
+    ],
+)
+def test_what_is_not_whole_or_not_wanted_is_rebuilt(tiny, pattern, damage):
     whole = contents(tiny.folder)
     damage(sorted(tiny.folder.rglob(pattern))[0])
     assert contents(tiny.folder) != whole
-    assert rebuilt(tiny) == tiny
+    assert tiny_in(tiny.folder) == tiny
     assert contents(tiny.folder) == whole
     assert [p.name for p in tiny.folder.parent.iterdir()] == ["tiny"]
 
 
-@pytest.mark.parametrize("key", ["version", "seed", "scale", "files"])
-def test_corpus_of_another_kind_is_rebuilt(tiny: DemoCorpus, key: str):
-    whole = contents(tiny.folder)
-    path = tiny.folder / "corpus.json"
-    marker = json.loads(path.read_text(encoding="utf-8"))
-    marker[key] = 99
-    path.write_text(json.dumps(marker), encoding="utf-8")
-    rebuilt(tiny)
-    assert contents(tiny.folder) == whole
-
-
-def test_interrupted_rebuild_leaves_the_old_corpus(
-    tiny: DemoCorpus, monkeypatch: pytest.MonkeyPatch
-):
+def test_interrupted_rebuild_leaves_the_old_corpus(tiny, monkeypatch):
     def interrupt(_job: object) -> None:
         raise KeyboardInterrupt
 
     whole = contents(tiny.folder)
-    monkeypatch.setattr(demo, "_render", interrupt)
+    monkeypatch.setattr(module, "_render", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build_demo_corpus(tiny.folder, seed=2, scale=1e-3, progress=False)
+        tiny_in(tiny.folder, 2)
     assert contents(tiny.folder) == whole
     assert [p.name for p in tiny.folder.parent.iterdir()] == ["tiny"]
 
@@ -200,16 +212,16 @@ def test_interrupted_rebuild_leaves_the_old_corpus(
     "foreign",
     ["notes.txt", "dev-clean/84/121123/84-121123-0000.flac", "train/9001/x"],
 )
-def test_foreign_folder_is_refused(tmp_path: Path, foreign: str):
+def test_foreign_folder_is_refused(tmp_path, foreign):
     path = tmp_path / "mine" / foreign
     path.parent.mkdir(parents=True)
     path.write_text("precious", encoding="utf-8")
     with pytest.raises(InputError, match=foreign.split("/")[0]):
-        build_demo_corpus(tmp_path / "mine", scale=1e-3, progress=False)
+        tiny_in(tmp_path / "mine")
     assert path.read_text(encoding="utf-8") == "precious"
 
 
-def test_file_in_the_way_and_unwritable_folder(tmp_path: Path):
+def test_file_in_the_way_and_unwritable_folder(tmp_path):
     pytest.importorskip("espeakng_loader")
     path = tmp_path / "file"
     path.write_text("precious", encoding="utf-8")
@@ -219,30 +231,112 @@ def test_file_in_the_way_and_unwritable_folder(tmp_path: Path):
         build_demo_corpus(path / "below", progress=False)
 
 
-def test_full_disk_is_the_users_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_full_disk_is_the_users_message(tmp_path, monkeypatch):
     pytest.importorskip("espeakng_loader")
 
     def no_space(_job: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo, "_render", no_space)
+    monkeypatch.setattr(module, "_render", no_space)
     with pytest.raises(InputError, match="No space left"):
-        build_demo_corpus(tmp_path / "new", scale=1e-3, progress=False)
+        tiny_in(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("seed, scale", [(-1, 1.0), (1, 0.0), (1, -2.0)])
-def test_arguments_out_of_range(tmp_path: Path, seed: int, scale: float):
+def test_arguments_out_of_range(tmp_path, seed, scale):
     with pytest.raises(InputError, match="seed|scale"):
         build_demo_corpus(tmp_path / "x", seed, scale, progress=False)
 
 
-def test_missing_extra_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_missing_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(InputError, match=r"speechbrain-ee\[demo\]"):
-        build_demo_corpus(tmp_path / "x", scale=1e-3, progress=False)
+        tiny_in(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- Voices ----------------------------------------------------------------
+
+
+def test_no_variant_and_no_speaker_number_is_in_two_splits():
+    speakers = [
+        speaker for split in SPLITS for speaker in split_speakers(split, seed=5)
+    ]
+    numbers = [speaker.number for speaker in speakers]
+    assert len(set(numbers)) == len(numbers) >= 24 + 8
+    variants = [v for split in SPLITS for v in VARIANTS[split]]
+    assert len(set(variants)) == len(variants)
+    voices = [speaker.voice for speaker in speakers]
+    assert len(set(voices)) == len(voices)
+
+
+def test_espeak_knows_every_voice():
+    pytest.importorskip("espeakng_loader")
+    data = Path(load_synthesiser().get_data_path())
+    known = {path.name for path in (data / "voices" / "!v").iterdir()}
+    used = {v for split in SPLITS for v in VARIANTS[split]}
+    assert used <= known
+
+
+def test_a_sentence_does_not_depend_on_the_one_before():
+    pytest.importorskip("espeakng_loader")
+    ann, bob, *_ = split_speakers("test-clean", seed=1)
+
+    def say(sentence: str, speaker: Speaker) -> np.ndarray:
+        rng = np.random.default_rng(3)
+        return synthesise(sentence, speaker, rng)
+
+    alone = say("the lake is near.", ann)
+    say("where is the tiny kettle?", bob)
+    assert np.array_equal(alone, say("the lake is near.", ann))
+
+
+def test_resampling_keeps_a_tone():
+    time_s = np.arange(22050) / 22050
+    tone = resample(np.sin(2 * np.pi * 1000 * time_s), 22050.0)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    np.testing.assert_allclose(tone, expected, atol=1e-9)
+
+
+# ---- Rooms and noises ------------------------------------------------------
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 12.5])
+def test_noise_is_mixed_at_the_ratio(snr_db):
+    rng = np.random.default_rng(4)
+    speech, noise = rng.standard_normal((2, 16000))
+    added = add_noise(speech, noise, snr_db) - speech
+    ratio = np.mean(speech**2) / np.mean(added**2)
+    assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.05)
+
+
+def test_a_room_rings_for_its_reverberation_time():
+    click = np.zeros(16000)
+    click[0] = 1.0
+    echo = reverberate(click, 0.4, np.random.default_rng(6))
+    tail_db = 10 * np.log10(np.cumsum(echo[:0:-1] ** 2)[::-1])
+    # Schroeder's decay curve falls by 60 dB / 0.4 s
+    fall = tail_db[int(0.05 * 16000)] - tail_db[int(0.15 * 16000)]
+    assert fall == pytest.approx(15.0, abs=1.5)
+    assert echo[0] == pytest.approx(1.0)
+
+
+# ---- Sentences -------------------------------------------------------------
+
+
+def test_grammar_has_many_words_and_says_them_all():
+    words = vocabulary()
+    assert len(words) >= 400
+    said = draw_sentences(3000, np.random.default_rng(0), set())
+    heard = {word for s in said for word in transcript(s).split()}
+    assert heard == words
+
+
+def test_sentences_are_letters_and_of_moderate_length():
+    said = draw_sentences(2000, np.random.default_rng(1), set())
+    texts = [transcript(sentence) for sentence in said]
+    assert all(re.fullmatch(r"[A-Z']+( [A-Z']+)*", text) for text in texts)
+    assert {3 <= len(text.split()) <= 12 for text in texts} == {True}
+    assert len(set(texts)) == len(texts)
+    assert not any(re.search(r"\bA [AEIOU]", text) for text in texts)

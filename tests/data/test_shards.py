@@ -1,126 +1,221 @@
-"""Shards hold what the manifest names, and say so when they do not.
+"""Shards: the same bytes wherever writing was stopped, read as written.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import csv
+import functools
 import hashlib
+import http.server
 import json
+import os
 import shutil
 import sys
+import threading
+import zlib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
+from speechbrain_ee.__main__ import main
+from speechbrain_ee.data import shard_writer
+from speechbrain_ee.data.batches import make_datasets
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.dataio import make_datasets
-from speechbrain_ee.data.shards.index import ShardIndex, ShardSource
-from speechbrain_ee.data.shards.manifest import write_training_manifest
+from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.shards import (
+    Shard,
+    ShardIndex,
+    ShardReader,
+    ShardSource,
+    read_all,
+    write_training_manifest,
+)
+from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from tests.data.corpora import RATE, SHARD_MB
+from tests.data.corpora import RATE, SHARD_MB, rows_of
 
 UTTERANCES = 14
 
-
-class Words:
-    """Stands for a tokenizer."""
-
-    def __init__(self) -> None:
-        self.sp = self
-
-    def encode_as_ids(self, text: str) -> list[int]:
-        """One token per letter."""
-        return [ord(letter) for letter in text]
-
-    def decode_ids(self, tokens: list[int]) -> str:
-        """The letters again."""
-        return "".join(map(chr, tokens))
-
-    def get_piece_size(self) -> int:
-        """As many as there are letters."""
-        return sys.maxunicode + 1
-
-    def unk_id(self) -> int:
-        """No letter is unknown."""
-        return -1
+# ---- Writing ---------------------------------------------------------------
 
 
-def options(shard_manifest: Path, output: Path, **changes: object) -> dict:
-    """The keys that are read."""
-    return {
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_bytes_depend_on_utterances_and_seed_alone(
+    shard_manifest, shards, tmp_path
+):
+    """Not on the folder, the time or how many are written at once."""
+    write_shards(shard_manifest, tmp_path / "two", SHARD_MB, jobs=2)
+    assert contents(tmp_path / "two") == contents(shards)
+    for seed in (1, None):
+        write_shards(shard_manifest, tmp_path / str(seed), SHARD_MB, seed=seed)
+    orders = {}
+    for name in ("two", "1", "None"):
+        text = (tmp_path / name / "train.csv").read_text("utf-8")
+        orders[name] = [row[0] for row in csv.reader(text.splitlines()[1:])]
+    assert orders["None"] != orders["two"] != orders["1"]
+    text = shard_manifest.read_text("utf-8").splitlines()[1:]
+    assert orders["None"] == [row[0] for row in csv.reader(text)]
+
+
+@pytest.mark.parametrize("stops_after", [0, 8, 12])
+def test_a_run_that_was_stopped_goes_on(
+    stops_after, shard_manifest, shards, tmp_path, monkeypatch
+):
+    """Complete shards stay as they are; the end is as if nothing had been."""
+    calls = []
+
+    def stopping(source: object) -> tuple[bytes, str]:
+        calls.append(source)
+        if len(calls) == stops_after + 1:
+            raise KeyboardInterrupt
+        return real(source)
+
+    real = shard_writer.sound_file
+    monkeypatch.setattr(shard_writer, "sound_file", stopping)
+    folder = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(shard_manifest, folder, SHARD_MB)
+    assert not (folder / "shards.json").exists()
+    assert not list(folder.glob(".*")), "no half of a shard is left"
+    whole = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert bool(whole) == (stops_after > 0)
+    write_shards(shard_manifest, folder, SHARD_MB)
+    assert contents(folder) == contents(shards)
+    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    monkeypatch.setattr(shard_writer, "sound_file", None)
+    write_shards(
+        shard_manifest, folder, SHARD_MB
+    )  # and once more: nothing to do
+
+
+def test_a_shard_that_was_deleted_is_written_again(
+    shard_manifest, shards, tmp_path
+):
+    folder = shutil.copytree(shards, tmp_path / "copy")
+    (folder / "train-000001.tar").unlink()
+    write_shards(shard_manifest, folder, SHARD_MB)
+    assert contents(folder) == contents(shards)
+
+
+def test_other_shards_are_not_overwritten(shard_manifest, shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "copy")
+    with pytest.raises(InputError, match="copy: holds shards of another"):
+        write_shards(shard_manifest, folder, SHARD_MB, seed=5)
+    assert contents(folder) == contents(shards)
+
+
+@pytest.mark.parametrize(
+    ("wav", "message"),
+    [
+        ("none.flac", r"the audio of u1, .*none\.flac, does not exist"),
+        ("$data_root/x.flac", r"\$data_root/x.flac.*--data-folder"),
+        ("x.tar?bytes=1+2", r"u1 is in a shard already \(.*/x\.tar\)"),
+        ("bad.sph?samples=0+9", r"bad\.sph\?samples=0\+9: the audio of u1"),
+        ("talk.sph?samples=79000+2000", r"u1 is beyond the end of the rec"),
+    ],
+)
+def test_bad_audio_is_named(wav, message, shard_manifest, tmp_path):
+    if "talk" in wav:
+        wav = str(shard_manifest.parent / wav)
+    (tmp_path / "bad.sph").write_bytes(b"no audio")
+    wav = wav.replace("bad", str(tmp_path / "bad"))
+    path = tmp_path / "mine.csv"
+    path.write_text(f"ID,duration,wav,spk_id,wrd\nu1,1.0,{wav},s,A\n")
+    with pytest.raises(InputError, match=message):
+        write_shards(path, tmp_path / "out", SHARD_MB)
+
+
+def test_a_full_disk_is_said(shard_manifest, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shard_writer, "write_shard", full)
+    message = r"train-000000\.tar: cannot be written \(No space left"
+    with pytest.raises(InputError, match=message):
+        write_shards(shard_manifest, tmp_path / "out", SHARD_MB)
+
+
+def test_command_line(shard_manifest, tmp_path, capsys):
+    """With `$data_root`, as manifests may have it."""
+    moved = tmp_path / "dev.csv"
+    text = shard_manifest.read_text("utf-8")
+    moved.write_text(text.replace(str(shard_manifest.parent), "$data_root"))
+    given = [str(moved), str(tmp_path / "out"), "--shard-size-mb=0.1"]
+    main(["shards", *given, f"--data-folder={shard_manifest.parent}"])
+    assert f"shards, 0.4 MB, {UTTERANCES} utterances" in capsys.readouterr().out
+    assert (tmp_path / "out/dev-000000.tar").is_file()
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "shards",
+                *given,
+                f"--data-folder={shard_manifest.parent}",
+                "--jobs=0",
+            ]
+        )
+    assert stopped.value.code == 2
+    assert os.listdir(tmp_path / "out")
+
+
+# ---- Reading ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen(shard_manifest, tmp_path_factory):
+    """What training sees, by id: of whole files, or of shards."""
+    folder = tmp_path_factory.mktemp("save")
+    hparams = {
         "data_folder": "",
-        "output_folder": str(output),
         "train_csv": str(shard_manifest),
         "valid_csv": str(shard_manifest),
         "test_csv": [],
         "sample_rate": RATE,
         "cache_audio": False,
         "train_shards": None,
-        **changes,
+        "save_folder": str(folder),
+        "output_neurons": 60,
+        "token_type": "char",
     }
+    tokenizer = make_tokenizer(hparams)
+    columns = ["sig", "tokens", "wrd", "duration", "spk_id"]
 
+    def see(source=None, **changes) -> dict[str, list]:
+        own = {**hparams, "output_folder": str(folder), "train_shards": source}
+        if source is not None:
+            own["train_csv"] = str(folder / "train.csv")
+        own |= changes
+        write_training_manifest(own)
+        train = make_datasets(own, tokenizer).train
+        train.set_output_keys(["id", *columns])
+        rows = {row["id"]: [row[name] for name in columns] for row in train}
+        return {
+            name: [sig.tolist(), tokens.tolist(), *rest]
+            for name, (sig, tokens, *rest) in rows.items()
+        }
 
-def items(hparams: dict) -> dict[str, tuple]:
-    """What training sees, by id."""
-    write_training_manifest(hparams)
-    train = make_datasets(hparams, Words()).train
-    train.set_output_keys(["id", "sig", "wrd", "tokens", "duration", "spk_id"])
-    return {
-        row["id"]: (
-            row["sig"],
-            row["tokens"].tolist(),
-            row["wrd"],
-            row["duration"],
-            row["spk_id"],
-        )
-        for row in train
-    }
-
-
-def assert_equal(found: dict[str, tuple], wanted: dict[str, tuple]) -> None:
-    """Bit for bit."""
-    assert found.keys() == wanted.keys()
-    for name, (sig, *rest) in wanted.items():
-        assert torch.equal(found[name][0], sig), name
-        assert list(found[name][1:]) == rest
-
-
-def read_from(
-    shard_manifest: Path, output: Path, source: object, **changes: object
-) -> dict[str, tuple]:
-    """What training sees of some shards."""
-    path = str(output / "train.csv")
-    return items(
-        options(
-            shard_manifest,
-            output,
-            train_csv=path,
-            train_shards=source,
-            **changes,
-        )
-    )
+    return see
 
 
 @pytest.mark.parametrize("cache_audio", [False, True])
-def test_training_sees_what_the_manifest_has(
-    cache_audio: bool, shard_manifest: Path, shards: Path, tmp_path: Path
-) -> None:
-    """Ids, durations, speakers, words, tokens and samples."""
-    given = {"cache_audio": cache_audio}
-    found = read_from(shard_manifest, tmp_path, str(shards), **given)
+def test_training_sees_what_the_manifest_has(cache_audio, shards, seen):
+    """Ids, durations, speakers, words, tokens and samples, bit for bit."""
+    found = seen(str(shards), cache_audio=cache_audio)
     assert len(found) == UTTERANCES
-    assert_equal(found, items(options(shard_manifest, tmp_path, **given)))
+    assert found == seen(cache_audio=cache_audio)
 
 
-def test_the_index_counts_what_is_there(shards: Path) -> None:
+def test_the_index_counts_what_is_there(shards):
     """Sizes and checksums of the files; durations of the manifest."""
     content = json.loads((shards / "shards.json").read_text("utf-8"))
     index = ShardIndex.from_json(json.dumps(content), "shards.json")
     assert content["utterances"] == UTTERANCES and len(index.shards) > 3
-    with (shards / "train.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(shards / "train.csv")
     for shard in index.shards:
         raw = (shards / shard.file).read_bytes()
         assert len(raw) == shard.bytes <= 2 * SHARD_MB * 10**6
@@ -130,12 +225,11 @@ def test_the_index_counts_what_is_there(shards: Path) -> None:
         seconds = sum(float(row["duration"]) for row in own)
         assert shard.duration_s == pytest.approx(seconds)
     assert content["hours"] == pytest.approx(index.hours, abs=1e-5)
-    names = {path.name for path in shards.iterdir()}
     wanted = {shard.file for shard in index.shards}
-    assert names == wanted | {"train.csv", "shards.json"}, "notes are left"
+    assert contents(shards).keys() == wanted | {"train.csv", "shards.json"}
 
 
-def test_webdataset_reads_the_same(shard_manifest: Path, shards: Path) -> None:
+def test_webdataset_reads_the_same(shard_manifest, shards):
     """Sound files byte for byte; metadata beside each."""
     webdataset = pytest.importorskip("webdataset")
     paths = sorted(str(path) for path in shards.glob("*.tar"))
@@ -144,8 +238,7 @@ def test_webdataset_reads_the_same(shard_manifest: Path, shards: Path) -> None:
         facts = json.loads(sample["json"])
         (sound,) = (k for k in sample if k in ("flac", "wav", "ogg"))
         found[facts["id"]] = sample[sound], facts
-    with shard_manifest.open(newline="", encoding="utf-8") as stream:
-        rows = {row["ID"]: row for row in csv.DictReader(stream)}
+    rows = {row["ID"]: row for row in rows_of(shard_manifest)}
     assert found.keys() == rows.keys()
     for name, (sound, facts) in found.items():
         row = rows[name]
@@ -155,68 +248,48 @@ def test_webdataset_reads_the_same(shard_manifest: Path, shards: Path) -> None:
             assert sound == Path(row["wav"]).read_bytes()
 
 
-def damage(path: Path, how: str) -> None:
-    """Spoil a shard."""
-    raw = bytearray(path.read_bytes())
-    if how == "missing":
-        path.unlink()
-        return
-    if how == "short":
-        raw = raw[: len(raw) // 2]
-    else:
-        raw[700] ^= 1  # in the first sound file
-    path.write_bytes(raw)
+def half(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def flipped(raw: bytes) -> bytes:
+    return raw[:700] + bytes([raw[700] ^ 1]) + raw[701:]  # in the first sound
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("name", "damage", "message"),
     [
-        ("missing", "this shard is missing"),
-        ("short", r"this shard has \d+ bytes, not \d+ as shards\.json says"),
-        ("flipped", r"bytes \d+ to \d+ of this shard .*checksum differs"),
+        ("train-000002.tar", None, "this shard is missing"),
+        (
+            "train-000002.tar",
+            half,
+            r"this shard has \d+ bytes, not \d+ as shards\.json says",
+        ),
+        (
+            "train-000002.tar",
+            flipped,
+            r"bytes \d+ to \d+ of this shard .*checksum differs",
+        ),
+        ("shards.json", None, r"cannot be read .*shards. has"),
+        ("shards.json", lambda _: b"{", "is not an index of shards"),
+        ("shards.json", lambda _: b'{"format": 9}', "format 9, not 1"),
+        (
+            "shards.json",
+            lambda raw: raw.replace(b"train-000001", b"../train-000001"),
+            r"files \['\.\./train-000001",
+        ),
+        ("train.csv", lambda _: b"ID", "is not the manifest that"),
     ],
 )
-def test_a_damaged_shard_is_named(
-    how: str, message: str, shard_manifest: Path, shards: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(shards, tmp_path / "copy")
-    damage(folder / "train-000002.tar", how)
+def test_damage_is_named(name, damage, message, shards, seen, tmp_path):
+    path = shutil.copytree(shards, tmp_path / "copy") / name
+    raw = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage(raw))
     with pytest.raises(InputError, match=message) as error:
-        read_from(shard_manifest, tmp_path, str(folder))
-    assert str(error.value).startswith(str(folder / "train-000002.tar"))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("shards.json", None, r"shards\.json: cannot be read .*shards. has"),
-        ("shards.json", "{", r"shards\.json: is no index of shards"),
-        ("shards.json", '{"format": 9}', "format 9, not 1"),
-        ("train.csv", "ID", r"train\.csv: is not the manifest that"),
-    ],
-)
-def test_a_damaged_index_is_named(
-    name: str,
-    content: str | None,
-    message: str,
-    shard_manifest: Path,
-    shards: Path,
-    tmp_path: Path,
-) -> None:
-    folder = shutil.copytree(shards, tmp_path / "copy")
-    (folder / name).unlink()
-    if content is not None:
-        (folder / name).write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_from(shard_manifest, tmp_path, str(folder))
-
-
-def test_an_index_leads_nowhere_else(shards: Path) -> None:
-    """It may come from a place that others write to."""
-    text = (shards / "shards.json").read_text("utf-8")
-    text = text.replace("train-000001.tar", "../train-000001.tar")
-    with pytest.raises(InputError, match=r"files \['\.\./train-000001"):
-        ShardIndex.from_json(text, "here")
+        seen(str(path.parent))
+    assert str(error.value).startswith(str(path))
 
 
 @pytest.mark.parametrize(
@@ -226,32 +299,208 @@ def test_an_index_leads_nowhere_else(shards: Path) -> None:
         ({"buffer": 3}, "has to name the source"),
         ({"source": "x", "buffer": 0}, "buffer: 0 must be"),
         ({"source": "x", "cache_gb": 0}, "cache_gb: 0 must be"),
-        ("https://host/train", "no local folder; give a folder for copies"),
+        ("https://host/train", "not a local folder; give a folder for copies"),
     ],
 )
-def test_a_wrong_source_is_named(given: object, message: str) -> None:
+def test_a_wrong_source_is_named(given, message):
     with pytest.raises(InputError, match=message):
         ShardSource.of(given)
 
 
-def test_a_manifest_elsewhere_is_not_overwritten(
-    shard_manifest: Path, shards: Path, tmp_path: Path
-) -> None:
+def test_a_manifest_elsewhere_is_not_overwritten(shard_manifest, shards, seen):
     before = shard_manifest.read_bytes()
     with pytest.raises(InputError, match="leave train_csv out"):
-        write_training_manifest(
-            options(shard_manifest, tmp_path, train_shards=str(shards))
-        )
+        seen(str(shards), train_csv=str(shard_manifest))
     assert shard_manifest.read_bytes() == before
 
 
-def test_a_shard_is_not_read_without_its_source(
-    shard_manifest: Path, shards: Path, tmp_path: Path
-) -> None:
+def test_a_shard_is_not_read_without_its_source(shards, seen):
     """As where a manifest of shards is tested on."""
-    read_from(shard_manifest, tmp_path, str(shards))
-    plain = options(
-        shard_manifest, tmp_path, train_csv=str(tmp_path / "train.csv")
-    )
     with pytest.raises(InputError, match="part of a shard.*train_shards"):
-        items(plain)
+        seen(train_csv=str(shards / "train.csv"))
+
+
+# ---- From elsewhere: fetched once, kept below a limit ----------------------
+
+
+SIZE = 100_000  # bytes of a file
+NAMES = [f"train-00000{number}.tar" for number in range(4)]
+
+
+@pytest.fixture
+def afar(tmp_path):
+    """Where the files are; any bytes will do."""
+    pytest.importorskip("webdataset")
+    folder = tmp_path / "afar"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes(bytes([number, 7]) * (SIZE // 2))
+    return folder
+
+
+def pipe(afar: Path, log: Path) -> str:
+    """A source that notes what is fetched."""
+    return f"pipe:echo {{}} >> {log}; cat {afar}/{{}}"
+
+
+def clip(source: ShardSource, number: int) -> Clip:
+    """Ten bytes of a file, with their checksum."""
+    content = bytes([number, 7]) * 5
+    url = source.url(NAMES[number])
+    return Clip(url, "bytes", 500, 10, f"{zlib.crc32(content):08x}")
+
+
+def source_of(
+    afar: Path, cache_gb: float = 1.0, log: str = "log"
+) -> ShardSource:
+    """Copies beside the files."""
+    cache = str(afar.parent / "cache")
+    return ShardSource(pipe(afar, afar.parent / log), 2, cache, cache_gb)
+
+
+def fetched(afar: Path) -> list[str]:
+    """What was fetched, in order."""
+    log = afar.parent / "log"
+    return log.read_text().split() if log.exists() else []
+
+
+def test_a_file_is_fetched_once(afar):
+    """By whatever process needs it first."""
+    source = source_of(afar)
+    reader = ShardReader(source)
+    for number in (0, 1, 0, 1):
+        content = bytes([number, 7]) * 5
+        assert reader(clip(source, number)) == content
+        assert ShardReader(source)(clip(source, number)) == content
+    assert fetched(afar) == NAMES[:2]
+
+
+def test_processes_do_not_fetch_the_same(afar):
+    source = source_of(afar)
+    clips = [clip(source, number) for number in range(4)] * 5
+    with ProcessPoolExecutor(4) as pool:
+        found = list(pool.map(ShardReader(source), clips))
+    assert found == [bytes([number, 7]) * 5 for number in range(4)] * 5
+    assert sorted(fetched(afar)) == NAMES
+
+
+def test_copies_stay_below_the_limit(afar):
+    """What was not read for the longest time goes first."""
+    source = source_of(afar, cache_gb=2.5 * SIZE / 10**9)
+    reader = ShardReader(source)
+    cache = reader.cache
+    for number in (0, 1):
+        reader(clip(source, number))
+        path = cache.path(source.url(NAMES[number]))
+        os.utime(path, (number + 1, number + 1))
+    reader(clip(source, 0))  # now 1 is the older
+    reader(clip(source, 2))
+    there = [cache.path(source.url(name)).exists() for name in NAMES]
+    assert there == [True, False, True, False]
+    with cache.open(source.url(NAMES[2])) as stream:
+        cache.forget(source.url(NAMES[2]))
+        assert len(stream.read()) == SIZE, "readable after it was deleted"
+    assert reader(clip(source, 1)) == bytes([1, 7]) * 5
+    assert fetched(afar) == [NAMES[n] for n in (0, 1, 2, 1)]
+
+
+def test_a_broken_copy_is_fetched_again(afar):
+    source = source_of(afar)
+    reader = ShardReader(source)
+    reader(clip(source, 0))
+    path = reader.cache.path(source.url(NAMES[0]))
+    path.write_bytes(path.read_bytes()[:505])
+    assert reader(clip(source, 0)) == bytes([0, 7]) * 5
+    assert fetched(afar) == [NAMES[0]] * 2
+
+
+def test_a_broken_file_is_named(afar):
+    """After a second look, and the next run looks again."""
+    (afar / NAMES[0]).write_bytes(b"short")
+    source = source_of(afar)
+    with pytest.raises(InputError, match="bytes 500 to 510.*checksum") as error:
+        ShardReader(source)(clip(source, 0))
+    assert str(error.value).startswith(source.url(NAMES[0]))
+    assert fetched(afar) == [NAMES[0]] * 2
+
+
+@pytest.mark.parametrize("command", ["cat none", "head -c 9 {}; exit 3"])
+def test_a_command_that_fails_is_named(command, afar):
+    """Also one that has written something: no half of a file is kept."""
+    source = ShardSource(f"pipe:cd {afar}; {command} #{{}}", 1, str(afar / "c"))
+    with pytest.raises(InputError, match="cannot be fetched .*exit") as error:
+        ShardReader(source)(clip(source, 0))
+    assert str(error.value).startswith(source.url(NAMES[0]))
+    assert [p.suffix for p in (afar / "c").iterdir()] == [".lock"]
+    with pytest.raises(InputError, match="cannot be fetched"):
+        read_all(source.url(NAMES[0]))
+
+
+def test_a_folder_that_cannot_be_written_is_named(afar):
+    (afar / "file").touch()
+    source = ShardSource("pipe:cat {}", 1, str(afar / "file"))
+    with pytest.raises(InputError, match="cache: .*file cannot be written"):
+        ShardReader(source)(clip(source, 0))
+
+
+def test_without_webdataset(afar, monkeypatch):
+    """Needed for what is elsewhere alone."""
+    monkeypatch.setitem(sys.modules, "webdataset.gopen", None)
+    with pytest.raises(InputError, match=r"webdataset is missing.*\[shards\]"):
+        read_all("pipe:true")
+    assert read_all(str(afar / NAMES[1]))[:2] == bytes([1, 7])
+
+
+@pytest.fixture
+def server(afar):
+    """The same files behind HTTP."""
+    if shutil.which("curl") is None:
+        pytest.skip("webdataset fetches by curl")
+    quiet = type(
+        "Quiet",
+        (http.server.SimpleHTTPRequestHandler,),
+        {"log_message": lambda *_: None},
+    )
+    handler = functools.partial(quiet, directory=str(afar))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_over_http(server, afar):
+    source = ShardSource.of({"source": server, "cache": str(afar / "c")})
+    assert ShardReader(source)(clip(source, 3)) == bytes([3, 7]) * 5
+    with pytest.raises(InputError, match=r"none\.tar: cannot be fetched"):
+        read_all(source.url("none.tar"))
+
+
+def write_index(afar: Path) -> None:
+    """An index and a manifest of these files."""
+    rows = [f"u{n},1.0,{name}?bytes=500+10,s,A" for n, name in enumerate(NAMES)]
+    text = "\n".join(["ID,duration,wav,spk_id,wrd", *rows]) + "\n"
+    (afar / "train.csv").write_text(text)
+    shards = tuple(Shard(name, 1, 1.0, SIZE, "") for name in NAMES)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    index = ShardIndex("", "train.csv", digest, shards)
+    (afar / "shards.json").write_text(index.to_json())
+
+
+def test_the_manifest_of_a_run_holds_urls(afar):
+    """And no shard is fetched before it is read."""
+    write_index(afar)
+    output = afar.parent / "out"
+    output.mkdir()
+    source = {"source": pipe(afar, afar.parent / "log"), "buffer": 2}
+    source["cache"] = str(afar.parent / "cache")
+    hparams = {"train_csv": str(output / "t.csv"), "output_folder": str(output)}
+    write_training_manifest({**hparams, "train_shards": source})
+    assert fetched(afar) == ["shards.json", "train.csv"]
+    text = (output / "t.csv").read_text()
+    assert text.count(f"cat {afar}/train-00000") == 4
+
+    source["cache_gb"] = 1.9 * SIZE / 10**9
+    with pytest.raises(InputError, match="less than the 2 shards"):
+        write_training_manifest({**hparams, "train_shards": source})

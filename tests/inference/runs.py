@@ -28,7 +28,7 @@ from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import write_trace
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
     backbone_fingerprint,
     tokenizer_fingerprint,
     yaml_fingerprint,

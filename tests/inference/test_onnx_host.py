@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from sentencepiece import SentencePieceProcessor
 
-from speechbrain_ee.data.pieces import pieces_of
+from speechbrain_ee.data.words import pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy

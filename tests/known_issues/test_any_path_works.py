@@ -16,11 +16,10 @@ import pytest
 import speechbrain as sb
 import yaml
 
-from speechbrain_ee.data.corpora import with_corpus
-from speechbrain_ee.data.dataio import make_datasets
+from speechbrain_ee.data.batches import make_datasets
+from speechbrain_ee.data.corpora import prepare_librispeech, with_corpus
 from speechbrain_ee.data.manifests import write_csv
-from speechbrain_ee.data.prepare import prepare_librispeech
-from speechbrain_ee.data.splits import dev_set_manifest
+from speechbrain_ee.data.preparation import dev_set_manifest
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.sweeps.command import _value

@@ -14,7 +14,7 @@ import pytest
 import speechbrain as sb
 from speechbrain.dataio.sampler import DynamicBatchSampler
 
-from speechbrain_ee.data.dataio import train_loader_options
+from speechbrain_ee.data.batches import train_loader_options
 from speechbrain_ee.training.systems import CTCEarlyExitBrain
 from tests.helpers import tiny_brain, tone_dataset
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_ee.data.layout import read_split
+from speechbrain_ee.data.corpora import read_split
 from speechbrain_ee.evaluation.analyses import analyse, analyse_all
 from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.calibrate import (

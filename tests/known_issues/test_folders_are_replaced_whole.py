@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.data.demo_marker import refuse_foreign
+from speechbrain_ee.data.demo.corpus import refuse_foreign
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
@@ -93,10 +93,10 @@ def test_a_note_deep_in_a_demo_corpus_stops_its_rebuild(tmp_path):
     place.mkdir(parents=True)
     (place / "9001-1-0001.flac").write_bytes(b"x")
     (place / "9001-1.trans.txt").write_bytes(b"x")
-    refuse_foreign(tmp_path, ["train-clean"])
+    refuse_foreign(tmp_path)
     (place / "notes.txt").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"train-clean/9001/1/notes\.txt"):
-        refuse_foreign(tmp_path, ["train-clean"])
+        refuse_foreign(tmp_path)
 
 
 @pytest.mark.parametrize("write", [replacing.plain, replacing.in_two_steps])

@@ -15,10 +15,14 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shards.index import Shard, ShardIndex, ShardSource
-from speechbrain_ee.data.shards.manifest import write_training_manifest
-from speechbrain_ee.data.shards.plan import stem_of
-from speechbrain_ee.data.shards.store import ShardReader
+from speechbrain_ee.data.shard_writer import stem_of
+from speechbrain_ee.data.shards import (
+    Shard,
+    ShardIndex,
+    ShardReader,
+    ShardSource,
+    write_training_manifest,
+)
 from speechbrain_ee.errors import InputError
 
 pytest.importorskip("webdataset")
@@ -93,7 +97,7 @@ def test_names_of_the_index(
         write(afar, f"{SHARD}?bytes=0+10", file=given)
     else:
         write(afar, f"{SHARD}?bytes=0+10", name=given)
-    with pytest.raises(InputError, match="is no index of shards"):
+    with pytest.raises(InputError, match="is not an index of shards"):
         write_training_manifest(hparams(afar))
     assert not harm.exists()
 
@@ -105,9 +109,9 @@ def test_names_of_the_index(
         ("other.tar?bytes=0+10", "does not list"),
         ("../afar/train-000000.tar?bytes=0+10", "does not list"),
         ("pipe:touch HARM?bytes=0+10", "does not list"),
-        (f"{SHARD}?bytes=995+10", "behind the end"),
-        (f"{SHARD}?samples=0+10", "no part of a shard"),
-        ("/etc/passwd", "no part of a shard"),
+        (f"{SHARD}?bytes=995+10", "beyond the end"),
+        (f"{SHARD}?samples=0+10", "not a part of a shard"),
+        ("/etc/passwd", "not a part of a shard"),
     ],
 )
 def test_rows_of_its_manifest(
@@ -126,7 +130,7 @@ def test_rows_of_any_manifest(url: str, afar: Path, harm: Path) -> None:
     """Development and test sets are read by the same reader."""
     source = ShardSource.of(hparams(afar)["train_shards"])
     url = url.replace("HARM", str(harm)).replace("SOURCE", source.url(SHARD))
-    with pytest.raises(InputError, match="is no shard of train_shards"):
+    with pytest.raises(InputError, match="is not a shard of train_shards"):
         ShardReader(source)(Clip(url, "bytes", 0, 10))
     assert not harm.exists()
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.distillation import Distillation
-from speechbrain_ee.training.teacher import run_teacher
+from speechbrain_ee.training.distillation import Distillation, run_teacher
 from tests.helpers import noise, padded, tiny_model
 
 BATCH = padded([noise(5000), noise(4000, seed=1)])

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from speechbrain_ee.data.dataio import frames_needed, make_datasets
+from speechbrain_ee.data.batches import frames_needed, make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.start_cost import start_cost

@@ -22,11 +22,10 @@ import pytest
 import sentencepiece
 import soundfile
 
-from speechbrain_ee.data.dataio import make_datasets
-from speechbrain_ee.data.layout import read_split
-from speechbrain_ee.data.pieces import decode
+from speechbrain_ee.data.batches import make_datasets
+from speechbrain_ee.data.corpora import read_split
 from speechbrain_ee.data.tokens import make_tokenizer
-from speechbrain_ee.data.words import librispeech_words, normalised
+from speechbrain_ee.data.words import decode, librispeech_words, normalised
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.learn import _lines
 from speechbrain_ee.exits.scoring import edit_counts

@@ -24,8 +24,10 @@ from speechbrain_ee.inference.folder.training_run import (
     export_run,
     export_training,
 )
-from speechbrain_ee.training.checkpoints import AtomicCheckpointer
-from speechbrain_ee.training.finished_run import yaml_fingerprint
+from speechbrain_ee.training.checkpoints import (
+    AtomicCheckpointer,
+    yaml_fingerprint,
+)
 from speechbrain_ee.training.frozen_teacher import load_teacher
 from speechbrain_ee.training.options import load_options
 from tests.helpers import ToneTokenizer, tiny_brain

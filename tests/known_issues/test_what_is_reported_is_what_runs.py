@@ -29,7 +29,7 @@ from speechbrain_ee.inference.folder.training_run import (
 )
 from speechbrain_ee.inference.onnx.policy import HostEvidence, HostPolicy
 from speechbrain_ee.inference.runner import LivePolicy
-from speechbrain_ee.training.finished_run import write_policies
+from speechbrain_ee.training.checkpoints import write_policies
 from tests.inference.runs import write_run
 from tests.known_issues.test_policies_say_what_they_rest_on import with_audio
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data.prepare import prepare_librispeech
+from speechbrain_ee.data.corpora import prepare_librispeech
 from speechbrain_ee.training.options import load_options
 from tests.recipes.mistakes import CORPUS, DEFAULTS, MISTAKES, Mistake
 

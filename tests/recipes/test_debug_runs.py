@@ -129,6 +129,7 @@ def test_every_system_runs_in_debug_mode(
             assert f"valid accuracy L{layer}: " in epochs[-1]
 
 
+@pytest.mark.slow
 def test_the_flags_of_the_recipe_table_run(
     corpus: Path,
     shrunk: Shrunk,

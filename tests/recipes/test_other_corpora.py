@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data.shards.writing import write_shards
-from speechbrain_ee.data.tedlium import prepare_tedlium3
+from speechbrain_ee.data.corpora import prepare_tedlium3
+from speechbrain_ee.data.shard_writer import write_shards
 from speechbrain_ee.exits import read_trace
 from tests.recipes.conftest import RATE, WORDS, say
 

@@ -25,6 +25,7 @@ from tests.soak.runs import (
     EPOCHS,
     differences,
     facts,
+    newest_checkpoint,
     stage,
     write_corpus,
 )
@@ -91,7 +92,7 @@ def test_the_comparison_sees_a_difference(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "whole.notes", tmp_path / "copy.notes")
     whole = facts(folder / "whole")
     assert differences(whole, facts(copy, was=folder / "whole")) == []
-    newest = max(copy.glob("save/CKPT*"), key=lambda path: path.name)
+    newest = newest_checkpoint(copy / "save")
     weights = torch.load(newest / "model.ckpt", weights_only=True)
     last = next(reversed(weights.values())).view(torch.uint8).flatten()
     last[0] ^= 1

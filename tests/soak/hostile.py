@@ -33,14 +33,14 @@ from speechbrain.utils.importutils import LazyModule
 
 import speechbrain_ee
 from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shards.index import (
+from speechbrain_ee.data.shards import (
     INDEX,
     Shard,
     ShardIndex,
+    ShardReader,
     ShardSource,
+    read_index,
 )
-from speechbrain_ee.data.shards.manifest import read_index
-from speechbrain_ee.data.shards.store import ShardReader
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector

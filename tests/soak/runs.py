@@ -39,7 +39,7 @@ EPOCHS = 3
 # Logs with times, and the code.
 NOT_COMPARED = ("log.txt", "env.log", "train.py")
 # What an export measured with a clock: no two runs agree on it.
-MEASURED_TIME = re.compile(rb"takes \d+% of the last exit's time")
+MEASURED_TIME = re.compile(rb"takes \d+% of the last exit('|&#39;)s time")
 # What a kill may leave behind: names that nothing reads.
 LEFT_BEHIND = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{16}\.(part|new|old)(/|$)")
 
@@ -207,18 +207,27 @@ def _steps(path: Path) -> dict[str, str]:
     return steps
 
 
+def newest_checkpoint(save: Path) -> Path:
+    """The newest complete checkpoint; names of one second do not say it."""
+    metas = save.glob("CKPT*/CKPT.yaml")
+    when = {path.parent: _meta(path.parent)["unixtime"] for path in metas}
+    return max(when, key=when.get)
+
+
 def _checkpoint(save: Path) -> dict[str, object]:
     """What the newest checkpoint holds, but for the time."""
-    metas = {
-        path.parent: yaml.safe_load(path.read_text("utf-8"))
-        for path in save.glob("CKPT*/CKPT.yaml")
-    }
-    newest = max(metas, key=lambda path: metas[path].pop("unixtime"))
-    found: dict[str, object] = {"checkpoint": metas[newest]}
+    newest = newest_checkpoint(save)
+    meta = _meta(newest)
+    del meta["unixtime"]
+    found: dict[str, object] = {"checkpoint": meta}
     for path in newest.glob("*.ckpt"):
         found[f"checkpoint/{path.name}"] = path.read_bytes()
-    unfinished = set(save.glob("CKPT*")) - metas.keys()
-    return found | {"unfinished": len(unfinished)}
+    complete = {path.parent for path in save.glob("CKPT*/CKPT.yaml")}
+    return found | {"unfinished": len({*save.glob("CKPT*")} - complete)}
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "CKPT.yaml").read_text("utf-8"))
 
 
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:

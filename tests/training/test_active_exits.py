@@ -8,8 +8,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import speechbrain as sb
@@ -21,6 +21,7 @@ from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.regimes import Regime
 from tests.helpers import (
+    fit_tones,
     noise,
     padded,
     shaken,
@@ -30,6 +31,7 @@ from tests.helpers import (
 )
 
 EXITS = (1, 2, 4)
+fit = partial(fit_tones, utterances=4, first=3, batch_size=2)
 FIRST_TWO = Regime(active_exits=2)
 
 
@@ -49,19 +51,6 @@ def counted(model: EarlyExitModel) -> set[str]:
     for name, module in parts.items():
         module.register_forward_hook(lambda *_, name=name: run.add(name))
     return run
-
-
-def fit(brain: Any) -> Any:
-    """Train on tones, validate on the same tones."""
-    data = tone_dataset(4, first=3)
-    brain.fit(
-        brain.hparams.epoch_counter,
-        data,
-        data,
-        train_loader_kwargs={"batch_size": 2},
-        valid_loader_kwargs={"batch_size": 4},
-    )
-    return brain
 
 
 def test_the_first_exits_are_those_of_all() -> None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.distilled import checked_distillation
+from speechbrain_ee.training.distillation import checked_distillation
 from speechbrain_ee.training.frozen_teacher import FrozenTeacher, load_teacher
 from speechbrain_ee.training.options import load_options
 from tests.helpers import noise, padded, shaken

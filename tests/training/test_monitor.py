@@ -14,9 +14,9 @@ import pytest
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.monitor import (
     CHECKPOINT_RULES,
-    BlankCollapseMonitor,
     ExitErrorRates,
     selection_wer,
+    warn_of_blank_collapse,
 )
 
 
@@ -64,18 +64,12 @@ def test_unknown_rule() -> None:
 
 def test_blank_collapse_warns(caplog: pytest.LogCaptureFixture) -> None:
     """From the given epoch on, with the exits that are silent."""
-    monitor = BlankCollapseMonitor(patience_epochs=3)
     silent = rates_of(True, False, False)
     with caplog.at_level(logging.WARNING):
-        assert monitor.check(2, silent) == [] and not caplog.records
-        assert monitor.check(3, silent) == [4, 6]
+        assert warn_of_blank_collapse(2, silent, 3) == []
+        # wrong words are no collapse
+        assert warn_of_blank_collapse(9, rates_of(True, True), 1) == []
+        assert not caplog.records
+        assert warn_of_blank_collapse(3, silent, 3) == [4, 6]
     assert "BLANK COLLAPSE" in caplog.text
     assert "after 3 epochs" in caplog.text and "[4, 6]" in caplog.text
-
-
-def test_no_warning_while_every_exit_speaks(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Wrong words are not a collapse."""
-    assert BlankCollapseMonitor(1).check(9, rates_of(True, True)) == []
-    assert not caplog.records

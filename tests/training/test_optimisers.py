@@ -1,35 +1,38 @@
 """Backbone and heads learn at rates of their own, and every group is clipped.
 
-Protects: learning rates by depth and by optimiser, warm-up that begins when
-the backbone joins in, clipping of all groups, gradient scaling, and a killed
-run that ends with the bits of one that was not.
+Protects: the corners of a schedule, learning rates by depth and by optimiser,
+warm-up that begins when the backbone joins in; clipping of all groups by one
+norm per optimiser, equality with SpeechBrain where it clips everything,
+gradient scaling, non-finite gradients.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import speechbrain as sb
 import torch
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.training.optimisers import (
+from speechbrain_ee.training.regimes import (
     BACKBONE,
     MAIN,
+    FineTuning,
+    Regime,
 )
-from speechbrain_ee.training.regimes import Regime
-from tests.helpers import tiny_brain, tiny_model
+from speechbrain_ee.training.schedules import WarmupCooldown
+from tests.helpers import fit_tones, tiny_brain, tiny_model
 from tests.models.ssl_models import ssl_model, write_ssl_model
 from tests.training.tuned import (
     ADAM,
     SGD,
     STEPS,
-    Killed,
     Tuned,
-    dropping_model,
-    fit,
     same,
     schedule,
     tuned,
@@ -39,8 +42,8 @@ from tests.training.tuned import (
 
 def test_without_keys_it_is_speechbrains_optimiser(tmp_path: Path) -> None:
     """Nothing asked for: the bits of training without the mixin."""
-    plain = fit(tiny_brain(tmp_path / "plain", epochs=2))
-    brain = fit(tuned(tmp_path / "tuned", split=False, epochs=2))
+    plain = fit_tones(tiny_brain(tmp_path / "plain", epochs=2))
+    brain = fit_tones(tuned(tmp_path / "tuned", split=False, epochs=2))
     assert list(brain.optimizers_dict) == [MAIN]
     assert len(brain.optimizer.param_groups) == 1
     one, other = weights(plain.modules.model), weights(brain.modules.model)
@@ -86,7 +89,9 @@ def test_backbone_warms_up_when_it_joins_in(tmp_path: Path) -> None:
     """Its schedule waits for it, and ends with the run."""
     regime = Regime(heads_first_epochs=2)
     rate = schedule(0.001)
-    brain = fit(tuned(tmp_path, regime=regime, epochs=6, lr_annealing=rate))
+    brain = fit_tones(
+        tuned(tmp_path, regime=regime, epochs=6, lr_annealing=rate)
+    )
     optimizer = SGD([torch.zeros(1)])
     for key, lr, waits in (("lr", 0.001, 0), ("lr_backbone", 0.002, 2)):
         reference = schedule(lr)
@@ -113,7 +118,7 @@ def test_epochs_of_a_run(split: bool, tmp_path: Path) -> None:
                 moved.append({".".join(n.split(".")[:3]) for n in names})
 
     regime = Regime(heads_first_epochs=1, unfreeze_per_epoch=2)
-    fit(tuned(tmp_path, None, regime, split, Watched, epochs=4))
+    fit_tones(tuned(tmp_path, None, regime, split, Watched, epochs=4))
     layers = [f"encoder.layers.{k}" for k in range(4)]
     heads = {
         f"heads.{part}.{k}" for part in ("norms", "projections") for k in (0, 1)
@@ -124,34 +129,12 @@ def test_epochs_of_a_run(split: bool, tmp_path: Path) -> None:
     assert moved == [heads | each for each in expected]
 
 
-@pytest.mark.parametrize("split", [True, False])
-def test_resumed_equals_uninterrupted(split: bool, tmp_path: Path) -> None:
-    """Killed in epoch 3, started again: the same bits, the same rates."""
-    regime = Regime(heads_first_epochs=1, unfreeze_per_epoch=2, layer_decay=0.7)
-
-    def run(part: str, kind: type, seed: int = 0) -> Tuned:
-        model = dropping_model(seed)
-        return tuned(tmp_path / part, model, regime, split, kind, epochs=4)
-
-    whole = fit(run("whole", Tuned))
-    with pytest.raises(KeyboardInterrupt):
-        fit(run("parts", Killed))
-    torch.rand(5)
-    resumed = fit(run("parts", Tuned, seed=7))
-    one, other = weights(whole.modules.model), weights(resumed.modules.model)
-    assert same(one, other) == set(one)
-    assert resumed.rates == whole.rates[2 * STEPS :]
-    kept = ["optimizer", "lr_annealing"]
-    kept += ["optimizer_backbone", "lr_annealing_backbone"] if split else []
-    assert set(kept) <= set(resumed.checkpointer.recoverables)
-
-
 def test_a_frozen_backbone_has_no_optimiser(tmp_path: Path) -> None:
     """A YAML with two optimisers, and the encoder frozen from outside."""
     model = tiny_model()
     before = weights(model)
     regime = Regime(freeze_backbone=True)
-    brain = fit(tuned(tmp_path, model, regime))
+    brain = fit_tones(tuned(tmp_path, model, regime))
     assert list(brain.optimizers_dict) == [MAIN]
     assert "optimizer_backbone" not in brain.checkpointer.recoverables
     unmoved = same(before, weights(model))
@@ -160,7 +143,7 @@ def test_a_frozen_backbone_has_no_optimiser(tmp_path: Path) -> None:
 
 def test_two_optimisers_without_regime(tmp_path: Path) -> None:
     """Everything learns, front-end included, each parameter once."""
-    brain = fit(tuned(tmp_path))
+    brain = fit_tones(tuned(tmp_path))
     parameters = [
         id(p)
         for optimizer in brain.optimizers_dict.values()
@@ -217,3 +200,131 @@ def test_one_schedule_for_two_optimisers(tmp_path: Path) -> None:
     both = schedule(0.001)
     with pytest.raises(InputError, match="build a second one"):
         tuned(tmp_path, lr_annealing=both, lr_annealing_backbone=both)
+
+
+def stepped(brain: Tuned, seed: int = 0, by: float = 10.0) -> dict[str, Tensor]:
+    """Put made-up gradients on a model, step, and return them unclipped."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in brain.modules.parameters():
+        if parameter.requires_grad:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = by * noise
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in brain.modules.model.named_parameters()
+        if parameter.grad is not None
+    }
+    brain.optimizers_step()
+    return gradients
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("limit", [0.5, 1e9])
+def test_all_groups_of_an_optimiser_are_clipped_by_one_norm(
+    split: bool, limit: float, tmp_path: Path
+) -> None:
+    """Against a norm in double precision over named parameters."""
+    brain = tuned(
+        tmp_path,
+        regime=Regime(layer_decay=0.5),
+        split=split,
+        backbone_opt_class=SGD if split else None,
+        max_grad_norm=limit,
+    )
+    brain.opt_class = SGD
+    brain.on_fit_start()
+    model = brain.modules.model
+    before = weights(model)
+    gradients = stepped(brain)
+    assert len(brain.optimizers_dict) == 1 + split
+    for room in ("encoder.", "heads.") if split else ("",):
+        names = [name for name in gradients if name.startswith(room)]
+        square = sum(float(gradients[n].double().square().sum()) for n in names)
+        factor = min(1.0, limit / math.sqrt(square))
+        for name in names:
+            # Nothing has set the rates yet: they are the constructor's, 1.
+            moved = before[name] - model.get_parameter(name).detach()
+            expected = factor * gradients[name]
+            assert torch.allclose(moved, expected, rtol=1e-4, atol=2e-6), name
+
+
+def test_one_group_is_clipped_as_by_speechbrain(tmp_path: Path) -> None:
+    """Bit for bit, where SpeechBrain clips everything as well."""
+    results = []
+    for number, step in enumerate((FineTuning, sb.Brain)):
+        brain = tuned(tmp_path / str(number), split=False, max_grad_norm=0.5)
+        brain.on_fit_start()
+        brain.optimizers_step = partial(step.optimizers_step, brain)
+        stepped(brain)
+        results.append(weights(brain.modules.model))
+        assert brain.optimizer_step == 1
+    assert same(*results) == set(results[0])
+
+
+def test_gradients_that_are_not_finite_move_nothing(tmp_path: Path) -> None:
+    """The optimiser that has them stands still, the other one steps."""
+    brain = tuned(tmp_path, regime=Regime())
+    brain.on_fit_start()
+    model = brain.modules.model
+    before = weights(model)
+    stepped(brain, by=float("nan"))
+    assert same(before, weights(model)) == set(before)
+    model.heads.norms[0].weight.grad = torch.ones(16)
+    model.encoder.layers[0].norm1.norm.weight.grad = torch.full((16,), math.nan)
+    brain.optimizers_step()
+    moved = set(before) - same(before, weights(model))
+    assert moved == {"heads.norms.0.weight"}
+
+
+@pytest.mark.parametrize(
+    "regime", [Regime(heads_first_epochs=1), Regime(freeze_backbone=True)]
+)
+def test_a_gradient_scaler_changes_nothing(
+    regime: Regime, tmp_path: Path
+) -> None:
+    """Scaled, unscaled, clipped: the same steps; a frozen backbone is fine."""
+    results = []
+    for number, enabled in enumerate((False, True)):
+        brain = tuned(tmp_path / str(number), regime=regime, epochs=2)
+        brain.scaler = torch.GradScaler("cpu", 2.0**10, enabled=enabled)
+        fit_tones(brain)
+        results.append(weights(brain.modules.model))
+        assert brain.optimizer_step == 2 * STEPS
+    for name, one in results[0].items():
+        assert torch.allclose(one, results[1][name], atol=1e-6), name
+
+
+def optimizer_of(lr: float = 0.0) -> torch.optim.Optimizer:
+    """An optimiser with one parameter."""
+    return torch.optim.SGD([torch.zeros(1)], lr=lr)
+
+
+def make_schedule(steps: int, warmup: float, cooldown: float) -> WarmupCooldown:
+    """A schedule with a plateau of 2."""
+    schedule = WarmupCooldown(2.0, warmup, cooldown)
+    schedule.set_total_steps(steps)
+    return schedule
+
+
+def test_corners() -> None:
+    """10 steps up, 50 flat, 40 down to zero, then zero."""
+    schedule, optimizer = make_schedule(100, 0.1, 0.4), optimizer_of()
+    rates = [schedule(optimizer)[1] for _ in range(105)]
+    for step in range(1, 101):
+        expected = 2.0 * min(1.0, step / 10, (100 - step) / 40)
+        assert rates[step - 1] == pytest.approx(expected), step
+    assert rates[100:] == [0.0] * 5
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
+def test_any_shares_and_any_length(
+    steps: int, shares: tuple[float, float]
+) -> None:
+    """Rates stay between zero and the plateau; the last step cools to 0."""
+    schedule, optimizer = make_schedule(steps, *shares), optimizer_of()
+    rates = [schedule(optimizer)[1] for _ in range(steps)]
+    assert all(0.0 <= rate <= 2.0 for rate in rates)
+    if steps > 1:
+        assert rates[-1] == pytest.approx(0.0)

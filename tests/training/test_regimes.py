@@ -2,7 +2,8 @@
 
 Protects: which parts learn in which epoch, on pre-trained models and on the
 Conformer; that frozen parts have no gradient, the same bits after a step of an
-optimiser that decays weights, and no dropout or moving statistics.
+optimiser that decays weights, and no dropout or moving statistics; a
+down-sampler that learns with the heads.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -19,9 +20,10 @@ from torch import nn
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.losses import ctc_exit_losses
-from speechbrain_ee.training.regimes import Regime
-from tests.helpers import noise, padded, shaken, tiny_model
+from speechbrain_ee.training.regimes import BACKBONE, MAIN, Regime
+from tests.helpers import fit_tones, noise, padded, shaken, tiny_model
 from tests.models.ssl_models import ssl_model, write_ssl_model
+from tests.training.tuned import same, tuned, weights
 
 EXITS = (1, 2, 4)
 ALL = {0, 1, 2, 3, 4}
@@ -292,3 +294,90 @@ def test_a_model_that_does_not_fit() -> None:
     with pytest.raises(InputError, match="freeze_convolutions"):
         Regime().check(model)
     Regime(freeze_convolutions=False).check(model)
+
+
+FROZEN = {
+    "freeze_convolutions": ("encoder.convolutions.",),
+    "freeze_backbone": ("encoder.",),
+}
+
+
+def freezing(key: str) -> Regime:
+    """One that freezes this, and no more."""
+    return Regime(**({"freeze_convolutions": False} | {key: True}))
+
+
+@pytest.fixture(scope="module")
+def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single model folder, where the family does not matter."""
+    return write_ssl_model(tmp_path_factory.mktemp("wav2vec2"))
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("key", FROZEN)
+def test_a_run_leaves_frozen_parts_as_they_are(
+    one_folder: Path, tmp_path: Path, key: str, split: bool
+) -> None:
+    """Bit for bit after an epoch of decaying weights; all else has moved."""
+    model = ssl_model(one_folder)
+    before = weights(model)
+    fit_tones(tuned(tmp_path, model, freezing(key), split))
+    unmoved = same(before, weights(model))
+    prefixes = (*FROZEN[key], "encoder.final_norm.")
+    frozen = {n for n in before if n.startswith(prefixes)}
+    # The bias of keys moves all scores of a query alike: it learns nothing.
+    idle = {n for n in before if n.endswith("k_proj.bias")}
+    assert frozen <= unmoved <= frozen | idle
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"freeze_backbone": True}, {"heads_first_epochs": 5}],
+    ids=str,
+)
+def test_a_new_down_sampler_learns(
+    one_folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """With the heads, at their rate, in front of whatever is frozen."""
+    sampler = {"method": "convolution", "factor": 2}
+    model = ssl_model(one_folder, downsampling=sampler)
+    before = weights(model)
+    brain = fit_tones(tuned(tmp_path, model, Regime(**options)))
+    new = {n for n in before if n.startswith("encoder.downsampler.")}
+    assert new and not new & same(before, weights(model))
+    ids = {
+        name: {id(p) for g in each.param_groups for p in g["params"]}
+        for name, each in brain.optimizers_dict.items()
+    }
+    sampler_ids = {id(p) for p in model.encoder.downsampler.parameters()}
+    assert sampler_ids <= ids[MAIN]
+    assert not sampler_ids & ids.get(BACKBONE, set())
+
+
+def test_a_frozen_backbone_drops_no_layers(
+    one_folder: Path, tmp_path: Path
+) -> None:
+    """It could not learn to do without one: said before training."""
+    model = ssl_model(one_folder, layerdrop_prob=0.1)
+    Regime(heads_first_epochs=1).check(model)
+    with pytest.raises(InputError, match="^layerdrop_prob: 0.1 .* to 0"):
+        tuned(tmp_path, model, Regime(freeze_backbone=True))
+
+
+def test_frozen_layers_are_never_skipped(one_folder: Path) -> None:
+    """Those that learn are, with a probability of one here."""
+    model = ssl_model(one_folder, (1, 2, 3, 4), layerdrop_prob=1.0)
+    batch = padded([noise(5000, 1)])
+    run: list[int] = []
+    for number, layer in enumerate(model.encoder.layers, start=1):
+        layer.register_forward_hook(lambda *_, n=number: run.append(n))
+    for options, epoch, expected in (
+        ({"heads_first_epochs": 1}, 1, [1, 2, 3, 4]),
+        ({"unfreeze_per_epoch": 1}, 1, [1, 2, 3]),
+        ({"unfreeze_per_epoch": 1}, 3, [1]),
+        ({}, 1, []),
+    ):
+        run.clear()
+        Regime(**options).apply(model, epoch)
+        assert [output.layer for output in model(*batch)] == [1, 2, 3, 4]
+        assert run == expected

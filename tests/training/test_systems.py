@@ -1,14 +1,17 @@
-"""CTC and attention are trained together, each exit by its own weights.
+"""The Brains train every exit by its own weights, and notice trouble.
 
-Protects: that both kinds of head learn a few utterances by heart at every
-exit, that every weight and option reaches the optimiser or is refused before
-training, and that log and checkpoints hold both losses.
+Protects: that CTC and attention heads learn a few utterances by heart at
+every exit; that every weight and option reaches the optimiser or is refused
+before training; that collapse and non-finite losses are said aloud; that the
+best checkpoint is kept, and one of another model refused.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,14 @@ from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.losses import LossTerm
-from speechbrain_ee.training.systems import CTCAttentionEarlyExitBrain
+from speechbrain_ee.training.systems import (
+    CTCAttentionEarlyExitBrain,
+    CTCEarlyExitBrain,
+)
 from tests.helpers import (
     EXITS,
-    repeated,
+    VOCAB,
+    fit_tones,
     shaken,
     tiny_brain,
     tiny_model,
@@ -35,21 +42,144 @@ from tests.helpers import (
 )
 
 KINDS = ("shared", "separate")
+fit = partial(fit_tones, first=3)
 
 
-def fit(
-    brain: CTCAttentionEarlyExitBrain, batch_size: int = 4, times: int = 1
-) -> CTCAttentionEarlyExitBrain:
-    """Train on tones, several times an epoch; validate on the same tones."""
-    data = tone_dataset(8, first=3)
-    brain.fit(
-        brain.hparams.epoch_counter,
-        repeated(data, times),
-        data,
-        train_loader_kwargs={"batch_size": batch_size, "shuffle": True},
-        valid_loader_kwargs={"batch_size": 8},
+def test_overfits_eight_utterances_at_every_exit(tmp_path: Path) -> None:
+    """Word error rate 0 at every exit, found by the real fit and decoding."""
+    model = tiny_model(attention_type="RoPEMHA", d_model=32)
+    brain = fit_tones(tiny_brain(tmp_path, model, epochs=10, lr=0.005), times=4)
+    assert brain.error_rates.words == 39
+    assert brain.error_rates.wer == (0.0,) * len(EXITS)
+    log = (tmp_path / "train_log.txt").read_text().splitlines()
+    assert len(log) == 10
+    for layer in EXITS:
+        assert f"valid WER L{layer}: 0.00e+00" in log[-1]
+        assert f"train CTC loss L{layer}: " in log[-1]
+    assert "valid WER L2: 0.00e+00" not in log[0]
+
+
+def test_blank_collapse_is_said_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Heads that can only say blank are named after the given epoch."""
+    model = tiny_model()
+    for linear in model.heads.projections:
+        torch.nn.init.zeros_(linear.weight)
+        linear.bias.data = torch.tensor([50.0] + [0.0] * 6)
+    with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
+        fit_tones(
+            tiny_brain(tmp_path, model, epochs=2, blank_collapse_epochs=2)
+        )
+    lines = [r.getMessage() for r in caplog.records]
+    warnings = [line for line in lines if "BLANK COLLAPSE" in line]
+    assert len(warnings) == 1
+    assert "after 2 epochs" in warnings[0] and str(list(EXITS)) in warnings[0]
+
+
+class NonFiniteOnce(CTCEarlyExitBrain):
+    """The loss of the second batch of every epoch is not a number."""
+
+    def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
+        losses_E = super().exit_losses(outputs, batch)["CTC"]
+        training = self.modules.model.training
+        factor = float("nan") if training and self.step == 2 else 1
+        return {"CTC": losses_E * factor}
+
+
+def test_non_finite_loss_is_said_aloud_and_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its place is named, and the weights stay finite."""
+    brain = tiny_brain(tmp_path, brain_class=NonFiniteOnce)
+    with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
+        fit_tones(brain)
+    warnings = [
+        r.getMessage() for r in caplog.records if "NON-FINITE" in r.message
+    ]
+    assert len(warnings) == 1 and "epoch 1, batch 2" in warnings[0]
+    model = brain.modules.model
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_non_finite_loss_again_and_again_stops(tmp_path: Path) -> None:
+    """Beyond the patience, training ends instead of running idle."""
+
+    class Never(CTCEarlyExitBrain):
+        def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
+            losses_E = super().exit_losses(outputs, batch)["CTC"]
+            return {"CTC": losses_E * float("inf")}
+
+    brain = tiny_brain(tmp_path, brain_class=Never, nonfinite_patience=1)
+    with pytest.raises(ValueError, match="not finite"):
+        fit_tones(brain)
+
+
+def test_best_checkpoint_is_kept_by_the_rule(tmp_path: Path) -> None:
+    """The checkpoint that evaluation loads is the best one, not the last."""
+    wers = iter([0.5, 0.2, 0.9])
+
+    class Scripted(CTCEarlyExitBrain):
+        def _end_of_epoch(self, stats: dict, epoch: int) -> None:
+            self.error_rates.words = 10
+            wer = next(wers)
+            self.error_rates.errors_E[:] = [0, round(10 * wer)]
+            self.kept = getattr(self, "kept", [])
+            self.kept.append(
+                {
+                    n: p.clone()
+                    for n, p in self.modules.model.state_dict().items()
+                }
+            )
+            super()._end_of_epoch(stats, epoch)
+
+    brain = fit_tones(tiny_brain(tmp_path, epochs=3, brain_class=Scripted))
+    brain.on_evaluate_start(min_key="WER")
+    for name, value in brain.modules.model.state_dict().items():
+        assert torch.equal(value, brain.kept[1][name])
+    assert not all(
+        torch.equal(brain.kept[1][n], brain.kept[2][n]) for n in brain.kept[1]
     )
-    return brain
+
+
+def test_checkpoint_of_another_model(tmp_path: Path) -> None:
+    """Resuming with another vocabulary or depth: which keys, what to do."""
+    fit_tones(tiny_brain(tmp_path))
+    other = tiny_brain(tmp_path, tiny_model(d_model=32), epochs=2)
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))) as error:
+        fit_tones(other)
+    for key in ("output_neurons", "exit_layers", "d_model"):
+        assert key in str(error.value)
+
+
+def test_checkpoint_of_other_exits(tmp_path: Path) -> None:
+    """As many exits at other layers: the weights fit, the meaning does not."""
+    fit_tones(tiny_brain(tmp_path, tiny_model(exit_layers=(2, 4))))
+    other = tiny_brain(tmp_path, tiny_model(exit_layers=(1, 4)), epochs=2)
+    with pytest.raises(InputError, match=r"exit_layers: \[1, 4\].*\[2, 4\]"):
+        fit_tones(other)
+
+
+def test_tokens_beyond_the_vocabulary_are_no_text(tmp_path: Path) -> None:
+    """An output that no piece belongs to cannot end a run in decoding."""
+    brain = tiny_brain(tmp_path)
+    assert brain.decode([1, VOCAB, 2, VOCAB + 5]) == "tone1 tone2"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("checkpoint_rule", "frist_exit"),
+        ("exit_weights", [1.0]),
+        ("max_grad_norm", -1.0),
+    ],
+)
+def test_wrong_option_of_any_system(
+    tmp_path: Path, option: str, value: object
+) -> None:
+    """Not after the first epoch of a long run."""
+    with pytest.raises(InputError, match=option):
+        tiny_brain(tmp_path, **{option: value})
 
 
 def changed(model: EarlyExitModel, train: Any) -> set[str]:
@@ -223,39 +353,6 @@ def test_transcripts_are_not_given_in_a_test(tmp_path: Path) -> None:
         outputs = brain.compute_forward(batch, sb.Stage.TEST)
     assert all(output.attention_BSV is None for output in outputs)
     assert brain.exit_losses(outputs, batch).keys() == {"CTC"}
-
-
-def test_resumed_epoch_has_both_mean_losses(tmp_path: Path) -> None:
-    """Killed inside epoch 2 and started again: the same log, both losses."""
-
-    class Killed(CTCAttentionEarlyExitBrain):
-        def on_fit_batch_start(self, batch, should_step: bool) -> None:
-            if self.hparams.epoch_counter.current == 2 and self.step == 3:
-                raise KeyboardInterrupt
-            super().on_fit_batch_start(batch, should_step)
-
-    def run(folder: str, **options: Any) -> str:
-        brain = tiny_brain(
-            tmp_path / folder,
-            tiny_model(attention="shared"),
-            epochs=2,
-            ckpt_interval_minutes=0,
-            ckpt_interval_steps=2,
-            **options,
-        )
-        fit(brain, batch_size=2)
-        log = (tmp_path / folder / "train_log.txt").read_text()
-        return log.splitlines()[-1]
-
-    whole = run("whole")
-    with pytest.raises(KeyboardInterrupt):
-        run("parts", brain_class=Killed)
-    saved = sorted((tmp_path / "parts" / "save").iterdir())[-1]
-    assert {"CTC_losses.ckpt", "attention_losses.ckpt"} <= {
-        file.name for file in saved.iterdir()
-    }
-    assert run("parts") == whole
-    assert "train attention loss L2: " in whole
 
 
 @pytest.mark.parametrize(

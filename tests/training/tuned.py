@@ -15,7 +15,7 @@ from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.regimes import Regime
 from speechbrain_ee.training.schedules import WarmupCooldown
 from speechbrain_ee.training.systems import CTCEarlyExitBrain
-from tests.helpers import shaken, tiny_brain, tiny_model, tone_dataset
+from tests.helpers import tiny_brain, tiny_model
 
 STEPS = 2  # of an epoch: 8 utterances, 4 in a batch
 ADAM = partial(torch.optim.AdamW, lr=1.0, weight_decay=0.1)
@@ -33,16 +33,6 @@ class Tuned(CTCEarlyExitBrain):
         """As ever, and note the rates."""
         super().on_fit_batch_start(batch, should_step)
         self.rates.append(self.learning_rates())
-
-
-class Killed(Tuned):
-    """Its process ends in the middle of epoch 3."""
-
-    def on_fit_batch_end(self, *arguments: Any) -> None:
-        """As a signal would."""
-        super().on_fit_batch_end(*arguments)
-        if self.hparams.epoch_counter.current == 3:
-            raise KeyboardInterrupt
 
 
 def schedule(lr: float) -> WarmupCooldown:
@@ -69,28 +59,6 @@ def tuned(
     return tiny_brain(
         folder, model, brain_class=brain_class, regime=regime, **overrides
     )
-
-
-def fit(brain: Tuned) -> Tuned:
-    """Train on tones, validate on the same tones."""
-    data = tone_dataset(8)
-    brain.fit(
-        brain.hparams.epoch_counter,
-        data,
-        data,
-        train_loader_kwargs={"batch_size": 4, "shuffle": True},
-        valid_loader_kwargs={"batch_size": 8},
-    )
-    return brain
-
-
-def dropping_model(seed: int = 0) -> EarlyExitModel:
-    """With dropout, to see that random numbers are resumed as well."""
-    model = shaken(tiny_model(seed=seed), by=0.1)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.2
-    return model
 
 
 def weights(model: EarlyExitModel) -> dict[str, Tensor]:

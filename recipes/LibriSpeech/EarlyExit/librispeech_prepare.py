@@ -1,1 +1,1 @@
-../../../speechbrain_ee/data/prepare.py
+../../../speechbrain_ee/data/corpora.py

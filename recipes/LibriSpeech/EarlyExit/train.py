@@ -30,10 +30,13 @@ with ends_on_interrupt():  # importing takes seconds
     from speechbrain.utils import hpopt as hp
     from speechbrain.utils.distributed import if_main_process, run_on_main
 
+    from speechbrain_ee.data.batches import make_datasets, train_loader_options
     from speechbrain_ee.data.corpora import preparation_of, with_corpus
-    from speechbrain_ee.data.dataio import make_datasets, train_loader_options
-    from speechbrain_ee.data.shards.manifest import write_training_manifest
-    from speechbrain_ee.data.splits import dev_set_manifest, test_set_manifests
+    from speechbrain_ee.data.preparation import (
+        dev_set_manifest,
+        test_set_manifests,
+    )
+    from speechbrain_ee.data.shards import write_training_manifest
     from speechbrain_ee.data.tokens import make_tokenizer
     from speechbrain_ee.evaluation.report import (
         console_tables,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
-from speechbrain_ee.data.manifest_check import check_rows, read_manifest
+from speechbrain_ee.data.manifests import check_rows, read_manifest
 from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError
 

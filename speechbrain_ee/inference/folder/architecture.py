@@ -98,6 +98,8 @@ _PLAIN = tuple(
     for kind in "null bool int float str seq map".split()
 )
 _MISSING = object()
+# The same classes in SpeechBrain, and the same names of parameters.
+_CONTRIBUTED = "speechbrain.lobes.models.early_exit."
 _MOST_NODES = 100_000
 # What one object of a YAML may ask of another.
 _ATTRIBUTES = ("d_model",)
@@ -536,6 +538,11 @@ class _Converter:
         self.seen[id(node)] = tree, key
         parts = self.pairs(node, key) if node.value else {}
         if name == "SSLEncoder":
+            # SpeechBrain's recipe wraps the class that loads the model.
+            loaded = parts.pop("wav2vec2", None)
+            if loaded is not None:
+                parts |= self.pairs(loaded, f"{key}.wav2vec2")
+                parts.pop("freeze_feature_extractor", None)
             where = {
                 each: self.convert(parts[each], f"{key}.{each}")
                 for each in ("source", "save_path")
@@ -581,6 +588,7 @@ class _Converter:
     ) -> str:
         """The name that a class has in a table."""
         names = {path: name for name, path in table.items()}
+        names |= {f"{_CONTRIBUTED}{name}": name for name in table}
         # What is passed on takes no arguments.
         if dotted not in names or (table is FUNCTIONS and node.value):
             self.fail(

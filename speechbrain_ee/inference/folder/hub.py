@@ -15,7 +15,7 @@ from typing import Any
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder import model_folder
 from speechbrain_ee.inference.folder.architecture import BACKBONE_FOLDER
-from speechbrain_ee.training.finished_run import POLICY_FOLDER
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 # What an inference folder holds. Pickles and code are not even fetched.
 FILES = (

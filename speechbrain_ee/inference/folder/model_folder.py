@@ -82,7 +82,7 @@ from speechbrain_ee.inference.folder.weights import (
     write_weights,
 )
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
     POLICY_FOLDER,
     backbone_fingerprint,
     differences,

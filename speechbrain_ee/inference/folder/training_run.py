@@ -27,8 +27,8 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
 from tqdm import tqdm
 
-from speechbrain_ee.data.pieces import decode, pieces_of
-from speechbrain_ee.data.splits import dev_set_manifest
+from speechbrain_ee.data.preparation import dev_set_manifest
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import (
     WORTH,
@@ -84,12 +84,12 @@ from speechbrain_ee.inference.folder.weights import (
 from speechbrain_ee.inference.policies import LAST, Policies
 from speechbrain_ee.inference.runner import LivePolicy, LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.checkpoints import best_checkpoints
-from speechbrain_ee.training.finished_run import (
+from speechbrain_ee.training.checkpoints import (
     DEFAULT_FILE,
     POLICY_FOLDER,
     averaged_weights,
     backbone_fingerprint,
+    best_checkpoints,
     build_model,
     check_checkpoints,
     moved_save_folder,

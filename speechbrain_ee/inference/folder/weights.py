@@ -38,7 +38,7 @@ from speechbrain_ee.inference.folder.architecture import (
     read_backbone_files,
 )
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.finished_run import UNCHECKED, check_fingerprint
+from speechbrain_ee.training.checkpoints import UNCHECKED, check_fingerprint
 
 logger = logging.getLogger(__name__)
 

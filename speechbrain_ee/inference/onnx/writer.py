@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.data.pieces import decode, pieces_of
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.hypothesis import (
     Hypothesis,

@@ -30,7 +30,7 @@ import soundfile
 import torch
 
 from speechbrain_ee.data.audio import mixed_down
-from speechbrain_ee.data.audio_check import FLOAT_SUBTYPES
+from speechbrain_ee.data.clips import FLOAT_SUBTYPES
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.recordings.resampling import BlockResampler
 
