@@ -30,8 +30,7 @@ from speechbrain_ee.inference.bench.measure import (
     measure_in_turn,
     transcribed,
 )
-from speechbrain_ee.inference.live.passed import chosen_rows
-from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.runner import LivePolicy, chosen_rows
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02

@@ -35,11 +35,11 @@ from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.scoring import word_errors
-from speechbrain_ee.inference.folder.from_training import run_folder
-from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.onnx.export import export_onnx
 from speechbrain_ee.inference.onnx.host import OnnxRecogniser
 from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.runner import LiveRunner
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from speechbrain_ee.exits.criteria.outside import load_criteria
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
-from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.options import load_options
 from tests.helpers import (

@@ -17,10 +17,7 @@ from torch import Tensor
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
-from speechbrain_ee.inference.live.compiled import compile_segments
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
-from speechbrain_ee.inference.live.policy import LivePolicy
-from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies, PolicyLike
 from speechbrain_ee.inference.recordings.files import (
     Recording,
@@ -36,6 +33,11 @@ from speechbrain_ee.inference.recordings.transcriber import Transcriber
 from speechbrain_ee.inference.recordings.transcript import (
     Failure,
     Transcript,
+)
+from speechbrain_ee.inference.runner import (
+    LivePolicy,
+    LiveRunner,
+    compile_segments,
 )
 from speechbrain_ee.inference.source import open_source
 
@@ -178,11 +180,8 @@ class EarlyExitASR:
 
     @property
     def policy(self) -> LivePolicy:
-        """When an utterance stops.
-
-        May be set to whatever :meth:`Policies.resolve
-        <speechbrain_ee.inference.policies.Policies.resolve>` takes.
-        """
+        """When an utterance stops; set it as :meth:`Policies.resolve
+        <speechbrain_ee.inference.policies.Policies.resolve>` takes it."""
         return self._policy
 
     @policy.setter
@@ -206,17 +205,8 @@ class EarlyExitASR:
         Arguments
         ---------
         audio : iterable of str, Path, tensor or array
-            See :meth:`transcribe`; a generator will do.
-        policy : str, int, Path or policy, optional
-            For this call alone.
-        batch_s : float
-            Most audio in a batch, in seconds, padding included.
-        max_s : float
-            Longer recordings are cut at pauses into pieces of at most so
-            many seconds.
-        channel : int, optional
-            The channel of files that is heard, from 1; by default their
-            average.
+            A generator will do. This and the other arguments are those of
+            :meth:`transcribe`.
 
         Yields
         ------
@@ -224,11 +214,6 @@ class EarlyExitASR:
             For each in its order. What cannot be read is a Failure with the
             reason, and the others go on; of what breaks off, a Transcript
             with its ``fault``.
-
-        Raises
-        ------
-        InputError
-            If the policy or a number is not valid.
 
         Example
         -------
@@ -307,19 +292,7 @@ class EarlyExitASR:
     def recognise(
         self, waves: Sequence[Tensor], policy: LivePolicy | None = None
     ) -> list[Hypothesis]:
-        """Transcribe one batch, as it is.
-
-        Arguments
-        ---------
-        waves : sequence of tensor
-            Each of shape (samples,), float32, at :attr:`sample_rate`.
-        policy : LivePolicy, optional
-            By default the recogniser's.
-
-        Returns
-        -------
-        list of Hypothesis
-        """
+        """Transcribe one batch of waves, each float32 of shape (samples,)."""
         followed = self.policy if policy is None else policy
         rate = self.sample_rate
         said: list[Hypothesis | None] = [
@@ -338,18 +311,7 @@ class EarlyExitASR:
         return said
 
     def transcribe_file(self, path: str | Path) -> str:
-        """Transcribe a file.
-
-        Arguments
-        ---------
-        path : str or Path
-            Audio of any length and sample rate.
-
-        Returns
-        -------
-        str
-            The words.
-        """
+        """The words of a file of any length and sample rate."""
         return self.transcribe(path).text
 
     def transcribe_batch(
@@ -371,12 +333,6 @@ class EarlyExitASR:
             The words.
         tokens : list of B lists of int
             Their tokens.
-
-        Raises
-        ------
-        InputError
-            If shapes do not fit, a length is out of range, or samples are
-            not finite.
         """
         waves = _utterances(wavs, wav_lens, self.sample_rate)
         heard = self.recognise(waves)
@@ -392,7 +348,7 @@ class EarlyExitASR:
     def encode_batch(
         self, wavs: Tensor, wav_lens: Tensor, exit: int | None = None
     ) -> Tensor:
-        """What the encoder makes of a padded batch, below an exit.
+        """Hidden states of a padded batch below an exit.
 
         Arguments
         ---------
@@ -404,13 +360,7 @@ class EarlyExitASR:
         Returns
         -------
         torch.Tensor
-            Hidden states after the layer that the exit follows, shape
-            (B, frames, features).
-
-        Raises
-        ------
-        InputError
-            As :meth:`transcribe_batch`, and if there is no such exit.
+            After the layer that the exit follows, shape (B, frames, features).
         """
         layers = self.model.exit_layers
         (exit,) = LivePolicy.fixed(exit or len(layers), layers).exits
@@ -424,7 +374,7 @@ class EarlyExitASR:
     def load_audio(
         self, path: str | Path, channel: int | None = None
     ) -> Tensor:
-        """Read a file as the model hears it.
+        """Read a file, or a part of it, as the model hears it.
 
         Arguments
         ---------
@@ -438,11 +388,6 @@ class EarlyExitASR:
         -------
         torch.Tensor
             Shape (samples,), at :attr:`sample_rate`.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read to its end.
         """
         recording = Recording(str(path), str(path))
         with open_recording(recording, self.sample_rate, channel) as audio:
@@ -452,23 +397,7 @@ class EarlyExitASR:
         return torch.from_numpy(samples)
 
     def to(self, device: str | torch.device) -> "EarlyExitASR":
-        """Move the model.
-
-        Arguments
-        ---------
-        device : str or torch.device
-            Where it runs from now on.
-
-        Returns
-        -------
-        EarlyExitASR
-            Itself.
-
-        Raises
-        ------
-        InputError
-            If there is no such device.
-        """
+        """Move the model; an InputError if there is no such device."""
         self.device = _device(device)
         self.model.to(self.device)
         return self
@@ -477,34 +406,15 @@ class EarlyExitASR:
         """Compile the encoder's layers with ``torch.compile``.
 
         Compile this way only: ``torch.compile`` of the whole model would
-        compute every layer for every utterance.
-
-        Arguments
-        ---------
-        backend : str
-            See :func:`torch.compile`; ``inductor`` needs a C++ compiler on
-            CPUs.
-
-        Returns
-        -------
-        EarlyExitASR
-            Itself; the first batches are slow.
+        compute every layer for every utterance. Layer by layer, with dynamic
+        batch and time, layers of one shape share what was compiled. The first
+        batches are slow; ``inductor`` needs a C++ compiler on CPUs.
         """
         compile_segments(self.model, backend)
         return self
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Token indices to text.
-
-        Arguments
-        ---------
-        tokens : iterable of int
-            The tokens of an utterance.
-
-        Returns
-        -------
-        str
-        """
+        """The text of an utterance from its tokens."""
         return decode(self.folder.tokenizer, tokens)
 
 

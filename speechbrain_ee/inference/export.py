@@ -11,14 +11,14 @@ from pathlib import Path
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.card import default_words, model_card
-from speechbrain_ee.inference.folder.config import CONFIG_FILE
-from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.model_folder import (
+    CONFIG_FILE,
     ModelFolder,
     read_model_folder,
+    truncated_folder,
     write_model_folder,
 )
-from speechbrain_ee.inference.folder.shipped import truncated_folder
+from speechbrain_ee.inference.folder.training_run import run_folder
 
 FORMATS = ("folder", "onnx", "sherpa")
 

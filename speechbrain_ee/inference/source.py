@@ -7,13 +7,13 @@ Authors
 import logging
 from pathlib import Path
 
-from speechbrain_ee.inference.folder.config import CONFIG_FILE
-from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.hub import fetch_folder
 from speechbrain_ee.inference.folder.model_folder import (
+    CONFIG_FILE,
     ModelFolder,
     read_model_folder,
 )
+from speechbrain_ee.inference.folder.training_run import run_folder
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.live.controller import LatencyController
-from speechbrain_ee.inference.live.ladder import ladder_below
+from speechbrain_ee.inference.controller import LatencyController
+from speechbrain_ee.inference.policies import ladder_below
 from speechbrain_ee.inference.recordings.files import Recording, find_recordings
 from speechbrain_ee.inference.recordings.formats import FORMATS, get_format
 from speechbrain_ee.inference.recordings.outputs import (

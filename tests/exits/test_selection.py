@@ -21,7 +21,7 @@ from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.folder.shipped import up_to_layer
+from speechbrain_ee.inference.folder.model_folder import up_to_layer
 from tests.spoken import spoken, texts
 
 GIVEN = ("plausibility", "unseen_words", "learned", "combination")

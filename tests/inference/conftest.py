@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.inference.folder.from_training import export_run
+from speechbrain_ee.inference.folder.training_run import export_run
 from tests.inference.runs import Run, write_run
 
 

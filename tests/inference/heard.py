@@ -13,7 +13,7 @@ import soundfile
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import Hypothesis, Word
+from speechbrain_ee.inference.hypothesis import Hypothesis, Word
 
 RATE = 16000
 

@@ -19,7 +19,7 @@ from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.records import TraceHeader
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
-from speechbrain_ee.inference.live.runner import LiveRunner
+from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE, VOCAB, noise, padded, shaken, tiny_model
 
@@ -156,6 +156,13 @@ class LayerCounter:
             for number, module in enumerate(modules):
                 hook = partial(self._count, kind, number)
                 self.handles.append(module.register_forward_pre_hook(hook))
+
+    def __enter__(self) -> "LayerCounter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
 
     def _count(self, kind, number, module, inputs) -> None:
         getattr(self, kind)[number] += len(inputs[0])

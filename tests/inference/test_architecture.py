@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.architecture import CLASSES, Architecture
-from speechbrain_ee.inference.folder.hyperparams import Hyperparams
+from speechbrain_ee.inference.folder.architecture import (
+    CLASSES,
+    Architecture,
+    Hyperparams,
+)
 from tests.inference.runs import SYSTEMS, write_run
 
 HEADS = {"class": "CTCHeads", "exit_layers": [1], "d_model": 8, "vocab_size": 5}

@@ -31,7 +31,7 @@ from speechbrain_ee.inference.bench.measure import (
     measure_in_turn,
     transcribed,
 )
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE
@@ -274,11 +274,10 @@ def test_wrong_options_are_refused(corpus, asr, wrong, named) -> None:
         bench.run(given)
 
 
-@pytest.mark.parametrize("name", ["onnx", "onnx-int8", "compiled"])
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
 def test_backend_that_is_not_installed(corpus, asr, name, monkeypatch) -> None:
-    for module in ("onnx.host", "live.compiled"):
-        blocked = f"speechbrain_ee.inference.{module}"
-        monkeypatch.setitem(sys.modules, blocked, None)
+    blocked = "speechbrain_ee.inference.onnx.host"
+    monkeypatch.setitem(sys.modules, blocked, None)
     given = arguments("--data", str(corpus / "test.csv"), "--backend", name)
     with pytest.raises(InputError, match=f"--backend {name}: "):
         bench.run(given)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import Word
+from speechbrain_ee.inference.hypothesis import Word
 from speechbrain_ee.inference.recordings.formats import (
     CUE_S,
     LINE_LETTERS,

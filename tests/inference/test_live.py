@@ -1,5 +1,5 @@
 """Live inference takes the decisions that the trace predicts, and no layer
-above them runs.
+above them runs; what it costs, and when every word was said.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -10,12 +10,20 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import criterion_macs
+from speechbrain_ee.evaluation.cost import CostModel, criterion_macs
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
+from speechbrain_ee.exits.decoding.greedy import greedy_tokens
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference.live.policy import LivePolicy
-from tests.helpers import padded
+from speechbrain_ee.inference.hypothesis import TimedToken, words_of
+from speechbrain_ee.inference.runner import (
+    LiveCost,
+    LivePolicy,
+    compile_segments,
+    timed_tokens,
+)
+from speechbrain_ee.models.heads import ExitOutput
+from tests.helpers import STACKS, noise, padded, shaken, tiny_model
 from tests.inference.live_runs import (
     EXITS,
     LayerCounter,
@@ -137,14 +145,12 @@ def test_no_layer_above_an_exit_runs(model, trace):
     policy = LivePolicy.of(ThresholdPolicy("entropy", threshold), EXITS)
     column_N = policy.rule.choose(scores_NE)
     assert 0 < (column_N <= 1).sum() < len(column_N)
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(*padded(waves()), policy)
-    for number in range(len(EXITS)):
-        still_in = (column_N >= number).sum()
-        assert counter.layers[number] == still_in
-        assert counter.heads[number] == still_in
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(*padded(waves()), policy)
+        for number in range(len(EXITS)):
+            still_in = (column_N >= number).sum()
+            assert counter.layers[number] == still_in
+            assert counter.heads[number] == still_in
     assert [one.exit - 1 for one in heard] == column_N.tolist()
 
 
@@ -154,10 +160,8 @@ def test_time_is_trimmed_to_who_is_left(model):
     scores = [-1.0, 1.0, -1.0]
     policy = LivePolicy.of(ThresholdPolicy("agreement", 0.0), EXITS)
     object.__setattr__(policy.scorer, "score", lambda e: _first(e, scores))
-    counter = LayerCounter(model)
-    runner_of(model).run(*padded(wavs), policy)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        runner_of(model).run(*padded(wavs), policy)
     runner = runner_of(model)
     longest = runner.cost.below.frames(5000)
     assert counter.frames[1] == 2 * longest
@@ -171,10 +175,8 @@ def _first(evidence, scores):
 @pytest.mark.parametrize("exit", range(1, len(EXITS) + 1))
 def test_a_fixed_exit_is_the_truncated_model(model, exit):
     wavs, lens = padded(waves())
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(wavs, lens, LivePolicy.fixed(exit, EXITS))
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(wavs, lens, LivePolicy.fixed(exit, EXITS))
     # One head alone is read.
     rows = [0] * len(EXITS)
     rows[exit - 1] = len(wavs)
@@ -198,10 +200,8 @@ def test_exits_at_which_nothing_can_stop_are_not_read(model):
     limits = (np.inf, -0.2, np.inf)
     policy = LivePolicy.of(ThresholdPolicy("entropy", limits), EXITS)
     assert policy.reads == (False, True, False, True)
-    counter = LayerCounter(model)
-    runner_of(model).run(*padded(waves()), policy)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        runner_of(model).run(*padded(waves()), policy)
     assert counter.heads[0] == counter.heads[2] == 0
     assert counter.heads[1] == len(waves())
 
@@ -218,10 +218,8 @@ def test_a_policy_for_some_of_the_exits(model, trace):
     policy = ExitPolicy("entropy", chosen, -1.0, "layers=3", "naive")
     live = LivePolicy.of(policy, EXITS)
     assert live.exits == (2, 4)
-    counter = LayerCounter(model)
-    heard = runner_of(model).run(*padded(waves()), live)
-    for handle in counter.handles:
-        handle.remove()
+    with LayerCounter(model) as counter:
+        heard = runner_of(model).run(*padded(waves()), live)
     assert counter.heads[0] == counter.heads[2] == 0
     score_N = get_criterion("entropy").scores(trace.evidence)[:, 1]
     assert [one.exit for one in heard] == np.where(
@@ -252,3 +250,146 @@ def test_no_gradients_are_kept(model):
         wavs.requires_grad_()
         runner_of(model).run(wavs, lens, LivePolicy.fixed(1, EXITS))
     assert wavs.grad is None
+
+
+@pytest.mark.parametrize(("module", "attention"), STACKS)
+def test_equal_to_the_cost_model(module, attention):
+    model = tiny_model(encoder_module=module, attention_type=attention)
+    live, whole = LiveCost(model), CostModel(model)
+    for samples in (400, 6001, 16000, 77777, 480000):
+        frames = whole.frames(samples)
+        expected = whole.macs(samples)
+        for exit in (1, 2):
+            passed = range(1, exit + 1)
+            assert live.macs(samples, frames, passed) == expected[exit - 1]
+    assert live._fit((1, 2)) is not None
+
+
+def test_heads_that_were_not_read_are_not_counted():
+    model = live_model()
+    live, whole = LiveCost(model), CostModel(model)
+    frames = whole.frames(20000)
+    skipped = sum(whole.head(exit, frames) for exit in (1, 2, 3))
+    full = whole.macs(20000)[-1]
+    assert live.macs(20000, frames, [len(EXITS)]) == full - skipped
+
+
+def test_what_is_no_polynomial_is_counted():
+    model = live_model()
+    live = LiveCost(model)
+    live.below.layer = lambda index, frames: frames**3
+    assert live._fit((4,)) is None
+    head = live.below.head(4, 7)
+    start = live.below.start.macs(3000)
+    assert live.macs(3000, 7, [4]) == start + 4 * 7**3 + head
+
+
+PIECES = ("", "\u2581a", "b", "\u2581c")
+
+
+def output_of(path: list[int], sure: float = 0.91) -> ExitOutput:
+    """An exit whose best path is known."""
+    probs = torch.full((len(path), 4), (1 - sure) / 3)
+    probs[torch.arange(len(path)), torch.tensor(path)] = sure
+    return ExitOutput(probs.log()[None], torch.tensor([len(path)]), layer=1)
+
+
+def random_output(seed: int) -> ExitOutput:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(3, 40, 4, generator=generator)
+    return ExitOutput(
+        logits.log_softmax(-1), torch.tensor([40, 17, 1]), layer=1
+    )
+
+
+def test_runs_of_the_best_path():
+    (tokens,) = timed_tokens(
+        output_of([0, 1, 1, 0, 0, 2, 3, 0, 3]), None, PIECES
+    )
+    assert [(t.piece, t.first, t.last) for t in tokens] == [
+        ("\u2581a", 1, 2),
+        ("b", 5, 5),
+        ("\u2581c", 6, 6),
+        ("\u2581c", 8, 8),
+    ]
+    assert all(t.confidence == pytest.approx(0.91) for t in tokens)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tokens_are_those_of_greedy_decoding(seed):
+    output = random_output(seed)
+    for timed, tokens in zip(
+        timed_tokens(output, None, PIECES), greedy_tokens(output), strict=True
+    ):
+        assert [t.piece for t in timed] == [PIECES[k] for k in tokens]
+        for one, next_ in zip(timed, timed[1:]):
+            assert one.first <= one.last < next_.first
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_forced_alignment_of_any_text(seed):
+    """The path spells the text, and no frame is better assigned."""
+    output = random_output(seed)
+    wanted = [[1, 2, 2, 3], [3], []]
+    found = timed_tokens(output, wanted, PIECES)
+    for timed, tokens, length in zip(found, wanted, (40, 17, 1), strict=True):
+        assert [t.piece for t in timed] == [PIECES[k] for k in tokens]
+        assert all(t.last < length for t in timed)
+    # A single token covers the stretch that gains most over blanks.
+    probs = output.log_probs_BTV[1, :17].exp()
+    (one,) = found[1]
+    gains = output.log_probs_BTV[1, :17, 3] - output.log_probs_BTV[1, :17, 0]
+    stretches = [(a, b) for a in range(17) for b in range(a, 17)]
+    best = max(stretches, key=lambda ab: float(gains[ab[0] : ab[1] + 1].sum()))
+    assert (one.first, one.last) == best
+    share = probs[one.first : one.last + 1, 3].mean()
+    assert one.confidence == pytest.approx(float(share), abs=1e-5)
+
+
+def test_a_text_that_does_not_fit_has_no_times():
+    assert timed_tokens(output_of([1, 1]), [[1, 1]], PIECES) == [[]]
+    assert timed_tokens(output_of([1]), [[1, 2]], PIECES) == [[]]
+
+
+def test_tokens_beyond_the_vocabulary_write_nothing():
+    first, second = timed_tokens(output_of([3, 2]), None, PIECES[:3])[0]
+    assert (first.piece, second.piece) == ("", "b")
+
+
+def test_words():
+    tokens = [
+        TimedToken(1, "\u2581a", 1, 2, 0.5),
+        TimedToken(2, "b", 5, 5, 1.0),
+        TimedToken(3, "\u2581c", 9, 30, 0.25),
+    ]
+    first, second = words_of(tokens, 0.04, 1.0)
+    assert (first.text, first.start_s, first.end_s) == ("ab", 0.04, 0.24)
+    assert first.confidence == pytest.approx(0.75)
+    assert (second.text, second.start_s, second.end_s) == ("c", 0.36, 1.0)
+    assert words_of([], 0.04, 1.0) == ()
+
+
+def test_a_word_mark_alone_is_no_word():
+    assert words_of([TimedToken(1, "\u2581", 0, 1, 0.9)], 0.04, 1.0) == ()
+
+
+@pytest.mark.parametrize("attention_type", ("RoPEMHA", "RelPosMHAXL"))
+def test_outputs_are_equal_at_any_length_and_batch(attention_type):
+    model = shaken(tiny_model(attention_type=attention_type), by=0.1)
+    names = list(model.state_dict())
+    batches = [
+        padded([noise(n, seed=n) for n in lengths])
+        for lengths in ((8000, 5000), (12000,), (9000, 4000, 16000))
+    ]
+    with torch.no_grad():
+        wanted = [model(*batch) for batch in batches]
+        # Tracing and guards, without the minutes that a C++ compiler takes.
+        assert compile_segments(model, backend="aot_eager") is model
+        found = [model(*batch) for batch in batches]
+    assert list(model.state_dict()) == names
+    for outputs, same in zip(wanted, found):
+        for one, other in zip(outputs, same):
+            torch.testing.assert_close(
+                other.log_probs_BTV, one.log_probs_BTV, atol=1e-4, rtol=0
+            )
+    torch.compiler.reset()

@@ -20,8 +20,8 @@ from speechbrain_ee.exits.records import (
     UtteranceRecord,
 )
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.live.policy import LivePolicy
-from speechbrain_ee.inference.policies import Policies, describe
+from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.runner import LivePolicy
 
 LAYERS = (2, 4, 6)
 ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
@@ -161,8 +161,3 @@ def test_what_is_not_understood(policies, given, message):
 def test_a_budget_without_calibration_data():
     with pytest.raises(InputError, match=r"calibration\.jsonl\.gz"):
         Policies(LAYERS).resolve("macs=50%")
-
-
-def test_the_list(policies):
-    assert describe(policies).startswith("entropy.naive (default): entropy")
-    assert "no policies" in describe(Policies(LAYERS))

@@ -19,10 +19,10 @@ import pytest
 import soundfile
 from torch import Tensor
 
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
-from speechbrain_ee.inference.live.policy import LivePolicy
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.recordings.files import find_recordings
 from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.inference.transcribe import transcribe
 from tests.helpers import padded
 from tests.inference.heard import RATE, Echo, record, speech

@@ -20,8 +20,7 @@ from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.selector.selection import Selection
-from speechbrain_ee.inference.live.policy import LivePolicy
-from speechbrain_ee.inference.live.scorer import LiveScorer
+from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
 from tests.helpers import noise, padded
 from tests.inference.live_runs import (
     EXITS,

@@ -39,7 +39,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
     write_policy,
 )
-from speechbrain_ee.inference.folder.shipped import without_transcripts
+from speechbrain_ee.inference.folder.training_run import without_transcripts
 from speechbrain_ee.models.heads import ExitOutput
 
 LAYERS = (2, 4, 6)

@@ -27,11 +27,9 @@ from speechbrain_ee.exits.criteria.frames import max_prob
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
-from speechbrain_ee.inference.live.ladder import ladder_below
-from speechbrain_ee.inference.live.policy import LivePolicy
-from speechbrain_ee.inference.live.scorer import LiveScorer
 from speechbrain_ee.inference.onnx.policy import HostEvidence, resolve
-from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.policies import Policies, ladder_below
+from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
 from tests.inference import controller_data

@@ -16,12 +16,12 @@ import pytest
 
 from speechbrain_ee.data.demo.corpus import refuse_foreign
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     read_model_folder,
     write_model_folder,
 )
+from speechbrain_ee.inference.folder.training_run import run_folder
 from tests.inference.runs import write_run
 from tests.soak import replacing
 

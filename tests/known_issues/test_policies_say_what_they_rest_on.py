@@ -40,10 +40,11 @@ from speechbrain_ee.exits.calibration.shift import fingerprint, seen_share
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.export import export_command
-from speechbrain_ee.inference.folder.from_training import run_folder
-from speechbrain_ee.inference.folder.measured import time_shares
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.folder.shipped import truncated_folder
+from speechbrain_ee.inference.folder.model_folder import (
+    read_model_folder,
+    truncated_folder,
+)
+from speechbrain_ee.inference.folder.training_run import run_folder, time_shares
 from tests.helpers import noise
 from tests.inference.runs import Run, random_trace, write_run
 from tests.spoken import spoken

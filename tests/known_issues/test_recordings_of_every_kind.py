@@ -20,7 +20,7 @@ import soundfile
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import Word
+from speechbrain_ee.inference.hypothesis import Word
 from speechbrain_ee.inference.recordings import stream
 from speechbrain_ee.inference.recordings.files import find_recordings
 from speechbrain_ee.inference.recordings.formats import CUE_S, as_srt, as_vtt

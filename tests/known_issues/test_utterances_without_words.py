@@ -28,7 +28,7 @@ from speechbrain_ee.evaluation.report import (
 )
 from speechbrain_ee.exits import Trace, read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import write_policy
-from speechbrain_ee.inference.folder.measured import measure_choices
+from speechbrain_ee.inference.folder.training_run import measure_choices
 from tests.helpers import padded, tiny_brain, tiny_model, tone_dataset, valid
 from tests.spoken import spoken
 

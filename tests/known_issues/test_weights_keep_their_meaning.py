@@ -19,11 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.from_training import (
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.training_run import (
     export_run,
     export_training,
 )
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.training.checkpoints import (
     AtomicCheckpointer,
     yaml_fingerprint,

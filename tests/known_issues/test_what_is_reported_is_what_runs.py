@@ -20,14 +20,14 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import Search
 from speechbrain_ee.exits.policy import choices_NT, first_exit
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.folder import from_training
-from speechbrain_ee.inference.folder.from_training import (
+from speechbrain_ee.inference.folder import training_run
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.training_run import (
     choose_default,
     export_run,
 )
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.live.policy import LivePolicy
 from speechbrain_ee.inference.onnx.policy import HostEvidence, HostPolicy
+from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.training.checkpoints import write_policies
 from tests.inference.runs import write_run
 from tests.known_issues.test_policies_say_what_they_rest_on import with_audio
@@ -101,7 +101,7 @@ def test_the_report_measures_what_the_folder_does(share, tmp_path, monkeypatch):
     def timed(runner, policies, *_):
         return dict.fromkeys(policies, share)
 
-    monkeypatch.setattr(from_training, "time_shares", timed)
+    monkeypatch.setattr(training_run, "time_shares", timed)
     run = write_run(tmp_path / "run", exit_layers=[1, 2, 3, 4])
     with_audio(run)
     save = run.folder / "save"
@@ -125,7 +125,7 @@ def test_the_report_measures_what_the_folder_does(share, tmp_path, monkeypatch):
         default=default,
     )
 
-    monkeypatch.setattr(from_training, "time_shares", None)  # never again
+    monkeypatch.setattr(training_run, "time_shares", None)  # never again
     for out in ("model", "again"):
         folder = read_model_folder(export_run(run.folder, tmp_path / out))
         assert [*folder.policies] == [*policies]
@@ -170,4 +170,4 @@ def test_a_damaged_record_of_the_default_is_refused(text, said, tmp_path):
     write_policies(save, shipped_policies(run.dev, "wer=+40%", ["entropy"]))
     (save / "default_policy.json").write_text(text, "utf-8")
     with pytest.raises(InputError, match=said):
-        from_training.run_folder(run.folder)
+        training_run.run_folder(run.folder)

@@ -16,8 +16,8 @@ from speechbrain_ee.exits import read_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.folder.from_training import export_run
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder.training_run import export_run
 from tests.recipes.conftest import write_split
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -29,8 +29,8 @@ from speechbrain_ee import files
 from speechbrain_ee.data.demo import build_demo_corpus
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import restore, whole_file, whole_folder
-from speechbrain_ee.inference.folder.from_training import run_folder
 from speechbrain_ee.inference.folder.model_folder import write_model_folder
+from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.onnx.export import export_onnx
 from speechbrain_ee.inference.onnx.sherpa import export_static
 from tests.inference.runs import write_run

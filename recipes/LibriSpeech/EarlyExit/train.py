@@ -44,7 +44,7 @@ with ends_on_interrupt():  # importing takes seconds
         study_options,
         write_report,
     )
-    from speechbrain_ee.inference.folder.from_training import (
+    from speechbrain_ee.inference.folder.training_run import (
         choose_default,
         export_training,
     )

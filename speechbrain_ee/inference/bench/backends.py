@@ -20,7 +20,7 @@ from torch import Tensor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 
 BACKENDS = ("torch", "compiled", "onnx", "onnx-int8")
 
@@ -110,7 +110,7 @@ class Recognisers:
 
     def _compiled(self) -> Recogniser:
         try:
-            from speechbrain_ee.inference.live.compiled import compile_segments
+            from speechbrain_ee.inference.runner import compile_segments
         except ImportError as error:
             raise _missing("compiled", error) from error
         # a model of its own: the other backends keep theirs as it is

@@ -25,7 +25,7 @@ from speechbrain_ee.inference.bench.machine import (
     peak_memory_mib,
     start_peak_memory,
 )
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 
 
 @dataclass(frozen=True)

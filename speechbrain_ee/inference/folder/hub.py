@@ -7,101 +7,62 @@ Authors
 """
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
+from speechbrain_ee.inference.folder import model_folder
+from speechbrain_ee.inference.folder.architecture import BACKBONE_FOLDER
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 # What an inference folder holds. Pickles and code are not even fetched.
 FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.model",
-    "policies/*.yaml",
-    "selector.json.gz",
-    "combination.json",
-    "calibration.jsonl.gz",
-    "backbone/*.json",
-    "README.md",
+    *model_folder.FILES,
+    f"{POLICY_FOLDER}/*.yaml",
+    f"{BACKBONE_FOLDER}/*.json",
 )
 
 
 def push_to_hub(folder: str | Path, repo_id: str, private: bool = False) -> str:
-    """Publish an inference folder under the account that is logged in.
+    """Publish a folder under the account that is logged in, and say where.
 
-    Arguments
-    ---------
-    folder : str or Path
-        The folder; it is read first, so that nothing broken is published.
-    repo_id : str
-        ``owner/name``; made if it does not exist.
-    private : bool
-        Whether a new one is hidden from others.
-
-    Returns
-    -------
-    str
-        Where it is.
-
-    Raises
-    ------
-    InputError
-        If the folder is not whole, the package is missing, or the hub
-        refuses.
+    It is read first, so that nothing broken is published.
     """
-    read_model_folder(folder)
+    model_folder.read_model_folder(folder)
     _check_name(repo_id)
-    hub = _library()
-    try:
+    with _hub(
+        "could not be published",
+        "check the name, the connection, and that you are logged in (`hf "
+        "auth login`)",
+        f"{repo_id}:",
+    ) as hub:
         hub.create_repo(repo_id, private=private, exist_ok=True)
         found = hub.upload_folder(
             repo_id=repo_id,
             folder_path=str(folder),
             allow_patterns=list(FILES),
         )
-    except Exception as error:  # of a dozen kinds: network, names, rights
-        raise InputError(
-            f"{repo_id}: could not be published ({_short(error)}); check the "
-            "name, the connection, and that you are logged in (`hf auth "
-            "login`)."
-        ) from error
     return str(found)
 
 
 def fetch_folder(repo_id: str, savedir: str | Path | None = None) -> Path:
-    """Fetch an inference folder; files of no other kind come with it.
+    """Fetch a folder, not read yet; files of no other kind come with it.
 
-    Arguments
-    ---------
-    repo_id : str
-        ``owner/name``.
-    savedir : str or Path, optional
-        Where it is kept; by default the hub's own cache.
-
-    Returns
-    -------
-    Path
-        The folder, not read yet.
-
-    Raises
-    ------
-    InputError
-        If the package is missing, or the folder cannot be had.
+    It is kept in ``savedir``, by default in the hub's own cache.
     """
     _check_name(repo_id)
-    hub = _library()
-    try:
+    with _hub(
+        "is no folder, and could not be had from the hub",
+        "check the name and the connection",
+        f"source: {repo_id}",
+    ) as hub:
         found = hub.snapshot_download(
             repo_id,
             local_dir=None if savedir is None else str(savedir),
             allow_patterns=list(FILES),
         )
-    except Exception as error:  # of a dozen kinds: network, names, files
-        raise InputError(
-            f"source: {repo_id} is no folder, and could not be had from the "
-            f"hub ({_short(error)}); check the name and the connection."
-        ) from error
     return Path(found)
 
 
@@ -113,16 +74,19 @@ def _check_name(repo_id: str) -> None:
         )
 
 
-def _library() -> ModuleType:
+@contextmanager
+def _hub(problem: str, remedy: str, name: str) -> Iterator[Any]:
+    """The hub's package, whose errors name what could not be done."""
     try:
-        return importlib.import_module("huggingface_hub")
+        hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise InputError(
             "the hub needs the package huggingface_hub, which is not "
             f"installed or does not import ({error}): pip install "
             "huggingface_hub."
         ) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split()).partition(". ")[0][:200]
+    try:
+        yield hub
+    except Exception as error:  # of a dozen kinds: network, names, rights
+        short = " ".join(str(error).split()).partition(". ")[0][:200]
+        raise InputError(f"{name} {problem} ({short}); {remedy}.") from error

@@ -16,72 +16,63 @@ file                         what it holds
 ===========================  ===============================================
 
 Reading executes nothing that a file says: weights are numbers, the classes of
-``config.json`` come from a table, YAML and JSON are read as plain values.
+``config.json`` come from a table, YAML and JSON are read as plain values. Every
+key is checked; what is missing, unknown or of a wrong type is refused by name.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee import __version__
+from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.policy_file import (
+    read_policy,
+    write_policy,
+)
 from speechbrain_ee.exits.calibration.risk import METHODS
+from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
 from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.decoding.methods import check_decodings
+from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
     read_selector,
     write_selector,
 )
+from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_io import read_trace, write_trace
 from speechbrain_ee.files import (
     MB,
+    check_keys,
     check_ours,
     has_schema,
+    read_bytes,
+    read_json,
     restore,
     whole_file,
     whole_folder,
 )
 from speechbrain_ee.inference.folder.architecture import (
+    BACKBONE_FOLDER,
     WAY_OUT,
     Architecture,
-)
-from speechbrain_ee.inference.folder.backbone import (
-    BACKBONE_FOLDER,
-    described,
     read_backbone,
     write_backbone,
-)
-from speechbrain_ee.inference.folder.combination_file import (
-    read_combination,
-    write_combination,
-)
-from speechbrain_ee.inference.folder.config import (
-    CONFIG_FILE,
-    SCHEMA,
-    FolderConfig,
-    read_config,
-    write_config,
-)
-from speechbrain_ee.inference.folder.measured import Measured
-from speechbrain_ee.inference.folder.parts import (
-    SELECTOR_FILE,
-    check_layers,
-    read_policies,
-    read_tokenizer,
 )
 from speechbrain_ee.inference.folder.weights import (
     WEIGHTS_FILE,
@@ -101,89 +92,106 @@ from speechbrain_ee.training.checkpoints import (
 
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "config.json"
+SELECTOR_FILE = "selector.json.gz"
 TOKENIZER_FILE = "tokenizer.model"
 # As a policy of the folder refers to it.
 POLICY_SELECTOR = f"../{SELECTOR_FILE}"
 COMBINATION_FILE = "combination.json"
 CALIBRATION_FILE = "calibration.jsonl.gz"
 CARD_FILE = "README.md"
+FILES = (
+    *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
+    *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
+)
 # What an export may delete: the files of an earlier one, as regular
 # expressions. A policy of another name was put there by somebody.
-FILES = (
-    *map(
-        re.escape,
-        (
-            *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
-            *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
-        ),
-    ),
+_REPLACED = (
+    *map(re.escape, FILES),
     rf"{POLICY_FOLDER}/[^/]+\.({'|'.join(METHODS)})\.yaml",
     rf"{BACKBONE_FOLDER}/[^/]+\.json",
 )
+SCHEMA = "early-exit-model/1"
+COMBINATION_SCHEMA = "exit-combination/1"
+# Criteria that look at later exits, or read with what belongs to the selector.
+_WHOLE_ONLY = ("learned", "combination")
+OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
+SAMPLE_RATES = range(1000, 384_001)  # Hz
+# Scorers are objects; a folder holds numbers.
+SEARCH_KEYS = tuple(
+    each.name
+    for each in fields(SearchOptions)
+    if not each.name.startswith("scorer") or each.name == "scorer_beam_scale"
+)
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "schema": str,
+    "version": str,
+    "name": str,
+    "sample_rate": int,
+    "decoding": str,
+    "search": dict,
+    "default_policy": (str, type(None)),
+    "default_reason": str,
+    "facts": dict,
+    "measured": list,
+    "model": dict,
+}
+_NUMBER = (int, float)
+_OF_ROW = {
+    "set": str,
+    "choice": str,
+    "layer": _NUMBER,
+    "wer": _NUMBER,
+    "macs": (*_NUMBER, type(None)),
+    "utterances": int,
+}
+_OF_COMBINATION = ("weights", "means", "scales")
+_MOST_POLICIES = 200
 _MOST_CALIBRATION = 48 * MB  # of text, which takes ten times as much in memory
 _TRIED_SAMPLES = 8000  # of noise, for which every model has some frames
 _OF_DEPTH = ("exit_layers", "num_encoder_layers")
 
 
 @dataclass(frozen=True)
-class ModelFolder:
-    """What an inference folder holds, loaded.
+class Measured:
+    """A fixed exit or a policy on a test set."""
 
-    Arguments
-    ---------
-    path : Path
-        Where it is.
-    name : str
-        The system.
-    model : EarlyExitModel
-        In evaluation mode, on the CPU, in fp32.
-    architecture : Architecture, optional
-        The same model as plain data; None for one that was built by
-        executing a YAML, which cannot be written.
-    tokenizer : sentencepiece.SentencePieceProcessor
-        From tokens to text.
-    sample_rate : int
-        Samples per second of the audio.
-    decoding : str
-        How hypotheses are made, for example ``ctc_greedy``.
-    search : SearchOptions
-        How they are searched for.
-    policies : mapping of str to ExitPolicy
-        By name.
-    default_policy : str, optional
-        The name of the one to use; None: the last exit.
-    default_reason : str
-        Why this one, for people; empty if unknown.
-    selector : LearnedSelector, optional
-        Gives the scores of ``learned``.
-    combination : ZScores, optional
-        Gives those of ``combination``.
-    calibration : Trace, optional
-        Of the development set, without transcripts.
-    facts : mapping of str to str
-        Of data and training, for the card.
-    measured : tuple of Measured
-        What exits and policies gave on test sets.
-    verified : bool
-        Whether the weights carried a fingerprint that fits the rest.
-    """
+    set: str
+    choice: str  # `exit 3`, or the name of a policy
+    layer: float  # per utterance
+    wer: float  # percent
+    macs: float | None  # per utterance, those of the criterion included
+    utterances: int  # of the set
+
+    @property
+    def exit(self) -> int | None:
+        """Number of the exit, from 1; None for a policy."""
+        kind, _, number = self.choice.partition(" ")
+        return int(number) if kind == "exit" and number.isdecimal() else None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What an inference folder holds, loaded."""
 
     path: Path
-    name: str
-    model: EarlyExitModel
+    name: str  # of the system
+    model: EarlyExitModel  # in evaluation mode, on the CPU, in fp32
+    # None: built by executing a YAML, so that it cannot be written.
     architecture: Architecture | None
     tokenizer: SentencePieceProcessor
-    sample_rate: int
+    sample_rate: int  # Hz
     decoding: str = "ctc_greedy"
     search: SearchOptions = SearchOptions()
     policies: Mapping[str, ExitPolicy] = field(default_factory=dict)
-    default_policy: str | None = None
-    default_reason: str = ""
+    default_policy: str | None = None  # its name; None: the last exit
+    default_reason: str = ""  # why this one, for people
     selector: LearnedSelector | None = None
     combination: ZScores | None = None
-    calibration: Trace | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    calibration: Trace | None = None  # development set, without transcripts
+    facts: Mapping[str, str] = field(default_factory=dict)  # for the card
     measured: tuple[Measured, ...] = ()
+    # Whether the weights carried a fingerprint that fits the rest.
     verified: bool = True
 
     @property
@@ -193,23 +201,7 @@ class ModelFolder:
 
 
 def read_model_folder(path: str | Path) -> ModelFolder:
-    """Load an inference folder.
-
-    Arguments
-    ---------
-    path : str or Path
-        The folder.
-
-    Returns
-    -------
-    ModelFolder
-
-    Raises
-    ------
-    InputError
-        With file and key, if something is missing, damaged, does not fit the
-        rest, or would have to be executed.
-    """
+    """Load an inference folder; an InputError names file and key."""
     path = Path(path)
     restore(path)
     if not path.is_dir():
@@ -218,67 +210,49 @@ def read_model_folder(path: str | Path) -> ModelFolder:
             "training writes it to <output_folder>/model."
         )
     config = read_config(path / CONFIG_FILE)
-    backbone = (
-        read_backbone(path) if config.architecture.uses_backbone else None
-    )
+    architecture = config["architecture"]
+    backbone = read_backbone(path) if architecture.uses_backbone else None
     header = read_header(path / WEIGHTS_FILE)
-    model = build_bounded(
-        partial(config.architecture.build, backbone),
-        described(config.architecture, backbone),
-        header,
-    )
+    model = build_bounded(architecture, backbone, header)
     tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
     verified = load_weights(
         path / WEIGHTS_FILE,
         model,
-        folder_fingerprint(config, tokenizer) | backbone_fingerprint(model),
+        _fingerprint(architecture, config["sample_rate"], tokenizer)
+        | backbone_fingerprint(model),
     )
     check_outputs(path, model)
     check_decodings(
-        [config.decoding], model, f"{path / CONFIG_FILE}, key decoding"
+        [config["decoding"]], model, f"{path / CONFIG_FILE}, key decoding"
     )
-    selector = _if_there(path / SELECTOR_FILE, read_selector)
-    combination = _if_there(path / COMBINATION_FILE, read_combination)
-    calibration = _if_there(
-        path / CALIBRATION_FILE, partial(read_trace, most=_MOST_CALIBRATION)
+    readers: dict[str, Callable[[Path], Any]] = {
+        SELECTOR_FILE: read_selector,
+        COMBINATION_FILE: read_combination,
+        CALIBRATION_FILE: partial(read_trace, most=_MOST_CALIBRATION),
+    }
+    selector, combination, calibration = (
+        read(path / name) if (path / name).exists() else None
+        for name, read in readers.items()
     )
     for name, layers in {
         SELECTOR_FILE: selector and selector.exit_layers,
         CALIBRATION_FILE: calibration and calibration.header.exit_layers,
     }.items():
         check_layers(path / name, layers, model)
+    policies = read_policies(
+        path, path / CONFIG_FILE, config["default_policy"], model, selector
+    )
     return ModelFolder(
         path=path,
-        name=config.name,
         model=model,
-        architecture=config.architecture,
         tokenizer=tokenizer,
-        sample_rate=config.sample_rate,
-        decoding=config.decoding,
-        search=config.search,
-        policies=read_policies(
-            path, path / CONFIG_FILE, config.default_policy, model, selector
-        ),
-        default_policy=config.default_policy,
-        default_reason=config.default_reason,
+        policies=policies,
         selector=selector,
         combination=combination,
         calibration=calibration,
-        facts=config.facts,
-        measured=config.measured,
         verified=verified,
+        **config,
     )
-
-
-def folder_fingerprint(
-    folder: ModelFolder | FolderConfig, tokenizer: SentencePieceProcessor
-) -> dict[str, str]:
-    """What gives the weights of a folder their meaning, but a backbone."""
-    return {
-        **flat_fingerprint(folder.architecture.tree, "model"),
-        **flat_fingerprint(folder.sample_rate, "sample_rate"),
-        **tokenizer_fingerprint(tokenizer),
-    }
 
 
 def write_model_folder(
@@ -286,26 +260,8 @@ def write_model_folder(
 ) -> Path:
     """Write an inference folder: all of it or nothing.
 
-    Arguments
-    ---------
-    path : str or Path
-        Target. An inference folder that is there is replaced; anything else
-        is left alone.
-    folder : ModelFolder
-        What to write; its ``path`` is not used.
-    card : str
-        The text of ``README.md``; see
-        :func:`speechbrain_ee.inference.folder.card.model_card`.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    InputError
-        If something else is at the place, or it cannot be written.
+    An inference folder that is there is replaced; anything else is left
+    alone. The folder's own ``path`` is not used.
     """
     path = Path(path)
     if folder.architecture is None:
@@ -313,31 +269,18 @@ def write_model_folder(
             f"{folder.path}: its model was built by executing hyperparams.yaml "
             "and is not known as plain data, so that it cannot be exported."
         )
-    written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
-    check = partial(_check_replaced, written, folder)
-    with whole_folder(path, check) as new:
+    with whole_folder(path, partial(_check_replaced, folder)) as new:
         _write_files(new, folder, card)
     logger.info("Inference folder: %s", path)
     return path
 
 
 def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
-    config = FolderConfig(
-        folder.name,
-        folder.architecture,
-        folder.sample_rate,
-        folder.decoding,
-        folder.search,
-        folder.default_policy,
-        folder.facts,
-        folder.measured,
-        folder.default_reason,
-    )
-    write_config(target / CONFIG_FILE, config)
+    write_config(target / CONFIG_FILE, folder)
     write_weights(
         target / WEIGHTS_FILE,
         folder.model,
-        folder_fingerprint(folder, folder.tokenizer)
+        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer)
         | backbone_fingerprint(folder.model),
     )
     write_backbone(target, folder.model)
@@ -356,30 +299,21 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
         stream.write(card.encode())
 
 
-def _check_replaced(
-    written: Sequence[str], folder: ModelFolder, path: Path
-) -> None:
-    """Only a folder of this schema is deleted, and nothing else with it."""
-    ours = has_schema(path / CONFIG_FILE, SCHEMA)
-    check_ours(path, ours, *FILES, *map(re.escape, written))
-    _check_better(path, folder)
+def _fingerprint(
+    architecture: Architecture,
+    sample_rate: int,
+    tokenizer: SentencePieceProcessor,
+) -> dict[str, str]:
+    """What gives the weights of a folder their meaning, but a backbone."""
+    return {
+        **flat_fingerprint(architecture.tree, "model"),
+        **flat_fingerprint(sample_rate, "sample_rate"),
+        **tokenizer_fingerprint(tokenizer),
+    }
 
 
 def check_outputs(path: Path, model: EarlyExitModel) -> None:
-    """Refuse a model that cannot be run, or says nothing that is a number.
-
-    Arguments
-    ---------
-    path : Path
-        Where it was read, for messages.
-    model : EarlyExitModel
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    InputError
-        Naming the exit whose probabilities are not numbers.
-    """
+    """Refuse a model that cannot be run, or says nothing that is a number."""
     generator = torch.Generator().manual_seed(0)
     wavs_BS = 0.1 * torch.randn((1, _TRIED_SAMPLES), generator=generator)
     try:
@@ -399,12 +333,16 @@ def check_outputs(path: Path, model: EarlyExitModel) -> None:
             )
 
 
-def _check_better(path: Path, folder: ModelFolder) -> None:
-    """Refuse to replace a model by one that nothing says is the right one.
+def _check_replaced(folder: ModelFolder, path: Path) -> None:
+    """Refuse to delete what is no folder of this schema, or to replace a
+    model by one that nothing says is the right one.
 
     Weights without a fingerprint, of an earlier version, may have been put
     together with the tokenizer or the settings of another start.
     """
+    ours = has_schema(path / CONFIG_FILE, SCHEMA)
+    written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
+    check_ours(path, ours, *_REPLACED, *map(re.escape, written))
     try:
         there = read_config(path / CONFIG_FILE)
         tokenizer = SentencePieceProcessor(
@@ -413,8 +351,8 @@ def _check_better(path: Path, folder: ModelFolder) -> None:
     except (InputError, OSError, RuntimeError):
         return  # no whole model, so no better one
     keys = differences(
-        folder_fingerprint(there, tokenizer),
-        folder_fingerprint(folder, folder.tokenizer),
+        _fingerprint(there["architecture"], there["sample_rate"], tokenizer),
+        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer),
     )
     # a truncated model differs in these
     keys = [key for key in keys if not key.endswith(_OF_DEPTH)]
@@ -430,5 +368,290 @@ def _check_better(path: Path, folder: ModelFolder) -> None:
     logger.warning("%s: %s; it is replaced.", path, words)
 
 
-def _if_there(path: Path, read: Callable[[Path], Any]) -> Any:
-    return read(path) if path.exists() else None
+def read_policies(
+    path: Path,
+    source: Path,
+    default: str | None,
+    model: EarlyExitModel,
+    selector: LearnedSelector | None,
+) -> dict[str, ExitPolicy]:
+    """Read the policies of an inference folder or of a run."""
+    found = {}
+    files = sorted((path / POLICY_FOLDER).glob("*.yaml"))
+    if len(files) > _MOST_POLICIES:
+        raise InputError(
+            f"{path / POLICY_FOLDER}: holds {len(files)} policies, of which "
+            f"{_MOST_POLICIES} would be read; {WAY_OUT}."
+        )
+    for file in files:
+        policy = read_policy(file)
+        check_layers(file, policy.exit_layers, model)
+        if policy.criterion in OF_SELECTOR and selector is None:
+            wanted = Path(policy.selector or SELECTOR_FILE).name
+            raise InputError(
+                f"{file}, key criterion: {policy.criterion}, but {path} has no "
+                f"{wanted} to give its scores; {WAY_OUT}."
+            )
+        found[file.stem] = policy
+    if default not in (None, *found):
+        raise InputError(
+            f"{source}, key default_policy: there is no "
+            f"{POLICY_FOLDER}/{default}.yaml; {WAY_OUT}."
+        )
+    return found
+
+
+def check_layers(
+    file: Path, layers: tuple[int, ...] | None, model: EarlyExitModel
+) -> None:
+    """Refuse what was made for other exits."""
+    if layers is not None and not set(layers) <= set(model.exit_layers):
+        raise InputError(
+            f"{file}, key exit_layers: {list(layers)}, but the model of "
+            f"config.json has {list(model.exit_layers)}; {WAY_OUT}."
+        )
+
+
+def read_tokenizer(path: Path, model: EarlyExitModel) -> SentencePieceProcessor:
+    """Read the tokenizer."""
+    try:
+        tokenizer = SentencePieceProcessor(
+            model_proto=read_bytes(path, WAY_OUT) or b"\0"
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: not a SentencePiece model; {WAY_OUT}."
+        ) from error
+    pieces, size = tokenizer.get_piece_size(), model.heads.vocab_size
+    # Characters may be fewer than output_neurons.
+    if pieces > size:
+        raise InputError(
+            f"{path}: has {pieces} tokens, but the model of config.json "
+            f"{size}; {WAY_OUT}."
+        )
+    return tokenizer
+
+
+def write_config(path: str | Path, folder: ModelFolder) -> None:
+    """Write ``config.json``."""
+    content = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "name": folder.name,
+        "sample_rate": folder.sample_rate,
+        "decoding": folder.decoding,
+        "search": {key: getattr(folder.search, key) for key in SEARCH_KEYS},
+        "default_policy": folder.default_policy,
+        "default_reason": folder.default_reason,
+        "facts": dict(folder.facts),
+        "measured": [asdict(row) for row in folder.measured],
+        "model": folder.architecture.tree,
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
+    with whole_file(path) as stream:
+        stream.write(f"{text}\n".encode())
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read ``config.json`` and check every key but those of the model.
+
+    What comes back are arguments of :class:`ModelFolder`.
+    """
+    path = Path(path)
+    content = read_json(path, WAY_OUT)
+    schema = content.get("schema")
+    if schema != SCHEMA:
+        advice = WAY_OUT
+        if str(schema).startswith(SCHEMA.partition("/")[0]):
+            advice = (
+                f"update speechbrain-ee (this is {__version__}), or {advice}"
+            )
+        _fail(
+            path, "schema", f"{quoted(schema)}, but {SCHEMA!r} is read", advice
+        )
+    for key in content:
+        if key not in _TYPES:
+            _fail(path, key, f"not known; valid keys: {', '.join(_TYPES)}")
+    content.setdefault("default_reason", "")  # 0.1.0 did not say it
+    for key, kind in _TYPES.items():
+        if key not in content:
+            _fail(path, key, "missing")
+        value = content[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            _fail(path, key, f"{quoted(value)} is of a wrong type")
+    check_sample_rate(content["sample_rate"], path)
+    if content["decoding"] not in DECODINGS:
+        _fail(
+            path,
+            "decoding",
+            f"{quoted(content['decoding'])} is not one of {', '.join(DECODINGS)}",
+        )
+    rows = content["measured"]
+    if not all(isinstance(row, dict) and _is_row(row) for row in rows):
+        _fail(
+            path,
+            "measured",
+            f"a list of rows with {', '.join(_OF_ROW)} is expected",
+        )
+    facts = content["facts"].items()
+    return {
+        "name": content["name"],
+        "architecture": Architecture(content["model"], str(path)),
+        "sample_rate": content["sample_rate"],
+        "decoding": content["decoding"],
+        "search": _search(path, content["search"]),
+        "default_policy": content["default_policy"],
+        "default_reason": content["default_reason"],
+        "facts": {str(key): str(value) for key, value in facts},
+        "measured": tuple(Measured(**row) for row in rows),
+    }
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    return sorted(row) == sorted(_OF_ROW) and all(
+        isinstance(row[key], kind) for key, kind in _OF_ROW.items()
+    )
+
+
+def check_sample_rate(rate: Any, path: Path) -> int:
+    """A sample rate that speech can have; an InputError for others."""
+    if type(rate) is not int or rate not in SAMPLE_RATES:
+        _fail(
+            path,
+            "sample_rate",
+            f"{quoted(rate)} Hz, but a whole number from {SAMPLE_RATES[0]} to "
+            f"{SAMPLE_RATES[-1]} is expected",
+        )
+    return rate
+
+
+def _search(path: Path, options: Mapping[str, Any]) -> SearchOptions:
+    for key in options:
+        if key not in SEARCH_KEYS:
+            _fail(
+                path,
+                f"search.{key}",
+                f"not known; valid keys: {', '.join(SEARCH_KEYS)}",
+            )
+    try:
+        return SearchOptions(**options)
+    except InputError as error:
+        _fail(path, "search", str(error).rstrip("."))
+
+
+def _fail(
+    path: Path, key: str, problem: str, advice: str = WAY_OUT
+) -> NoReturn:
+    raise InputError(f"{path}, key {key}: {problem}; {advice}.")
+
+
+def write_combination(path: str | Path, combination: ZScores) -> None:
+    """Write a combination whole or not at all."""
+    content = {"schema": COMBINATION_SCHEMA}
+    content |= {key: dict(getattr(combination, key)) for key in _OF_COMBINATION}
+    with whole_file(Path(path)) as stream:
+        stream.write(f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def read_combination(path: str | Path) -> ZScores:
+    """Read a combination and check it."""
+    path = Path(path)
+    content = read_json(path, WAY_OUT)
+    check_keys(content, COMBINATION_SCHEMA, _OF_COMBINATION, path, WAY_OUT)
+    parts = [content[key] for key in _OF_COMBINATION]
+    if not all(isinstance(part, dict) for part in parts):
+        parts = [{"": None}]
+    values = [value for part in parts for value in part.values()]
+    same = len({tuple(sorted(part)) for part in parts}) == 1
+    if not same or not all(type(value) in (int, float) for value in values):
+        raise InputError(
+            f"{path}, {', '.join(_OF_COMBINATION)}: a number by criterion is "
+            f"expected; {WAY_OUT}."
+        )
+    return ZScores(*parts)
+
+
+def up_to_layer(trace: Trace, layer: int) -> Trace | None:
+    """What a trace says of a model that ends at a layer.
+
+    None if it has no exit so early. The scores of a learned selector are left
+    out: they look at what later exits would bring.
+    """
+    header = trace.header
+    exits = sum(each <= layer for each in header.exit_layers)
+    if not exits:
+        return None
+    cut = {
+        key: value[:exits]
+        for key in ("exit_layers", "macs", "parameters")
+        if (value := getattr(header, key)) is not None
+    }
+    records = tuple(
+        replace(
+            record,
+            exits=tuple(
+                replace(
+                    exit_,
+                    evidence={
+                        name: value
+                        for name, value in exit_.evidence.items()
+                        if name not in _WHOLE_ONLY
+                    },
+                )
+                for exit_ in record.exits[:exits]
+            ),
+        )
+        for record in trace.records
+    )
+    return Trace(replace(header, **cut), records, trace.source)
+
+
+def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
+    """The smaller model that ends at an exit, with policies of its own.
+
+    Its outputs are those of the whole model at these exits, bit by bit.
+    Budgets that speak of the last exit now speak of another one: policies are
+    calibrated again, on the development set of the folder, for the same
+    budgets. Those of the learned selector are left out: its scores of the
+    development set take the transcripts, which no folder holds.
+    """
+    model = folder.model.truncated(exits)
+    if exits == len(folder.exit_layers):
+        return folder
+    trace, policies, selector = folder.calibration, {}, folder.selector
+    if selector is not None:
+        selector = truncated_selector(selector, exits) if exits > 1 else None
+    if trace is not None:
+        trace = up_to_layer(trace, model.exit_layers[-1])
+    if trace is not None:
+        for name, policy in folder.policies.items():
+            again = shipped_policies(trace, policy.budget, [policy.criterion])
+            if name in again:
+                policies[name] = _known_as(again[name], policy)
+    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    default, reason = default_of(policies, trace)
+    return replace(
+        folder,
+        model=model.eval(),
+        architecture=folder.architecture.truncated(exits),
+        policies=policies,
+        default_policy=default,
+        default_reason=reason,
+        selector=selector,
+        combination=None,
+        calibration=trace,
+        facts={
+            **folder.facts,
+            "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
+        },
+        measured=tuple(kept),
+    )
+
+
+def _known_as(policy: ExitPolicy, old: ExitPolicy) -> ExitPolicy:
+    """Calibrated on the same utterances, which have lost their names."""
+    if policy.calibration is None or old.calibration is None:
+        return policy
+    fingerprint = old.calibration.fingerprint
+    known = replace(policy.calibration, fingerprint=fingerprint)
+    return replace(policy, calibration=known)

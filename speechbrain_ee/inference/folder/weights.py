@@ -14,10 +14,10 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,12 @@ from torch.overrides import TorchFunctionMode
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.files import MB, open_plain, whole_file
-from speechbrain_ee.inference.folder.architecture import WAY_OUT
+from speechbrain_ee.inference.folder.architecture import (
+    WAY_OUT,
+    Architecture,
+    read_backbone_files,
+)
+from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.checkpoints import UNCHECKED, check_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -41,24 +46,23 @@ _PREFIX = "fingerprint."  # of keys in the metadata
 WEIGHTS_FILE = "model.safetensors"
 Header = Mapping[str, tuple[tuple[int, ...], str]]
 _USUAL = 5120  # width of the largest encoders in use
-Model = TypeVar("Model")
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
+_KINDS = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
 
 
 def model_weights(model: nn.Module) -> dict[str, Tensor]:
     """The tensors that make a model, each of them once.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Any model.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        Parameters, buffers and learned statistics on the CPU.
 
     Example
     -------
@@ -95,22 +99,7 @@ def write_weights(
     model: nn.Module,
     fingerprint: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the weights of a model; equal weights give equal bytes.
-
-    Arguments
-    ---------
-    path : str or Path
-        Target, usually ``model.safetensors``.
-    model : torch.nn.Module
-        The model.
-    fingerprint : mapping of str to str, optional
-        What gives them their meaning.
-
-    Raises
-    ------
-    InputError
-        If the target cannot be written.
-    """
+    """Write the weights of a model; equal weights give equal bytes."""
     # Copies: tensors that are parts of a larger one cannot be saved.
     tensors = {k: v.clone() for k, v in model_weights(model).items()}
     carried = {_PREFIX + key: v for key, v in (fingerprint or {}).items()}
@@ -120,23 +109,7 @@ def write_weights(
 
 
 def read_header(path: str | Path) -> Header:
-    """What a file says of its tensors, before any of them is read.
-
-    Arguments
-    ---------
-    path : str or Path
-        A file of :func:`write_weights`.
-
-    Returns
-    -------
-    dict of str to (tuple of int, str)
-        Shape and kind by name.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or damaged, or no safetensors file.
-    """
+    """What a file says of its tensors, before any of them is read."""
     path = Path(path)
     _check_present(path)
     try:
@@ -155,33 +128,19 @@ def read_header(path: str | Path) -> Header:
 
 
 def build_bounded(
-    build: Callable[[], Model], described: Any, header: Header
-) -> Model:
+    architecture: Architecture, backbone: Path | None, header: Header
+) -> EarlyExitModel:
     """Build a model, but none that is far larger than its weights.
 
-    Arguments
-    ---------
-    build : callable
-        Builds the model.
-    described : Any
-        Plain data that the model is built from. Where a number in it is
-        unusually large, the model is built on paper first: tensors of a
-        shape alone take no memory, but seconds of imports.
-    header : dict of str to (tuple of int, str)
-        Shape and kind of the weights' tensors.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    InputError
-        As soon as it has outgrown the weights.
+    Where a number in its description is unusually large, it is built on paper
+    first: tensors of a shape alone take no memory, but seconds of imports.
     """
+    described: list[Any] = [architecture.tree]
+    if backbone is not None:
+        described += read_backbone_files(backbone)
     if not _is_usual(described):
         with torch.device("meta"), _Bounded(header):
-            build()
+            architecture.build(backbone)
     left = _Bounded(header)
     thread = threading.get_ident()
 
@@ -195,7 +154,7 @@ def build_bounded(
             register_module_buffer_registration_hook,
         ):
             stack.callback(register(count).remove)
-        return build()
+        return architecture.build(backbone)
 
 
 def _is_usual(described: Any, key: str = "") -> bool:
@@ -252,30 +211,7 @@ def load_weights(
     model: nn.Module,
     fingerprint: Mapping[str, str] | None = None,
 ) -> bool:
-    """Load weights into a model that was built for them.
-
-    Arguments
-    ---------
-    path : str or Path
-        A file of :func:`write_weights`.
-    model : torch.nn.Module
-        Changed in place.
-    fingerprint : mapping of str to str, optional
-        Of the model and the tokenizer that lie beside the weights; without
-        it nothing is compared.
-
-    Returns
-    -------
-    bool
-        False if the file is of an earlier version and carries none.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or no safetensors file, if its
-        tensors are not those of the model, hold what is no number, or were
-        trained to mean something else.
-    """
+    """Load weights into a model that was built for them."""
     path = Path(path)
     state = model.state_dict()
     expected = {name: state[name] for name in _first_names(model)}
@@ -323,20 +259,7 @@ def _in_order(content: bytes) -> bytes:
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights with which every utterance would be an empty text.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where they are, for messages.
-    tensors : mapping of str to torch.Tensor
-        The weights.
-
-    Raises
-    ------
-    InputError
-        Naming the first tensor that holds NaN or an infinite number.
-    """
+    """Refuse weights with which every utterance would be an empty text."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(
@@ -358,18 +281,7 @@ def _first_names(model: nn.Module) -> list[str]:
 
 
 def global_norms(model: nn.Module) -> dict[str, InputNormalization]:
-    """Normalisations that have learned statistics of the corpus.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Any model.
-
-    Returns
-    -------
-    dict of str to InputNormalization
-        By name of the module.
-    """
+    """Normalisations that have learned statistics of the corpus."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -387,18 +299,17 @@ def _not_whole(path: Path, error: Exception) -> NoReturn:
 def _check_present(path: Path) -> None:
     if path.is_file():
         return
-    others = sorted(
-        each.name
-        for each in path.parent.glob("*")
-        if each.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-    )
+    pickles = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+    files = sorted(path.parent.glob("*"))
+    others = [each.name for each in files if each.suffix in pickles]
     pickled = (
-        f" {', '.join(others)} may hold pickled objects, which can execute "
-        "anything, and is not read."
-        if others
-        else ""
+        f"{', '.join(others)} may hold pickled objects, which can execute "
+        "anything, and is not read. "
     )
-    raise InputError(f"{path}: there is no such file.{pickled} {_sentence()}")
+    raise InputError(
+        f"{path}: there is no such file. {pickled if others else ''}"
+        f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}."
+    )
 
 
 def _check_tensors(
@@ -410,11 +321,8 @@ def _check_tensors(
     missing = sorted((expected.keys() | extra) - found.keys())
     unknown = sorted(found.keys() - expected.keys() - extra)
     if missing or unknown:
-        problem = (
-            f"{missing[0]} is missing"
-            if missing
-            else f"{unknown[0]} is not a tensor of it"
-        )
+        problem = f"{unknown[0]} is not a tensor of it" if unknown else ""
+        problem = f"{missing[0]} is missing" if missing else problem
         more = len(missing) + len(unknown) - 1
         raise InputError(
             f"{path}: these are not the weights of the model in config.json: "
@@ -430,19 +338,3 @@ def _check_tensors(
                 f"config.json describes a model with {wanted[1]} of shape "
                 f"{list(wanted[0])}; {WAY_OUT}."
             )
-
-
-_KINDS = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
-
-def _sentence() -> str:
-    return f"{WAY_OUT[0].upper()}{WAY_OUT[1:]}."

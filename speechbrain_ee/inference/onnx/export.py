@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from speechbrain_ee.evaluation.calibrate import default_of
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
@@ -34,7 +35,6 @@ from speechbrain_ee.files import (
     whole_file,
     whole_folder,
 )
-from speechbrain_ee.inference.folder.shipped import default_of
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.graphs import (
     POSITIONS,

@@ -25,7 +25,7 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria.ngram_file import read_ngram
 from speechbrain_ee.files import open_plain, read_bytes, restore
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.onnx.extra import load
 from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,

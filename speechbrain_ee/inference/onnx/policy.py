@@ -30,7 +30,7 @@ from speechbrain_ee.exits.policy import (
     check_exit,
     rule_for,
 )
-from speechbrain_ee.inference.live.gathered import Gathered
+from speechbrain_ee.inference.hypothesis import Gathered
 from speechbrain_ee.inference.onnx.manifest import Manifest
 
 TRANSCRIPTS = "transcripts"

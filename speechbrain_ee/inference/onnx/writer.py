@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import (
+from speechbrain_ee.inference.hypothesis import (
     Hypothesis,
     TimedToken,
     timed_runs,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import Word
+from speechbrain_ee.inference.hypothesis import Word
 from speechbrain_ee.inference.recordings.stream import shown
 from speechbrain_ee.inference.recordings.transcript import (
     Segment,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.live.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.recordings.batches import (
     batches_of_like_length,
     in_order,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from speechbrain_ee.inference.live.hypothesis import Hypothesis, Word
+from speechbrain_ee.inference.hypothesis import Hypothesis, Word
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
 """What a recogniser says about an utterance, and when each word was said.
 
-Axes: T frames.
+Needs no torch: the runner on PyTorch and the host on onnxruntime share it.
+
+Axes: B utterances that are still in the batch, T frames.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from speechbrain_ee.exits.evidence import Evidence
 
 WORD_BEGIN = "\u2581"  # SentencePiece's mark in front of a word
 
@@ -85,19 +89,7 @@ class Hypothesis:
 
     @classmethod
     def unheard(cls, duration_s: float, reason: str) -> "Hypothesis":
-        """No words, without asking a model.
-
-        Arguments
-        ---------
-        duration_s : float
-            Length of the audio in seconds.
-        reason : str
-            Why.
-
-        Returns
-        -------
-        Hypothesis
-        """
+        """No words, without asking a model; the reason says why."""
         return cls(
             "", (), 0, 0, math.nan, 0.0, (), ("",), 0, duration_s, reason
         )
@@ -105,25 +97,13 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class TimedToken:
-    """A token on CTC's time axis.
-
-    Arguments
-    ---------
-    token : int
-        Its index.
-    piece : str
-        What it writes, :data:`WORD_BEGIN` in front of a word.
-    first, last : int
-        Frames that it covers, from 0, both included.
-    confidence : float
-        Its probability, 0 to 1.
-    """
+    """A token on CTC's time axis."""
 
     token: int
-    piece: str
-    first: int
+    piece: str  # what it writes, WORD_BEGIN in front of a word
+    first: int  # the frames that it covers, both included
     last: int
-    confidence: float
+    confidence: float  # its probability
 
 
 def timed_runs(
@@ -134,20 +114,7 @@ def timed_runs(
 ) -> list[TimedToken]:
     """Stretches of equal tokens on a path, blanks left out.
 
-    Arguments
-    ---------
-    path_T : array of shape (T,)
-        A token for every frame.
-    prob_T : array of shape (T,)
-        Its probability.
-    blank : int
-        CTC's blank.
-    pieces : sequence of str
-        What the tokens write, by index; those beyond write nothing.
-
-    Returns
-    -------
-    list of TimedToken
+    ``pieces`` are what tokens write; those beyond write nothing.
 
     Example
     -------
@@ -183,19 +150,6 @@ def words_of(
 ) -> tuple[Word, ...]:
     """Join tokens to words.
 
-    Arguments
-    ---------
-    tokens : sequence of TimedToken
-        In order.
-    frame_s : float
-        Seconds from one frame to the next.
-    duration_s : float
-        Length of the audio; no word ends behind it.
-
-    Returns
-    -------
-    tuple of Word
-
     Example
     -------
     >>> tokens = [
@@ -226,3 +180,52 @@ def words_of(
             )
         )
     return tuple(words)
+
+
+class Gathered:
+    """Measurements and transcripts by exit.
+
+    Example
+    -------
+    >>> gathered = Gathered()
+    >>> gathered.add({"entropy": np.array([0.1, 0.3])}, ["a cat", "the"])
+    >>> gathered.select(np.array([1]))
+    >>> gathered.evidence([2], [7], "an example").column("entropy")
+    array([[0.3]])
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[NDArray[np.float64]]] = {}
+        self.texts: list[list[str]] = []
+
+    def add(
+        self,
+        values: Mapping[str, NDArray[np.floating]],
+        texts: Sequence[str] | None,
+    ) -> None:
+        """Note what was measured at an exit."""
+        for name, value_B in values.items():
+            exact_B = np.asarray(value_B, dtype=np.float64)
+            self.values.setdefault(name, []).append(exact_B)
+        if texts is not None:
+            self.texts.append(list(texts))
+
+    def evidence(
+        self, layers: Sequence[int], rows: Sequence[int], source: str
+    ) -> Evidence:
+        """What is known of the utterances that are still in."""
+        return Evidence(
+            np.array(layers),
+            [str(row) for row in rows],
+            {name: np.stack(v, axis=1) for name, v in self.values.items()},
+            list(zip(*self.texts)) if self.texts else None,
+            source=source,
+        )
+
+    def select(self, keep: NDArray[np.int64]) -> None:
+        """Forget the utterances that have left."""
+        self.values = {
+            name: [value_B[keep] for value_B in columns]
+            for name, columns in self.values.items()
+        }
+        self.texts = [[texts[at] for at in keep] for texts in self.texts]

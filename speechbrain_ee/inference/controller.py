@@ -42,7 +42,7 @@ from collections.abc import Sequence
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
-from speechbrain_ee.inference.live.ladder import Rung
+from speechbrain_ee.inference.policies import Rung
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class LatencyController:
         Seconds that may pass per second of audio.
     ladder : sequence of Rung
         Policies by rising compute, see
-        :mod:`speechbrain_ee.inference.live.ladder`.
+        :func:`speechbrain_ee.inference.policies.ladder_below`.
     margin : float
         Share of the deadline that is kept free, 0 to below 1: what noise of
         single batches may take.
@@ -131,7 +131,8 @@ class LatencyController:
     @property
     def load_rtf(self) -> float | None:
         """RTF that full quality would have now on data as hard as those of
-        the calibration; None before the first batch."""
+        the calibration; None before the first batch.
+        """
         return None if self._log_load is None else math.exp(self._log_load)
 
     @property
@@ -146,22 +147,10 @@ class LatencyController:
     ) -> None:
         """Learn what a batch took, and choose the policy for the next.
 
-        Arguments
-        ---------
-        audio_s : float
-            Seconds of audio in the batch. A batch without audio says
-            nothing about the load and is passed over.
-        wall_s : float
-            Seconds that it took with :attr:`policy`.
-        macs : float, optional
-            What was computed for it, as hypotheses tell. Without it the
-            policy's average is taken, and utterances that are easier or
-            harder than that look like a change of the load.
-
-        Raises
-        ------
-        InputError
-            If a number is negative or not finite.
+        The batch took ``wall_s`` with :attr:`policy`; one without audio says
+        nothing about the load and is passed over. Without ``macs``, what was
+        computed for it, the policy's average is taken, and utterances that
+        are easier or harder than that look like a change of the load.
         """
         for name, value in (("audio_s", audio_s), ("wall_s", wall_s)):
             _check(name, value, value >= 0)
@@ -184,16 +173,9 @@ class LatencyController:
     def settling_s(self, factor: float) -> float:
         """How long the deadline may be missed after the load has jumped.
 
-        Arguments
-        ---------
-        factor : float
-            The load behind the jump by the load before it.
-
-        Returns
-        -------
-        float
-            Seconds of audio until the RTF is back at the deadline, by the
-            equations of this module; infinite without a margin.
+        In seconds of audio until the RTF is back at the deadline, by the
+        equations of this module; infinite without a margin. ``factor`` is the
+        load after the jump by the load before it.
         """
         if self.margin == 0:
             return math.inf
