@@ -36,7 +36,7 @@ from speechbrain_ee.evaluation.console import aligned
 from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.report import write_report
 from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 
 def row(result: Result) -> dict[str, Any]:

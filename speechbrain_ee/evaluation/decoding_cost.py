@@ -15,7 +15,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from speechbrain_ee.exits.decoding.nbest import NBest
+from speechbrain_ee.exits.decoding.beam_search import NBest
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 

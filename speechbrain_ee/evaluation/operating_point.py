@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria.criterion import Criterion
+from speechbrain_ee.exits.criteria.registry import Criterion
 from speechbrain_ee.exits.policy import at_choice, error_rate
 from speechbrain_ee.exits.trace import Trace
 

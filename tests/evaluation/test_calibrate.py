@@ -12,7 +12,7 @@ from speechbrain_ee.evaluation.calibrate import calibrate_command
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.trace import ExitRecord, TraceHeader, UtteranceRecord
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 
 LAYERS = (2, 4, 6)
 REF = "one two three four five six seven eight nine ten"

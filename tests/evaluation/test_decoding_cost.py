@@ -21,8 +21,8 @@ from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.evaluation.operating_point import criterion_macs
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
 from speechbrain_ee.exits.decoding.methods import Decoding
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput

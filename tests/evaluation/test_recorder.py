@@ -24,7 +24,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.models.heads import ExitOutput
 
 LETTERS = "_ABC "  # token 0 is the blank, token 4 a space

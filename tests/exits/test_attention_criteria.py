@@ -19,7 +19,7 @@ from speechbrain_ee.exits.criteria import (
     measure_names,
 )
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.models.heads import ExitOutput
 from tests.exits.test_causality import VARIANTS

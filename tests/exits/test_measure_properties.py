@@ -24,7 +24,7 @@ from speechbrain_ee.exits.criteria import (
     get_measure,
     measure_names,
 )
-from speechbrain_ee.exits.criteria.sequences import LEAST_LOG, LEAST_LOG_PROB
+from speechbrain_ee.exits.criteria.successive import LEAST_LOG, LEAST_LOG_PROB
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 

@@ -11,16 +11,15 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria.beam import beam_search
+from speechbrain_ee.exits.criteria.beams import beam_search
 from speechbrain_ee.exits.decoding import greedy_tokens
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
+from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch, NBest
 from speechbrain_ee.exits.decoding.methods import (
     BY_ATTENTION,
     DECODINGS,
     Decoding,
     check_decodings,
 )
-from speechbrain_ee.exits.decoding.nbest import NBest
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from tests.exits.exit_outputs import (
     BLANK,

@@ -20,8 +20,11 @@ from speechbrain_ee.exits.criteria import (
     get_measure,
     measure_all,
 )
-from speechbrain_ee.exits.criteria.beam import beam_search
-from speechbrain_ee.exits.criteria.nbest import NBestPosterior, nbest_posterior
+from speechbrain_ee.exits.criteria.beams import (
+    NBestPosterior,
+    beam_search,
+    nbest_posterior,
+)
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.models.heads import ExitOutput

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
 
 
 def test_score_per_token() -> None:

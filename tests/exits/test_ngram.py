@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import ngram
-from speechbrain_ee.exits.criteria.ngram import EDGE, CharNgram
-from speechbrain_ee.exits.criteria.ngram_file import read_ngram, write_ngram
+from speechbrain_ee.exits.criteria.ngram import (
+    EDGE,
+    CharNgram,
+    read_ngram,
+    write_ngram,
+)
 
 TEXTS = ["the cat sat", "the hat", "a cat ate the hat", "at the sea"]
 

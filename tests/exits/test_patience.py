@@ -16,10 +16,10 @@ from rapidfuzz.distance import Levenshtein
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.patience import window_scores
+from speechbrain_ee.exits.criteria.successive import window_scores
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import first_exit
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 # few distinct values, so that ties with the threshold happen
 DISTANCES = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0])

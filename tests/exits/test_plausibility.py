@@ -12,7 +12,7 @@ import pytest
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.ngram import EDGE, CharNgram
-from speechbrain_ee.exits.criteria.plausibility import (
+from speechbrain_ee.exits.criteria.text import (
     FLOOR,
     add_plausibility,
     measure_texts,
@@ -23,7 +23,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 
 TEXTS = ["the cat sat on the mat", "a hat for the cat", "the cat ate"]
 HYPS = [["th c t", "the cta", "the cat"], ["", "a ht", "a hat"]]

@@ -9,7 +9,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.criteria.patience import window_scores
+from speechbrain_ee.exits.criteria.successive import window_scores
 from speechbrain_ee.exits.policy import ThresholdPolicy, check_exit, rule_for
 
 

@@ -22,7 +22,7 @@ from speechbrain_ee.exits.criteria import (
     measure_all,
     measure_names,
 )
-from speechbrain_ee.exits.criteria.parameters import Parameters
+from speechbrain_ee.exits.criteria.registry import Parameters
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import first_exit
@@ -168,7 +168,7 @@ def test_random_is_uniform_and_independent():
 def test_random_is_the_same_in_every_process(repository):
     code = (
         "import json\nimport numpy as np\n"
-        "from speechbrain_ee.exits.criteria.baselines import random\n"
+        "from speechbrain_ee.exits.criteria.combined import random\n"
         "from speechbrain_ee.exits.evidence import Evidence\n"
         "table = Evidence(np.array([2, 4]), ['u1', 'u\\u00e9'])\n"
         "print(json.dumps(random(table).tolist()))"

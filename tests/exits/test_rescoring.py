@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from speechbrain_ee.exits.criteria.beam import Hypothesis
-from speechbrain_ee.exits.decoding.rescoring import ctc_nbest, rescore
+from speechbrain_ee.exits.criteria.beams import Hypothesis
+from speechbrain_ee.exits.decoding.methods import ctc_nbest, rescore
 from speechbrain_ee.models.decoder import TokenDecoder
 from tests.exits.exit_outputs import (
     BLANK,

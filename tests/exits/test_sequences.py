@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits.criteria.sequences import (
+from speechbrain_ee.exits.criteria.successive import (
     LAGS,
     LEAST_LOG,
     LEAST_LOG_PROB,

@@ -9,7 +9,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.trace import (
     ExitRecord,

@@ -7,7 +7,7 @@ Authors
 import pytest
 import torch
 
-from speechbrain_ee.exits.decoding.greedy import greedy_tokens
+from speechbrain_ee.exits.decoding.methods import greedy_tokens
 from speechbrain_ee.inference.live.alignment import timed_tokens
 from speechbrain_ee.inference.live.hypothesis import TimedToken, words_of
 from speechbrain_ee.models.heads import ExitOutput

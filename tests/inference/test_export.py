@@ -20,7 +20,7 @@ from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
     ExitPolicy,
 )
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
 from speechbrain_ee.inference.folder.from_training import (

@@ -13,8 +13,7 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.exits.records import ExitRecord
-from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace import ExitRecord, Trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
 from speechbrain_ee.inference.folder.model_folder import read_model_folder

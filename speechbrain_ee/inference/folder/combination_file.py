@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.files import check_keys, read_json, whole_file
 from speechbrain_ee.inference.folder.architecture import WAY_OUT
 

@@ -25,8 +25,8 @@ from speechbrain_ee.evaluation.calibrate import (
     shipped_policies,
 )
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.criteria.plausibility import add_plausibility
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.criteria.text import add_plausibility
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.trace import Trace

@@ -37,7 +37,7 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.calibration.risk import METHODS
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
@@ -46,7 +46,7 @@ from speechbrain_ee.exits.selector.selector_file import (
     write_selector,
 )
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.files import (
     MB,
     check_ours,

@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
+from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.files import read_bytes
 from speechbrain_ee.inference.folder.architecture import WAY_OUT

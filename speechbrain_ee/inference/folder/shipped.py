@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.records import UtteranceRecord
 from speechbrain_ee.exits.selector.truncation import truncated_selector
-from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 
 # They look at later exits, or read with what belongs to the selector.

@@ -30,7 +30,7 @@ from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import compose_yaml, read_bytes
 from speechbrain_ee.inference.folder.architecture import Architecture
 from speechbrain_ee.inference.folder.backbone import described

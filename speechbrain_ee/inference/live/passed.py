@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.nbest import NBest
+from speechbrain_ee.exits.decoding.beam_search import NBest
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.inference.live.gathered import Gathered
 from speechbrain_ee.models.heads import ExitOutput

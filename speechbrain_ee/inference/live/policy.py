@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.policy import (
     ThresholdPolicy,
     check_exit,

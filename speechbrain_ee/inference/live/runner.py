@@ -22,9 +22,12 @@ from torch import Tensor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.decoding_cost import DecodingCost
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.greedy import greedy_tokens
-from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
+from speechbrain_ee.exits.decoding.methods import (
+    GREEDY,
+    Decoding,
+    greedy_tokens,
+)
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.inference.live.alignment import timed_tokens
 from speechbrain_ee.inference.live.cost import LiveCost

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
-from speechbrain_ee.exits.criteria.criterion import Measure
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT, measure_texts
-from speechbrain_ee.exits.criteria.registry import get_measure
+from speechbrain_ee.exits.criteria.registry import Measure, get_measure
+from speechbrain_ee.exits.criteria.text import OF_TEXT, measure_texts
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.words import WordReader
