@@ -174,6 +174,11 @@ def _row(record: Any, fields: Fields) -> dict[str, Any]:
     return row
 
 
+def utterance_row(record: UtteranceRecord) -> dict[str, Any]:
+    """An utterance as a line of a file has it, of plain values."""
+    return _row(record, _UTTERANCE)
+
+
 def _checked_rows(
     path: Path, header: TraceHeader, records: Iterable[UtteranceRecord]
 ) -> Iterator[dict[str, Any]]:
@@ -185,7 +190,7 @@ def _checked_rows(
         checks = _Checks(path, _Line(path, 1, row))
         yield row
         for number, record in enumerate(records, 2):
-            row = _row(record, _UTTERANCE)
+            row = utterance_row(record)
             checks.utterance(_Line(path, number, row))
             yield row
     except InputError as error:

@@ -35,7 +35,7 @@ OWN = tuple(
     name
     for name in measure_names()
     if get_measure(name).function.__module__.rpartition(".")[2]
-    in ("frames", "sequences")
+    in ("frames", "successive")
 )
 # of frames alone: neither hidden states, earlier exits nor alignments
 FRAMES = tuple(
