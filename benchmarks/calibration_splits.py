@@ -39,7 +39,7 @@ from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 CRITERIA = ("entropy", "agreement")
 BUDGETS = ("wer=+1", "wer=+5%")

@@ -49,7 +49,7 @@ from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding.methods import DECODINGS, GREEDY
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SUFFIX = ".jsonl.gz"

@@ -31,7 +31,7 @@ from speechbrain_ee.evaluation.overthinking import (
     SetOverthinking,
     study_overthinking,
 )
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 RESULT = Path(__file__).resolve().parent / "results" / "overthinking.json"
 SHOWN = "entropy"  # the criterion whose layers the second table has

@@ -38,7 +38,7 @@ from speechbrain_ee.evaluation.analysis import (
 from speechbrain_ee.evaluation.curves import Result, measure
 from speechbrain_ee.evaluation.report import write_report
 from speechbrain_ee.evaluation.tables import aligned
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 
 def row(result: Result) -> dict[str, Any]:

@@ -27,10 +27,13 @@ from speechbrain_ee.exits.criteria import (
     measure_names,
     registry,
 )
-from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.criteria.registry import load_criteria
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import (
+    read_trace,
+    write_trace,
+)
 from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.options import load_options

@@ -40,11 +40,11 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.criterion import Criterion
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
+from speechbrain_ee.exits.criteria.registry import Criterion
+from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 logger = logging.getLogger(__name__)
 

@@ -38,8 +38,8 @@ from speechbrain.nnet.CNN import Conv2d
 from torch import nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria.criterion import Criterion
-from speechbrain_ee.exits.decoding.nbest import NBest
+from speechbrain_ee.exits.criteria.registry import Criterion
+from speechbrain_ee.exits.decoding.beam_search import NBest
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.models.encoder import MultiExitEncoder

@@ -12,7 +12,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.tables import aligned
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 
 logger = logging.getLogger(__name__)
 SELECTOR_FILE = "exit_selector.json.gz"

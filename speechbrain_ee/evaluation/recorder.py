@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechbrain_ee.exits.criteria.measuring import measure_all, not_measured
-from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding import NBest, greedy_tokens
-from speechbrain_ee.exits.records import (
-    ExitRecord,
-    UtteranceRecord,
-    utterance_row,
+from speechbrain_ee.exits.criteria.view import (
+    ExitView,
+    measure_all,
+    not_measured,
 )
+from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.scoring import edit_counts
+from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
+from speechbrain_ee.exits.trace_file import utterance_row
 from speechbrain_ee.models.heads import ExitOutput
 
 _NEVER = -1e4  # logarithm of a probability of 0, finite

@@ -25,8 +25,8 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import single_ladder
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.registry import read_threshold
-from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.exits.policy import (
     FixedExit,

@@ -13,7 +13,7 @@ import numpy as np
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import OperatingPoint, measure
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.sweeps.objective import LAST, POLICIES, Objective
 
 _FIELDS = {"wer": "wer", "macs": "avg_macs", "layers": "avg_layer"}

@@ -29,7 +29,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import noise, padded, shaken, tiny_model

@@ -17,7 +17,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.sweeps.objective import Objective
 from speechbrain_ee.sweeps.outcome import outcome
 

@@ -23,7 +23,7 @@ from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.criteria.ngram_file import read_ngram
+from speechbrain_ee.exits.criteria.ngram import read_ngram
 from speechbrain_ee.files import open_plain, read_bytes, restore
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.onnx.extra import load

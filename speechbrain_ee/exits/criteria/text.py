@@ -68,25 +68,7 @@ def measure_texts(
 
 
 def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
-    """Give a trace the evidence ``plausibility`` and ``unseen_words``.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts at every exit.
-    model : CharNgram
-        Of the training transcripts.
-
-    Returns
-    -------
-    Trace
-        Evidence of these names that was there is replaced.
-
-    Raises
-    ------
-    InputError
-        If the trace has no transcripts.
-    """
+    """Give a trace the evidence ``plausibility`` and ``unseen_words``."""
     texts = trace.evidence.transcripts()
     flat = [text for row in texts for text in row]
     measured = measure_texts(flat, model)
@@ -114,17 +96,7 @@ def add_plausibility(trace: Trace, model: CharNgram) -> Trace:
     source="character n-gram, Witten and Bell 1991, IEEE Trans. IT 37(4)",
 )
 def plausibility(evidence: Evidence) -> NDArray[np.floating]:
-    """Mean log-probability of the transcript's characters.
-
-    Arguments
-    ---------
-    evidence : Evidence
-        With ``plausibility``.
-
-    Returns
-    -------
-    array of shape (N, E)
-    """
+    """Mean log-probability of the transcript's characters."""
     return evidence.column("plausibility")
 
 
@@ -136,17 +108,7 @@ def plausibility(evidence: Evidence) -> NDArray[np.floating]:
     source="this project",
 )
 def unseen_words(evidence: Evidence) -> NDArray[np.floating]:
-    """Share of the transcript's words that training did not hold, negated.
-
-    Arguments
-    ---------
-    evidence : Evidence
-        With ``unseen_words``.
-
-    Returns
-    -------
-    array of shape (N, E)
-    """
+    """Share of the transcript's words that training did not hold, negated."""
     return -evidence.column("unseen_words")
 
 

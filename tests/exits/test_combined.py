@@ -1,16 +1,23 @@
-"""Weighted z-scores against their formula.
+"""Weighted z-scores against their formula; the baselines.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria import (
+    get_criterion,
+)
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     Trace,
@@ -114,3 +121,46 @@ def test_combination_is_what_the_trace_holds(trace):
     held = trace.with_evidence("combination", scores_NE)
     found = get_criterion("combination").scores(held.evidence)
     assert found.tolist() == scores_NE.tolist()
+
+
+def table(rows, layers):
+    return Evidence(np.array(layers), [f"utterance-{n}" for n in range(rows)])
+
+
+def test_fixed():
+    scores_NE = get_criterion("fixed").scores(table(4, [2, 4, 6]))
+    for exit in (1, 2, 3):
+        assert first_exit(scores_NE, exit).tolist() == [exit - 1] * 4
+
+
+def test_random_is_uniform_and_independent():
+    scores_NE = get_criterion("random").scores(table(4000, range(6)))
+    assert 0 <= scores_NE.min() and scores_NE.max() < 1
+    for column in scores_NE.T:
+        # 5 standard deviations of the mean and of a tenth's share
+        assert abs(column.mean() - 0.5) < 5 / np.sqrt(12 * 4000)
+        shares = np.histogram(column, 10, (0, 1))[0] / 4000
+        assert abs(shares - 0.1).max() < 5 * np.sqrt(0.09 / 4000)
+    close = np.corrcoef(scores_NE.T) - np.eye(6)
+    assert abs(close).max() < 5 / np.sqrt(4000)
+
+
+def test_random_is_the_same_in_every_process(repository):
+    code = (
+        "import json\nimport numpy as np\n"
+        "from speechbrain_ee.exits.criteria.combined import random\n"
+        "from speechbrain_ee.exits.evidence import Evidence\n"
+        "table = Evidence(np.array([2, 4]), ['u1', 'u\\u00e9'])\n"
+        "print(json.dumps(random(table).tolist()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    here = get_criterion("random").scores(
+        Evidence(np.array([2, 4]), ["u1", "u\u00e9"])
+    )
+    assert json.loads(shown) == here.tolist()
