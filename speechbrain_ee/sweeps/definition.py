@@ -53,6 +53,7 @@ _DIGITS = 6  # significant digits of a drawn number
 @contextmanager
 def quiet() -> Iterator[None]:
     """What this room uses of Optuna is experimental in name only."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
@@ -196,9 +197,9 @@ def _yaml() -> ruamel.yaml.YAML:
 class Parameter:
     """A key of the YAML and the values that it may take.
 
-    ``kind`` is float, int, categorical, or together: choices of several keys
-    at once, where ``key`` is a name for people. An int always has a step
-    unless it is drawn on a log scale.
+    ``distribution`` is the same for Optuna, which keeps lists and mappings as
+    JSON; ``entry`` is what the file says. Of the kind together, choices set
+    several keys at once, and ``key`` is a name for people.
 
     Example
     -------
@@ -209,11 +210,8 @@ class Parameter:
     """
 
     key: str
-    kind: str
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    step: float | None = None
+    entry: dict[str, Any]
+    distribution: BaseDistribution
     choices: tuple[Any, ...] = ()
 
     @classmethod
@@ -228,86 +226,81 @@ class Parameter:
         if unknown:
             valid = ", ".join(sorted(_FIELDS[kind]))
             raise _wrong(key, f"{unknown[0]!r} is no field of {kind}: {valid}")
-        if "choices" in _FIELDS[kind]:
-            choices = _choices(key, given.get("choices"))
-            if kind == "together" and not all(
-                isinstance(choice, Mapping) for choice in choices
-            ):
-                raise _wrong(key, "choices of kind together are mappings")
-            return cls(key, kind, choices=choices)
-        return cls(key, kind, **_bounds(key, kind, given))
-
-    def plain(self) -> dict[str, Any]:
-        """The entry that :meth:`parse` reads."""
-        if self.choices:
-            return {"kind": self.kind, "choices": list(self.choices)}
-        data = {"kind": self.kind, "low": self.low, "high": self.high}
-        data |= {"log": self.log}
-        return data if self.step is None else {**data, "step": self.step}
+        entry = {**given, "kind": kind}
+        if "choices" not in _FIELDS[kind]:
+            return cls(key, entry, _numbers(key, entry))
+        choices = given.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise _wrong(key, "choices must be a list of at least one value")
+        labels = [_label(choice) for choice in choices]
+        if len(set(map(repr, labels))) < len(labels):
+            raise _wrong(key, "a choice is there twice")
+        if kind == "together" and not all(
+            isinstance(choice, Mapping) for choice in choices
+        ):
+            raise _wrong(key, "choices of kind together are mappings")
+        return cls(key, entry, CategoricalDistribution(labels), tuple(choices))
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the YAML that it sets."""
-        if self.kind != "together":
-            return (self.key,)
-        return tuple({key: 0 for choice in self.choices for key in choice})
+        return tuple(
+            {
+                key: 0
+                for choice in self.choices or (None,)
+                for key in self.settings(choice)
+            }
+        )
 
     def settings(self, value: Any) -> dict[str, Any]:
         """What a value sets in the YAML, by key."""
-        return value if self.kind == "together" else {self.key: value}
+        together = self.entry["kind"] == "together"
+        return value if together else {self.key: value}
 
     @property
     def values(self) -> tuple[Any, ...] | None:
         """All values if they are finitely many, else None."""
         if self.choices:
             return self.choices
-        if self.step is None or self.log:
+        known = self.distribution
+        if known.step is None or known.log:
             return None
-        steps = math.floor((self.high - self.low) / self.step + 1e-9)
-        values = (self.low + n * self.step for n in range(steps + 1))
-        if self.kind == "int":
-            return tuple(map(int, values))
+        steps = round((known.high - known.low) / known.step)
+        values = (known.low + n * known.step for n in range(steps + 1))
+        if isinstance(known, IntDistribution):
+            return tuple(values)
         return tuple(float(f"{value:.12g}") for value in values)
-
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The same for Optuna, which keeps lists and mappings as JSON."""
-        if self.choices:
-            return CategoricalDistribution([_label(c) for c in self.choices])
-        # the last one that is reached, which Optuna would warn of
-        high = self.values[-1] if self.values else self.high
-        if self.kind == "int":
-            step = int(self.step or 1)
-            return IntDistribution(int(self.low), int(high), self.log, step)
-        return FloatDistribution(self.low, high, self.log, self.step)
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """The value that a trial has, or is given now."""
         known = self.distribution
-        if isinstance(known, CategoricalDistribution):
+        if self.choices:
             shown = trial.suggest_categorical(self.key, known.choices)
-            return self.meant(shown)
-        ask = trial.suggest_int if self.kind == "int" else trial.suggest_float
-        options = {"step": known.step, "log": known.log}
-        return self.short(ask(self.key, known.low, known.high, **options))
-
-    def short(self, value: Any) -> Any:
-        """A drawn number with as many digits as a person would write."""
-        if self.kind != "float" or self.step is not None:
-            return value
-        rounded = float(f"{value:.{_DIGITS}g}")
-        return min(max(rounded, self.low), self.high)
+        else:
+            ask = (
+                trial.suggest_int
+                if isinstance(known, IntDistribution)
+                else trial.suggest_float
+            )
+            options = {"step": known.step, "log": known.log}
+            shown = ask(self.key, known.low, known.high, **options)
+        return self.meant(shown)
 
     def shown(self, value: Any) -> Any:
         """A value as Optuna keeps it."""
         return _label(value) if self.choices else value
 
     def meant(self, shown: Any) -> Any:
-        """The value that Optuna keeps as this; see :meth:`shown`."""
-        if not self.choices:
-            return self.short(shown)
-        labels = [_label(choice) for choice in self.choices]
-        return self.choices[labels.index(shown)]
+        """The value that Optuna keeps as this, see :meth:`shown`.
+
+        A number has as many digits as a person would write.
+        """
+        known = self.distribution
+        if self.choices:
+            return self.choices[known.choices.index(shown)]
+        if isinstance(known, IntDistribution) or known.step is not None:
+            return shown
+        return min(max(float(f"{shown:.{_DIGITS}g}"), known.low), known.high)
 
 
 def _label(choice: Any) -> Any:
@@ -323,41 +316,35 @@ def _likely_kind(given: Mapping[str, Any]) -> str:
     return "int" if all(isinstance(b, int) for b in bounds) else "float"
 
 
-def _choices(key: str, choices: Any) -> tuple[Any, ...]:
-    if not isinstance(choices, list) or not choices:
-        raise _wrong(key, "choices must be a list of at least one value")
-    labels = [repr(_label(choice)) for choice in choices]
-    if len(set(labels)) < len(labels):
-        raise _wrong(key, "a choice is there twice")
-    return tuple(choices)
-
-
-def _bounds(key: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    number = int if kind == "int" else float
+def _numbers(key: str, entry: Mapping[str, Any]) -> BaseDistribution:
+    kind = int if entry["kind"] == "int" else float
     bounds: dict[str, Any] = {}
     for name in ("low", "high", "step"):
-        value = given.get(name)
+        value = entry.get(name)
         if value is None and name == "step":
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong(key, f"{name}: {value!r} is no number")
-        if not math.isfinite(value) or number(value) != value:
-            raise _wrong(key, f"{name}: {value!r} is not for kind {kind}")
-        bounds[name] = number(value)
-    log = given.get("log", False)
+        if not math.isfinite(value) or kind(value) != value:
+            raise _wrong(
+                key, f"{name}: {value!r} is not for kind {entry['kind']}"
+            )
+        bounds[name] = kind(value)
+    log = entry.get("log", False)
     if not isinstance(log, bool):
         raise _wrong(key, f"log: {log!r} is neither true nor false")
     if log and "step" in bounds:
         raise _wrong(key, "log and step exclude each other")
     if bounds["low"] >= bounds["high"]:
         raise _wrong(key, "low must be below high")
-    if log and bounds["low"] <= 0:
-        raise _wrong(key, "low must be positive where log is true")
-    if bounds.get("step", 1) <= 0:
-        raise _wrong(key, "step must be positive")
-    if kind == "int" and not log:
-        bounds.setdefault("step", 1)
-    return {**bounds, "log": log}
+    try:
+        with warnings.catch_warnings():
+            # the last value may lie below high
+            warnings.filterwarnings("ignore", ".* not divisible by `step`")
+            known = IntDistribution if kind is int else FloatDistribution
+            return known(**bounds, log=log)
+    except ValueError as error:  # of step, or of low on a log scale
+        raise _wrong(key, one_line(error).rstrip(".")) from None
 
 
 def _wrong(key: str, what: str) -> InputError:
@@ -545,9 +532,10 @@ class Definition:
 
     def plain(self) -> dict[str, Any]:
         """The same as plain data, which :meth:`parse` reads."""
-        space = {each.key: each.plain() for each in self.space}
+        space = {each.key: each.entry for each in self.space}
         objectives = [asdict(each) for each in self.objectives]
-        return {**asdict(self), "space": space, "objectives": objectives}
+        data = asdict(replace(self, space=()))
+        return {**data, "space": space, "objectives": objectives}
 
     def what_counts(self) -> dict[str, Any]:
         """The part on which all that join a study must agree."""
@@ -591,7 +579,7 @@ class Definition:
             {
                 each.key: each.choices[point[each.key]]
                 if each.choices
-                else each.short(point[each.key])
+                else each.meant(point[each.key])
                 for each in self.space
             }
             for point in drawn

@@ -111,7 +111,8 @@ def pareto_front(rows: Sequence[Row]) -> list[Row]:
 def _study_of(complete: Sequence[Row]) -> optuna.Study:
     """A study in memory of what is complete, for Optuna's own analyses."""
     directions = ["minimize"] * len(complete[0].values)
-    study = optuna.create_study(directions=directions)
+    with quiet():
+        study = optuna.create_study(directions=directions)
     for row in complete:
         study.add_trial(optuna.create_trial(values=row.values))
     return study
@@ -119,7 +120,6 @@ def _study_of(complete: Sequence[Row]) -> optuna.Study:
 
 def write_results(folder: StudyFolder) -> str:
     """Write table, figure and YAMLs; returns the table and how to go on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = rows_of(folder)
     front = pareto_front(rows)
     labels = [each.label for each in folder.definition.objectives]
@@ -176,11 +176,9 @@ def _csv(
         + ["attempts", "seconds", "folder", "error"]
     )
     for row in rows:
-        parameters = row.parameters or {}
-        values = row.values or [""] * len(labels)
         writer.writerow(
             [row.point, row.state, "yes" if row in front else "no"]
-            + [*values, *(_cell(parameters.get(key, "")) for key in keys)]
+            + [*(row.values or [""] * len(labels)), *_cells(row, keys)]
             + [row.attempts, "" if row.seconds is None else row.seconds]
             + [folder.trial(row.point), " ".join(row.error.split())]
         )
@@ -193,12 +191,13 @@ def _console(
     keys = [each.key for each in folder.definition.space]
     table = [["point", "state", *labels, *keys]]
     for row in rows:
-        if row.state == "waiting":
-            continue
-        values = [f"{value:.6g}" for value in row.values] or [""] * len(labels)
-        mark = "*" if row in front else ""
-        cells = [_cell((row.parameters or {}).get(key)) for key in keys]
-        table.append([f"{row.point}{mark}", row.state, *values, *cells])
+        if row.state != "waiting":
+            values = [f"{each:.6g}" for each in row.values]
+            mark = "*" if row in front else ""
+            table.append(
+                [f"{row.point}{mark}", row.state]
+                + [*(values or [""] * len(labels)), *_cells(row, keys)]
+            )
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
@@ -214,8 +213,9 @@ def _console(
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _cells(row: Row, keys: Sequence[str]) -> list[str]:
+    values = [(row.parameters or {}).get(key, "") for key in keys]
+    return [v if isinstance(v, str) else json.dumps(v) for v in values]
 
 
 def _write_yaml(

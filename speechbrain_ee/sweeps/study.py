@@ -142,7 +142,6 @@ class StudyFolder:
 
     def open(self) -> optuna.Study:
         """Optuna's study; made if missing."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         objectives = self.definition.objectives
         prune = self.definition.prune
         with _alone(self.path), quiet():

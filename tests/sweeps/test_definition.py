@@ -51,11 +51,11 @@ def test_searches_that_come_along_fit_their_yaml(path: Path, tmp_path) -> None:
     assert study.definition == definition
     # every single choice makes a YAML that has it
     first = {
-        each.key: each.values[0] if each.values else each.low
+        each.key: each.values[0] if each.values else each.distribution.low
         for each in definition.space
     }
     for parameter in definition.space:
-        for value in parameter.values or (parameter.high,):
+        for value in parameter.values or (parameter.distribution.high,):
             values = dict(first)
             text = study.yaml({**values, parameter.key: value}, tmp_path)
             tree = BaseYAML(text)
@@ -235,11 +235,11 @@ def test_tpe_goes_where_it_was_good(search, tmp_path):
     [
         (3, "no mapping"),
         ({"low": 1, "high": 1}, "low must be below high"),
-        ({"low": 0, "high": 1.0, "log": True}, "positive where log"),
+        ({"low": 0, "high": 1.0, "log": True}, "low > 0"),
         ({"low": 1, "high": 9, "log": True, "step": 2}, "exclude each other"),
         ({"low": 1, "high": "9"}, "high: '9' is no number"),
         ({"low": 1, "high": 9, "max": 3}, "'max' is no field"),
-        ({"low": 1, "high": 9, "step": 0}, "step must be positive"),
+        ({"low": 1, "high": 9, "step": 0}, "step > 0"),
         ({"low": 1.5, "high": 9, "kind": "int"}, "low: 1.5 is not for"),
         ({"kind": "normal"}, "float, int, categorical, together"),
         ({"choices": []}, "at least one"),
