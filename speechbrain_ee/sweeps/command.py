@@ -251,7 +251,8 @@ def _launch(
     """Workers as processes, with GPUs in turn; False if told to stop."""
     from speechbrain_ee.sweeps.trial import leashed, told_to_stop
 
-    study.open()  # one makes it, or says why it cannot be made
+    if study.definition.storage:
+        study.open()  # says once, not for each worker, why it cannot be
     processes = []
     for number in range(workers):
         environment = dict(os.environ)

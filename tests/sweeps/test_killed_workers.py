@@ -85,7 +85,7 @@ def check_book(folder: StudyFolder, points: int) -> None:
 
 @pytest.mark.parametrize("seed", [1])
 def test_two_of_four_workers_killed(seed, search, start, tmp_path):
-    file = search(overrides={"epoch_s": 0.2}, sampler="random", stale_s=4)
+    file = search(overrides={"epoch_s": 0.2}, sampler="random", stale_s=3)
     study = tmp_path / "parallel"
     workers = [start(file, study) for _ in range(4)]
     kill_some(workers, study, 2, seed)
@@ -97,7 +97,7 @@ def test_two_of_four_workers_killed(seed, search, start, tmp_path):
     check_book(folder, 8)
 
     alone = start(
-        search(sampler="random", stale_s=4),
+        search(sampler="random", stale_s=3),
         tmp_path / "serial",
         "--epoch_s=0.0",
     )
@@ -116,7 +116,7 @@ def test_two_of_four_workers_killed(seed, search, start, tmp_path):
 def test_fifty_kills_lose_nothing(search, start, tmp_path):
     """Four workers; whoever is killed comes back as a new one."""
     file = search(
-        overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS, stale_s=4
+        overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS, stale_s=3
     )
     study = tmp_path / "study"
     chance = random.Random(7)
@@ -221,7 +221,7 @@ def test_killed_worker_of_a_postgresql_server(
     search, start, tmp_path, postgres
 ):
     file = search(
-        overrides={"epoch_s": 0.2}, sampler="random", trials=6, stale_s=4
+        overrides={"epoch_s": 0.2}, sampler="random", trials=6, stale_s=3
     )
     study = tmp_path / "study"
     workers = [start(file, study, "--storage", postgres) for _ in range(3)]
