@@ -27,7 +27,7 @@ from speechbrain_ee.exits import (
     write_trace,
 )
 from speechbrain_ee.inference.folder.training_run import without_transcripts
-from speechbrain_ee.sweeps.pruning import valid_wers
+from speechbrain_ee.sweeps.trial import valid_wers
 from speechbrain_ee.training.monitor import ExitErrorRates
 from tests.helpers import tiny_brain, tone_dataset
 
