@@ -267,7 +267,7 @@ class StudyFolder:
         found = outcome(self.trial(point), objectives)
         facts = {"values": found, "seconds": seconds, "parameters": values}
         with whole_file(self.trial(point) / RESULT, text=True) as stream:
-            stream.write(json.dumps(facts, indent=1))
+            stream.write(json.dumps(facts, indent=1, default=str))
         pairs = zip((each.label for each in objectives), found, strict=True)
         logger.info("Point %d gave %s", point, _on_one_line(dict(pairs)))
         return found
