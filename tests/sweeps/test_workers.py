@@ -204,8 +204,9 @@ def test_worker_that_slept_finds_its_trial_taken(folder, monkeypatch):
         ("complete", 2),
         ("complete", 1),
     ]
-    # what it had computed is there, and was not computed again
-    assert [starts(folder, point) for point in range(2)] == [1, 1]
+    # What it had computed is there, and was not computed again; a training
+    # long enough to notice was stopped and went on once more.
+    assert starts(folder, 0) in (1, 2) and starts(folder, 1) == 1
     states = [trial.state for trial in folder.trials()]
     assert states.count(TrialState.COMPLETE) == 2
 
