@@ -427,9 +427,13 @@ class Worker:
             refused = ended.status == EXIT_STATUS
             self._fail(trial, "refused" if refused else "crashed", _said(ended))
         try:
-            return self.folder.measure(point, values, time.monotonic() - begin)
+            found = self.folder.measure(point, values, time.monotonic() - begin)
         except InputError as error:
             self._fail(trial, "refused", str(error))
+        # Told the values of a trial that another worker ended, Optuna asserts.
+        if watch.look():
+            raise _Over
+        return found
 
     def _claim(self, trial: optuna.Trial) -> int:
         """The point of a trial, if nobody else has it."""
@@ -476,12 +480,17 @@ class _Watch:
             self.trial.set_user_attr("settled", self.trial.number)
         if now - self._asked >= _ASK_S:
             self._asked = now
-            mine = self.study.get_trials(deepcopy=False)[self.trial.number]
-            self.taken = mine.state != TrialState.RUNNING
+            self.look()
         if self.prunes and now - self._looked >= _LOOK_S:
             self._looked = now
             self.pruned = self._is_hopeless()
         return not (self.taken or self.pruned)
+
+    def look(self) -> bool:
+        """Whether another worker has taken the trial meanwhile."""
+        mine = self.study.get_trials(deepcopy=False)[self.trial.number]
+        self.taken = mine.state != TrialState.RUNNING
+        return self.taken
 
     def _is_hopeless(self) -> bool:
         try:
