@@ -542,6 +542,8 @@ class LiveRunner:
             spelt = [found.tokens for found in nbest]
             timed = timed_tokens(output, spelt, self.pieces)
         frames_B = output.lengths_B.tolist()
+        hidden_BTD = output.hidden_BTD
+        width = None if hidden_BTD is None else hidden_BTD.shape[-1]
         finished = []
         for at, place in enumerate(leaving.tolist()):
             row = passed.rows[place]
@@ -550,11 +552,10 @@ class LiveRunner:
             macs = self.cost.macs(samples, frames, passed.exits)
             macs += searched[at] + passed.searches[place]
             if policy.scorer is not None:
-                hidden_BTD = output.hidden_BTD
                 macs += passed.scored * policy.scorer.macs(
                     frames,
                     self.model.heads.vocab_size,
-                    width=None if hidden_BTD is None else hidden_BTD.shape[-1],
+                    width=width,
                     frames_per_s=1 / self.frame_s,
                 )
             ranked = sorted(

@@ -21,6 +21,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.runner import compile_segments
 
 BACKENDS = ("torch", "compiled", "onnx", "onnx-int8")
 
@@ -109,10 +110,6 @@ class Recognisers:
         return self._made[key]
 
     def _compiled(self) -> Recogniser:
-        try:
-            from speechbrain_ee.inference.runner import compile_segments
-        except ImportError as error:
-            raise _missing("compiled", error) from error
         # a model of its own: the other backends keep theirs as it is
         asr = EarlyExitASR.from_hparams(self.source, decoding=self.decoding)
         compile_segments(asr.model)

@@ -156,35 +156,41 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
-    exits = manifest.exit_layers
-    tables = (manifest.segment_macs, manifest.head_macs)
-    # Others are compared with these.
-    for key, fits in {
-        "exit_layers": _rising(exits),
-        "vocab_size": _whole(manifest.vocab_size, 2),
-    }.items():
+    def expect(key: str, fits: bool) -> None:
         if not fits:
             _fail(path, key, f"{quoted(getattr(manifest, key))} does not fit")
-    checks = {
-        "sample_rate": _whole(manifest.sample_rate, 1),
-        "blank_index": _whole(manifest.blank_index, 0)
+
+    # First those that others are compared with.
+    exits, precisions = manifest.exit_layers, manifest.precisions
+    expect("exit_layers", _rising(exits))
+    expect("vocab_size", _whole(manifest.vocab_size, 2))
+    expect("sample_rate", _whole(manifest.sample_rate, 1))
+    expect(
+        "blank_index",
+        _whole(manifest.blank_index, 0)
         and manifest.blank_index < manifest.vocab_size,
-        "positions": manifest.positions in POSITION_KINDS,
-        "measures": _list_of(manifest.measures, str),
-        "frame_s": isinstance(manifest.frame_s, float) and manifest.frame_s > 0,
-        "precisions": bool(manifest.precisions)
-        and _list_of(manifest.precisions, str)
-        and {*manifest.precisions} <= {*PRECISIONS},
-        "default_policy": isinstance(manifest.default_policy, str | None),
-        "hop": _whole(manifest.hop, 1),
-        "start_macs": _list_of(manifest.start_macs, int)
-        and len(manifest.start_macs) > 1,
-        "segment_macs": _rows(tables[0], 3) and len(tables[0]) == len(exits),
-        "head_macs": _rows(tables[1], 3) and len(tables[1]) == len(exits),
-    }
-    for key, fits in checks.items():
-        if not fits:
-            _fail(path, key, f"{quoted(getattr(manifest, key))} does not fit")
+    )
+    expect("positions", manifest.positions in POSITION_KINDS)
+    expect("measures", _list_of(manifest.measures, str))
+    expect(
+        "frame_s",
+        isinstance(manifest.frame_s, float) and manifest.frame_s > 0,
+    )
+    expect(
+        "precisions",
+        bool(precisions)
+        and _list_of(precisions, str)
+        and {*precisions} <= {*PRECISIONS},
+    )
+    expect("default_policy", isinstance(manifest.default_policy, str | None))
+    expect("hop", _whole(manifest.hop, 1))
+    expect(
+        "start_macs",
+        _list_of(manifest.start_macs, int) and len(manifest.start_macs) > 1,
+    )
+    for key in ("segment_macs", "head_macs"):
+        rows = getattr(manifest, key)
+        expect(key, _rows(rows, 3) and len(rows) == len(exits))
 
 
 def _fail(path: Path, key: str, what: str) -> None:
