@@ -19,27 +19,25 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies, PolicyLike
-from speechbrain_ee.inference.recordings.files import (
+from speechbrain_ee.inference.recordings import (
     Recording,
+    as_wave,
     open_recording,
-)
-from speechbrain_ee.inference.recordings.segmentation import (
-    NO_SPEECH,
-    Cutting,
-    speech_detector,
-)
-from speechbrain_ee.inference.recordings.stream import as_wave, shown
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import (
-    Failure,
-    Transcript,
+    shown,
 )
 from speechbrain_ee.inference.runner import (
     LivePolicy,
     LiveRunner,
     compile_segments,
 )
+from speechbrain_ee.inference.segmentation import (
+    NO_SPEECH,
+    Cutting,
+    speech_detector,
+)
 from speechbrain_ee.inference.source import open_source
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import Failure, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class EarlyExitASR:
         Where the model runs.
     vad : str
         What finds out whether anybody speaks, see
-        :func:`~speechbrain_ee.inference.recordings.segmentation.speech_detector`.
+        :func:`~speechbrain_ee.inference.segmentation.speech_detector`.
 
     Example
     -------

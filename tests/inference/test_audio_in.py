@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings import stream as audio_in
-from speechbrain_ee.inference.recordings.resampling import BlockResampler
-from speechbrain_ee.inference.recordings.stream import AudioStream
+from speechbrain_ee.inference import recordings as audio_in
+from speechbrain_ee.inference.recordings import AudioStream, BlockResampler
 from tests.inference.heard import record, speech
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings.batches import (
+from speechbrain_ee.inference.transcriber import (
     WINDOW_BATCHES,
     batches_of_like_length,
     in_order,

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.recordings.formats import (
+from speechbrain_ee.inference.transcripts import (
     CUE_S,
     LINE_LETTERS,
+    Failure,
+    Segment,
+    Summary,
+    Transcript,
     as_ctm,
     as_json,
     as_srt,
@@ -26,12 +30,6 @@ from speechbrain_ee.inference.recordings.formats import (
     as_text_line,
     get_format,
     summary_data,
-)
-from speechbrain_ee.inference.recordings.transcript import (
-    Failure,
-    Segment,
-    Summary,
-    Transcript,
 )
 from tests.inference.heard import hypothesis
 

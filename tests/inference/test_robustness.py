@@ -20,10 +20,10 @@ import soundfile
 from torch import Tensor
 
 from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings import find_recordings
 from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
 from tests.helpers import padded
 from tests.inference.heard import RATE, Echo, record, speech
 from tests.inference.live_runs import EXITS, live_model, runner_of
@@ -33,8 +33,8 @@ HOUR_MB = 2048
 HOUR = """
 import sys
 from pathlib import Path
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.transcriber import Transcriber
 from tests.inference.test_robustness import TinyASR
 
 (found,) = Transcriber(TinyASR()).run(find_recordings([sys.argv[1]]))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings.segmentation import (
+from speechbrain_ee.inference.segmentation import (
     Cutting,
     Piece,
     cut_at_pauses,
@@ -108,18 +108,6 @@ def test_without_a_pause_the_quietest_place() -> None:
     loud[15_000:15_100] *= 0.6
     first = cut(loud)[0]
     assert 14_980 <= first.end <= 15_120
-
-
-def test_a_detector_takes_the_place_of_loudness() -> None:
-    """Whatever marks frames decides on the cut."""
-
-    def only_here(samples: np.ndarray, rate: int) -> np.ndarray:
-        frames = np.zeros(len(samples) // (rate // 100), dtype=bool)
-        frames[1200:1240] = True
-        return frames
-
-    pieces = cut(speech(30, RATE), find_pauses=only_here)
-    assert pieces[0].end == 12_200
 
 
 def test_quiet_follows_level_and_offset() -> None:

@@ -19,11 +19,11 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference import transcribe as command
-from speechbrain_ee.inference.recordings.files import Recording, find_recordings
-from speechbrain_ee.inference.recordings.segmentation import Cutting
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Transcript
+from speechbrain_ee.inference.recordings import Recording, find_recordings
+from speechbrain_ee.inference.segmentation import Cutting
 from speechbrain_ee.inference.transcribe import add_arguments, transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import Transcript
 from tests.inference.heard import RATE, Echo, record, speech
 
 

@@ -20,14 +20,18 @@ import soundfile
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.inference import recordings as stream
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.recordings import stream
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.formats import CUE_S, as_srt, as_vtt
-from speechbrain_ee.inference.recordings.stream import AudioStream
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Segment, Transcript
+from speechbrain_ee.inference.recordings import AudioStream, find_recordings
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import (
+    CUE_S,
+    Segment,
+    Transcript,
+    as_srt,
+    as_vtt,
+)
 from tests.inference.heard import RATE, Echo, hypothesis, record, speech
 
 

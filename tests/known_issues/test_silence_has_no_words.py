@@ -17,13 +17,10 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.segmentation import (
-    Cutting,
-    speech_detector,
-)
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.segmentation import Cutting, speech_detector
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech
 from tests.inference.live_runs import (

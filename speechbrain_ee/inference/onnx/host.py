@@ -40,10 +40,7 @@ from speechbrain_ee.inference.onnx.policy import (
     resolve,
 )
 from speechbrain_ee.inference.onnx.writer import HostWriter
-from speechbrain_ee.inference.recordings.segmentation import (
-    NO_SPEECH,
-    speech_detector,
-)
+from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
 PURPOSE = "ONNX graphs"
 _WAY_OUT = "export the model again"
