@@ -28,9 +28,12 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
-from speechbrain_ee.inference.onnx.export import export_onnx
+from speechbrain_ee.inference.onnx.export import (
+    export_onnx,
+    export_static,
+    tokens,
+)
 from speechbrain_ee.inference.onnx.host import OnnxRecogniser
-from speechbrain_ee.inference.onnx.sherpa import export_static, tokens
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from tests.helpers import SAMPLE_RATE, VOCAB, padded
