@@ -19,20 +19,16 @@ import torch
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference.bench import backends as bench_backends
-from speechbrain_ee.inference.bench import command as bench
-from speechbrain_ee.inference.bench.data import (
-    Spoken,
-    batches_of,
-    read_spoken,
-)
-from speechbrain_ee.inference.bench.measure import (
+from speechbrain_ee.inference import bench
+from speechbrain_ee.inference import bench as bench_backends
+from speechbrain_ee.inference.bench import (
     Configuration,
     measure_in_turn,
     transcribed,
 )
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE
 from tests.inference.bench_corpus import LENGTHS, write_corpus

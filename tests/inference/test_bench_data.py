@@ -11,12 +11,8 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.bench.data import (
-    Spoken,
-    batches_of,
-    read_spoken,
-)
-from speechbrain_ee.inference.bench.measure import word_error_rate
+from speechbrain_ee.inference.bench import word_error_rate
+from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
 from tests.helpers import SAMPLE_RATE
 from tests.inference.bench_corpus import LENGTHS, write_corpus
 from tests.inference.live_runs import waves

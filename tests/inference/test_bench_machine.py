@@ -8,7 +8,7 @@ import mmap
 
 import numpy as np
 
-from speechbrain_ee.inference.bench import machine as bench_machine
+from speechbrain_ee.inference import bench as bench_machine
 
 
 def test_peak_memory_sees_what_was_given_back() -> None:

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.asr import EarlyExitASR, open_source
 from speechbrain_ee.inference.export import export_command
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.inference.policies import exit_ladder
-from speechbrain_ee.inference.source import open_source
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.inference.runs import log_probs
 
