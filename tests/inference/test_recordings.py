@@ -24,8 +24,12 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference import recordings as audio_in
-from speechbrain_ee.inference.recordings import AudioStream, BlockResampler
+from speechbrain_ee.inference import recordings
+from speechbrain_ee.inference.recordings import (
+    AudioStream,
+    BlockResampler,
+    find_recordings,
+)
 from tests.inference.heard import record, speech
 
 
@@ -88,7 +92,7 @@ def test_equals_reading_at_once(
     subtype: str | None,
 ) -> None:
     """Stereo of any rate and format, in many blocks, is the one signal."""
-    monkeypatch.setattr(audio_in, "BLOCK_SAMPLES", 10_000)
+    monkeypatch.setattr(recordings, "BLOCK_SAMPLES", 10_000)
     stereo = np.stack([speech(2.3, rate, seed=n) for n in (1, 2)], axis=1)
     path = record(tmp_path / name, stereo, rate, subtype)
     found, fault = heard(path)
@@ -212,3 +216,22 @@ def test_wide_files_are_averaged(tmp_path: Path) -> None:
     path = record(tmp_path / "a.wav", channels, subtype="FLOAT")
     np.testing.assert_allclose(heard(path)[0], channels.mean(axis=1), atol=1e-6)
     assert soundfile.info(path).channels == 6
+
+
+def test_names_tell_recordings_apart(tmp_path: Path) -> None:
+    """Suffixes and folders join the name only where they are needed."""
+    a, b = tmp_path / "x" / "a.wav", tmp_path / "x" / "b.wav"
+    for path in (a, b, a.with_suffix(".flac"), tmp_path / "y" / "a.wav"):
+        record(path, 10)
+
+    def names(*inputs: Path) -> list[str]:
+        return [r.id for r in find_recordings([str(each) for each in inputs])]
+
+    assert names(a, b, a) == ["a", "b"]
+    assert names(a, a.with_suffix(".flac")) == ["a.wav", "a.flac"]
+    found = names(a, tmp_path / "y" / "a.wav")
+    assert len({*found}) == 2 and not any(n.startswith("/") for n in found)
+    assert names(tmp_path) == ["x/a.flac", "x/a.wav", "x/b.wav", "y/a.wav"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no audio.*flac"):
+        find_recordings([str(tmp_path / "empty")])
