@@ -291,11 +291,15 @@ def machine() -> dict[str, Any]:
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    ram = _field("/proc/meminfo", "MemTotal")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
-        "cores": _cores(),
-        "ram_gib": _ram_gib(),
+        "cores": cores,
+        "ram_gib": ram and round(int(ram.split()[0]) / _MIB, 1),
         "gpu": gpu,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -333,17 +337,6 @@ def peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # kilobytes, but bytes on macOS
     return round(peak / (_MIB if sys.platform == "darwin" else 1024), 1)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _ram_gib() -> float | None:
-    text = _field("/proc/meminfo", "MemTotal")
-    return None if text is None else round(int(text.split()[0]) / _MIB, 1)
 
 
 def _field(path: str, name: str) -> str | None:

@@ -67,6 +67,10 @@ DECODERS = (
     "install speechbrain-ee with its extra `media` (PyAV), or ffmpeg; or "
     "convert it to WAV or FLAC."
 )
+NO_AUDIO = (
+    "is no audio in a known format, or damaged; repair it, or convert it to "
+    "WAV or FLAC."
+)
 MEDIA_TOLERANCE_S = 1.0  # containers round, encoders add and take a little
 # What samples of a type are divided by, and what is zero in it.
 INTEGERS = {
@@ -141,9 +145,16 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
                 shown(found[key][0]),
             )
         found.setdefault(key, (path, name))
-    names = _names([name for _, name in found.values()], list(found))
     paths = [path for path, _ in found.values()]
-    return [Recording(*pair) for pair in zip(names, paths, strict=True)]
+    names = [name for _, name in found.values()]
+    # The shortest kind of names that tells all apart.
+    kinds = (
+        [name.with_suffix("").as_posix() for name in names],
+        [name.as_posix() for name in names],
+        [key.lstrip(os.sep) for key in found],
+    )
+    ids = next(kind for kind in kinds if len({*kind}) == len(kind))
+    return [Recording(*pair) for pair in zip(ids, paths)]
 
 
 def _named(inputs: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -196,16 +207,6 @@ def _is_special(path: Path) -> bool:
     return special
 
 
-def _names(names: list[Path], keys: list[str]) -> list[str]:
-    """The shortest kind of names that tells all apart."""
-    plain = [name.with_suffix("").as_posix() for name in names]
-    full = [name.as_posix() for name in names]
-    for kind in (plain, full):
-        if len({*kind}) == len(kind):
-            return kind
-    return [key.lstrip(os.sep) for key in keys]
-
-
 def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
     """Samples as a model hears them: shape (samples,), float32.
 
@@ -250,7 +251,7 @@ def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
     return wave
 
 
-class SampleStream:
+class SampleStream(AbstractContextManager):
     """Samples in memory, used like an :class:`AudioStream`."""
 
     fault: str | None = None
@@ -262,14 +263,11 @@ class SampleStream:
     def __iter__(self) -> Iterator[np.ndarray]:
         yield self._wave
 
-    def __enter__(self) -> "SampleStream":
-        return self
-
     def __exit__(self, *error: object) -> None:
         pass
 
 
-class AudioStream:
+class AudioStream(AbstractContextManager):
     """A file, a pipe or ``-`` (standard input) as blocks of samples.
 
     Iterate for float32 mono blocks at ``sample_rate`` (Hz). ``channel``, from
@@ -321,9 +319,6 @@ class AudioStream:
         rest = resampler.finish()
         if len(rest):
             yield rest
-
-    def __enter__(self) -> "AudioStream":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -411,7 +406,7 @@ class AudioStream:
                     f"decoder; {DECODERS}"
                 )
             # libsndfile's own reasons mislead, an MP3 "does not exist".
-            raise InputError(self._no_audio())
+            raise InputError(f"{self.name}: {NO_AUDIO}")
         target = tempfile.TemporaryFile()
         try:
             with self._raw() as source:
@@ -422,17 +417,11 @@ class AudioStream:
             audio = soundfile.SoundFile(target)
         except soundfile.SoundFileError:
             target.close()
-            raise InputError(self._no_audio()) from None
+            raise InputError(f"{self.name}: {NO_AUDIO}") from None
         if self._copy is not None:
             self._copy.close()
         self._copy = target
         return audio
-
-    def _no_audio(self) -> str:
-        return (
-            f"{self.name}: is no audio in a known format, or damaged; "
-            "repair it, or convert it to WAV or FLAC."
-        )
 
     def _unsized(self) -> soundfile.SoundFile | None:
         """A WAV whose sizes were never filled in, read to its end.

@@ -32,7 +32,6 @@ from speechbrain_ee.inference.transcripts import (
     FolderOutput,
     StreamOutput,
     Summary,
-    Transcript,
     get_format,
     open_output,
 )
@@ -204,7 +203,13 @@ def _transcribe(
     try:
         try:
             for result in transcriber.run(recordings, partial(_show, bar)):
-                _take(result, output)
+                if isinstance(result, Failure):
+                    logger.error("error: %s", result.reason)
+                    continue
+                if result.fault is not None:
+                    path = shown(result.path)
+                    logger.error("error: %s: %s", path, result.fault)
+                output.write(result)
         except KeyboardInterrupt:
             interrupted = True
             rest = transcriber.unfinished()
@@ -225,17 +230,6 @@ def _show(bar: tqdm, done: float, summary: Summary) -> None:
         )
         # tqdm draws again when enough time has passed.
         bar.update(done - bar.n)
-
-
-def _take(
-    result: Transcript | Failure, output: StreamOutput | FolderOutput
-) -> None:
-    if isinstance(result, Failure):
-        logger.error("error: %s", result.reason)
-        return
-    if result.fault is not None:
-        logger.error("error: %s: %s", shown(result.path), result.fault)
-    output.write(result)
 
 
 def make_controller(

@@ -233,11 +233,6 @@ def as_text(transcript: Transcript) -> str:
     return transcript.text + "\n"
 
 
-def as_text_line(transcript: Transcript) -> str:
-    """The recording's name, a tab and the words."""
-    return f"{shown(transcript.id)}\t{transcript.text}\n"
-
-
 def as_json(transcript: Transcript) -> str:
     """An object with all that is known."""
     return json.dumps(as_data(transcript), ensure_ascii=False)
@@ -347,22 +342,8 @@ def as_srt(transcript: Transcript) -> str:
     return "\n".join(blocks)
 
 
-def as_vtt(transcript: Transcript) -> str:
+def as_vtt(transcript: Transcript, head: str = "WEBVTT") -> str:
     """The same as WebVTT, which web pages take."""
-    return _as_vtt(transcript, "WEBVTT")
-
-
-def as_named_srt(transcript: Transcript) -> str:
-    """Subtitles after a line with the recording's name."""
-    return f"==> {shown(transcript.id)} <==\n{as_srt(transcript)}"
-
-
-def as_named_vtt(transcript: Transcript) -> str:
-    """WebVTT whose first line has the recording's name."""
-    return _as_vtt(transcript, f"WEBVTT {shown(transcript.id)}")
-
-
-def _as_vtt(transcript: Transcript, head: str) -> str:
     # What would begin a tag or a character's name.
     escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
     blocks = [
@@ -394,20 +375,18 @@ def _cues(words: tuple[Word, ...]) -> list[list[Word]]:
     """Words that are shown together."""
     cues: list[list[Word]] = []
     for word in words:
-        if not cues or _full(cues[-1], word):
-            cues.append([])
-        cues[-1].append(word)
+        cue = [*cues[-1], word] if cues else [word]
+        text = " ".join(each.text for each in cue)
+        if (
+            len(cue) == 1
+            or len(textwrap.wrap(text, LINE_LETTERS, **KEEP_WORDS)) > 2
+            or word.end_s - cue[0].start_s > CUE_S
+            or word.start_s - cue[-2].end_s > CUE_PAUSE_S
+        ):
+            cues.append([word])
+        else:
+            cues[-1].append(word)
     return cues
-
-
-def _full(cue: list[Word], word: Word) -> bool:
-    """Does a word no longer belong to a cue?"""
-    text = " ".join([*(each.text for each in cue), word.text])
-    return (
-        len(textwrap.wrap(text, LINE_LETTERS, **KEEP_WORDS)) > 2
-        or word.end_s - cue[0].start_s > CUE_S
-        or word.start_s - cue[-1].end_s > CUE_PAUSE_S
-    )
 
 
 def _clock(time_s: float, point: str = ",") -> str:
@@ -421,18 +400,34 @@ def _clock(time_s: float, point: str = ",") -> str:
 FORMATS = {
     each.name: each
     for each in (
-        Format("txt", as_text, as_text_line),
+        Format(
+            "txt",
+            as_text,
+            lambda each: f"{shown(each.id)}\t{as_text(each)}",
+        ),
         Format(
             "json",
-            lambda transcript: as_json(transcript) + "\n",
+            lambda each: as_json(each) + "\n",
             as_json,
             head='{"files": [\n',
             between=",\n",
             tail=_json_tail,
             always_entries=True,
         ),
-        Format("srt", as_srt, as_named_srt, between="\n", own_files=True),
-        Format("vtt", as_vtt, as_named_vtt, between="\n", own_files=True),
+        Format(
+            "srt",
+            as_srt,
+            lambda each: f"==> {shown(each.id)} <==\n{as_srt(each)}",
+            between="\n",
+            own_files=True,
+        ),
+        Format(
+            "vtt",
+            as_vtt,
+            lambda each: as_vtt(each, f"WEBVTT {shown(each.id)}"),
+            between="\n",
+            own_files=True,
+        ),
         Format("ctm", as_ctm, as_ctm),
     )
 }

@@ -27,7 +27,6 @@ from speechbrain_ee.inference.transcripts import (
     as_json,
     as_srt,
     as_text,
-    as_text_line,
     get_format,
     summary_data,
 )
@@ -76,7 +75,8 @@ def cues(text: str) -> list[tuple[float, float, str]]:
 def test_text() -> None:
     """The words alone, or behind the name."""
     assert as_text(two_segments()) == "GOOD BY E\n"
-    assert as_text_line(two_segments()) == "talk one\tGOOD BY E\n"
+    entry = get_format("txt").entry(two_segments())
+    assert entry == "talk one\tGOOD BY E\n"
 
 
 def test_ctm() -> None:

@@ -38,7 +38,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -78,10 +78,10 @@ from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     SCHEMA,
+    START_FILE,
     Manifest,
     load,
     segment_file,
-    start_file,
     write_manifest,
 )
 from speechbrain_ee.models.model import EarlyExitModel
@@ -154,7 +154,7 @@ def export_onnx(
     )
     written = [f"policies/{name}.yaml" for name in policies]
     with whole_folder(target, partial(_check_replaced, written)) as new:
-        export_graphs(model, new, MEASURES, int8)
+        export_graphs(model, new, int8)
         write_manifest(new, told)
         with whole_file(new / "tokenizer.model") as stream:
             stream.write(folder.tokenizer.serialized_model_proto())
@@ -172,29 +172,28 @@ def _check_replaced(written: Sequence[str], path: Path) -> None:
 
 
 def export_graphs(
-    model: EarlyExitModel,
-    target: str | Path,
-    measures: Iterable[str] = MEASURES,
-    int8: bool = False,
+    model: EarlyExitModel, target: str | Path, int8: bool = False
 ) -> None:
     """Write the graphs of a model alone, into a folder that is there."""
     encoder = exportable(model)
     kind = POSITIONS[encoder.attention_type]
-    target, measures = Path(target), tuple(measures)
     wavs_BS, samples_B = _example(_TRACED_SAMPLES)
     start = StartGraph(model)
     with torch.no_grad():
         state = start(wavs_BS, samples_B)
     outputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
     inputs = {"wavs": {0: "batch", 1: "samples"}, "samples": _BATCH}
-    path = target / start_file("fp32")
-    save(trace(start, (wavs_BS, samples_B), inputs, outputs), path)
+    graph = trace(start, (wavs_BS, samples_B), inputs, outputs)
+    save(graph, Path(target) / START_FILE)
+    inputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
+    outputs = {"out": _FRAMES, "log_probs": _FRAMES}
+    outputs |= dict.fromkeys(MEASURES, _BATCH)
     for exit, _ in enumerate(model.exit_layers, start=1):
-        graph = _segment(model, exit, measures, kind, state)
-        path = target / segment_file(exit, "fp32")
-        save(graph, path)
+        segment = SegmentGraph(model, exit, MEASURES)
+        path = Path(target) / segment_file(exit, "fp32")
+        save(trace(segment, state, inputs, outputs), path)
         if int8:
-            quantise(path, target / segment_file(exit, "int8"))
+            quantise(path, Path(target) / segment_file(exit, "int8"))
 
 
 def manifest(
@@ -203,7 +202,6 @@ def manifest(
     sample_rate: int,
     default_policy: str | None = None,
     precisions: tuple[str, ...] = ("fp32",),
-    measures: Iterable[str] = MEASURES,
 ) -> Manifest:
     """What a host has to know about the graphs of a model."""
     cost = CostModel(model)
@@ -228,7 +226,7 @@ def manifest(
         vocab_size=model.heads.vocab_size,
         blank_index=model.heads.blank_index,
         positions=POSITIONS[encoder.attention_type],
-        measures=tuple(measures),
+        measures=MEASURES,
         # Exact, where the frame at the start is not counted.
         frame_s=hop * subsampling(encoder) / sample_rate,
         precisions=precisions,
@@ -238,19 +236,6 @@ def manifest(
         segment_macs=tuple(segments),
         head_macs=tuple(heads),
     )
-
-
-def _segment(
-    model: EarlyExitModel,
-    exit: int,
-    measures: tuple[str, ...],
-    kind: str,
-    state: tuple[Tensor, ...],
-) -> "ModelProto":
-    inputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
-    outputs = {"out": _FRAMES, "log_probs": _FRAMES}
-    outputs |= dict.fromkeys(measures, _BATCH)
-    return trace(SegmentGraph(model, exit, measures), state, inputs, outputs)
 
 
 def _followed(
@@ -321,8 +306,18 @@ def export_static(
         {"x": {0: "N", 1: "num_samples"}},
         {"logits": {0: "N", 1: "num_frames"}},
     )
+    layers = model.exit_layers[-1]
+    metadata = {
+        "model_type": "omnilingual-asr",
+        "version": 1,
+        "vocab_size": model.heads.vocab_size,
+        "subsampling_factor": subsampling(model.encoder),
+        "normalize_type": "",
+        "sample_rate": folder.sample_rate,
+        "model_author": f"speechbrain-ee {__version__}",
+        "comment": f"{folder.name}, encoder cut after layer {layers}",
+    }
     with whole_folder(target, _check_static) as new:
-        metadata = _metadata(folder, model.exit_layers[-1])
         save(graph, new / "model.onnx", metadata)
         if int8:
             quantise(new / "model.onnx", new / "model.int8.onnx")
@@ -354,19 +349,6 @@ def tokens(folder: ModelFolder) -> str:
             piece = known.id_to_piece(index)
         lines.append(f"{piece} {index}\n")
     return "".join(lines)
-
-
-def _metadata(folder: ModelFolder, layers: int) -> dict[str, str | int]:
-    return {
-        "model_type": "omnilingual-asr",
-        "version": 1,
-        "vocab_size": folder.model.heads.vocab_size,
-        "subsampling_factor": subsampling(folder.model.encoder),
-        "normalize_type": "",
-        "sample_rate": folder.sample_rate,
-        "model_author": f"speechbrain-ee {__version__}",
-        "comment": f"{folder.name}, encoder cut after layer {layers}",
-    }
 
 
 def trace(

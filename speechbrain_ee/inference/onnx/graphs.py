@@ -58,11 +58,10 @@ class MatrixSTFT(nn.Module):
                 "one-sided, not normalised, padded with zeros) is exported."
             )
         self.hop_length, self.size = stft.hop_length, stft.n_fft
-        window = nn.functional.pad(
-            stft.window.double(),
-            # torch.stft centres a window that is shorter than the transform.
-            _centred(stft.win_length, stft.n_fft),
-        )
+        # torch.stft centres a window that is shorter than the transform.
+        missing = stft.n_fft - stft.win_length
+        ends = (missing // 2, missing - missing // 2)
+        window = nn.functional.pad(stft.window.double(), ends)
         bins = torch.arange(stft.n_fft // 2 + 1, dtype=torch.float64)
         time = torch.arange(stft.n_fft, dtype=torch.float64)
         angle = 2 * math.pi * torch.outer(time, bins) / stft.n_fft
@@ -175,17 +174,11 @@ def with_tables(model: EarlyExitModel) -> EarlyExitModel:
 
 
 def _with_tables(layer: nn.Module) -> nn.Module:
-    found = [
-        name
-        for name, part in layer.named_children()
-        if isinstance(part, RoPEMHA)
-    ]
-    if not found:
-        return layer
-    layer = shared_copy(layer)
-    for name in found:
-        setattr(layer, name, TabledRoPE(getattr(layer, name)))
-    return layer
+    changed = shared_copy(layer)
+    for name, part in layer.named_children():
+        if isinstance(part, RoPEMHA):
+            setattr(changed, name, TabledRoPE(part))
+    return changed
 
 
 def _seen(padding_BT: Tensor | None, unseen_TT: Tensor | None) -> Tensor | None:
@@ -300,8 +293,3 @@ def subsampling(encoder: MultiExitEncoder) -> int:
         for part in block.convs.children():
             factor *= getattr(part, "stride", (1,))[0]
     return factor
-
-
-def _centred(inner: int, outer: int) -> tuple[int, int]:
-    left = (outer - inner) // 2
-    return left, outer - inner - left

@@ -50,11 +50,11 @@ from speechbrain_ee.inference.hypothesis import (
 from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
+    START_FILE,
     Manifest,
     load,
     read_manifest,
     segment_file,
-    start_file,
 )
 from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
@@ -237,7 +237,7 @@ class OnnxRecogniser:
         options.inter_op_num_threads = 1
         exits = range(1, len(self.manifest.exit_layers) + 1)
         # The start is the same in all precisions.
-        files = [start_file("fp32")]
+        files = [START_FILE]
         files += [segment_file(exit, precision) for exit in exits]
         start, *segments = [_session(self.folder / f, options) for f in files]
         self.start, self.segments = start, segments

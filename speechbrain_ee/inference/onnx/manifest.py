@@ -20,6 +20,7 @@ from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.files import check_keys, read_json, whole_file
 
 MANIFEST_FILE = "onnx.json"
+START_FILE = "start.onnx"  # from waveforms to the first layer
 LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
 SCHEMA = "early-exit-onnx/1"
 PRECISIONS = ("fp32", "int8")
@@ -65,14 +66,10 @@ class Manifest:
         return round(float(start + layers + heads))
 
 
-def start_file(precision: str) -> str:
-    """File of the graph from waveforms to the first layer."""
-    return f"start{_suffix(precision)}.onnx"
-
-
 def segment_file(exit: int, precision: str) -> str:
     """File of the graph of a segment, by the exit that it ends with."""
-    return f"exit_{exit:02d}{_suffix(precision)}.onnx"
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return f"exit_{exit:02d}{suffix}.onnx"
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
@@ -149,10 +146,6 @@ def _table(value: Any, exits: Any) -> bool:
         and all(len(row) == 3 for row in value)
         and all(type(each) in (int, float) for row in value for each in row)
     )
-
-
-def _suffix(precision: str) -> str:
-    return "" if precision == "fp32" else f".{precision}"
 
 
 def load(name: str, purpose: str) -> ModuleType:
