@@ -8,9 +8,7 @@ import argparse
 import csv
 import json
 import mmap
-import os
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,29 +204,6 @@ def test_configurations_take_turns() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_cpu_time_is_of_all_threads() -> None:
-    def busy() -> None:
-        matrix = np.ones((700, 700))
-        for _ in range(12):
-            matrix = np.tanh(matrix)
-
-    def task():
-        threads = [threading.Thread(target=busy) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return (hypothesis(),)
-
-    one = Configuration("one", 1, 1, "torch")
-    (measured,) = measure_in_turn({one: task}, 0, 1, 1.0)
-    start = os.times()
-    busy()
-    end = os.times()
-    alone = (end.user + end.system) - (start.user + start.system)
-    assert measured.cpu_s_R[0] > 1.4 * alone
-
-
 def test_ratio_pairs_repeats() -> None:
     """A burst that slows both policies in one repeat leaves the ratio."""
     row = {"backend": "torch", "threads": 1, "batch_size": 1}
@@ -292,12 +267,6 @@ def test_graphs_are_not_compared_with_a_beam_search(corpus, asr) -> None:
     given = ["--backend", "onnx", "--decoding", "ctc_beam"]
     with pytest.raises(InputError, match="--decoding ctc_greedy"):
         bench.run(arguments("--data", str(corpus / "test.csv"), *given))
-
-
-def test_result_that_cannot_be_written(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
-        bench.write_result(tmp_path / "file" / "out.json", {})
 
 
 def test_batches_hold_every_utterance_once() -> None:

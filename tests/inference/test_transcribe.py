@@ -84,15 +84,7 @@ def written(
     return status, texts
 
 
-def test_one_file_is_its_text_alone(tmp_path: Path, capsys) -> None:
-    """Nothing else on standard output."""
-    path = record(tmp_path / "a.wav", 5000)
-    assert run([path]) == 0
-    assert capsys.readouterr().out == "n5000\n"
-
-
 def test_several_files_have_names(tmp_path: Path, capsys) -> None:
-    """In the order of the folder, whatever their lengths."""
     for number, samples in enumerate([9000, 4000, 30000, 100]):
         record(tmp_path / "d" / f"{number}.flac", samples)
     record(tmp_path / "d" / "e" / "f.wav", 77)
@@ -109,7 +101,6 @@ def test_several_files_have_names(tmp_path: Path, capsys) -> None:
 
 
 def test_a_file_or_a_folder(tmp_path: Path) -> None:
-    """A suffix makes a file; a folder has one for each recording."""
     inputs = [record(tmp_path / f"{n}.wav", 1000 * n) for n in (1, 2)]
     assert run(inputs, "txt", tmp_path / "all.txt") == 0
     assert (tmp_path / "all.txt").read_text() == "1\tn1000\n2\tn2000\n"
@@ -123,7 +114,6 @@ def test_a_file_or_a_folder(tmp_path: Path) -> None:
 
 
 def test_json_is_one_document(tmp_path: Path, capsys) -> None:
-    """Files and a summary; in a folder, each by itself."""
     inputs = [record(tmp_path / f"{n}.wav", 8000 * n) for n in (1, 2)]
     inputs.insert(1, str(tmp_path / "gone.wav"))
     assert run(inputs, "json") == 1
@@ -140,7 +130,6 @@ def test_json_is_one_document(tmp_path: Path, capsys) -> None:
 
 
 def test_long_recordings_are_put_together(tmp_path: Path) -> None:
-    """Every sample is heard once, in batches within the bound, in order."""
     samples = speech(95)
     path = record(tmp_path / "long.wav", samples)
     asr = Echo()
@@ -157,7 +146,6 @@ def test_long_recordings_are_put_together(tmp_path: Path) -> None:
 
 
 def test_early_files_are_written_while_later_are_read(tmp_path: Path) -> None:
-    """The first result does not wait for the last file."""
     path = record(tmp_path / "a.wav", 2 * RATE)
     recordings = [Recording(str(n), path) for n in range(100)]
     asr = Echo()
@@ -168,7 +156,6 @@ def test_early_files_are_written_while_later_are_read(tmp_path: Path) -> None:
 
 
 def test_one_bad_piece_does_not_spoil_its_batch(tmp_path: Path) -> None:
-    """What the recogniser refuses is reported under its file's name."""
     paths = [record(tmp_path / f"{n}.wav", n) for n in (3000, 4000, 5000)]
     transcriber = Transcriber(Echo(refuses=4000))
     found = [*transcriber.run([Recording(p, p) for p in paths])]
@@ -192,7 +179,6 @@ class Interrupted(Echo):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_is_done_stays(tmp_path: Path, error) -> None:
-    """An interrupt, or an error of ours, leaves whole files."""
     paths = [record(tmp_path / f"{n}.wav", 8 * RATE) for n in range(8)]
 
     class Ended(Interrupted):
@@ -219,7 +205,6 @@ def test_what_is_done_stays(tmp_path: Path, error) -> None:
 
 
 def test_one_long_recording_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
-    """Interrupted: the pieces that are done, and where it stopped."""
     path = record(tmp_path / "long.wav", speech(95))
     out = tmp_path / "long.json"
     asr = Interrupted()
@@ -233,7 +218,6 @@ def test_one_long_recording_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
 
 
 def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
-    """`--out` with the name of an input is a slip."""
     path = record(tmp_path / "a.wav", 5000)
     before = Path(path).read_bytes()
     with pytest.raises(InputError, match="overwritten"):
@@ -242,7 +226,6 @@ def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_subtitle_files_of_several_need_a_folder(tmp_path: Path) -> None:
-    """No player takes several in one file."""
     paths = [record(tmp_path / f"{n}.wav", 100) for n in (1, 2)]
     for form in ("srt", "vtt"):
         with pytest.raises(InputError, match="folder with --out"):
@@ -264,7 +247,6 @@ class Falling:
 
 
 def test_the_controller_is_asked_for_every_batch(tmp_path: Path) -> None:
-    """Its policy is followed, and it learns what a batch was."""
     paths = [record(tmp_path / f"{n}.wav", RATE) for n in range(3)]
     asr, controller = Echo(), Falling()
     assert run(paths, asr=asr, batch_s=1, controller=controller) == 0
@@ -283,7 +265,6 @@ def parsed(*arguments: str) -> argparse.Namespace:
     "option", ["--batch-s=0", "--max-s=nan", "--deadline=-1", "--threads=0"]
 )
 def test_numbers_that_make_no_sense(option: str) -> None:
-    """Refused by name, before anything is read."""
     with pytest.raises(InputError, match=option.partition("=")[0]):
         command.run(parsed("a.wav", "--model=m", option))
 
@@ -291,7 +272,6 @@ def test_numbers_that_make_no_sense(option: str) -> None:
 def test_the_command_hands_its_arguments_on(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    """Model, device and policy go to the recogniser; status 2 gets out."""
     calls = []
 
     def from_hparams(source, run_opts, policy, vad):
@@ -310,7 +290,6 @@ def test_the_command_hands_its_arguments_on(
 
 
 def test_the_bar_is_for_terminals(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Real-time factor and layers, on standard error, if anyone looks."""
     path = record(tmp_path / "a.wav", 5000)
     run([path])
     assert "layers" not in capsys.readouterr().err
@@ -343,7 +322,6 @@ def tiny() -> TinyASR:
 
 
 def test_all_kinds_of_recordings(tmp_path: Path, tiny, caplog) -> None:
-    """Strange ones are transcribed, bad ones reported with the reason."""
     folder = tmp_path / "in"
     noise = speech(2)
     for name, samples, rate, subtype in (
@@ -391,7 +369,6 @@ def test_all_kinds_of_recordings(tmp_path: Path, tiny, caplog) -> None:
 
 
 def test_alone_or_in_a_batch(tmp_path: Path, tiny) -> None:
-    """A recording's transcript does not depend on its neighbours."""
     folder = tmp_path / "in"
     for n, seconds in enumerate([0.3, 2.5, 1.1, 24.0]):
         record(folder / f"{n}.wav", speech(seconds, seed=n))
@@ -400,13 +377,6 @@ def test_alone_or_in_a_batch(tmp_path: Path, tiny) -> None:
         (recording,) = find_recordings([str(path)])
         (alone,) = Transcriber(tiny).run([recording])
         assert alone.text == together[path.stem]
-
-
-def test_nothing_but_bad_files(tmp_path: Path) -> None:
-    """Status 2, and nothing is written."""
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.wav").write_text("no audio")
-    assert written(tmp_path / "in", tmp_path / "out") == (2, {})
 
 
 def write_long(path: Path, minutes: int, rate: int, channels: int) -> None:
@@ -419,7 +389,6 @@ def write_long(path: Path, minutes: int, rate: int, channels: int) -> None:
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    """Ten minutes or forty: the same peak, far below the whole."""
     peaks = []
     for minutes in (10, 40):
         path = tmp_path / f"{minutes}.wav"
@@ -435,7 +404,6 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_hour_in_two_gigabytes(tmp_path: Path, repository: Path) -> None:
-    """48 kHz stereo through a model, the libraries included."""
     path = tmp_path / "hour.wav"
     write_long(path, 60, 48000, 2)
     ran = subprocess.run(
@@ -467,7 +435,6 @@ def test_every_item_once_within_the_bound(lengths, batch_s) -> None:
 
 
 def test_like_goes_with_like() -> None:
-    """Sorting within the window saves most of the padding."""
     lengths = [1.0, 20.0] * 6
     batches = [*batches_of_like_length(lengths, float, 60.0)]
     padded = sum(len(b) * max(s for _, s in b) for b in batches)
@@ -476,7 +443,6 @@ def test_like_goes_with_like() -> None:
 
 @pytest.mark.parametrize("batch_s", [0, -1, float("nan")])
 def test_a_bound_that_makes_no_sense(batch_s: float) -> None:
-    """Named."""
     with pytest.raises(InputError, match="batch_s"):
         next(batches_of_like_length([1.0], float, batch_s))
 
@@ -489,7 +455,6 @@ def test_a_deadline_needs_to_know_what_exits_cost(exported):
 
 
 def test_a_deadline_lowers_what_was_asked_for(exported):
-    """With a policy its own thresholds, with a fixed exit no later one."""
     folder = exported("digits")
     asr = EarlyExitASR.from_hparams(folder, policy=2)
     known = exit_ladder(asr.folder.calibration, asr.model.exit_layers, 2)

@@ -17,6 +17,7 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.onnx import host
 from speechbrain_ee.inference.recordings import find_recordings
 from speechbrain_ee.inference.segmentation import Cutting, speech_detector
 from speechbrain_ee.inference.transcribe import transcribe
@@ -115,7 +116,6 @@ def test_silero_where_it_is_installed() -> None:
 
 def test_on_a_device(tmp_path: Path) -> None:
     """The host of the ONNX graphs asks, too."""
-    host = pytest.importorskip("speechbrain_ee.inference.onnx.host")
     found = object.__new__(host.OnnxRecogniser)
     found.manifest = type("Manifest", (), {"sample_rate": RATE})
     found.speaks = speech_detector("energy")

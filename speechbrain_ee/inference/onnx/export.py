@@ -38,7 +38,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,7 @@ from speechbrain_ee.inference.onnx.manifest import (
     MANIFEST_FILE,
     SCHEMA,
     START_FILE,
+    TRANSCRIPTS,
     Manifest,
     load,
     segment_file,
@@ -112,7 +113,6 @@ FILES = (
     r"(start|exit_\d+)(\.int8)?\.onnx",
     rf"policies/[^/]+\.({'|'.join(METHODS)})\.yaml",
 )
-_TRANSCRIPTS = "transcripts"
 _BATCH, _FRAMES = {0: "batch"}, {0: "batch", 1: "frames"}
 # Two lengths, so that nothing that depends on padding is missed.
 _TRACED_SAMPLES = (11_213, 6_077)
@@ -207,15 +207,14 @@ def manifest(
     cost = CostModel(model)
     layers = (0, *model.exit_layers)
     segments, heads = [], []
-    for exit, (below, top) in enumerate(zip(layers, layers[1:]), start=1):
+    for exit, ends in enumerate(zip(layers, layers[1:]), start=1):
         segments.append(
             _quadratic(
-                lambda frames, below=below, top=top: sum(
-                    cost.layer(at, frames) for at in range(below, top)
-                )
+                sum(cost.layer(at, frames) for at in range(*ends))
+                for frames in _COST_FRAMES
             )
         )
-        heads.append(_quadratic(lambda frames, k=exit: cost.head(k, frames)))
+        heads.append(_quadratic(cost.head(exit, t) for t in _COST_FRAMES))
     encoder = exportable(model)
     hop = encoder.features.hop_samples
     hops = range(subsampling(encoder) + 1)
@@ -242,7 +241,7 @@ def _followed(
     policies: Mapping[str, ExitPolicy], evidence: Sequence[str]
 ) -> dict[str, ExitPolicy]:
     """Those that there is evidence for."""
-    given = {*evidence, _TRANSCRIPTS}
+    given = {*evidence, TRANSCRIPTS}
     kept = {
         name: policy
         for name, policy in policies.items()
@@ -272,9 +271,9 @@ def _example(samples: Sequence[int]) -> tuple[Tensor, Tensor]:
     return wavs_BS, torch.tensor(samples)
 
 
-def _quadratic(macs: Callable[[int], int]) -> tuple[float, float, float]:
-    """Coefficients of 1, T and T squared, through three lengths."""
-    one, two, three = map(macs, _COST_FRAMES)
+def _quadratic(macs: Iterable[int]) -> tuple[float, float, float]:
+    """Coefficients of 1, T and T squared, from MACs at ``_COST_FRAMES``."""
+    one, two, three = macs
     step = _COST_FRAMES[0]
     square = (one - 2 * two + three) / (2 * step**2)
     linear = (two - one) / step - 3 * step * square

@@ -51,6 +51,7 @@ from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     START_FILE,
+    TRANSCRIPTS,
     Manifest,
     load,
     read_manifest,
@@ -59,7 +60,6 @@ from speechbrain_ee.inference.onnx.manifest import (
 from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
 PURPOSE = "ONNX graphs"
-TRANSCRIPTS = "transcripts"
 LAST = "last"
 _WAY_OUT = "export the model again"
 _TRIED_SAMPLES = 8000
@@ -249,9 +249,9 @@ class OnnxRecogniser:
             for path in sorted(self.folder.glob("policies/*.yaml"))
         }
         spelling = self.folder / LANGUAGE_MODEL_FILE
-        self.language_model = (
-            read_ngram(spelling) if spelling.exists() else None
-        )
+        self.language_model = None
+        if spelling.exists():
+            self.language_model = read_ngram(spelling)
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True

@@ -23,6 +23,7 @@ MANIFEST_FILE = "onnx.json"
 START_FILE = "start.onnx"  # from waveforms to the first layer
 LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
 SCHEMA = "early-exit-onnx/1"
+TRANSCRIPTS = "transcripts"  # evidence that a host makes itself
 PRECISIONS = ("fp32", "int8")
 POSITION_KINDS = ("relative", "rotary", "none")
 _WAY_OUT = "write the graphs again with `export --format onnx`"
