@@ -316,8 +316,8 @@ def load_1min() -> float | None:
 
 
 def start_peak_memory() -> bool:
-    """Begin to watch the memory of this process anew. Where the system
-    cannot (False), :func:`peak_memory_mib` is since the process began.
+    """Reset the peak of this process's memory. Where the system cannot
+    (False), :func:`peak_memory_mib` is since the process began.
     """
     try:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
@@ -330,7 +330,7 @@ def start_peak_memory() -> bool:
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process since the watch began."""
+    """Largest resident memory of this process since it was reset."""
     text = _field("/proc/self/status", "VmHWM")
     if text is not None:
         return round(int(text.split()[0]) / 1024, 1)

@@ -79,7 +79,9 @@ def export_command(
     if format not in FORMATS:
         raise InputError(f"--format {format}: use one of {', '.join(FORMATS)}.")
     if push is not None and format != "folder":
-        raise InputError("--push: is of inference folders; leave --format out.")
+        raise InputError(
+            "--push: only inference folders are published; leave --format out."
+        )
     folder = _folder(Path(source), exit)
     if name is not None:
         folder = replace(folder, name=name)

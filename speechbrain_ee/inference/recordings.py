@@ -197,11 +197,12 @@ def _left_out(error: OSError) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Is it a pipe or a device, on which a run would wait for ever?"""
+    """Is it a pipe or a device, on which a run would wait forever?"""
     special = path.exists() and not path.is_file()
     if special:
         logger.warning(
-            "%s: is no plain file and is left out; name it to have it read.",
+            "%s: is not a regular file and is left out; name it to have it "
+            "read.",
             shown(path),
         )
     return special
@@ -357,7 +358,7 @@ class AudioStream(AbstractContextManager):
         if not lowest <= audio.samplerate <= highest:
             raise InputError(
                 f"{self.name}: its header says {audio.samplerate} Hz, which "
-                f"is no sample rate of a recording ({lowest} to {highest} "
+                f"is not a recording's sample rate ({lowest} to {highest} "
                 "Hz); repair or convert it."
             )
         if self.channel is not None and self.channel > audio.channels:

@@ -98,9 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vad",
         default="auto",
         choices=VADS,
-        help="what finds out whether anybody speaks, since of silence a "
-        "recogniser makes words: silero (the package silero-vad), energy, or "
-        "off (default auto: silero where it is installed, else energy)",
+        help="voice activity detector, since a recogniser outputs words for "
+        "silence: silero (the package silero-vad), energy, or off (default "
+        "auto: silero where it is installed, else energy)",
     )
     add("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     add("--device", default="cpu", help="where the model runs (default cpu)")

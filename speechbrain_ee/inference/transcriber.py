@@ -187,7 +187,7 @@ class Transcriber:
         except InputError as error:
             if len(pieces) == 1:
                 return [str(error)]
-            # One of them is bad, and the others shall not suffer.
+            # One of them is bad: each is tried alone.
             return [each for piece in pieces for each in self._batch([piece])]
         now_s = time.perf_counter()
         if self.controller is not None:

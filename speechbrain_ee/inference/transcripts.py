@@ -197,7 +197,7 @@ class Summary:
 
     def __str__(self) -> str:
         if not self.duration_s:
-            return "nothing heard yet"
+            return "nothing transcribed yet"
         return (
             f"{self.duration_s:.0f} s of audio in {self.wall_s:.1f} s, "
             f"real-time factor {self.real_time_factor:.3f}, "
@@ -507,14 +507,14 @@ def open_output(
     inputs = {os.path.realpath(recording.path) for recording in recordings}
     if os.path.realpath(out) in inputs:
         raise InputError(
-            f"out: {out} is a recording that shall be transcribed and would "
-            "be overwritten; choose another name."
+            f"out: {out} is one of the recordings and would be overwritten; "
+            "choose another name."
         )
     ended: BaseException | None = None
     with whole_file(out, text=True) as stream:
         try:
             yield StreamOutput(stream, form, several)
-        except BaseException as error:  # what is done shall stay
+        except BaseException as error:  # what is done stays
             ended = error
     if ended is not None:
         raise ended

@@ -23,12 +23,11 @@ from speechbrain_ee.inference import bench
 from speechbrain_ee.inference.bench import (
     Configuration,
     measure_in_turn,
-    transcribed,
     word_error_rate,
 )
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
-from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
+from speechbrain_ee.inference.spoken import Spoken, read_spoken
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE
 from tests.inference.heard import record
@@ -223,18 +222,6 @@ def test_ratio_pairs_repeats() -> None:
     assert last["relative_time"] == 1.0
 
 
-def test_transcribed_is_in_the_order_of_the_data() -> None:
-    spoken = [Spoken(str(n), w) for n, w in enumerate(waves(LENGTHS))]
-    echo = SimpleNamespace(
-        run=lambda wavs, lens, policy: [
-            hypothesis(str(round(float(share) * wavs.shape[1])))
-            for share in lens
-        ]
-    )
-    found = transcribed(echo, batches_of(spoken, 3), None)
-    assert [one.text for one in found] == [str(n) for n in LENGTHS]
-
-
 @pytest.mark.parametrize(
     "wrong, named",
     [
@@ -267,22 +254,6 @@ def test_graphs_are_not_compared_with_a_beam_search(corpus, asr) -> None:
     given = ["--backend", "onnx", "--decoding", "ctc_beam"]
     with pytest.raises(InputError, match="--decoding ctc_greedy"):
         bench.run(arguments("--data", str(corpus / "test.csv"), *given))
-
-
-def test_batches_hold_every_utterance_once() -> None:
-    spoken = [Spoken(str(n), w) for n, w in enumerate(waves(LENGTHS))]
-    for size in (1, 3, 9):
-        batches = batches_of(spoken, size)
-        rows = [row for batch in batches for row in batch.rows]
-        assert sorted(rows) == [0, 1, 2, 3]
-        for batch in batches:
-            for row, wav, share in zip(
-                batch.rows, batch.wavs_BS, batch.wav_lens_B
-            ):
-                length = len(spoken[row].wav_S)
-                assert round(float(share) * len(wav)) == length
-                assert torch.equal(wav[:length], spoken[row].wav_S)
-                assert not wav[length:].any()
 
 
 def test_limit_spreads_over_the_data(corpus) -> None:

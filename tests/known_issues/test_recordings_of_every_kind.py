@@ -141,7 +141,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
     (tmp_path / "in" / "locked").mkdir(mode=0)
     found = find_recordings([str(tmp_path / "in")])
     assert [each.id for each in found] == ["a"]
-    assert "pipe.wav: is no plain file" in caplog.text
+    assert "pipe.wav: is not a regular file" in caplog.text
     if os.geteuid():
         assert "locked: cannot be searched" in caplog.text
 

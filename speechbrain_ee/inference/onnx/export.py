@@ -4,15 +4,15 @@ One graph per segment (:func:`export_onnx`): a device runs ``start.onnx`` once,
 then ``exit_01.onnx``, ``exit_02.onnx`` and so on until its policy is met; see
 :mod:`speechbrain_ee.inference.onnx.host`. Batch and time are dynamic in all of
 them. The measures that policies need are part of the graphs, traced from the
-functions that criteria are made of.
+functions that criteria use.
 
 Or one graph that ends at one exit (:func:`export_static`), waveform in,
 log-probabilities out, in the form that sherpa-onnx loads. Of its CTC loaders
 that of the omnilingual models fits
 (``OfflineRecognizer.from_omnilingual_asr_ctc``): it feeds samples. The others
 (zipformer, NeMo, WeNet) feed filterbanks of their own, with pre-emphasis,
-other windows, other mel bands and natural logarithms, that a model trained on
-SpeechBrain's has never heard. That loader scales every utterance to zero mean
+other windows, other mel bands and natural logarithms, which a model trained
+on SpeechBrain's features does not know. That loader scales every utterance to zero mean
 and unit variance: features that are normalised by utterance are the same for
 it, up to an offset of the samples. The graph has no length, and utterances go
 through it one by one.
@@ -97,7 +97,7 @@ OPSET = 17
 PRODUCER = "speechbrain-ee"
 # Where the modules of a graph keep what lies below the first layer.
 START = "/start/"
-# Evidence that comes with one look at the probabilities.
+# Evidence that one pass over the probabilities gives.
 MEASURES = (
     "entropy",
     "entropy_nonblank",
@@ -107,7 +107,7 @@ MEASURES = (
     "margin_nonblank",
 )
 # What an export may delete: the files of an earlier one, as regular
-# expressions. A policy of another name was put there by somebody.
+# expressions. A policy of another name was put there by the user.
 FILES = (
     *map(re.escape, (MANIFEST_FILE, LANGUAGE_MODEL_FILE, "tokenizer.model")),
     r"(start|exit_\d+)(\.int8)?\.onnx",
