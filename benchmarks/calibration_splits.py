@@ -29,10 +29,8 @@ import numpy as np
 from environment import describe, store
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
 from speechbrain_ee.evaluation.calibrate import outcomes_of
-from speechbrain_ee.evaluation.curves import thresholds_for
-from speechbrain_ee.evaluation.operating_point import LEVELS
+from speechbrain_ee.evaluation.curves import LEVELS, Bootstrap, thresholds_for
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.risk import METHODS
@@ -41,7 +39,7 @@ from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 CRITERIA = ("entropy", "agreement")
 BUDGETS = ("wer=+1", "wer=+5%")

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.figures import SETTINGS
 from speechbrain_ee.evaluation.theme import INK, ORACLE, PALE
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.controller import LatencyController
 from speechbrain_ee.inference.policies import threshold_ladder
 

@@ -36,18 +36,20 @@ from hyperpyyaml import load_hyperpyyaml
 from joint_vs_single import difference
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse_all, available_criteria
-from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.analysis import (
+    SetAnalysis,
+    analyse_all,
+    available_criteria,
+)
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.evaluation.operating_point import LEVELS, OperatingPoint
+from speechbrain_ee.evaluation.curves import LEVELS, OperatingPoint, Result
 from speechbrain_ee.evaluation.policies import scored_for
-from speechbrain_ee.evaluation.result import Result
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding.methods import DECODINGS, GREEDY
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SUFFIX = ".jsonl.gz"

@@ -26,10 +26,9 @@ from typing import Any
 import yaml
 from environment import describe, store
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
-from speechbrain_ee.evaluation.estimate import Estimate
+from speechbrain_ee.evaluation.curves import Bootstrap, Estimate
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "EarlyExit"

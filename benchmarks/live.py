@@ -42,7 +42,7 @@ from live_parts import (
 from speechbrain_ee.errors import InputError, exits_on_input_error
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.bench import write_result
 from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken

@@ -24,14 +24,14 @@ from typing import Any
 from environment import describe, store
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.estimate import Estimate, signed
+from speechbrain_ee.evaluation.analysis import analyse_all
+from speechbrain_ee.evaluation.curves import Estimate, signed
 from speechbrain_ee.evaluation.overthinking import (
     OverthinkingStudy,
     SetOverthinking,
     study_overthinking,
 )
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 RESULT = Path(__file__).resolve().parent / "results" / "overthinking.json"
 SHOWN = "entropy"  # the criterion whose layers the second table has

@@ -41,7 +41,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (2, 4, 6, 8, 10, 12)

@@ -26,7 +26,7 @@ from environment import describe, store
 from joint_vs_single import ROOT, paired, train
 
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 SYSTEM = "tiny_ssl"
 BASELINE = "scratch"

@@ -30,13 +30,15 @@ from exit_thresholds import LEVELS, per_exit
 from numpy.typing import NDArray
 from selection_fits import ablations, learned, with_texts
 
-from speechbrain_ee.evaluation.analyses import analyse, available_criteria
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.console import aligned
-from speechbrain_ee.evaluation.operating_point import measure
+from speechbrain_ee.evaluation.analysis import (
+    SetAnalysis,
+    analyse,
+    available_criteria,
+)
+from speechbrain_ee.evaluation.curves import Result, measure
 from speechbrain_ee.evaluation.report import write_report
-from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.evaluation.tables import aligned
+from speechbrain_ee.exits.trace_file import read_trace
 
 
 def row(result: Result) -> dict[str, Any]:

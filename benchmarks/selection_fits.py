@@ -15,14 +15,13 @@ from exit_thresholds import LEVELS, threshold
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from speechbrain_ee.exits.clusters import cross_fitted
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.plausibility import measure_texts
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.text import measure_texts
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selection import COMBINED
-from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace import Trace, cross_fitted
 
 Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
 

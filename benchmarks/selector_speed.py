@@ -28,12 +28,12 @@ import torch
 from environment import describe, store
 
 from speechbrain_ee.exits.criteria import measure_all
-from speechbrain_ee.exits.criteria.learned import LIGHT
+from speechbrain_ee.exits.criteria.combined import LIGHT
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.training.options import load_options
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,9 +26,8 @@ from torch import Tensor
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.evaluation.curves import sweep
+from speechbrain_ee.evaluation.curves import measure, sweep
 from speechbrain_ee.evaluation.figures import SETTINGS
-from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.theme import GRID, INK, ORACLE, PALE, look
 from speechbrain_ee.exits import Trace, read_trace
 from speechbrain_ee.exits.criteria import get_criterion

@@ -333,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parsed = _parser(given[0] if given else "").parse_args(given)
     if getattr(parsed, "criteria", None):
-        from speechbrain_ee.exits.criteria.outside import load_criteria
+        from speechbrain_ee.exits.criteria.registry import load_criteria
 
         for name in parsed.criteria:
             load_criteria(name)

@@ -27,10 +27,13 @@ from speechbrain_ee.exits.criteria import (
     measure_names,
     registry,
 )
-from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.criteria.registry import load_criteria
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import (
+    read_trace,
+    write_trace,
+)
 from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.options import load_options
@@ -142,8 +145,8 @@ def test_new_criteria_are_in_every_table_and_figure(
         assert said in page
     assert get_criterion(ADDED[0]).formula in page.replace("&lt;", "<")
     # in the figure, as the best of its family (the leaders' legend)
-    from speechbrain_ee.evaluation.analyses import analyse
-    from speechbrain_ee.evaluation.families import leaders
+    from speechbrain_ee.evaluation.analysis import analyse
+    from speechbrain_ee.evaluation.theme import leaders
 
     analysis = analyse(read_trace(trace_file))
     assert {*leaders([analysis])[analysis.key]} & {*ADDED}

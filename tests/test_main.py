@@ -21,7 +21,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from tests.spoken import spoken, texts
 
 

@@ -20,7 +20,7 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from tests.test_benchmarks import load
 
 LAYERS = (2, 4, 6)

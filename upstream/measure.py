@@ -20,10 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
-from speechbrain_ee.evaluation.estimate import Estimate
+from speechbrain_ee.evaluation.curves import Bootstrap, Estimate
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from upstream.checkout import merged, overrides_like
 from upstream.gates import RECIPE, ROOT
 

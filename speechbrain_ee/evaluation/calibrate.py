@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.console import WIDTH
-from speechbrain_ee.evaluation.operating_point import (
-    criterion_macs,
-    reference_words,
-)
+from speechbrain_ee.evaluation.cost import criterion_macs
+from speechbrain_ee.evaluation.curves import reference_words
+from speechbrain_ee.evaluation.tables import WIDTH
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import (
     FEW_UTTERANCES,
@@ -42,39 +40,28 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.criterion import Criterion
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
+from speechbrain_ee.exits.criteria.registry import Criterion
+from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 logger = logging.getLogger(__name__)
 
 # These take microseconds; the learned selector reads every word.
 CHEAP = ("entropy", *OF_TEXT)
 CRITERIA = (*CHEAP, "learned")
+
 # On every corpus at hand a naive policy broke its budget on a test set.
 METHODS = ("naive", "ltt")
+
 # What a policy has to save of the last exit's time to be the default.
 WORTH = 0.1
-
 _SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
 
 
 def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
-    """What the exits do, the criterion's own cost included.
-
-    Arguments
-    ---------
-    trace : Trace
-        The calibration data.
-    criterion : Criterion
-        Charged at every exit where it is evaluated.
-
-    Returns
-    -------
-    Outcomes
-    """
+    """What the exits do, the criterion's own cost included."""
     macs_NE = trace.macs_NE
     if macs_NE is not None:
         macs_NE = macs_NE + criterion_macs(trace, criterion)
@@ -242,28 +229,7 @@ def default_of(
     trace: Trace | None,
     times: Mapping[str, float] | None = None,
 ) -> tuple[str | None, str]:
-    """The policy to use where none is asked for.
-
-    Arguments
-    ---------
-    policies : mapping of str to ExitPolicy
-        By name.
-    trace : Trace, optional
-        Of the development set.
-    times : mapping of str to float, optional
-        Time of :func:`candidates` over the last exit's, as far as it was
-        measured. Without it multiply-accumulates stand for it, and only
-        criteria count whose own time is short.
-
-    Returns
-    -------
-    name : str or None
-        Of those that save a tenth, the fastest by Learn then Test; if none
-        of these does, the fastest that promises nothing; else None, the last
-        exit.
-    reason : str
-        Why, for people.
-    """
+    """The policy to use where none is asked for."""
     unit = "multiply-accumulates" if times is None else "time"
     shares = times
     if shares is None:
@@ -323,47 +289,7 @@ def calibrate_command(
     selector: str | Path | None = None,
     speakers_from_ids: bool = False,
 ) -> str:
-    """What ``python -m speechbrain_ee calibrate`` does.
-
-    Arguments
-    ---------
-    trace : str or Path
-        Trace of the calibration data.
-    criterion : str
-        Name of the criterion.
-    budget : str
-        What to hold, for example ``wer=+5%``.
-    method : str
-        ``naive``, ``crc`` or ``ltt``.
-    delta : float
-        Accepted probability of breaking the budget (``ltt``).
-    per_exit : bool
-        A threshold per exit instead of one for all.
-    out : str or Path
-        The policy file to write.
-    set_name : str, optional
-        Use this set of the trace only; by default all of it.
-    target : str or Path, optional
-        Trace of the data that the policy is meant for: the promise is then
-        about as many utterances, and a warning tells if they look different.
-    selector : str or Path, optional
-        File of the learned selector that gave the scores; the policy file
-        refers to it.
-    speakers_from_ids : bool
-        Take what stands before the first hyphen of an utterance's name for
-        its speaker, where a trace names none.
-
-    Returns
-    -------
-    str
-        The text to show.
-
-    Raises
-    ------
-    InputError
-        If an argument or a trace is not valid, or the file cannot be
-        written.
-    """
+    """What ``python -m speechbrain_ee calibrate`` does."""
     data = read_trace(trace)
     if set_name is not None:
         data = data.subset(set_name)

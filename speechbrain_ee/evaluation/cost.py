@@ -1,16 +1,51 @@
-"""What an exit costs: multiply-accumulates and parameters in closed form.
+"""What exits, decoding and criteria cost: parameters and multiply-accumulates.
 
-What is counted and how is said in :mod:`speechbrain_ee.evaluation.module_cost`.
+Multiply-accumulates (MACs) are counted in closed form. A weight of a linear or
+convolutional layer is used once per frame, so its cost per frame is the size of
+its weights; attention adds a term that grows with the square of the frames.
+Element-wise work (norms, activations, softmax) is not counted, as is usual.
+
+The attention decoder reads a token at a time, keeps what it has read, and
+projects the encoder's frames once: with T frames, K hypotheses and S steps a
+layer of width D costs
+
+    2 T D^2 + K S (6 D^2 + 2 D F + 2 T D) + K S (S + 1) D,
+
+F the width of its feed-forward layers, and the output layer K S D V. Of CTC's
+prefix scores, sums of exponentials over all frames, four operations per frame,
+hypothesis and candidate are counted, of CTC's own beam search one addition per
+frame and extension. Language models are not counted.
+
+Axes: N utterances, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
 
-from speechbrain_ee.evaluation.module_cost import module_macs, parameter_count
-from speechbrain_ee.evaluation.start_cost import start_cost
+import numpy as np
+from numpy.typing import NDArray
+from speechbrain.nnet.attention import (
+    MultiheadAttention,
+    RelPosMHAXL,
+    RoPEMHA,
+)
+from speechbrain.nnet.CNN import Conv2d
+from torch import nn
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criteria.registry import Criterion
+from speechbrain_ee.exits.decoding.beam_search import NBest
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.ssl import SSLEncoder
 
 
 class CostModel:
@@ -70,20 +105,7 @@ class CostModel:
         return self.start.frames(samples)
 
     def layer(self, index: int, frames: int) -> int:
-        """MACs of one encoder layer.
-
-        Arguments
-        ---------
-        index : int
-            The layer, from 0.
-        frames : int
-            Encoder frames.
-
-        Returns
-        -------
-        int
-            Weights times frames, and the products of attention.
-        """
+        """MACs of one encoder layer."""
         return module_macs(self.encoder.layers[index], frames)
 
     def head(self, exit: int, frames: int) -> int:
@@ -122,3 +144,287 @@ class CostModel:
             parts += [attention.norms[exit - 1], attention.decoder(exit)]
             parts += [attention.places[exit - 1 : exit]]
         return sum(parameter_count(part) for part in parts)
+
+
+class DecodingCost:
+    """Multiply-accumulates (MACs) of decoding by exit."""
+
+    def __init__(
+        self, model: EarlyExitModel, options: SearchOptions | None = None
+    ):
+        self.attention = model.attention
+        self.vocab = model.heads.vocab_size
+        self.options = options or SearchOptions()
+
+    def macs(self, decoding: str, exit: int, frames: int, nbest: NBest) -> int:
+        """MACs of what was done for one utterance at one exit."""
+        beam = self.options.beam_size
+        if decoding == "ctc_greedy":
+            return 0
+        if decoding == "ctc_beam":
+            return self._ctc_beam(frames)
+        if decoding == "rescoring":
+            hypotheses = len(nbest.hypotheses)
+            read = self.decoder(exit, frames, nbest.steps, hypotheses, True)
+            return self._ctc_beam(frames) + read
+        read = self.decoder(exit, frames, nbest.steps, beam)
+        if decoding == "joint":
+            candidates = int(beam * self.options.scorer_beam_scale)
+            candidates = min(max(candidates, 1), self.vocab)
+            read += 4 * frames * beam * candidates * nbest.steps
+        return read
+
+    def decoder(
+        self,
+        exit: int,
+        frames: int,
+        steps: int,
+        hypotheses: int,
+        at_once: bool = False,
+    ) -> int:
+        """MACs of an exit's decoder."""
+        decoder = self.attention.decoder(exit)
+        width = decoder.output.in_features
+        tokens = hypotheses * steps
+        macs = tokens * decoder.output.weight.numel()
+        for layer in decoder.layers:
+            # queries, keys, values and output of self-attention; queries and
+            # output of cross-attention
+            weights = 6 * width**2
+            weights += sum(
+                part.weight.numel()
+                for part in layer.pos_ffn.ffn
+                if hasattr(part, "weight")
+            )
+            past = steps**2 if at_once else steps * (steps + 1) // 2
+            macs += 2 * frames * width**2
+            macs += tokens * (weights + 2 * frames * width)
+            macs += hypotheses * 2 * past * width
+        return macs
+
+    def _ctc_beam(self, frames: int) -> int:
+        beam = self.options.beam_size
+        return frames * (self.vocab + beam * min(self.vocab, beam))
+
+
+def criterion_macs(
+    trace: Trace, criterion: Criterion
+) -> NDArray[np.float64] | float:
+    """What a live policy pays for its criterion.
+
+    It is evaluated at every exit that an utterance comes to, except the last,
+    where there is nothing left to decide. One that looks at what a beam
+    search found pays for a search at all these exits.
+    """
+    searches_NE = 0.0
+    if criterion.decodes and trace.decoding_macs_NE is not None:
+        # at the exit taken, it is part of what that exit costs
+        total_NE = trace.decoding_macs_NE.cumsum(axis=1)
+        searches_NE = total_NE - trace.decoding_macs_NE
+    header = trace.header
+    known = header.vocab_size, header.frames_per_s
+    if None in known or trace.durations_N is None:
+        return searches_NE
+    frames_N = np.ceil(trace.durations_N * header.frames_per_s)
+    once_N = criterion.macs(
+        frames_N,
+        header.vocab_size,
+        width=header.width,
+        frames_per_s=header.frames_per_s,
+    )
+    exits = len(header.exit_layers)
+    times_E = np.minimum(np.arange(1, exits + 1), exits - 1)
+    return searches_NE + once_N[:, None] * times_E
+
+
+class StartCost(Protocol):
+    """What an encoder's ``start`` costs."""
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+
+
+def start_cost(encoder: LayerwiseEncoder) -> StartCost:
+    """The cost of an encoder's ``start``, by the encoder's kind."""
+    if isinstance(encoder, SSLEncoder):
+        return SSLStart(encoder)
+    if isinstance(encoder, MultiExitEncoder):
+        return LogMelStart(encoder)
+    raise TypeError(f"the cost of a {type(encoder).__name__} is not known")
+
+
+class LogMelStart:
+    """Log-mel features, strided convolutions and input projection."""
+
+    def __init__(self, encoder: MultiExitEncoder):
+        self.encoder = encoder
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+        frames = self.encoder.features.frames(samples)
+        return self.features(frames) + self.front_end(frames)[0]
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+        return self.front_end(self.encoder.features.frames(samples))[1]
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+        return [self.encoder.input_projection, self.encoder.front_end]
+
+    def features(self, frames: int) -> int:
+        """MACs of the log-mel features."""
+        compute = self.encoder.features.compute_features
+        n_fft = compute.compute_STFT.n_fft
+        transform = round(2 * n_fft * math.log2(n_fft))
+        bins = n_fft // 2 + 1
+        return frames * (transform + bins * compute.compute_fbanks.n_mels)
+
+    def front_end(self, frames: int) -> tuple[int, int]:
+        """MACs of the convolutions and of the input projection."""
+        macs = 0
+        for stride, per_frame in self._convolutions:
+            frames = -(-frames // stride)
+            macs += frames * per_frame
+        return macs + frames * self._projection, frames
+
+    @cached_property
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """Of each, its stride over time and the MACs of a frame it gives."""
+        found = []
+        mels = self.encoder.features.compute_features.compute_fbanks.n_mels
+        for block in self.encoder.front_end.blocks.children():
+            for layer in block.convs.children():
+                if isinstance(layer, Conv2d):
+                    mels = -(-mels // layer.stride[1])
+                    macs = mels * layer.conv.weight.numel()
+                    found.append((layer.stride[0], macs))
+        return found
+
+    @cached_property
+    def _projection(self) -> int:
+        return weights(self.encoder.input_projection)
+
+
+class SSLStart:
+    """Convolutions over the samples, projection, positional convolution."""
+
+    def __init__(self, encoder: SSLEncoder):
+        self.encoder = encoder
+
+    def macs(self, samples: int) -> int:
+        """MACs for an utterance of so many samples."""
+        total, samples = self.downsampling(samples)
+        frames = max(samples, self.encoder.shortest)
+        for layer in _convolutions(self.encoder.convolutions):
+            macs, frames = convolution_macs(layer, frames)
+            total += macs
+        total += frames * weights(self.encoder.projection)
+        for layer in _convolutions(self.encoder.positions):
+            total += convolution_macs(layer, frames)[0]
+        return total
+
+    def frames(self, samples: int) -> int:
+        """Encoder frames that come of it."""
+        return self.encoder.frames(samples)
+
+    def downsampling(self, samples: int) -> tuple[int, int]:
+        """MACs of the down-sampling, if there is one."""
+        part = self.encoder.downsampler
+        if part is None:
+            return 0, samples
+        left = part.samples(samples)
+        if part.method == "pooling":
+            return 0, left
+        computed = left
+        if part.method == "signal":
+            # Resampling pads by more than it needs, and cuts its output.
+            computed = samples // part.factor + 1
+        return computed * part.kernel_size, left
+
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters that are run."""
+        downsampler = self.encoder.downsampler
+        return [
+            *([] if downsampler is None else [downsampler]),
+            self.encoder.convolutions,
+            self.encoder.projection,
+            self.encoder.positions,
+            self.encoder.input_norm,
+        ]
+
+
+def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv1d)]
+
+
+def module_macs(module: nn.Module, frames: int) -> int:
+    """MACs of a layer, a head or a part of them."""
+    macs = frames * weights(module)
+    return macs + sum(_attention(part, frames) for part in module.modules())
+
+
+def weights(module: nn.Module) -> int:
+    """Weights that are multiplied once per frame, biases left out."""
+    total = 0
+    for child in module.modules():
+        if isinstance(child, nn.Linear | nn.Conv1d):
+            total += child.weight.numel()
+        in_projection = getattr(child, "in_proj_weight", None)
+        if in_projection is not None:
+            total += in_projection.numel()
+    return total
+
+
+def convolution_macs(layer: nn.Conv1d, frames: int) -> tuple[int, int]:
+    """MACs of a convolution over time."""
+    kernel, padding = layer.kernel_size[0], layer.padding[0]
+    frames = (frames + 2 * padding - kernel) // layer.stride[0] + 1
+    # Not `weight.numel()`: where a weight is a norm times a direction, as in
+    # pre-trained encoders, reading it computes it.
+    pairs = layer.out_channels * layer.in_channels // layer.groups
+    return frames * kernel * pairs, frames
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Parameters of a module, weights and biases, trained or not."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _attention(module: nn.Module, frames: int) -> int:
+    """The part of attention that is not weights times frames."""
+    if isinstance(module, RelPosMHAXL):
+        # Scores, values, and the scores of 2 T - 1 relative positions, which
+        # are projected once; `weights` has counted that for T of them.
+        positions = 2 * frames - 1
+        scores = (2 * frames + positions) * frames * module.embed_dim
+        return scores + (positions - frames) * module.linear_pos.weight.numel()
+    if isinstance(module, RoPEMHA):
+        return 2 * frames**2 * module.embed_dim
+    if isinstance(module, MultiheadAttention):
+        return 2 * frames**2 * module.att.embed_dim
+    if type(module).__name__ == "HyperMixing":
+        raise InputError(
+            "attention_type: the cost of hypermixing is not known; use "
+            "regularMHA, RelPosMHAXL or RoPEMHA."
+        )
+    if hasattr(module, "q_proj") and hasattr(module, "k_proj"):
+        return _pretrained_attention(module, frames)
+    return 0
+
+
+def _pretrained_attention(module: nn.Module, frames: int) -> int:
+    """Attention of transformers' wav2vec2, HuBERT and WavLM."""
+    macs = 2 * frames**2 * module.embed_dim
+    gate = getattr(module, "gru_rel_pos_linear", None)
+    if gate is not None:
+        # WavLM gates its position biases by every head: `weights` has counted
+        # one of them.
+        macs += frames * (module.num_heads - 1) * gate.weight.numel()
+    return macs

@@ -1,4 +1,4 @@
-"""Operating curves: word error rate against compute, from a trace.
+"""Operating points and curves: word error rate against compute, with intervals.
 
 An operating point is what a policy gives on a test set: its word error rate
 and the average depth (and multiply-accumulates) it needs. A sweep of
@@ -6,81 +6,309 @@ thresholds gives the curve of a criterion. The mixture line is what tossing a
 coin between two fixed exits gives; a criterion is worth what lies between
 that line and the oracle.
 
-Axes: N utterances, E exits, T thresholds.
+Intervals are percentiles over bootstrap replicates of the test set. Speakers
+are drawn with replacement, each with all its utterances (the cluster bootstrap
+of Davison & Hinkley 1997, section 3.8); where a trace names none, utterances
+are drawn (Efron 1979), and the interval is one for other utterances of the
+same people. The ends lie a little further out than 2.5 and 97.5 % where there
+are few speakers: a spread estimated from G of them is too small by
+sqrt((G - 1)/G), and Student's t is wider than the normal distribution
+(Hesterberg 2015, "expanded percentiles"). All ways of choosing exits see the
+same draws, and so does the last exit, so that a level like "5 % above the last
+exit" is read anew, and paired, in every replicate. The same speakers are drawn
+together in every trace, different sets independently of each other.
+
+Axes: B replicates, N utterances, G clusters, T thresholds, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
-from speechbrain_ee.evaluation.bootstrap import Bootstrap, Interval
-from speechbrain_ee.evaluation.operating_point import (
-    OperatingPoint,
-    criterion_macs,
-    measure_many,
-)
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import lambda_bound
-from speechbrain_ee.exits.policy import choices_NT
+from speechbrain_ee.exits.policy import at_choice, choices_NT, error_rate
 from speechbrain_ee.exits.trace import Trace
 
+# What reports ask for: at most so many times the last exit's error rate.
+LEVELS = {"equal_wer": 1.0, "plus_1": 1.01, "plus_5": 1.05, "plus_10": 1.1}
+REPLICATES = 200
 MAX_THRESHOLDS = 200
 MAX_PRICES = 100
-
 # WER in percent is a quotient of integers: far below one error in 10^7 words.
 WER_TOLERANCE = 1e-9
+_OUTSIDE = 0.05  # what a 95 % interval leaves out
+# Ends are estimates of 200 draws; sums in another order may differ.
+_DECIMALS = 9
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A policy measured on a test set."""
+
+    avg_layer: float  # encoder layers per utterance, averaged over utterances
+    wer: float  # word error rate in percent
+    # multiply-accumulates per utterance, averaged
+    avg_macs: float | None = None
+    # score threshold of a criterion, price of the oracle
+    threshold: float | None = None
+
+
+def measure(
+    trace: Trace,
+    choice_N: NDArray[np.integer],
+    threshold: float | None = None,
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
+) -> OperatingPoint:
+    """Operating point of one choice of exits."""
+    (point,) = measure_many(
+        trace, choice_N[:, None], [threshold], criterion_macs_NE
+    )
+    return point
+
+
+def measure_many(
+    trace: Trace,
+    choice_NT: NDArray[np.integer],
+    thresholds: Sequence[float | None] | NDArray[np.floating],
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
+) -> tuple[OperatingPoint, ...]:
+    """Operating points of many choices of exits."""
+    reference_words(trace)
+    wer_T = error_rate(trace.errors_NE, trace.words_N, choice_NT)
+    layer_T, macs_T = average_costs(trace, choice_NT, criterion_macs_NE)
+    columns = (layer_T, wer_T.tolist(), macs_T, thresholds)
+    return tuple(
+        OperatingPoint(
+            avg_layer=layer,
+            wer=wer,
+            avg_macs=macs,
+            threshold=None if threshold is None else float(threshold),
+        )
+        for layer, wer, macs, threshold in zip(*columns, strict=True)
+    )
+
+
+def average_costs(
+    trace: Trace,
+    choice_NT: NDArray[np.integer],
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
+) -> tuple[list[float], list[float | None]]:
+    """Layers and MACs per utterance of T choices of exits."""
+    layer_T = trace.layers_E[choice_NT].mean(axis=0).tolist()
+    if trace.macs_NE is None:
+        return layer_T, [None] * len(layer_T)
+    macs_NE = trace.macs_NE + criterion_macs_NE
+    return layer_T, at_choice(macs_NE, choice_NT).mean(axis=0).tolist()
+
+
+def reference_words(trace: Trace) -> int:
+    """Words of all references."""
+    words = int(trace.words_N.sum())
+    if not words:
+        raise InputError(
+            f"{trace.source}, set {trace.sets[0]!r}: all references are "
+            f"empty, so there is no word error rate; check the transcripts."
+        )
+    return words
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """A family of choices on every replicate of a test set."""
+
+    wer_BT: NDArray[np.float64]  # word error rates in percent
+    layer_BT: NDArray[np.float64]  # average layers
+    percentiles: Interval  # of the ends of an interval
+
+    def band(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lower and upper end of the word error rate at each threshold."""
+        low_T, high_T = np.percentile(self.wer_BT, self.percentiles, axis=0)
+        return tuple(low_T.tolist()), tuple(high_T.tolist())
+
+
+class Bootstrap:
+    """The draws of a test set."""
+
+    def __init__(self, trace: Trace, replicates: int = REPLICATES) -> None:
+        self.trace, self.clusters = trace, trace.clusters
+        count = self.clusters.count
+        self.percentiles = percentiles(count)
+        # in the order of the names: that of the trace shall not matter
+        order_G = np.argsort(np.array(self.clusters.names), kind="stable")
+        seed = zlib.crc32("\n".join(sorted(self.clusters.names)).encode())
+        generator = np.random.default_rng(seed)
+        self.weights_BG = np.empty((replicates, count))
+        for row_G in self.weights_BG:
+            drawn_G = generator.integers(0, count, count)
+            row_G[order_G] = np.bincount(drawn_G, minlength=count)
+        # a draw of utterances that all have empty references has no rate
+        self.words_B = np.maximum(self.total(trace.words_N), 1.0)
+        self.sizes_B = self.weights_BG @ self.clusters.sizes_G
+
+    def total(self, values_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Sum over the utterances of every draw."""
+        sums_G = self.clusters.sums(np.asarray(values_N, dtype=np.float64))
+        return self.weights_BG @ sums_G
+
+    def rate(self, errors_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Errors per word of every draw, in percent."""
+        return 100 * (self.total(errors_N).T / self.words_B).T
+
+    def mean(self, values_N: NDArray[np.number]) -> NDArray[np.float64]:
+        """Average over the utterances of every draw."""
+        return (self.total(values_N).T / self.sizes_B).T
+
+    @cached_property
+    def fixed(self) -> Replicates:
+        """Every utterance at the same exit, one column per exit."""
+        exits = len(self.trace.layers_E)
+        choice_NE = np.tile(np.arange(exits), (len(self.trace), 1))
+        return self.replicate(choice_NE)
+
+    def replicate(self, choice_NT: NDArray[np.integer]) -> Replicates:
+        """Measure a family of choices on every draw."""
+        return Replicates(
+            self.rate(at_choice(self.trace.errors_NE, choice_NT)),
+            self.mean(self.trace.layers_E[choice_NT]),
+            self.percentiles,
+        )
+
+    def layer_intervals(self, replicates: Replicates) -> dict[str, Interval]:
+        """Intervals of the layers needed at each level.
+
+        In every draw the cheapest choice within the level is taken.
+        """
+        intervals = {}
+        for level, limit_B in self._limits().items():
+            good_BT = replicates.wer_BT <= limit_B[:, None]
+            needed_BT = np.where(good_BT, replicates.layer_BT, np.inf)
+            intervals[level] = needed_BT.min(axis=1)
+        return self._intervals(intervals)
+
+    def mixture_intervals(self) -> dict[str, Interval]:
+        """Intervals of the layers that a mix of two fixed exits needs."""
+        wer_BE, layers_E = self.fixed.wer_BT, self.trace.layers_E
+        needed = {}
+        for level, limit_B in self._limits().items():
+            good_BE = wer_BE <= limit_B[:, None]
+            best_B = np.where(good_BE, layers_E, np.inf).min(axis=1)
+            for early in range(len(layers_E)):
+                for late in range(early + 1, len(layers_E)):
+                    # how far to go from the bad exit to the good one
+                    step_B = wer_BE[:, early] - wer_BE[:, late]
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        share_B = (wer_BE[:, early] - limit_B) / step_B
+                    mixed_B = layers_E[early] + share_B * (
+                        layers_E[late] - layers_E[early]
+                    )
+                    crosses_B = good_BE[:, late] & ~good_BE[:, early]
+                    better_B = crosses_B & (mixed_B < best_B)
+                    best_B = np.where(better_B, mixed_B, best_B)
+            needed[level] = best_B
+        return self._intervals(needed)
+
+    def _limits(self) -> dict[str, NDArray[np.float64]]:
+        """Word error rate of each level in every draw."""
+        last_B = self.fixed.wer_BT[:, -1]
+        return {
+            level: factor * last_B + WER_TOLERANCE
+            for level, factor in LEVELS.items()
+        }
+
+    def _intervals(
+        self, needed: dict[str, NDArray[np.float64]]
+    ) -> dict[str, Interval]:
+        intervals = {}
+        for level, needed_B in needed.items():
+            if np.isfinite(needed_B).all():
+                # the tolerance of the levels shall not show
+                ends = np.percentile(needed_B, self.percentiles).round(6)
+                intervals[level] = tuple(ends.tolist())
+        return intervals
+
+
+def percentiles(clusters: int) -> Interval:
+    """Ends of a 95 % interval among replicates."""
+    if clusters < 2:
+        return 0.0, 100.0
+    t = -stdtrit(clusters - 1, _OUTSIDE / 2)
+    low = 100 * float(ndtr(-t * np.sqrt(clusters / (clusters - 1))))
+    return low, 100 - low
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float  # on the test set as it is
+    low: float  # lower end
+    high: float  # upper end
+
+    @property
+    def positive(self) -> bool:
+        """Whether the whole interval lies above 0."""
+        return self.low > 0
+
+    @property
+    def negative(self) -> bool:
+        """Whether the whole interval lies below 0."""
+        return self.high < 0
+
+    def ends(self, sign: str = "+") -> str:
+        """The interval as text."""
+        return " to ".join(signed(end, sign) for end in (self.low, self.high))
+
+    @classmethod
+    def of(
+        cls, value: float, draws_B: NDArray[np.floating], *sets: Bootstrap
+    ) -> "Estimate":
+        """Percentiles of replicates."""
+        ends = min(each.percentiles for each in sets)
+        low, high = np.percentile(draws_B, ends).round(_DECIMALS)
+        return cls(float(value), float(low), float(high))
+
+
+def signed(value: float, sign: str = "+", decimals: int = 2) -> str:
+    """A difference as text, without a negative zero."""
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Operating points of one family, in order of average layer.
+    """Operating points of one family, in order of average layer."""
 
-    Arguments
-    ---------
-    name : str
-        Criterion, ``fixed``, ``oracle`` or ``mixture``.
-    points : tuple of OperatingPoint
-        Measured points.
-    mixable : bool
-        Whether every point on the line between two neighbours can be had
-        (by choosing at random between two fixed exits), too.
-    wer_low, wer_high : tuple of float, optional
-        Ends of the 95 % interval of the word error rate at each point.
-    above_low, above_high : tuple of float, optional
-        The same of the word error rate minus the last exit's, in points.
-        Both see the same draws of utterances, so that the interval is that
-        of the comparison, and vanishes at the last exit.
-    layer_intervals : mapping of str to (low, high)
-        By level: 95 % interval of the average layer needed.
-    """
-
-    name: str
-    points: tuple[OperatingPoint, ...]
+    name: str  # criterion, ``fixed``, ``oracle`` or ``mixture``
+    points: tuple[OperatingPoint, ...]  # measured points
+    # whether every point on the line between two neighbours can be had (by
+    # choosing at random between two fixed exits), too
     mixable: bool = False
+    # ends of the 95 % interval of the word error rate at each point
     wer_low: tuple[float, ...] | None = None
     wer_high: tuple[float, ...] | None = None
+    # the same of the word error rate minus the last exit's, in points. Both
+    # see the same draws of utterances, so that the interval is that of the
+    # comparison, and vanishes at the last exit
     above_low: tuple[float, ...] | None = None
     above_high: tuple[float, ...] | None = None
+    # by level: 95 % interval of the average layer needed
     layer_intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def axis(self, name: str) -> NDArray[np.float64]:
-        """One coordinate of all points.
-
-        Arguments
-        ---------
-        name : str
-            ``avg_layer``, ``avg_macs``, ``wer`` or ``threshold``.
-
-        Returns
-        -------
-        array of shape (points,)
-        """
+        """One coordinate of all points."""
         values = [getattr(point, name) for point in self.points]
         return np.array(
             [np.nan if value is None else value for value in values]
@@ -89,20 +317,7 @@ class Curve:
     def cheapest(
         self, wer: float, axis: str = "avg_layer"
     ) -> OperatingPoint | None:
-        """The point with the smallest cost at a word error rate.
-
-        Arguments
-        ---------
-        wer : float
-            Word error rate in percent that must not be exceeded.
-        axis : str
-            The cost, ``avg_layer`` or ``avg_macs``.
-
-        Returns
-        -------
-        OperatingPoint or None
-            None if no point of the curve is that good.
-        """
+        """The point with the smallest cost at a word error rate."""
         good = [p for p in self.points if p.wer <= wer + WER_TOLERANCE]
         best = min(good, key=lambda p: (getattr(p, axis), p.wer), default=None)
         if best is None or not self.mixable:
@@ -118,21 +333,6 @@ def thresholds_for(scores_NE: NDArray[np.floating]) -> NDArray[np.float64]:
 
     The first stops every utterance at the first exit that has a score, the
     last none before the last exit.
-
-    Arguments
-    ---------
-    scores_NE : array of shape (N, E)
-        Scores at every exit.
-
-    Returns
-    -------
-    array
-        At most ``MAX_THRESHOLDS`` increasing, finite values.
-
-    Example
-    -------
-    >>> thresholds_for(np.array([[0.0, 1.0, 9.0]])).round(3).tolist()
-    [0.0, 1.0, 1.0]
     """
     deciding_NE = scores_NE[:, :-1].astype(np.float64)
     # infinite: nothing to go by yet, which no threshold can change
@@ -157,23 +357,7 @@ def sweep(
     scores_NE: NDArray[np.floating],
     bootstrap: Bootstrap | None = None,
 ) -> Curve:
-    """Curve of a criterion with one threshold for all exits.
-
-    Arguments
-    ---------
-    trace : Trace
-        One test set.
-    name : str
-        The criterion, whose own cost is charged.
-    scores_NE : array of shape (N, E)
-        Its scores, higher = more ready.
-    bootstrap : Bootstrap, optional
-        Draws of the set, for intervals.
-
-    Returns
-    -------
-    Curve
-    """
+    """Curve of a criterion with one threshold for all exits."""
     thresholds_T = thresholds_for(scores_NE)
     choice_NT = choices_NT(scores_NE, thresholds_T)
     points = measure_many(
@@ -186,19 +370,7 @@ def sweep(
 
 
 def fixed_exits(trace: Trace, bootstrap: Bootstrap | None = None) -> Curve:
-    """One point per exit: every utterance stops there.
-
-    Arguments
-    ---------
-    trace : Trace
-        One test set.
-    bootstrap : Bootstrap, optional
-        Draws of the set, for intervals.
-
-    Returns
-    -------
-    Curve
-    """
+    """One point per exit: every utterance stops there."""
     exits = len(trace.layers_E)
     choice_NE = np.tile(np.arange(exits), (len(trace), 1))
     points = measure_many(trace, choice_NE, [None] * exits)
@@ -212,19 +384,6 @@ def mixture(
 
     Every point on it is had by choosing at random between two fixed exits,
     without looking at the utterance.
-
-    Arguments
-    ---------
-    fixed : Curve
-        The fixed exits.
-    axis : str
-        Cost, ``avg_layer`` or ``avg_macs``.
-    bootstrap : Bootstrap, optional
-        Draws of the set, for the intervals of the layers needed.
-
-    Returns
-    -------
-    Curve
     """
     hull: list[OperatingPoint] = []
     for point in sorted(fixed.points, key=lambda p: getattr(p, axis)):
@@ -240,21 +399,7 @@ def mixture(
 def oracle_curve(
     trace: Trace, axis: str = "avg_layer", bootstrap: Bootstrap | None = None
 ) -> Curve:
-    """The lambda bound: least errors + lambda x cost, lambda swept.
-
-    Arguments
-    ---------
-    trace : Trace
-        One test set; with multiply-accumulates if they are the cost.
-    axis : str
-        Cost, ``avg_layer`` or ``avg_macs``.
-    bootstrap : Bootstrap, optional
-        Draws of the set, for intervals.
-
-    Returns
-    -------
-    Curve
-    """
+    """The lambda bound: least errors + lambda x cost, lambda swept."""
     costs_NE = np.broadcast_to(trace.layers_E, trace.errors_NE.shape)
     if axis == "avg_macs" and trace.macs_NE is not None:
         # in units of a full pass, so that prices stay near one
@@ -339,3 +484,109 @@ def _between(
         wer=mix(worse.wer, better.wer) or 0.0,
         avg_macs=mix(worse.avg_macs, better.avg_macs),
     )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one way of choosing exits needs."""
+
+    name: str  # criterion, ``fixed``, ``mixture`` or ``oracle``
+    curve: Curve  # its operating points
+    # by level (see LEVELS): the cheapest point whose word error rate is at
+    # most the last exit's, or 1, 5, 10 % (relative) more. For the mixture and
+    # the oracle, which can aim at either, layers and multiply-accumulates are
+    # each the smallest possible
+    points: Mapping[str, OperatingPoint | None]
+    # share of utterances that stop at each exit at ``equal_wer``
+    exit_shares: tuple[float, ...] | None = None
+    # by level: how much of the way from the mixture of fixed exits to the
+    # oracle is covered, in layers; 1 is the oracle, 0 the mixture. Levels
+    # without such a way are left out
+    gap_shares: Mapping[str, float] = field(default_factory=dict)
+    # the same in multiply-accumulates; empty where they are not known
+    gap_shares_macs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def equal_wer(self) -> OperatingPoint | None:
+        """Cheapest point no worse than the last exit."""
+        return self.points["equal_wer"]
+
+    @property
+    def plus_5(self) -> OperatingPoint | None:
+        """Cheapest point at most 5 % (relative) worse than the last exit."""
+        return self.points["plus_5"]
+
+    @property
+    def layer_intervals(self) -> Mapping[str, tuple[float, float]]:
+        """By level: 95 % interval of the average layer needed."""
+        return self.curve.layer_intervals
+
+    @classmethod
+    def at_levels(cls, curve: Curve, wer: float) -> "Result":
+        """Read a curve at the levels that tables show."""
+        points = {
+            level: curve.cheapest(factor * wer)
+            for level, factor in LEVELS.items()
+        }
+        return cls(curve.name, curve, points)
+
+    def with_macs(self, by_macs: Curve | None, wer: float) -> "Result":
+        """The same layers with the multiply-accumulates of another curve."""
+        if by_macs is None:
+            return self
+        points = {
+            level: _take_macs(
+                self.points[level], by_macs.cheapest(factor * wer, "avg_macs")
+            )
+            for level, factor in LEVELS.items()
+        }
+        return replace(self, points=points)
+
+    def with_gap(self, mixture: "Result", oracle: "Result") -> "Result":
+        """The same with the share of the way from mixture to oracle."""
+        layers, macs = (
+            {
+                level: share
+                for level in LEVELS
+                if (share := _covered(self, mixture, oracle, level, axis))
+                is not None
+            }
+            for axis in ("avg_layer", "avg_macs")
+        )
+        return replace(self, gap_shares=layers, gap_shares_macs=macs)
+
+
+def relative_excess(wer: float, last: float) -> float | None:
+    """How far a rate is above the last exit's, in percent, if that has one."""
+    return 100 * (wer / last - 1) if last else None
+
+
+def exit_shares(choice_N: NDArray[np.integer], exits: int) -> tuple[float, ...]:
+    """Share of utterances that stop at each exit."""
+    counts = np.bincount(choice_N, minlength=exits)
+    return tuple((counts / len(choice_N)).tolist())
+
+
+def _take_macs(
+    point: OperatingPoint | None, by_macs: OperatingPoint | None
+) -> OperatingPoint | None:
+    if point is None or by_macs is None:
+        return point
+    return replace(point, avg_macs=by_macs.avg_macs)
+
+
+def _covered(
+    result: Result, mixture: Result, oracle: Result, level: str, axis: str
+) -> float | None:
+    """(mixture - result) / (mixture - oracle) in one cost at one level."""
+    costs = []
+    for each in (mixture, result, oracle):
+        point = each.points[level]
+        cost = None if point is None else getattr(point, axis)
+        if cost is None:
+            return None
+        costs.append(cost)
+    blind, reached, best = costs
+    if blind <= best:
+        return None
+    return (blind - reached) / (blind - best)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import fixed_exits
-from speechbrain_ee.evaluation.labels import decoding_label, giga, number
-from speechbrain_ee.evaluation.rows import Row
+from speechbrain_ee.evaluation.tables import Row, Table, giga, number
+from speechbrain_ee.evaluation.theme import decoding_label
 from speechbrain_ee.exits.decoding.methods import DECODINGS
 from speechbrain_ee.exits.trace import Trace
 
@@ -29,85 +29,36 @@ _ORDER = ("greedy", *DECODINGS)
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """One way of decoding a test set.
+    """One way of decoding a test set."""
 
-    Arguments
-    ---------
-    name : str
-        The way, as in the header of its trace.
-    wer_E : tuple of float
-        Word error rate of each exit in percent.
-    decoding_macs_E : tuple of float, optional
-        Multiply-accumulates of decoding at each exit, averaged over the
-        utterances; None where the trace does not tell them.
-    avg_macs_E : tuple of float, optional
-        The same of all that is spent up to each exit, decoding included.
-    """
-
-    name: str
-    wer_E: tuple[float, ...]
+    name: str  # the way, as in the header of its trace
+    wer_E: tuple[float, ...]  # word error rate of each exit in percent
+    # multiply-accumulates of decoding at each exit, averaged over the
+    # utterances; None where the trace does not tell them
     decoding_macs_E: tuple[float, ...] | None = None
+    # the same of all that is spent up to each exit, decoding included
     avg_macs_E: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class DecodingComparison:
-    """All ways of decoding a test set.
+    """All ways of decoding a test set."""
 
-    Arguments
-    ---------
-    key : str
-        Name of the set.
-    exit_layers : tuple of int
-        Encoder layer of each exit.
-    parameters : tuple of int, optional
-        Parameters of the model truncated at each exit.
-    results : tuple of DecodingResult
-        CTC's ways first.
-    """
-
-    key: str
-    exit_layers: tuple[int, ...]
+    key: str  # name of the set
+    exit_layers: tuple[int, ...]  # encoder layer of each exit
+    # parameters of the model truncated at each exit
     parameters: tuple[int, ...] | None
-    results: tuple[DecodingResult, ...]
+    results: tuple[DecodingResult, ...]  # CTC's ways first
 
     def best(self, column: int) -> float:
-        """The least word error rate at an exit.
-
-        Arguments
-        ---------
-        column : int
-            The exit, counted from 0.
-
-        Returns
-        -------
-        float
-            In percent.
-        """
+        """The least word error rate at an exit."""
         return min(result.wer_E[column] for result in self.results)
 
 
 def compare_decodings(
     decoded: Mapping[str, Sequence[Trace]],
 ) -> dict[str, DecodingComparison]:
-    """Compare the ways of decoding every set that has several.
-
-    Arguments
-    ---------
-    decoded : mapping of str to sequence of Trace
-        By test set, one trace per way.
-
-    Returns
-    -------
-    dict of str to DecodingComparison
-        Without the sets that were decoded in one way, or have no transcripts.
-
-    Raises
-    ------
-    InputError
-        If the traces of a set are not on the same exits and utterances, or
-        two are decoded alike.
-    """
+    """Compare the ways of decoding every set that has several."""
     return {
         key: _compare(key, traces)
         for key, traces in decoded.items()
@@ -116,19 +67,7 @@ def compare_decodings(
 
 
 def by_decoding(traces: Sequence[Trace]) -> dict[str, tuple[Trace, ...]]:
-    """Traces that are the same test set of the same model, put together.
-
-    Arguments
-    ---------
-    traces : sequence of Trace
-        Of any sets and models.
-
-    Returns
-    -------
-    dict of str to tuple of Trace
-        By set, and by model if there are several; only groups in which a
-        trace tells what decoding costs.
-    """
+    """Traces that are the same test set of the same model, put together."""
     models = {trace.header.name for trace in traces}
     groups: dict[str, list[Trace]] = {}
     for trace in traces:
@@ -143,18 +82,7 @@ def by_decoding(traces: Sequence[Trace]) -> dict[str, tuple[Trace, ...]]:
 
 
 def decoding_rows(comparison: DecodingComparison) -> list[Row]:
-    """One row per way of decoding and exit.
-
-    Arguments
-    ---------
-    comparison : DecodingComparison
-        A test set.
-
-    Returns
-    -------
-    list of dict
-        Rates in percent; multiply-accumulates averaged over utterances.
-    """
+    """One row per way of decoding and exit."""
     return [
         {
             "set": comparison.key,
@@ -172,18 +100,7 @@ def decoding_rows(comparison: DecodingComparison) -> list[Row]:
 
 
 def decoding_data(comparison: DecodingComparison) -> dict[str, dict]:
-    """What ``report.json`` holds of a test set.
-
-    Arguments
-    ---------
-    comparison : DecodingComparison
-        A test set.
-
-    Returns
-    -------
-    dict of str to dict
-        By way of decoding: values by exit, or None.
-    """
+    """What ``report.json`` holds of a test set."""
     return {
         result.name: {
             "wer": list(result.wer_E),
@@ -194,25 +111,14 @@ def decoding_data(comparison: DecodingComparison) -> dict[str, dict]:
     }
 
 
-def decoding_table(comparison: DecodingComparison) -> list[list[str]]:
-    """The ways of decoding as texts.
-
-    Arguments
-    ---------
-    comparison : DecodingComparison
-        A test set.
-
-    Returns
-    -------
-    list of list of str
-        The first row is the heading; one row per exit, then what the last
-        exit costs.
-    """
+def decoding_table(comparison: DecodingComparison) -> Table:
+    """One row per exit, then what decoding the last exit costs."""
     results = comparison.results
     names = [decoding_label(result.name) for result in results]
     names[0] = f"WER %: {names[0]}"
     known = comparison.parameters is not None
-    table = [["exit", "layer", *names, *[": params M"] * known]]
+    heading = ["exit", "layer", *names, *[": params M"] * known]
+    table = []
     for column, layer in enumerate(comparison.exit_layers):
         row = [str(column + 1), str(layer)]
         row += [number(result.wer_E[column]) for result in results]
@@ -228,22 +134,11 @@ def decoding_table(comparison: DecodingComparison) -> list[list[str]]:
         if any(value is not None for value in values):
             cells = [giga(value, full) for value in values]
             table.append([name, "", *cells, *[""] * known])
-    return table
+    return Table(heading, table, sortable=False)  # its last rows are sums
 
 
 def decoding_note(comparison: DecodingComparison) -> str:
-    """What a reader of the table must know.
-
-    Arguments
-    ---------
-    comparison : DecodingComparison
-        A test set.
-
-    Returns
-    -------
-    str
-        Empty where no cost is known.
-    """
+    """What a reader of the table must know."""
     if not any(result.decoding_macs_E for result in comparison.results):
         return ""
     return (

@@ -1,9 +1,11 @@
-"""The figure of a report: word error rate against compute.
+"""The figures of a report.
 
-A row of panels per test set: on the left the whole range, on the right what
-is close to the last exit's word error rate, where one decides. A second row
+``draw_curves`` has a row of panels per test set: on the left the whole range,
+on the right what is close to the last exit's word error rate. A second row
 against multiply-accumulates follows only where these say something else than
-layers do, as for criteria that take a search at every exit.
+layers do, as for criteria that take a search at every exit. ``draw_decodings``
+compares ways of decoding, ``draw_overthinking`` every exit of every set with
+the last.
 
 Axes: B bootstrap replicates, E exits, P places on a line.
 
@@ -15,7 +17,6 @@ import io
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import matplotlib as mpl
@@ -36,17 +37,27 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.curves import Curve
-from speechbrain_ee.evaluation.families import Leaders, best_two, leaders
-from speechbrain_ee.evaluation.labels import label, policy_letter
-from speechbrain_ee.evaluation.operating_point import OperatingPoint
+from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
+from speechbrain_ee.evaluation.decodings import DecodingComparison
+from speechbrain_ee.evaluation.overthinking import (
+    OverthinkingStudy,
+    SetOverthinking,
+)
 from speechbrain_ee.evaluation.theme import (
+    COLOURS,
+    DASHES,
     GRID,
     INK,
     ORACLE,
     PALE,
     SOFT,
+    Aspect,
+    aspects,
+    decoding_label,
+    label,
+    leaders,
     look,
+    policy_letter,
     policy_marker,
 )
 
@@ -55,7 +66,6 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 PANEL_INCHES = (4.9, 3.5)
 FIXED_LABEL = "fixed exit after layer L"
-
 SETTINGS = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -78,55 +88,19 @@ SETTINGS = {
     "svg.hashsalt": "speechbrain_ee",
     "pdf.fonttype": 42,
 }
+
 # Text over lines stays readable.
 _BACKED = {"fc": "#ffffff", "ec": "none", "alpha": 0.65, "pad": 0.4}
+
 # A close-up shows at least so many word errors above the last exit.
 _FEWEST_ERRORS = 5
-# Costs that differ by less, in shares of a full pass, draw the same line.
-_SAME_COST = 0.02
+
 # Where a label may stand, seen from its point, the best place first.
 _SIDES = (
     *((0, 1), (1, 1), (-1, 1), (1, 0), (-1, 0)),
     *((0, -1), (1, -1), (-1, -1)),
 )
 _GAPS_PT = (5, 11, 18, 27)
-
-
-@dataclass(frozen=True)
-class Aspect:
-    """What a panel shows of a test set.
-
-    Arguments
-    ---------
-    axis : str
-        The cost, ``avg_layer`` or ``avg_macs``.
-    leading : tuple of str
-        Criteria drawn as lines; see
-        :func:`~speechbrain_ee.evaluation.families.leaders`.
-    banded : tuple of str
-        Those of them that have a band.
-    close : bool
-        Only what is close to the last exit's word error rate.
-    """
-
-    axis: str
-    leading: tuple[str, ...] = ()
-    banded: tuple[str, ...] = ()
-    close: bool = False
-
-    @property
-    def by_layer(self) -> bool:
-        """Whether the cost is layers."""
-        return self.axis == "avg_layer"
-
-    def cost(self, curve: Curve) -> NDArray[np.float64]:
-        """The cost of a curve's points, in layers or GMAC."""
-        return curve.axis(self.axis) * (1.0 if self.by_layer else 1e-9)
-
-    def place(self, point: OperatingPoint) -> tuple[float, float]:
-        """Where an operating point is drawn."""
-        cost = getattr(point, self.axis)
-        return cost * (1.0 if self.by_layer else 1e-9), point.wer
 
 
 def draw_curves(analyses: Sequence[SetAnalysis]) -> Figure:
@@ -192,43 +166,6 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def aspects(
-    analysis: SetAnalysis, leading: Leaders
-) -> list[tuple[Aspect, Aspect]]:
-    """What there is to draw of a test set: per cost the whole and a close-up.
-
-    Multiply-accumulates are drawn where they order the criteria that lead
-    otherwise than layers do; else a second scale tells them.
-    """
-    names = leading[analysis.key]
-    banded = best_two(analysis, names)
-    axes = ["avg_layer"]
-    if _macs_tell_more(analysis, names):
-        axes.append("avg_macs")
-    return [
-        (
-            Aspect(axis, names, banded),
-            Aspect(axis, names, banded, close=True),
-        )
-        for axis in axes
-    ]
-
-
-def _macs_tell_more(analysis: SetAnalysis, names: Sequence[str]) -> bool:
-    """Whether a criterion costs more than the layers that it takes."""
-    fixed = analysis.fixed.curve
-    if analysis.trace.macs_NE is None or len(fixed.points) < 2:
-        return False
-    layers, macs = fixed.axis("avg_layer"), fixed.axis("avg_macs")
-    for name in names:
-        curve = analysis.criteria[name].curve
-        alone = np.interp(curve.axis("avg_layer"), layers, macs)
-        beyond = np.abs(curve.axis("avg_macs") - alone).max()
-        if beyond > _SAME_COST * macs[-1]:
-            return True
-    return False
-
-
 def fill_panel(
     panel: Axes, analysis: SetAnalysis, aspect: Aspect, every: bool = False
 ) -> None:
@@ -289,7 +226,11 @@ def _place(
     for (rank, side), gap in product(enumerate(_SIDES), _GAPS_PT):
         middle = point + np.array(side) * (half + gap * dot)
         corners = np.concatenate([middle - half, middle + half])
-        hidden = sum(_overlap(corners, other) for other in taken)
+        hidden = 0.0
+        for left, bottom, right, top in taken:
+            wide = min(corners[2], right) - max(corners[0], left)
+            high = min(corners[3], top) - max(corners[1], bottom)
+            hidden += max(wide, 0.0) * max(high, 0.0)
         within = (lines_P2 > corners[:2]) & (lines_P2 < corners[2:])
         outside = np.maximum(inside[:2] - corners[:2], 0).sum()
         outside += np.maximum(corners[2:] - inside[2:], 0).sum()
@@ -306,12 +247,6 @@ def _place(
     text.set(ha="center", va="center")
     text.xyann = tuple((middle - point) / dot)
     taken.append(corners)
-
-
-def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Area that two boxes (left, bottom, right, top) share."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    return float(np.prod(np.maximum(sides, 0)))
 
 
 def _drawn(
@@ -474,9 +409,20 @@ def _criterion(
     gid = f"{'series' if name in aspect.leading else 'hidden'}.{name}"
     colour, dashes = look(name)
     banded = name in aspect.banded
-    _line(panel, result.curve, aspect, colour, dashes, gid, banded)
-    if banded:
-        _band(panel, analysis, result.curve, aspect, gid)
+    curve, last = result.curve, analysis.wer[-1]
+    _line(panel, curve, aspect, colour, dashes, gid, banded)
+    if banded and curve.above_low is not None:
+        # what 95 % of the replicates give, measured from the last exit's rate
+        panel.fill_between(
+            aspect.cost(curve),
+            last + np.array(curve.above_low),
+            last + np.array(curve.above_high),
+            color=colour,
+            alpha=0.13,
+            lw=0,
+            zorder=1.5,
+            gid=gid,
+        )
     point = analysis.kept(name)
     if banded and point is not None:
         _kept(panel, point, aspect, colour, gid)
@@ -500,25 +446,6 @@ def _line(
         alpha=1.0 if strong else 0.7,
         label=label(curve.name),
         zorder=4.5 if strong else 4,
-        gid=gid,
-    )
-
-
-def _band(
-    panel: Axes, analysis: SetAnalysis, curve: Curve, aspect: Aspect, gid: str
-) -> None:
-    """What 95 % of the replicates give, measured from the last exit's rate."""
-    if curve.above_low is None or curve.above_high is None:
-        return
-    last = analysis.wer[-1]
-    panel.fill_between(
-        aspect.cost(curve),
-        last + np.array(curve.above_low),
-        last + np.array(curve.above_high),
-        color=look(curve.name)[0],
-        alpha=0.13,
-        lw=0,
-        zorder=1.5,
         gid=gid,
     )
 
@@ -626,26 +553,17 @@ def _legend(
     # the same policies on every set that has any
     policies = max((a.policies for a in analyses), key=len)
     for number, policy in enumerate(policies):
+        shape = {"marker": policy_marker(number), "mew": 0.8, "ms": 9}
         entries[f"policy {policy_letter(number)}: {policy.name}"] = Line2D(
-            [],
-            [],
-            ls="",
-            marker=policy_marker(number),
-            color="white",
-            mec=INK,
-            mew=0.8,
-            ms=9,
+            [], [], ls="", color="white", mec=INK, **shape
         )
     rows = math.ceil(len(entries) / (2 * panels.shape[1]))
+    most = math.ceil(len(entries) / rows)
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside upper left",
-        ncols=_columns(
-            list(entries),
-            figure.get_figwidth(),
-            math.ceil(len(entries) / rows),
-        ),
+        ncols=_columns(list(entries), figure.get_figwidth(), most),
         fontsize=9,
         handlelength=2.6,
         columnspacing=1.4,
@@ -671,3 +589,209 @@ def _columns(texts: Sequence[str], width_in: float, most: int) -> int:
         if sum(0.071 * count + 0.65 for count in longest) <= width_in:
             return columns
     return 1
+
+
+# Colour and marker; of CTC's two ways and attention's three the same family.
+_DECODING_LOOKS = {
+    "greedy": ("#0072b2", "o"),
+    "ctc_beam": ("#56b4e9", "s"),
+    "attention": ("#e69f00", "^"),
+    "joint": ("#d55e00", "D"),
+    "rescoring": ("#cc79a7", "v"),
+}
+
+
+def draw_decodings(comparisons: Sequence[DecodingComparison]) -> Figure:
+    """Draw all test sets that were decoded in several ways."""
+    width, height = PANEL_INCHES
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(
+            (width * len(comparisons) + 1.4, height + 0.5),
+            layout="constrained",
+        )
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(comparisons), squeeze=False)[0]
+        for panel, comparison in zip(panels, comparisons):
+            _decodings(panel, comparison)
+        panels[0].set_ylabel("word error rate (%)")
+        handles, texts = panels[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside right center")
+    return figure
+
+
+def _decodings(panel: Axes, comparison: DecodingComparison) -> None:
+    known = all(one.avg_macs_E is not None for one in comparison.results)
+    for result in comparison.results:
+        costs: Sequence[float] = comparison.exit_layers
+        if known:
+            costs = [macs / 1e9 for macs in result.avg_macs_E]
+        colour, marker = _DECODING_LOOKS[result.name]
+        panel.plot(
+            costs,
+            result.wer_E,
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.8,
+            label=decoding_label(result.name),
+        )
+        if result.name == "ctc_beam":
+            continue  # too close to the greedy path for labels of its own
+        ends = ((0, (-6, 0), "right"), (-1, (6, 0), "left"))
+        for place, shift, side in ends:
+            panel.annotate(
+                str(comparison.exit_layers[place]),
+                (costs[place], result.wer_E[place]),
+                xytext=shift,
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8,
+                color=SOFT,
+            )
+    _scale(panel, [wer for one in comparison.results for wer in one.wer_E])
+    panel.grid(axis="y", color=GRID, lw=0.5)
+    panel.set_title(comparison.key, loc="left", color=INK, fontsize=9.5)
+    panel.margins(x=0.12)
+    panel.set_xlabel(
+        "GMAC per utterance, decoding included"
+        if known
+        else "encoder layers, decoding aside"
+    )
+
+
+def _scale(panel: Axes, wers: Sequence[float]) -> None:
+    """Ratios of error rates count, unless one has no logarithm."""
+    if min(wers) <= 0:
+        panel.set_ylim(bottom=0)
+        return
+    panel.set_yscale("log")
+    wide = max(wers) > 5 * min(wers)
+    panel.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6)
+    )
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    panel.yaxis.minorticks_off()
+
+
+# Exits further above the last one are left to the first panel,
+_CLOSE = 1.15  # times the last exit's word error rate
+
+# and so are the ends of longer intervals, in percent.
+_FURTHEST = 50.0
+_BARS = 0.8  # of the room between two exits
+
+
+def draw_overthinking(study: OverthinkingStudy) -> Figure:
+    """Draw a study."""
+    width, height = PANEL_INCHES
+    with mpl.rc_context(SETTINGS):
+        figure = Figure((3 * width - 2.1, height + 0.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        rates, close, shares = figure.subplots(1, 3)
+        _rates(rates, study)
+        _close_rates(close, study)
+        _shares(shares, study)
+        layers = {one.layer for e in study.sets.values() for one in e.exits}
+        for panel in (rates, close, shares):
+            panel.set_xlabel("exit after encoder layer")
+            panel.grid(axis="y", color=GRID, lw=0.5)
+            panel.set_axisbelow(True)
+            if len(layers) <= 12:
+                panel.set_xticks(sorted(layers))
+        handles, texts = rates.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            texts,
+            loc="outside upper left",
+            ncols=max(1, min(len(texts), 300 // (20 + max(map(len, texts))))),
+        )
+    return figure
+
+
+def _look(place: int) -> tuple[str, tuple[float, ...]]:
+    """Colour and dashes of a set; the domain is drawn in ink."""
+    if place == 0:
+        return INK, ()
+    turn, colour = divmod(place - 1, len(COLOURS))
+    return COLOURS[colour], DASHES[turn % len(DASHES)]
+
+
+def _exits_line(
+    panel: Axes,
+    each: SetOverthinking,
+    place: int,
+    values: list[float],
+    label: str | None = None,
+) -> None:
+    """One set; its best exit is marked."""
+    colour, dashes = _look(place)
+    layers = [one.layer for one in each.exits]
+    line, *_ = panel.plot(
+        layers, values, color=colour, lw=1.8, marker="o", ms=3.5, label=label
+    )
+    line.set_dashes(dashes or (1, 0))
+    panel.plot(
+        layers[each.best_exit - 1],
+        values[each.best_exit - 1],
+        ls="",
+        marker="D",
+        ms=8,
+        mfc="none",
+        mec=colour,
+        mew=1.6,
+    )
+
+
+def _rates(panel: Axes, study: OverthinkingStudy) -> None:
+    panel.set_title("word error rate (%)", loc="left")
+    for place, each in enumerate(study.sets.values()):
+        domain = " (in domain)" if each.key == study.in_domain else ""
+        values = [one.wer for one in each.exits]
+        _exits_line(panel, each, place, values, f"{each.key}{domain}")
+    _scale(panel, [one.wer for e in study.sets.values() for one in e.exits])
+
+
+def _close_rates(panel: Axes, study: OverthinkingStudy) -> None:
+    """Relative to the last exit, whose rate is 0 here."""
+    panel.set_title("above the last exit (% of its rate)", loc="left")
+    panel.axhline(0, color=PALE, lw=0.8)
+    highest, lowest = 0.0, 0.0
+    count = len(study.sets)
+    for place, each in enumerate(study.sets.values()):
+        last = each.exits[-1].wer
+        if not last:
+            continue
+        values = [100 * (one.wer / last - 1) for one in each.exits]
+        _exits_line(panel, each, place, values)
+        colour, _ = _look(place)
+        # side by side, so that none hides another
+        shift = 0.05 * (place - (count - 1) / 2)
+        for one in each.exits[:-1]:
+            ends = [100 * one.above_last.low, 100 * one.above_last.high]
+            low, high = (end / last for end in ends)
+            where = [one.layer + shift] * 2
+            panel.plot(where, [low, high], color=colour, lw=1.4)
+            if one.wer <= _CLOSE * last:
+                highest, lowest = max(highest, high), min(lowest, low)
+    lowest = max(min(lowest, -2.0), -_FURTHEST)
+    highest = min(max(highest, 5.0), _FURTHEST)
+    room = 0.06 * (highest - lowest)
+    panel.set_ylim(lowest - room, highest + room)
+
+
+def _shares(panel: Axes, study: OverthinkingStudy) -> None:
+    panel.set_title("utterances by earliest best exit (%)", loc="left")
+    count = len(study.sets)
+    for place, each in enumerate(study.sets.values()):
+        layers = [one.layer for one in each.exits]
+        steps = [b - a for a, b in zip(layers, layers[1:])]
+        width = _BARS * min(steps, default=1) / count
+        shift = (place - (count - 1) / 2) * width
+        colour, _ = _look(place)
+        panel.bar(
+            [layer + shift for layer in layers],
+            [100 * one.best_share for one in each.exits],
+            width,
+            color=colour,
+        )

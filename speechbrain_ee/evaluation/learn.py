@@ -9,13 +9,12 @@ from pathlib import Path
 
 from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.console import aligned
+from speechbrain_ee.evaluation.tables import aligned
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 
 logger = logging.getLogger(__name__)
-
 SELECTOR_FILE = "exit_selector.json.gz"
 
 
@@ -29,29 +28,6 @@ def learn_command(
 
     Writes the selector and the trace with its scores, those of each
     utterance from fits without it; ``calibrate`` takes that trace.
-
-    Arguments
-    ---------
-    trace : str or Path
-        Trace of a development set.
-    out : str or Path
-        Folder for the two files.
-    texts : str or Path, optional
-        Training transcripts, one per line; without them spelling is learned
-        from the references of the trace.
-    speakers_from_ids : bool
-        Take what stands before the first hyphen of an utterance's name for
-        its speaker, where the trace names none.
-
-    Returns
-    -------
-    str
-        The text to show.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read or written, or the trace is too small.
     """
     data, folder = read_trace(trace), Path(out)
     if speakers_from_ids:

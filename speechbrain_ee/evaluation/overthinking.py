@@ -1,4 +1,4 @@
-"""Overthinking: what going on costs, in domain and out of it.
+"""Overthinking: what going on to the last exit costs, in domain and out of it.
 
 An utterance is overthought where an earlier exit is strictly better than the
 last one, after Kaya et al. 2019 (arXiv 1810.07052) and, for speech, Berrebbi
@@ -11,17 +11,23 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.carried import CarriedThreshold, carried
-from speechbrain_ee.evaluation.difficulty import NAMES, difficulty_groups
-from speechbrain_ee.evaluation.estimate import Estimate
+from speechbrain_ee.evaluation.analysis import (
+    DIFFICULTIES,
+    CarriedThreshold,
+    SetAnalysis,
+    carried,
+    difficulty_groups,
+)
+from speechbrain_ee.evaluation.curves import Estimate, signed
+from speechbrain_ee.evaluation.tables import Column, Row, Table, number
+from speechbrain_ee.evaluation.theme import label
 from speechbrain_ee.exits.oracle import earliest_best, overthinking
 from speechbrain_ee.exits.policy import error_rate
 
@@ -30,143 +36,71 @@ _LENGTHS = ("short", "medium", "long")
 
 @dataclass(frozen=True)
 class ExitComparison:
-    """A fixed exit against the last one.
+    """A fixed exit against the last one."""
 
-    Arguments
-    ---------
-    exit : int
-        Counted from 1.
-    layer : int
-        Encoder layer.
-    wer : float
-        Word error rate in percent.
-    above_last : Estimate
-        What is more of it than at the last exit, in points; the replicates
-        are paired.
-    better_share : float
-        Share of the utterances with strictly fewer errors than at the last.
-    worse_share : float
-        Share of those with strictly more.
-    best_share : float
-        Share of those whose earliest best exit this is.
-    """
-
-    exit: int
-    layer: int
-    wer: float
+    exit: int  # counted from 1
+    layer: int  # encoder layer
+    wer: float  # word error rate in percent
+    # what is more of it than at the last exit, in points; the replicates are
+    # paired
     above_last: Estimate
+    # share of the utterances with strictly fewer errors than at the last
     better_share: float
-    worse_share: float
-    best_share: float
+    worse_share: float  # share of those with strictly more
+    best_share: float  # share of those whose earliest best exit this is
 
 
 @dataclass(frozen=True)
 class OverthinkingGroup:
-    """A part of a test set.
+    """A part of a test set."""
 
-    Arguments
-    ---------
-    kind : str
-        What it was formed by: ``length`` or ``difficulty``.
-    name : str
-        Its name, for example ``short``.
-    utterances : int
-        Their number.
-    words : int
-        Words of their references.
-    wer_last : float, optional
-        Word error rate of the last exit in percent; None without words.
-    wer_oracle : float, optional
-        The same of the earliest best exits.
-    share : float
-        Share of the utterances with a strictly better earlier exit.
-    points : float, optional
-        What going on adds to the word error rate.
-    best_layer : float
-        Average layer of the earliest best exit.
-    """
-
-    kind: str
-    name: str
-    utterances: int
-    words: int
+    kind: str  # what it was formed by: ``length`` or ``difficulty``
+    name: str  # its name, for example ``short``
+    utterances: int  # their number
+    words: int  # words of their references
+    # word error rate of the last exit in percent; None without words
     wer_last: float | None
-    wer_oracle: float | None
-    share: float
-    points: float | None
-    best_layer: float
+    wer_oracle: float | None  # the same of the earliest best exits
+    share: float  # share of the utterances with a strictly better earlier exit
+    points: float | None  # what going on adds to the word error rate
+    best_layer: float  # average layer of the earliest best exit
 
 
 @dataclass(frozen=True)
 class SetOverthinking:
-    """Overthinking on a test set.
+    """Overthinking on a test set."""
 
-    Arguments
-    ---------
-    key : str
-        Name of the set.
-    utterances : int
-        Their number.
-    words : int
-        Words of the references.
-    wer_oracle : float
-        Word error rate of the earliest best exits in percent.
-    share : Estimate
-        Share of the utterances with a strictly better earlier exit.
-    errors : int
-        Word errors that the last exit adds to the best one of each utterance.
-    errors_share : float
-        Their share in the errors of the last exit; 0 if that makes none.
-    points : Estimate
-        The same errors as points of the word error rate.
-    points_above_domain : Estimate, optional
-        How many points more than in domain; None for the domain itself.
-    best_layer : float
-        Average layer of the earliest best exit.
-    exits : tuple of E ExitComparison
-        Every fixed exit.
-    best_exit : int
-        The fixed exit with the fewest errors, the earlier one of equals.
-    domain_exit : int, optional
-        The best exit of the domain, an honest choice on this set; None if
-        the exits are others.
-    groups : tuple of OverthinkingGroup
-        By length, then by difficulty.
-    carried : tuple of CarriedThreshold
-        The domain's thresholds; empty if the exits are others.
-    """
-
-    key: str
-    utterances: int
-    words: int
-    wer_oracle: float
+    key: str  # name of the set
+    utterances: int  # their number
+    words: int  # words of the references
+    wer_oracle: float  # word error rate of the earliest best exits in percent
+    # share of the utterances with a strictly better earlier exit
     share: Estimate
+    # word errors that the last exit adds to the best one of each utterance
     errors: int
+    # their share in the errors of the last exit; 0 if that makes none
     errors_share: float
-    points: Estimate
+    points: Estimate  # the same errors as points of the word error rate
+    # how many points more than in domain; None for the domain itself
     points_above_domain: Estimate | None
-    best_layer: float
-    exits: tuple[ExitComparison, ...]
+    best_layer: float  # average layer of the earliest best exit
+    exits: tuple[ExitComparison, ...]  # every fixed exit
+    # the fixed exit with the fewest errors, the earlier one of equals
     best_exit: int
+    # the best exit of the domain, an honest choice on this set; None if the
+    # exits are others
     domain_exit: int | None
-    groups: tuple[OverthinkingGroup, ...]
+    groups: tuple[OverthinkingGroup, ...]  # by length, then by difficulty
+    # the domain's thresholds; empty if the exits are others
     carried: tuple[CarriedThreshold, ...] = ()
 
 
 @dataclass(frozen=True)
 class OverthinkingStudy:
-    """Overthinking on every test set of a report.
+    """Overthinking on every test set of a report."""
 
-    Arguments
-    ---------
-    in_domain : str
-        The set that the others are compared with.
-    sets : mapping of str to SetOverthinking
-        By key, the domain first.
-    """
-
-    in_domain: str
-    sets: Mapping[str, SetOverthinking]
+    in_domain: str  # the set that the others are compared with
+    sets: Mapping[str, SetOverthinking]  # by key, the domain first
 
     @property
     def others(self) -> tuple[SetOverthinking, ...]:
@@ -179,24 +113,7 @@ class OverthinkingStudy:
 def study_overthinking(
     analyses: Mapping[str, SetAnalysis], in_domain: str | None = None
 ) -> OverthinkingStudy:
-    """Study overthinking on all test sets.
-
-    Arguments
-    ---------
-    analyses : mapping of str to SetAnalysis
-        The test sets.
-    in_domain : str, optional
-        Which of them is the domain; by default the first.
-
-    Returns
-    -------
-    OverthinkingStudy
-
-    Raises
-    ------
-    InputError
-        If there is no set of that name.
-    """
+    """Study overthinking on all test sets."""
     key = next(iter(analyses)) if in_domain is None else in_domain
     if key not in analyses:
         raise InputError(
@@ -287,7 +204,7 @@ def _groups(analysis: SetAnalysis) -> tuple[OverthinkingGroup, ...]:
     length_N = np.searchsorted(limits, trace.words_N, side="left")
     ways = {
         "length": (_LENGTHS, length_N),
-        "difficulty": (NAMES, difficulty_groups(trace)),
+        "difficulty": (DIFFICULTIES, difficulty_groups(trace)),
     }
     return tuple(
         _group(analysis, kind, name, group_N == place)
@@ -321,4 +238,250 @@ def _group(
         share=float(overthinking(errors_NE).mean()),
         points=points,
         best_layer=float(analysis.trace.layers_E[best_N].mean()),
+    )
+
+
+def overthinking_rows(study: OverthinkingStudy) -> list[Row]:
+    """One row per test set."""
+    rows: list[Row] = []
+    for each in study.sets.values():
+        best = each.exits[each.best_exit - 1]
+        rows.append(
+            {
+                "set": each.key,
+                "in_domain": each.key == study.in_domain,
+                "utterances": each.utterances,
+                "words": each.words,
+                "wer_last": each.exits[-1].wer,
+                "wer_oracle": each.wer_oracle,
+                **_three("overthought", each.share, 100),
+                "errors_added": each.errors,
+                "errors_added_share": 100 * each.errors_share,
+                **_three("points_added", each.points),
+                **_three("points_above_domain", each.points_above_domain),
+                "oracle_layer": each.best_layer,
+                "best_exit": best.exit,
+                "best_exit_layer": best.layer,
+                "best_exit_wer": best.wer,
+                **_three("best_exit_above_last", best.above_last),
+            }
+        )
+    return rows
+
+
+def threshold_rows(study: OverthinkingStudy) -> list[Row]:
+    """One row per test set and criterion."""
+    return [
+        {
+            "set": each.key,
+            "in_domain": each.key == study.in_domain,
+            "criterion": one.criterion,
+            "threshold": one.threshold,
+            "layers_in_domain": one.domain_layer,
+            "layers": one.avg_layer,
+            "layers_own_threshold": one.own_layer,
+            "avg_macs": one.avg_macs,
+            "wer": one.wer,
+            **_three("above_last", one.above_last),
+            "excess": one.excess,
+            "score_distance": one.distance,
+            "shifted": one.warning is not None,
+        }
+        for each in study.sets.values()
+        for one in each.carried
+    ]
+
+
+def set_table(study: OverthinkingStudy) -> Table:
+    """The cost of going on to the last exit, one row per test set."""
+
+    def share(value: float) -> str:
+        return f"{100 * value:.1f}"
+
+    columns: list[Column] = [
+        ("test set", lambda each: each.key),
+        ("WER %: last exit", lambda each: number(each.exits[-1].wer)),
+        ("oracle", lambda each: number(each.wer_oracle)),
+        (
+            "earlier is better: % of utterances",
+            lambda each: share(each.share.value),
+        ),
+        (
+            "95 % interval",
+            lambda each: f"{share(each.share.low)} to {share(each.share.high)}",
+        ),
+        ("going on adds: errors", lambda each: str(each.errors)),
+        ("points", lambda each: number(each.points.value)),
+        ("95 % interval", lambda each: each.points.ends("")),
+    ]
+    return Table.of(columns, study.sets.values())
+
+
+def fixed_table(study: OverthinkingStudy) -> Table:
+    """The best fixed exit of every set, and the domain's, against the last."""
+    heading = ["test set", "best fixed exit: layer", "WER %", "against last"]
+    heading += ["95 % interval", "the domain's: layer", "against last"]
+    rows = []
+    for each in study.sets.values():
+        best = each.exits[each.best_exit - 1]
+        row = [each.key, str(best.layer), number(best.wer)]
+        row += _against(each, each.best_exit)
+        if each.key == study.in_domain or each.domain_exit is None:
+            row += ["", "", ""]
+        else:
+            row.append(str(each.exits[each.domain_exit - 1].layer))
+            row += _against(each, each.domain_exit)
+        rows.append(row)
+    return Table([*heading, "95 % interval"], rows)
+
+
+def exit_comparison_table(each: SetOverthinking) -> Table:
+    """Every fixed exit of a set against the last; the best one has a star."""
+    star = {each.best_exit: " *"}
+    columns: list[Column] = [
+        ("layer", lambda one: f"{one.layer}{star.get(one.exit, '')}"),
+        ("WER %", lambda one: number(one.wer)),
+        ("against last: points", lambda one: _against(each, one.exit)[0]),
+        ("95 % interval", lambda one: _against(each, one.exit)[1]),
+        (
+            "utterances %: better than last",
+            lambda one: f"{100 * one.better_share:.1f}",
+        ),
+        ("worse", lambda one: f"{100 * one.worse_share:.1f}"),
+        ("best exit here", lambda one: f"{100 * one.best_share:.1f}"),
+    ]
+    return Table.of(columns, each.exits)
+
+
+def group_table(each: SetOverthinking) -> Table:
+    """Overthinking by length and by difficulty."""
+    columns: list[Column] = [
+        ("part", lambda group: f"{group.kind}: {group.name}"),
+        ("utterances", lambda group: str(group.utterances)),
+        ("WER %: last exit", lambda group: number(group.wer_last)),
+        ("oracle", lambda group: number(group.wer_oracle)),
+        (
+            "going on: hurts % of utterances",
+            lambda group: f"{100 * group.share:.1f}",
+        ),
+        ("adds points", lambda group: number(group.points)),
+        ("best layer: average", lambda group: number(group.best_layer)),
+    ]
+    return Table.of(columns, each.groups)
+
+
+def carried_table(
+    each: SetOverthinking, named: Callable[[str], str] = label
+) -> Table:
+    """The domain's thresholds on a test set; missed budgets stand out."""
+    columns: list[Column] = [
+        ("criterion", lambda one: named(one.criterion)),
+        ("layers: in domain", lambda one: number(one.domain_layer)),
+        ("here", lambda one: number(one.avg_layer)),
+        ("own", lambda one: number(one.own_layer)),
+        (
+            "above last exit: %",
+            lambda one: (
+                "" if one.excess is None else signed(one.excess, decimals=1)
+            ),
+        ),
+        ("points, 95 %", lambda one: one.above_last.ends()),
+        (
+            "scores: shift",
+            lambda one: f"{one.distance:.2f}{'*' if one.warning else ''}",
+        ),
+    ]
+    broken = [i for i, o in enumerate(each.carried) if o.above_last.positive]
+    return Table.of(columns, each.carried, leading=frozenset(broken))
+
+
+def _against(each: SetOverthinking, exit: int) -> list[str]:
+    """Difference to the last exit and its interval."""
+    if exit == len(each.exits):
+        return ["", ""]
+    above = each.exits[exit - 1].above_last
+    return [signed(above.value), above.ends()]
+
+
+def _three(
+    name: str, estimate: Estimate | None, factor: float = 1.0
+) -> dict[str, float | None]:
+    """Value and interval as three columns."""
+    if estimate is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {
+        name: factor * estimate.value,
+        f"{name}_low": factor * estimate.low,
+        f"{name}_high": factor * estimate.high,
+    }
+
+
+CARRIED_NOTE = (
+    "Each threshold is the cheapest that keeps the last exit's word error "
+    "rate in domain. Layers: what it takes there, what it takes here, and "
+    "what the set's own threshold would. Shift: largest Kolmogorov-Smirnov "
+    "distance of the scores at an exit from those in domain; * more than "
+    "chance."
+)
+GROUPS_NOTE = (
+    "Parts are thirds as far as ties allow: length is that of the reference "
+    "in words, difficulty the word errors per word averaged over the exits."
+)
+EXITS_NOTE = "* the best fixed exit, chosen on this set."
+
+
+def overthinking_note(study: OverthinkingStudy, key: str) -> str:
+    """A test set in a few sentences."""
+    each = study.sets[key]
+    text = (
+        f"An earlier exit is better than the last for "
+        f"{100 * each.share.value:.1f} % of the utterances; going on adds "
+        f"{each.points.value:.2f} points, {100 * each.errors_share:.0f} % of "
+        f"the last exit's errors. {_fixed_said(each)}"
+    )
+    above = each.points_above_domain
+    if above is not None:
+        sure = above.positive or above.negative
+        side = "more than chance" if sure else "no more than chance"
+        text += (
+            f" Against {study.in_domain} that is {signed(above.value)} points "
+            f"({above.ends()}), {side}."
+        )
+    if above is not None and each.carried:
+        text += f" {_carried_said(study, each.carried)}"
+    return text
+
+
+def shift_note(study: OverthinkingStudy, key: str) -> str:
+    """What a policy would say of the shift of a set."""
+    if key == study.in_domain:
+        return ""
+    for one in study.sets[key].carried:
+        if one.warning:
+            return f"{label(one.criterion)}: {one.warning}"
+    return ""
+
+
+def _fixed_said(each: SetOverthinking) -> str:
+    best = each.exits[each.best_exit - 1]
+    if best is each.exits[-1]:
+        return "No fixed exit is better than the last."
+    if best.above_last.value == 0:
+        return f"Layer {best.layer} makes as few errors as the last exit."
+    sure = "" if best.above_last.negative else ", no more than chance"
+    return (
+        f"As a fixed exit, layer {best.layer} is {-best.above_last.value:.2f} "
+        f"points better than the last{sure}."
+    )
+
+
+def _carried_said(
+    study: OverthinkingStudy, found: Sequence[CarriedThreshold]
+) -> str:
+    broken = sum(one.above_last.positive for one in found)
+    shifted = sum(one.warning is not None for one in found)
+    return (
+        f"Thresholds that keep the last exit's word error rate on "
+        f"{study.in_domain}: {len(found)}; that miss it here by more than "
+        f"chance: {broken}; whose scores show a shift: {shifted}."
     )

@@ -8,145 +8,96 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import base64
+import csv
+import io
+import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.markers import MarkerStyle
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import criteria_note
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.bootstrap import REPLICATES
+from speechbrain_ee.evaluation.analysis import (
+    SetAnalysis,
+    TransferMatrix,
+    criteria_note,
+)
+from speechbrain_ee.evaluation.curves import (
+    REPLICATES,
+    OperatingPoint,
+    Result,
+    signed,
+)
 from speechbrain_ee.evaluation.decodings import (
     DecodingComparison,
     decoding_note,
     decoding_table,
 )
-from speechbrain_ee.evaluation.estimate import signed
-from speechbrain_ee.evaluation.examples import nearby_sounds
-from speechbrain_ee.evaluation.families import (
-    Leaders,
-    leaders,
-    needs_search,
-    search_note,
-)
 from speechbrain_ee.evaluation.figures import (
     FIXED_LABEL,
-    aspects,
+    draw_overthinking,
     draw_panel,
     figure_bytes,
     kept_label,
 )
-from speechbrain_ee.evaluation.labels import (
-    decoding_said,
-    giga,
-    label,
-    policy_letter,
-)
-from speechbrain_ee.evaluation.operating_point import LEVELS
 from speechbrain_ee.evaluation.overthinking import (
-    OverthinkingStudy,
-    SetOverthinking,
-)
-from speechbrain_ee.evaluation.overthinking_figure import draw_overthinking
-from speechbrain_ee.evaluation.overthinking_summary import (
     CARRIED_NOTE,
     EXITS_NOTE,
     GROUPS_NOTE,
-    overthinking_note,
-    shift_note,
-)
-from speechbrain_ee.evaluation.overthinking_tables import (
+    OverthinkingStudy,
     carried_table,
     exit_comparison_table,
     fixed_table,
     group_table,
+    overthinking_note,
     set_table,
+    shift_note,
 )
-from speechbrain_ee.evaluation.policy_result import PolicyResult
-from speechbrain_ee.evaluation.result import Result
-from speechbrain_ee.evaluation.summary import summary
-from speechbrain_ee.evaluation.tables import exit_table, overview_table
+from speechbrain_ee.evaluation.tables import (
+    Column,
+    Table,
+    criterion_columns,
+    exit_table,
+    giga,
+    number,
+    overview_table,
+    summary,
+)
 from speechbrain_ee.evaluation.theme import (
     COLOURS,
     INK,
     ORACLE,
     PALE,
+    Leaders,
+    aspects,
+    decoding_said,
     for_page,
+    label,
+    leaders,
     look,
+    needs_search,
     page_colour,
+    policy_letter,
     policy_marker,
+    search_note,
 )
-from speechbrain_ee.evaluation.transfer import TransferCell, TransferMatrix
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.scoring import mark_errors
+from speechbrain_ee.exits.trace import Trace
 
+logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 DASH = "–"
 BUDGET = 5.0  # percent; that of the transfer's thresholds
-_GAP_LEVELS = ("equal_wer", "plus_5")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table whose cells are texts or HTML.
-
-    Arguments
-    ---------
-    heading : sequence of str
-        "a: b", "c" become "a" above "b" and "c".
-    rows : sequence of sequence of str
-        Cells; what is not :class:`Markup` is escaped.
-    leading : collection of int
-        Rows that stand out, counted from 0.
-    series : sequence of str
-        The criterion of every row, where rows are switched with it.
-    sortable : bool
-        Whether a reader may order the rows.
-    """
-
-    heading: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    leading: frozenset[int] = frozenset()
-    series: Sequence[str] = ()
-    sortable: bool = True
-
-    @cached_property
-    def firsts(self) -> set[int]:
-        """Columns that begin a group, the first of all aside."""
-        places = range(1, len(self.heading))
-        return {place for place in places if ": " in self.heading[place]}
-
-    @cached_property
-    def groups(self) -> list[tuple[str, int]]:
-        """Name and number of columns of every group."""
-        starts = [0, *sorted(self.firsts)]
-        ends = [*starts[1:], len(self.heading)]
-        return [
-            (self.heading[start].rpartition(": ")[0], end - start)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the columns without those of their groups."""
-        return [name.rpartition(": ")[2] for name in self.heading]
-
-
-@dataclass(frozen=True)
-class Key:
-    """An entry of the legend; with the name of a criterion, a switch."""
-
-    text: str
-    sign: Markup
-    name: str = ""
-    shown: bool = True
 
 
 def page(
@@ -157,28 +108,7 @@ def page(
     decodings: Mapping[str, DecodingComparison] | None = None,
     overthinking: OverthinkingStudy | None = None,
 ) -> str:
-    """The whole page.
-
-    Arguments
-    ---------
-    title : str
-        Title of the report.
-    analyses : mapping of str to SetAnalysis
-        The test sets.
-    extra : mapping
-        Further facts, shown at the end.
-    transfer : mapping of str to TransferMatrix
-        By criterion.
-    decodings : mapping of str to DecodingComparison, optional
-        The test sets that were decoded in several ways.
-    overthinking : OverthinkingStudy, optional
-        The study, if asked for.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """The whole page."""
     found = list(analyses.values())
     leading = leaders(found)
     in_front = dict.fromkeys(n for names in leading.values() for n in names)
@@ -188,125 +118,81 @@ def page(
         svg = figure_bytes(draw_overthinking(overthinking), "svg").decode()
         said = "word error rates by exit, overthinking by exit"
         drawing = Markup(for_page(svg, "overthinking", said))
-    return _environment().render(
-        title=title,
-        headers=list(dict.fromkeys(a.trace.header for a in found)),
-        sets=[_set(analysis, leading[analysis.key]) for analysis in found],
-        overview=of_texts(overview_table(found)),
-        chosen_how=_chosen_how(dev),
-        costs=_costs(found),
-        dev=dev,
-        replicates=REPLICATES,
-        decodings=list((decodings or {}).values()),
-        keys=_keys(found, leading),
-        figures=_figures(found, leading),
-        beyond=_beyond(found, leading),
-        matrices=[transfer[name] for name in in_front if name in transfer],
-        study=overthinking,
-        study_drawing=drawing,
-        extra=extra,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            headers=list(dict.fromkeys(a.trace.header for a in found)),
+            sets=[_set(analysis, leading[analysis.key]) for analysis in found],
+            overview=overview_table(found),
+            chosen_how=_chosen_how(dev),
+            costs=_costs(found),
+            dev=dev,
+            replicates=REPLICATES,
+            decodings=list((decodings or {}).values()),
+            keys=_keys(found, leading),
+            figures=_figures(found, leading),
+            beyond=_beyond(found, leading),
+            matrices=[transfer[name] for name in in_front if name in transfer],
+            study=overthinking,
+            study_drawing=drawing,
+            extra=extra,
+        )
     )
 
 
-def _environment() -> Any:
-    """The template, with what it calls."""
-    environment = Environment(
+@cache
+def environment() -> Environment:
+    """The templates, and what they call."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {
+    found.filters["shown"] = shown
+    called = (criteria_note, decoding_note, exit_comparison_table, fixed_table)
+    called += (group_table, label, look, mark_errors, overthinking_note)
+    called += (page_colour, search_note, set_table, shift_note, summary)
+    found.globals |= {each.__name__: each for each in called}
+    found.globals |= {
+        "BUDGET": BUDGET,
         "CARRIED_NOTE": CARRIED_NOTE,
         "EXITS_NOTE": EXITS_NOTE,
         "GROUPS_NOTE": GROUPS_NOTE,
         "INK": INK,
         "ORACLE": ORACLE,
         "PALE": PALE,
+        "carried_table": lambda each: carried_table(each, parts().named),
         "colours": COLOURS,
-        "bar": bar,
-        "carried_grid": _carried,
-        "chip": chip,
-        "criteria_note": criteria_note,
-        "decoding_note": decoding_note,
-        "exit_comparison_table": exit_comparison_table,
-        "fixed_table": fixed_table,
-        "group_table": group_table,
-        "marked": marked,
-        "named": named,
-        "of_texts": of_texts,
-        "overthinking_note": overthinking_note,
-        "search_note": search_note,
-        "set_table": set_table,
-        "shift_note": shift_note,
-        "summary": summary,
-        "transfer_cell": _transfer_cell,
+        "described": _described,
         "ways": _ways,
     }
-    return environment.get_template("report.html.j2")
+    return found
 
 
-def of_texts(table: Sequence[Sequence[str]]) -> Grid:
-    """A table of texts whose first row is the heading."""
-    rows = [[_minus(cell) or DASH for cell in row] for row in table[1:]]
-    return Grid(table[0], rows)
+@cache
+def parts() -> Any:
+    """The pieces of the page, macros of ``templates/parts.html.j2``."""
+    return environment().get_template("parts.html.j2").module
 
 
-def bar(share: float, colour: str) -> Markup:
-    """A bar as long as a share of its cell, 0 to 1; what is outside is cut."""
-    width = 100 * min(max(share, 0.0), 1.0)
-    style = f"width:{width:.1f}%;background:{page_colour(colour)}"
-    return Markup('<span style="{}"></span>').format(style)
+def shown(cell: str) -> str:
+    """A cell with minus signs, but for hyphens in names; HTML as it is."""
+    if isinstance(cell, Markup):
+        return cell
+    return re.sub(r"(?<!\w)-(?=\d)", "−", cell) or DASH
 
 
-def named(name: str) -> Markup:
-    """A way of choosing exits, with its colour and what it is.
-
-    A criterion's formula and source are shown by a pointer that rests on it.
-    """
-    text = label(name)
-    if name in ("fixed", "mixture"):
-        return Markup.escape(text)
-    if name == "oracle":
-        return chip(ORACLE) + text
-    colour = chip(look(name)[0])
+def _described(name: str) -> str:
+    """Formula and source of a criterion; empty for what is none."""
     try:
         criterion = get_criterion(name)
     except InputError:  # a policy's own, such as a learned one
-        return colour + text
-    title = f"{criterion.formula} · {criterion.source}"
-    return colour + Markup('<abbr title="{}">{}</abbr>').format(title, text)
-
-
-def chip(colour: str = INK) -> Markup:
-    """A small square of a colour."""
-    style = f"background:{page_colour(colour)}"
-    return Markup('<i class="chip" style="{}"></i>').format(style)
-
-
-def soft(text: str) -> Markup:
-    """Small print."""
-    return Markup('<span class="soft">{}</span>').format(text)
-
-
-def marked(ref: str, hyp: str) -> Markup:
-    """A transcript with its errors marked."""
-    wraps = {
-        "equal": "{}",
-        "substitute": "<mark>{}</mark>",
-        "insert": "<mark>{}</mark>",
-        "delete": "<del>{}</del>",
-    }
-    return Markup(" ").join(
-        Markup(wraps[kind]).format(words)
-        for kind, words in mark_errors(ref, hyp)
-    )
-
-
-def _minus(text: str) -> str:
-    """Numbers with a minus sign; hyphens within names stay."""
-    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
+        return ""
+    return f"{criterion.formula} · {criterion.source}"
 
 
 def _chosen_how(dev: str) -> str:
@@ -355,18 +241,17 @@ def _beyond(analyses: Sequence[SetAnalysis], leading: Leaders) -> str:
     )
 
 
-def _ways(comparison: DecodingComparison) -> Grid:
-    heading, *texts = decoding_table(comparison)
-    rows: list[list[str]] = [list(row) for row in texts]
+def _ways(comparison: DecodingComparison) -> Table:
+    """The ways of decoding; of every exit the best in bold."""
+    table = decoding_table(comparison)
+    rows = [list(map(escape, row)) for row in table.rows]
     for column in range(len(comparison.exit_layers)):
         # ties by value, not by how they are rounded
         least = comparison.best(column)
         for place, result in enumerate(comparison.results, start=2):
             if result.wer_E[column] == least:
-                bold = Markup("<b>{}</b>").format(rows[column][place])
-                rows[column][place] = bold
-    # its last rows are sums
-    return Grid(heading, rows, sortable=False)
+                rows[column][place] = parts().bold(rows[column][place])
+    return replace(table, rows=rows)
 
 
 def _figures(
@@ -388,34 +273,42 @@ def _figures(
     return figures
 
 
-def _keys(analyses: Sequence[SetAnalysis], leading: Leaders) -> list[Key]:
-    """The legend of all panels, what is drawn at first in front."""
-    shown = dict.fromkeys(n for chosen in leading.values() for n in chosen)
-    names = dict.fromkeys([*shown, *(n for a in analyses for n in a.criteria)])
-    keys = [Key(label(n), _sample(*look(n)), n, n in shown) for n in names]
-    keys += [
-        Key(label("mixture"), _sample(PALE, ())),
-        Key(label("oracle"), _sample(ORACLE, ())),
-        Key(
-            FIXED_LABEL, _sign(f'<circle cx="15" cy="5" r="3.5" fill="{INK}"/>')
-        ),
-        Key(kept_label(analyses), _mark("D", "none", 1.5)),
+def _keys(
+    analyses: Sequence[SetAnalysis], leading: Leaders
+) -> list[dict[str, Any]]:
+    """The legend of all panels; with a name, a key is a switch."""
+    front = dict.fromkeys(n for chosen in leading.values() for n in chosen)
+    names = dict.fromkeys([*front, *(n for a in analyses for n in a.criteria)])
+    keys = [
+        {
+            "text": label(name),
+            "sign": _sample(*look(name)),
+            "name": name,
+            "shown": name in front,
+        }
+        for name in names
     ]
+    signs = {
+        label("mixture"): _sample(PALE, ()),
+        label("oracle"): _sample(ORACLE, ()),
+        FIXED_LABEL: parts().dot(),
+        kept_label(analyses): _mark("D", "none", 1.5),
+    }
     # the same policies on every set that has any
     policies = max((a.policies for a in analyses), key=len)
-    for number, policy in enumerate(policies):
-        text = f"policy {policy_letter(number)}: {policy.name}"
-        colour = look(policy.criterion)[0]
-        keys.append(Key(text, _mark(policy_marker(number), colour)))
-    return keys
+    for place, policy in enumerate(policies):
+        text = f"policy {policy_letter(place)}: {policy.name}"
+        colour = page_colour(look(policy.criterion)[0])
+        signs[text] = _mark(policy_marker(place), colour)
+    return keys + [
+        {"text": text, "sign": sign, "name": "", "shown": True}
+        for text, sign in signs.items()
+    ]
 
 
 def _sample(colour: str, dashes: tuple[float, ...]) -> Markup:
     lengths = " ".join(f"{2 * length:g}" for length in dashes)
-    return _sign(
-        f'<line x1="0" y1="5" x2="30" y2="5" stroke="{colour}" '
-        f'stroke-width="2" stroke-dasharray="{lengths}"/>'
-    )
+    return parts().line(page_colour(colour), lengths)
 
 
 def _mark(marker: str, colour: str, width: float = 0.8) -> Markup:
@@ -426,15 +319,7 @@ def _mark(marker: str, colour: str, width: float = 0.8) -> Markup:
         f"{15 + 9 * x:.1f},{5 - 9 * y:.1f}"
         for x, y in outline.to_polygons(closed_only=False)[0]
     )
-    return _sign(
-        f'<polygon points="{points}" fill="{colour}" stroke="{INK}" '
-        f'stroke-width="{width}"/>'
-    )
-
-
-def _sign(drawing: str) -> Markup:
-    svg = f'<svg viewBox="0 0 30 10" aria-hidden="true">{drawing}</svg>'
-    return Markup(for_page(svg, "k"))
+    return parts().mark(points, colour, width)
 
 
 def _set(analysis: SetAnalysis, leading: Sequence[str]) -> dict[str, Any]:
@@ -445,7 +330,7 @@ def _set(analysis: SetAnalysis, leading: Sequence[str]) -> dict[str, Any]:
     return {
         "analysis": analysis,
         "decoding": decoding_said(analysis.trace.header),
-        "exits": of_texts(exit_table(analysis)),
+        "exits": exit_table(analysis),
         "criteria": _criteria(analysis, leading),
         "policies": _policies(analysis),
         "stops": _stops(analysis),
@@ -455,92 +340,80 @@ def _set(analysis: SetAnalysis, leading: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _criteria(analysis: SetAnalysis, leading: Sequence[str]) -> Grid:
-    results = list(analysis.results())
-    heading = ["exit chosen by"]
-    if analysis.dev is not None:
-        heading += [f"{analysis.dev.key}: WER %", "above last", "layers"]
-    heading += ["layers at WER: equal", "+1 %", "+5 %", "+10 %"]
-    if analysis.trace.macs_NE is not None:
-        heading += ["GMAC at: equal", "+5 %"]
-    if analysis.criteria:
-        heading += ["gap closed: equal", "+5 %"]
-    return Grid(
-        heading,
-        [_criterion(analysis, result) for result in results],
-        frozenset(i for i, r in enumerate(results) if r.name in leading),
-        [result.name for result in results],
-    )
+def _criteria(analysis: SetAnalysis, leading: Sequence[str]) -> Table:
+    """Every way of choosing exits, with intervals and bars."""
+    full = analysis.fixed.curve.points[-1].avg_macs
 
-
-def _criterion(analysis: SetAnalysis, result: Result) -> list[str]:
-    cells: list[str] = [named(result.name)]
-    if analysis.dev is not None:
-        cells += _from_dev(analysis, result.name)
-    for level in LEVELS:
-        point = result.points[level]
-        cell = DASH if point is None else f"{point.avg_layer:.2f}"
-        ends = result.layer_intervals.get(level)
+    def layers(result: Result, level: str) -> Markup:
+        point, ends = result.points[level], result.layer_intervals.get(level)
         # a fixed exit is a whole number of layers, an interval of it too
         known = ends and point is not None and result.name != "fixed"
         interval = f"{ends[0]:.1f}–{ends[1]:.1f}" if known else ""
-        cells.append(cell + Markup(" ") + soft(interval))
-    full = analysis.fixed.curve.points[-1].avg_macs
-    if analysis.trace.macs_NE is not None:
-        points = [result.points[level] for level in _GAP_LEVELS]
-        cells += [giga(p and p.avg_macs, full) or DASH for p in points]
-    if analysis.criteria:
-        cells += [_gap(result, level) for level in _GAP_LEVELS]
-    return cells
+        return parts().beside(number(point and point.avg_layer), interval)
 
+    def macs(result: Result, level: str) -> str:
+        point = result.points[level]
+        return giga(point and point.avg_macs, full)
 
-def _from_dev(analysis: SetAnalysis, name: str) -> list[str]:
-    """What the development set's threshold of a criterion gives here."""
-    point = analysis.kept(name) if name in analysis.criteria else None
-    if point is None:
-        return [DASH, DASH, DASH]
-    excess = analysis.excess(point.wer)
-    above = (
-        DASH if excess is None else f"{_minus(signed(excess, decimals=1))} %"
+    def gap(result: Result, level: str) -> Markup:
+        share = result.gap_shares.get(level)
+        return parts().gap(share, look(result.name)[0])
+
+    columns = [("exit chosen by", lambda result: parts().named(result.name))]
+    if analysis.dev is not None:
+        columns += _from_dev(analysis, analysis.dev.key)
+    columns += criterion_columns(
+        layers,
+        macs if analysis.trace.macs_NE is not None else None,
+        gap if analysis.criteria else None,
     )
-    return [f"{point.wer:.2f}", above, f"{point.avg_layer:.2f}"]
+    results = list(analysis.results())
+    lead = {i for i, each in enumerate(results) if each.name in leading}
+    return Table.of(
+        columns,
+        results,
+        leading=frozenset(lead),
+        series=[each.name for each in results],
+    )
 
 
-def _gap(result: Result, level: str) -> Markup:
-    share = result.gap_shares.get(level)
-    if share is None:
-        return Markup("")
-    percent = _minus(f"{100 * share:.0f} %")
-    return Markup.escape(percent) + bar(share, look(result.name)[0])
+def _from_dev(analysis: SetAnalysis, dev: str) -> list[Column]:
+    """What the development set's threshold of a criterion gives here."""
 
+    def point(result: Result) -> OperatingPoint | None:
+        known = result.name in analysis.criteria
+        return analysis.kept(result.name) if known else None
 
-def _policies(analysis: SetAnalysis) -> Grid:
-    heading = ["policy", "decides by", "calibrated for", "holds here"]
-    heading += ["WER %", "above the last exit", "layers"]
-    if analysis.trace.macs_NE is not None:
-        heading.append("GMAC")
-    return Grid(heading, [_policy(analysis, p) for p in analysis.policies])
+    def above(result: Result) -> str:
+        found = point(result)
+        excess = found and analysis.excess(found.wer)
+        return "" if excess is None else f"{signed(excess, decimals=1)} %"
 
-
-def _policy(analysis: SetAnalysis, policy: PolicyResult) -> list[str]:
-    full = analysis.fixed.curve.points[-1].avg_macs
-    excess = DASH
-    if policy.excess is not None:
-        excess = _minus(f"{policy.excess:+.1f} %")
-    said: str | Markup = policy.verdict or DASH
-    if policy.holds is False:
-        said = Markup("<mark>{}</mark>").format(said)
-    cells = [
-        policy.name,
-        named(policy.criterion),
-        policy.budget or DASH,
-        said,
-        f"{policy.point.wer:.2f}",
-        excess,
-        f"{policy.point.avg_layer:.2f}",
+    return [
+        (f"{dev}: WER %", lambda each: number((p := point(each)) and p.wer)),
+        ("above last", above),
+        ("layers", lambda each: number((p := point(each)) and p.avg_layer)),
     ]
-    with_macs = analysis.trace.macs_NE is not None
-    return cells + [giga(policy.point.avg_macs, full)] * with_macs
+
+
+def _policies(analysis: SetAnalysis) -> Table:
+    """Every given policy."""
+    full = analysis.fixed.curve.points[-1].avg_macs
+    columns: list[Column] = [
+        ("policy", lambda policy: escape(policy.name)),
+        ("decides by", lambda policy: parts().named(policy.criterion)),
+        ("calibrated for", lambda policy: policy.budget or ""),
+        ("holds here", lambda policy: parts().verdict(policy)),
+        ("WER %", lambda policy: number(policy.point.wer)),
+        (
+            "above the last exit",
+            lambda p: "" if p.excess is None else f"{p.excess:+.1f} %",
+        ),
+        ("layers", lambda policy: number(policy.point.avg_layer)),
+    ]
+    if analysis.trace.macs_NE is not None:
+        columns.append(("GMAC", lambda p: giga(p.point.avg_macs, full)))
+    return Table.of(columns, analysis.policies)
 
 
 def _stops(analysis: SetAnalysis) -> list[dict[str, Any]]:
@@ -566,26 +439,60 @@ def _stops(analysis: SetAnalysis) -> list[dict[str, Any]]:
     return [dict(zip(keys, column, strict=True)) for column in columns]
 
 
-def _transfer_cell(cell: TransferCell | None) -> Markup:
-    if cell is None:
-        return Markup("<td>{}</td>").format(DASH)
-    layers = soft(f"{cell.avg_layer:.2f} layers")
-    if cell.excess is None:
-        return Markup("<td>{} % {}</td>").format(f"{cell.wer:.2f}", layers)
-    over = (cell.excess - BUDGET) / BUDGET
-    # translucent, so that it suits light and dark pages
-    tint = "213,94,0" if over > 0 else "0,114,178"
-    heat = min(abs(over), 1.0) * 0.4
-    return Markup('<td style="background:rgba({},{})">{} % {}</td>').format(
-        tint, f"{heat:.2f}", _minus(f"{cell.excess:+.1f}"), layers
-    )
+_RATE_HZ = 16000
+_LONGEST_S = 30.0  # a page holds a few utterances, not recordings
 
 
-def _carried(each: SetOverthinking) -> Grid:
-    heading, *texts = carried_table(each)
-    rows = [
-        [named(one.criterion), *(_minus(cell) or DASH for cell in row[1:])]
-        for one, row in zip(each.carried, texts, strict=True)
-    ]
-    broken = [i for i, o in enumerate(each.carried) if o.above_last.positive]
-    return Grid(heading, rows, frozenset(broken))
+def nearby_sounds(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Utterances as sounds that a page can hold, where their audio is near.
+
+    A run writes its traces into a folder beside the manifest of every test
+    set; a trace that was taken elsewhere has no sound.
+    """
+    paths = _audio_paths(trace, ids)
+    if not paths:
+        return {}
+    # imports torchaudio, which most reports need not wait for
+    from speechbrain_ee.data.audio import AudioReader
+
+    sounds, read = {}, AudioReader(_RATE_HZ)
+    for name, path in paths.items():
+        try:
+            samples = read(path).numpy()
+            if len(samples) <= _LONGEST_S * _RATE_HZ:
+                sounds[name] = _address(samples)
+        except (InputError, RuntimeError) as error:
+            logger.info("No sound of %s in the report: %s", name, error)
+    return sounds
+
+
+def _audio_paths(trace: Trace, ids: Collection[str]) -> dict[str, str]:
+    """Where the manifest beside a trace says that the audio is."""
+    source = Path(trace.source)
+    if not source.is_file():
+        return {}
+    for folder in source.resolve().parents[:2]:
+        manifest = folder / f"{trace.sets[0]}.csv"
+        if not manifest.is_file():
+            continue
+        try:
+            with open(manifest, encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            logger.info("%s: cannot be read: %s", manifest, error)
+            return {}
+        return {
+            row["ID"]: row["wav"]
+            for row in rows
+            if row.get("ID") in ids and row.get("wav")
+        }
+    return {}
+
+
+def _address(samples: np.ndarray) -> str:
+    """Samples as MP3, which every browser plays, in a ``data:`` address."""
+    stream = io.BytesIO()
+    kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"
+    soundfile.write(stream, samples, _RATE_HZ, format=kind)
+    text = base64.b64encode(stream.getvalue()).decode()
+    return f"data:audio/{'mpeg' if kind == 'MP3' else 'flac'};base64,{text}"

@@ -7,21 +7,20 @@ Authors
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.operating_point import (
-    average_costs,
-    criterion_macs,
+from speechbrain_ee.evaluation.cost import criterion_macs
+from speechbrain_ee.evaluation.curves import (
+    OperatingPoint,
+    exit_shares,
     measure,
+    relative_excess,
 )
-from speechbrain_ee.evaluation.policy_result import PolicyResult
-from speechbrain_ee.evaluation.result import exit_shares
-from speechbrain_ee.evaluation.rows import Row
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.shift import (
@@ -35,67 +34,45 @@ from speechbrain_ee.exits.policy import at_choice
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What a policy, calibrated elsewhere, gives on a test set."""
+
+    name: str  # name of the policy; that of the default says so
+    criterion: str  # what it looks at
+    # word error rate and cost, the criterion's own included
+    point: OperatingPoint
+    # how much the word error rate is above the last exit's, in percent of the
+    # latter; None if the last exit makes no error
+    excess: float | None
+    # share of utterances that stop at each exit
+    exit_shares: tuple[float, ...]
+    budget: str | None = None  # what it was calibrated for, as given
+    # whether the budget holds on this set; None without a budget
+    holds: bool | None = None
+    # why what is promised may not hold here, or is not tested here
+    warnings: tuple[str, ...] = ()
+    seen: float = 0.0  # share of the calibration data that is in this set
+    default: bool = False  # whether the model follows it if nothing is said
+
+    @property
+    def verdict(self) -> str:
+        """Whether the budget holds, for a table; empty if unknown."""
+        word = {True: "yes", False: "no", None: ""}[self.holds]
+        return f"{word}, same data" if word and self.seen else word
+
+
 DEFAULT = "Default policy"  # of a report's facts
+
 # Sums in another order may differ in the last digits.
 _TOLERANCE = 1e-9
-
-
-def with_policies(
-    analysis: SetAnalysis,
-    policies: Sequence[ExitPolicy],
-    default: ExitPolicy | None = None,
-) -> SetAnalysis:
-    """The analysis with policies measured on its set.
-
-    Arguments
-    ---------
-    analysis : SetAnalysis
-        A test set.
-    policies : sequence of ExitPolicy
-        Policies for the same exits.
-    default : ExitPolicy, optional
-        The one of them that the model follows if nothing is said.
-
-    Returns
-    -------
-    SetAnalysis
-
-    Raises
-    ------
-    InputError
-        If a policy was made for other exits, or its evidence is not there.
-    """
-    results = tuple(
-        _measured(analysis, policy, policy == default) for policy in policies
-    )
-    return analysis.extended(policies=results)
 
 
 def scored_for(
     traces: Sequence[Trace], path: Path, policy: ExitPolicy
 ) -> list[Trace]:
-    """Traces with the scores that a policy of a learned selector needs.
-
-    Arguments
-    ---------
-    traces : sequence of Trace
-        The traces.
-    path : Path
-        The policy file: its selector lies relative to it.
-    policy : ExitPolicy
-        The policy.
-
-    Returns
-    -------
-    list of Trace
-        Scored by the policy's selector where the scores are not there yet;
-        those of other exits as they are.
-
-    Raises
-    ------
-    InputError
-        If the selector cannot be read.
-    """
+    """Traces with the scores that a policy of a learned selector needs."""
     if policy.selector is None:
         return list(traces)
     selector = None
@@ -109,47 +86,6 @@ def scored_for(
             trace = trace.with_evidence(policy.criterion, scores_NE)
         scored.append(trace)
     return scored
-
-
-def unlabelled_rows(
-    traces: Sequence[Trace], policies: Sequence[ExitPolicy]
-) -> list[Row]:
-    """What policies choose on the sets that have no transcripts.
-
-    Arguments
-    ---------
-    traces : sequence of Trace
-        Of any sets.
-    policies : sequence of ExitPolicy
-        For the exits of the traces.
-
-    Returns
-    -------
-    list of dict
-        Layers and multiply-accumulates per utterance of the last exit and of
-        every policy, by set; empty if all sets have transcripts.
-    """
-    rows: list[Row] = []
-    for trace in traces:
-        for name in trace.sets:
-            if name in trace.labelled_sets:
-                continue
-            part = trace.subset(name)
-            last_N = np.full(len(part), len(part.layers_E) - 1)
-            choices = {"last exit": (last_N, 0.0)}
-            choices |= {each.name: choice_of(part, each) for each in policies}
-            for choice, (choice_N, cost_NE) in choices.items():
-                layers, macs = average_costs(part, choice_N[:, None], cost_NE)
-                rows.append(
-                    {
-                        "set": name,
-                        "utterances": len(part),
-                        "choice": choice,
-                        "layers": layers[0],
-                        "macs": macs[0],
-                    }
-                )
-    return rows
 
 
 def choice_of(
@@ -169,10 +105,10 @@ def choice_of(
     return choice_N, criterion_macs(trace, criterion)
 
 
-def _measured(
-    analysis: SetAnalysis, policy: ExitPolicy, default: bool
+def measured(
+    trace: Trace, policy: ExitPolicy, last_wer: float, default: bool = False
 ) -> PolicyResult:
-    trace = analysis.trace
+    """A policy on a test set whose last exit has this word error rate."""
     choice_N, cost_NE = choice_of(trace, policy)
     point = measure(trace, choice_N, None, cost_NE)
     known = policy.calibration
@@ -181,7 +117,7 @@ def _measured(
         name=f"{policy.name}, default" if default else policy.name,
         criterion=policy.criterion,
         point=point,
-        excess=analysis.excess(point.wer),
+        excess=relative_excess(point.wer, last_wer),
         exit_shares=exit_shares(choice_N, len(trace.layers_E)),
         budget=policy.budget,
         holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechbrain_ee.exits.criteria.measuring import measure_all, not_measured
-from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding import NBest, greedy_tokens
-from speechbrain_ee.exits.records import (
-    ExitRecord,
-    UtteranceRecord,
-    utterance_row,
+from speechbrain_ee.exits.criteria.view import (
+    ExitView,
+    measure_all,
+    not_measured,
 )
+from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.scoring import edit_counts
+from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord
+from speechbrain_ee.exits.trace_file import utterance_row
 from speechbrain_ee.models.heads import ExitOutput
 
 _NEVER = -1e4  # logarithm of a probability of 0, finite
@@ -28,45 +28,17 @@ _NEVER = -1e4  # logarithm of a probability of 0, finite
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a decoder beyond the greedy path makes of the exits.
+    """What a decoder beyond the greedy path makes of the exits."""
 
-    Arguments
-    ---------
-    decode : callable
-        Exit (from 1) and its output to one NBest per utterance.
-    macs : callable
-        Exit, encoder frames and NBest to the MACs of finding it.
-    has_evidence : bool
-        Whether criteria may read what it found.
-    """
-
+    # exit (from 1) and its output to one NBest per utterance
     decode: Callable[[int, ExitOutput], Sequence[NBest]]
+    # exit, encoder frames and NBest to the MACs of finding it
     macs: Callable[[int, int, NBest], int]
-    has_evidence: bool = True
+    has_evidence: bool = True  # whether criteria may read what it found
 
 
 class TraceRecorder:
-    """Collect one record per utterance and decoding, batch by batch.
-
-    Arguments
-    ---------
-    set_name : str
-        Name of the test set.
-    decode : callable
-        Token indices of one utterance to its text.
-    macs : callable, optional
-        Samples of an utterance to its MACs up to and including every exit,
-        decoding aside.
-    sample_rate : int
-        Samples per second.
-    decoders : mapping of str to Recorded, optional
-        Further ways of decoding, by name; by default CTC's greedy path alone.
-        Under the name ``ctc_greedy``, that path is given by None.
-    exits : sequence of int, optional
-        The exits recorded, counted from 1; by default all.
-    error_unit : str
-        What errors are counted in: ``word`` or ``character``.
-    """
+    """Collect one record per utterance and decoding, batch by batch."""
 
     def __init__(
         self,
@@ -107,21 +79,7 @@ class TraceRecorder:
         outputs: Sequence[ExitOutput],
         speakers: Sequence[str] | None = None,
     ) -> None:
-        """Record a batch.
-
-        Arguments
-        ---------
-        ids : sequence of str
-            Utterances.
-        refs : sequence of str
-            Transcripts.
-        samples : sequence of int
-            Audio lengths in samples.
-        outputs : sequence of ExitOutput
-            All exits of the batch, in fp32.
-        speakers : sequence of str, optional
-            Who speaks; empty where the corpus does not say.
-        """
+        """Record a batch."""
         exits = self.exits or range(1, len(outputs) + 1)
         speakers = speakers or [""] * len(ids)
         batch = _Batch(ids, refs, samples, [name or None for name in speakers])
@@ -147,13 +105,7 @@ class TraceRecorder:
         self.batch_sizes.append(len(batch.rows))
 
     def plain_batches(self) -> list[dict[str, list[dict[str, Any]]]]:
-        """What was recorded, as values that JSON can hold.
-
-        Returns
-        -------
-        list of dict
-            One entry per batch: the rows of its utterances, by decoding.
-        """
+        """What was recorded, as values that JSON can hold."""
         ends = list(accumulate(self.batch_sizes))
         return [
             {
@@ -166,13 +118,7 @@ class TraceRecorder:
     def replace(
         self, batches: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]]
     ) -> None:
-        """Put other batches in place of what was recorded.
-
-        Arguments
-        ---------
-        batches : sequence of dict
-            As :meth:`plain_batches` returns them, here or elsewhere.
-        """
+        """Put other batches in place of what was recorded."""
         for name in self.by_decoding:
             self.by_decoding[name] = [
                 utterance_record(row)
@@ -284,16 +230,6 @@ def _cells(
 
 
 def utterance_record(row: Mapping[str, Any]) -> UtteranceRecord:
-    """An utterance from what ``utterance_row`` made of it.
-
-    Arguments
-    ---------
-    row : mapping
-        Plain values; they are not checked.
-
-    Returns
-    -------
-    UtteranceRecord
-    """
+    """An utterance from what ``utterance_row`` made of it."""
     exits = tuple(ExitRecord(**each) for each in row["exits"])
     return UtteranceRecord(**{**row, "exits": exits})

@@ -13,52 +13,75 @@ Authors
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.analysis import SetAnalysis
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.decoding_figure import draw_decodings
+from speechbrain_ee.evaluation.analysis import (
+    Example,
+    SetAnalysis,
+    TransferMatrix,
+    analyse_all,
+    criteria_note,
+    transfer_matrices,
+)
+from speechbrain_ee.evaluation.curves import Curve, OperatingPoint, Result
 from speechbrain_ee.evaluation.decodings import (
     DecodingComparison,
     by_decoding,
     compare_decodings,
+    decoding_data,
+    decoding_note,
     decoding_rows,
+    decoding_table,
 )
-from speechbrain_ee.evaluation.figures import draw_curves, figure_bytes
+from speechbrain_ee.evaluation.figures import (
+    draw_curves,
+    draw_decodings,
+    draw_overthinking,
+    figure_bytes,
+)
 from speechbrain_ee.evaluation.overthinking import (
+    CARRIED_NOTE,
+    EXITS_NOTE,
+    GROUPS_NOTE,
     OverthinkingStudy,
-    study_overthinking,
-)
-from speechbrain_ee.evaluation.overthinking_figure import draw_overthinking
-from speechbrain_ee.evaluation.overthinking_tables import (
+    carried_table,
+    exit_comparison_table,
+    fixed_table,
+    group_table,
+    overthinking_note,
     overthinking_rows,
+    set_table,
+    shift_note,
+    study_overthinking,
     threshold_rows,
 )
 from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.policies import (
     DEFAULT,
     scored_for,
-    unlabelled_rows,
 )
-from speechbrain_ee.evaluation.report_data import report_data
-from speechbrain_ee.evaluation.rows import (
+from speechbrain_ee.evaluation.tables import (
     Row,
     criterion_rows,
+    criterion_table,
     exit_rows,
+    exit_table,
+    filled,
+    policy_table,
+    summary,
     to_csv,
+    unlabelled_rows,
+    unlabelled_table,
 )
-from speechbrain_ee.evaluation.transfer import (
-    TransferMatrix,
-    transfer_matrices,
-)
+from speechbrain_ee.evaluation.theme import decoding_said, search_note
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -80,35 +103,18 @@ _OPTIONAL_FILES = (
 
 @dataclass(frozen=True)
 class Report:
-    """A written report.
+    """A written report."""
 
-    Arguments
-    ---------
-    folder : Path
-        Where it is.
-    title : str
-        Its title.
-    sets : mapping of str to SetAnalysis
-        The analysis of every test set.
-    data : mapping
-        What ``report.json`` holds.
-    transfer : mapping of str to TransferMatrix
-        By criterion: thresholds of every set used on every other.
-    decodings : mapping of str to DecodingComparison
-        The test sets that were decoded in several ways.
-    overthinking : OverthinkingStudy, optional
-        The study, if asked for.
-    unlabelled : sequence of dict
-        What is chosen on the sets without transcripts.
-    """
-
-    folder: Path
-    title: str
-    sets: Mapping[str, SetAnalysis]
-    data: Mapping[str, Any]
+    folder: Path  # where it is
+    title: str  # its title
+    sets: Mapping[str, SetAnalysis]  # the analysis of every test set
+    data: Mapping[str, Any]  # what ``report.json`` holds
+    # by criterion: thresholds of every set used on every other
     transfer: Mapping[str, TransferMatrix] = field(default_factory=dict)
+    # the test sets that were decoded in several ways
     decodings: Mapping[str, DecodingComparison] = field(default_factory=dict)
-    overthinking: OverthinkingStudy | None = None
+    overthinking: OverthinkingStudy | None = None  # the study, if asked for
+    # what is chosen on the sets without transcripts
     unlabelled: Sequence[Row] = ()
 
 
@@ -184,19 +190,30 @@ def write_report(
     if unlabelled:
         data["unlabelled"] = unlabelled
     files: dict[str, str | bytes] = {}
-    if analyses:
-        figure = draw_curves(list(analyses.values()))
-        files = {
-            "report.html": page(title, analyses, facts, transfer, ways, study),
-            "exits.csv": _csv(exit_rows(a) for a in analyses.values()),
-            "criteria.csv": _csv(criterion_rows(a) for a in analyses.values()),
-            "curves.png": figure_bytes(figure, "png"),
-            "curves.pdf": figure_bytes(figure, "pdf"),
-        }
+    if found := list(analyses.values()):
+        figure = draw_curves(found)
+        files["report.html"] = page(
+            title, analyses, facts, transfer, ways, study
+        )
+        files["exits.csv"] = to_csv(chain(*map(exit_rows, found)))
+        files["criteria.csv"] = to_csv(chain(*map(criterion_rows, found)))
+        files["curves.png"] = figure_bytes(figure, "png")
+        files["curves.pdf"] = figure_bytes(figure, "pdf")
+    if compared := list(ways.values()):
+        figure = draw_decodings(compared)
+        files["decodings.csv"] = to_csv(chain(*map(decoding_rows, compared)))
+        files["decodings.png"] = figure_bytes(figure, "png")
+    if study is not None:
+        figure = draw_overthinking(study)
+        files["overthinking.csv"] = to_csv(overthinking_rows(study))
+        files["overthinking_thresholds.csv"] = to_csv(threshold_rows(study))
+        files["overthinking.png"] = figure_bytes(figure, "png")
     text = json.dumps(data, indent=1, allow_nan=False)
-    files["report.json"] = f"{text}\n"
-    files |= _decoding_files(ways) | _overthinking_files(study)
-    _write_files(folder, files)
+    for name, content in {"report.json": f"{text}\n", **files}.items():
+        with whole_file(folder / name) as stream:
+            stream.write(
+                content if isinstance(content, bytes) else content.encode()
+            )
     for name in _OPTIONAL_FILES:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
@@ -209,31 +226,7 @@ def write_report(
 def study_options(
     hparams: Mapping[str, Any], sets: Collection[str]
 ) -> dict[str, Any]:
-    """What a YAML says of the study of overthinking, checked.
-
-    Arguments
-    ---------
-    hparams : mapping
-        Uses ``overthinking`` and ``in_domain``.
-    sets : collection of str
-        Names of the test sets.
-
-    Returns
-    -------
-    dict
-        The two as :func:`write_report` takes them.
-
-    Raises
-    ------
-    InputError
-        If ``overthinking`` is neither True nor False, or ``in_domain`` is
-        given for no study or is no test set: better now than after training.
-
-    Example
-    -------
-    >>> study_options({"overthinking": True, "in_domain": None}, ["test"])
-    {'overthinking': True, 'in_domain': None}
-    """
+    """What a YAML says of the study of overthinking, checked."""
     study, domain = hparams["overthinking"], hparams["in_domain"]
     if not isinstance(study, bool):
         raise InputError(
@@ -263,40 +256,7 @@ def report_command(
     dev: str | Path | None = None,
     speakers_from_ids: bool = False,
 ) -> str:
-    """What ``python -m speechbrain_ee report`` does.
-
-    Arguments
-    ---------
-    traces : sequence of str or Path
-        Trace files.
-    out : str or Path
-        Folder for the report.
-    as_json : bool
-        Return the content of ``report.json`` instead of tables.
-    policies : sequence of str or Path
-        Policy files to measure on every test set.
-    overthinking : bool
-        Study what going on costs, in domain and out of it.
-    in_domain : str, optional
-        The test set that the study takes for the domain; by default the
-        first.
-    dev : str or Path, optional
-        Trace file of the development set, to choose criterion and threshold.
-    speakers_from_ids : bool
-        Take what stands before the first hyphen of an utterance's name for
-        its speaker, where a trace names none.
-
-    Returns
-    -------
-    str
-        The text to show.
-
-    Raises
-    ------
-    InputError
-        If a trace or a policy is malformed, they do not fit, the folder
-        cannot be written, or a domain is named for no study or not there.
-    """
+    """What ``python -m speechbrain_ee report`` does."""
     if in_domain is not None and not overthinking:
         raise InputError(
             f"--in-domain {in_domain!r}: only the study of overthinking has a "
@@ -341,38 +301,245 @@ def _notes(
     return notes
 
 
-def _decoding_files(
-    ways: Mapping[str, DecodingComparison],
-) -> dict[str, str | bytes]:
-    if not ways:
-        return {}
-    figure = draw_decodings(list(ways.values()))
+SCHEMA = "exit-report/1"
+
+# Bands are estimates of 200 draws: more digits would say nothing.
+_BAND_DECIMALS = 4
+
+
+def report_data(
+    traces: Sequence[Trace],
+    analyses: Mapping[str, SetAnalysis],
+    transfer: Mapping[str, TransferMatrix],
+    title: str,
+    extra: Mapping[str, Any],
+    decodings: Mapping[str, DecodingComparison] | None = None,
+    overthinking: OverthinkingStudy | None = None,
+) -> dict[str, Any]:
+    """All numbers of a report as plain values."""
+    data = {
+        "schema": SCHEMA,
+        "title": title,
+        "traces": [asdict(trace.header) for trace in traces],
+        "sets": {key: _set_data(a) for key, a in analyses.items()},
+        "transfer": {name: _matrix_data(m) for name, m in transfer.items()},
+        "extra": dict(extra),
+    }
+    if decodings:
+        data["decodings"] = {
+            key: decoding_data(each) for key, each in decodings.items()
+        }
+    if overthinking is not None:
+        data["overthinking"] = asdict(overthinking)
+    return data
+
+
+def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
+    header = analysis.trace.header
     return {
-        "decodings.csv": _csv(decoding_rows(w) for w in ways.values()),
-        "decodings.png": figure_bytes(figure, "png"),
+        "model": header.name,
+        "decoding": header.decoding,
+        "exit_layers": list(header.exit_layers),
+        "utterances": len(analysis.trace),
+        "words": analysis.words,
+        "clusters": {
+            "by": analysis.trace.clusters.by,
+            "count": analysis.trace.clusters.count,
+            "few": analysis.trace.clusters.few,
+        },
+        "wer": list(analysis.wer),
+        "exits": exit_rows(analysis),
+        "oracle_best": _point_data(analysis.oracle_best),
+        "oracle_no_worse": _point_data(analysis.oracle_no_worse),
+        "oracle_exit_shares": list(analysis.oracle_shares),
+        "overthinking_share": analysis.overthinking_share,
+        "overthinking_errors": analysis.overthinking_errors,
+        "fixed": _result_data(analysis.fixed),
+        "mixture": _result_data(analysis.mixture),
+        "oracle": _result_data(analysis.oracle),
+        "criteria": {
+            name: _criterion_data(analysis, result)
+            for name, result in analysis.criteria.items()
+        },
+        "policies": [asdict(policy) for policy in analysis.policies],
+        "examples": [_example_data(example) for example in analysis.examples],
+    } | _chosen(analysis)
+
+
+def _chosen(analysis: SetAnalysis) -> dict[str, Any]:
+    """What thresholds of the development set give here, if there is one."""
+    if analysis.dev is None:
+        return {}
+    levels = {n: [asdict(c) for c in v] for n, v in analysis.carried.items()}
+    return {"chosen_on": {"set": analysis.dev.key, **levels}}
+
+
+def _criterion_data(analysis: SetAnalysis, result: Result) -> dict[str, Any]:
+    data = _result_data(result)
+    data["gap_shares"] = dict(result.gap_shares)
+    data["gap_shares_macs"] = dict(result.gap_shares_macs)
+    if result.exit_shares is not None:
+        data["exit_shares"] = list(result.exit_shares)
+    histogram = analysis.difficulty(result)
+    if histogram is not None:
+        data["difficulty"] = asdict(histogram)
+    return data
+
+
+def _result_data(result: Result) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        level: _point_data(point) for level, point in result.points.items()
+    }
+    data["layer_intervals"] = {
+        level: list(ends) for level, ends in result.layer_intervals.items()
+    }
+    data["curve"] = _curve_data(result.curve)
+    return data
+
+
+def _point_data(point: OperatingPoint | None) -> dict[str, float] | None:
+    if point is None:
+        return None
+    values = asdict(point).items()
+    return {name: value for name, value in values if value is not None}
+
+
+def _curve_data(curve: Curve) -> dict[str, list[float]]:
+    """Points as columns, those that no point has left out."""
+    columns = {}
+    for name in ("avg_layer", "avg_macs", "wer", "threshold"):
+        values = [getattr(point, name) for point in curve.points]
+        if None not in values:
+            columns[name] = values
+    for name in ("wer_low", "wer_high"):
+        ends = getattr(curve, name)
+        if ends is not None:
+            columns[name] = [round(end, _BAND_DECIMALS) for end in ends]
+    return columns
+
+
+def _matrix_data(matrix: TransferMatrix) -> dict[str, Any]:
+    """From set A to set B to what A's threshold does there."""
+    data: dict[str, Any] = {}
+    for (source, target), cell in matrix.cells.items():
+        values = asdict(cell)
+        for name in ("criterion", "calibrated_on", "used_on"):
+            del values[name]
+        data.setdefault(source, {})[target] = values
+    return data
+
+
+def _example_data(example: Example) -> dict[str, Any]:
+    return {
+        "kind": example.kind,
+        "id": example.record.id,
+        "ref": example.record.ref,
+        "hyps": [exit_.hyp for exit_ in example.record.exits],
+        "errors": list(example.errors),
     }
 
 
-def _overthinking_files(
-    study: OverthinkingStudy | None,
-) -> dict[str, str | bytes]:
-    if study is None:
-        return {}
-    figure = draw_overthinking(study)
-    return {
-        "overthinking.csv": to_csv(overthinking_rows(study)),
-        "overthinking_thresholds.csv": to_csv(threshold_rows(study)),
-        "overthinking.png": figure_bytes(figure, "png"),
-    }
+_EXAMPLES = 2  # of overthinking, per set
+_LONGEST_KEY = 16  # name of a set in a table of overthinking
 
 
-def _csv(rows_by_set: Any) -> str:
-    return to_csv(row for rows in rows_by_set for row in rows)
+def console_tables(report: "Report") -> str:
+    """All tables as aligned plain text."""
+    blocks = []
+    for analysis in report.sets.values():
+        blocks += [
+            f"{analysis.key}: {len(analysis.trace)} utterances, "
+            f"{analysis.words} {analysis.trace.header.error_unit}s"
+            f"{_unit_note(analysis)}{decoding_said(analysis.trace.header)}",
+            exit_table(analysis).text(),
+            criterion_table(analysis).text(),
+        ]
+        notes = (criteria_note(analysis.trace), search_note(analysis))
+        blocks += [filled(note) for note in notes if note]
+        if analysis.policies:
+            blocks += [
+                policy_table(analysis).text(),
+                *_warnings_text(analysis),
+            ]
+        blocks.append("\n".join(filled(s) for s in summary(analysis)))
+        chosen = [e for e in analysis.examples if e.kind == "overthinking"]
+        blocks += [_example_text(example) for example in chosen[:_EXAMPLES]]
+    if default := report.data["extra"].get(DEFAULT):
+        blocks.append(filled(f"{DEFAULT}: {default}"))
+    if report.unlabelled:
+        blocks.append(unlabelled_table(report.unlabelled).text())
+    for comparison in report.decodings.values():
+        blocks += [
+            f"{comparison.key}: ways of decoding",
+            decoding_table(comparison).text(),
+        ]
+        if note := decoding_note(comparison):
+            blocks.append(filled(note))
+    if report.overthinking is not None:
+        blocks += _study_text(report.overthinking)
+    return "\n\n".join(blocks)
 
 
-def _write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    for name, content in files.items():
-        with whole_file(folder / name) as stream:
-            stream.write(
-                content if isinstance(content, bytes) else content.encode()
-            )
+def _unit_note(analysis: SetAnalysis) -> str:
+    by_word = analysis.trace.header.error_unit == "word"
+    return "" if by_word else " (WER: errors in 100 characters)"
+
+
+def _study_text(study: OverthinkingStudy) -> list[str]:
+    """The study as tables and sentences."""
+    blocks = [filled(f"Overthinking; in domain: {study.in_domain}")]
+    tables = [set_table(study), fixed_table(study)]
+    if max(map(len, study.sets)) > _LONGEST_KEY:
+        # numbers take the place of names that would make lines too long
+        names = [f"{place}: {key}" for place, key in enumerate(study.sets, 1)]
+        blocks.append("\n".join(map(filled, names)))
+        for table in tables:
+            for place, row in enumerate(table.rows, 1):
+                row[0] = str(place)
+    blocks += [table.text() for table in tables]
+    for each in study.sets.values():
+        blocks += [
+            filled(f"Overthinking on {each.key}"),
+            filled(overthinking_note(study, each.key)),
+            f"{exit_comparison_table(each).text()}\n{EXITS_NOTE}",
+            group_table(each).text(),
+        ]
+        if each.key != study.in_domain and each.carried:
+            blocks += [
+                filled(f"Thresholds of {study.in_domain} on {each.key}"),
+                carried_table(each).text(),
+            ]
+        if note := shift_note(study, each.key):
+            blocks.append(filled(note))
+    notes = [GROUPS_NOTE]
+    if any(each.carried for each in study.others):
+        notes.append(CARRIED_NOTE)
+    return [*blocks, *map(filled, notes)]
+
+
+def _warnings_text(analysis: SetAnalysis) -> list[str]:
+    """What many policies share is said once."""
+    names: dict[str, list[str]] = {}
+    for policy in analysis.policies:
+        for warning in policy.warnings:
+            names.setdefault(warning, []).append(policy.name)
+    return [
+        filled(f"Policy {'; '.join(of)}: {warning}")
+        for warning, of in names.items()
+    ]
+
+
+def _example_text(example: Example) -> str:
+    """An utterance at every exit."""
+    record = example.record
+    lines = [f"Overthinking in {record.id}:"]
+    rows = [("reference", record.ref)]
+    for exit_, errors in zip(record.exits, example.errors, strict=True):
+        plural = "" if errors == 1 else "s"
+        rows.append(
+            (f"layer {exit_.layer}, {errors} error{plural}", exit_.hyp or "")
+        )
+    margin = 2 + max(len(head) for head, _ in rows)
+    for head, text in rows:
+        lines.append(filled(text, head.ljust(margin), " " * margin))
+    return "\n".join(lines)

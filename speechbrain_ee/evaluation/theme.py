@@ -1,4 +1,4 @@
-"""Colours and line styles of figures and pages.
+"""Which criteria figures and pages show, and what they look like.
 
 A colour stands for a family of criteria, dashes tell its members apart.
 Colours are those of Okabe and Ito (2008), and two of Tol's muted scheme,
@@ -11,15 +11,80 @@ Authors
 
 import re
 import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from speechbrain_ee.exits.criteria import criterion_names
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analysis import SetAnalysis
+from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
+from speechbrain_ee.exits.criteria import criterion_names, get_criterion
+from speechbrain_ee.exits.trace import TraceHeader
+
+LABELS = {
+    "fixed": "fixed exit",
+    "mixture": "mix of two fixed exits",
+    "max_prob": "maximum probability",
+    "max_prob_nonblank": "maximum probability, non-blank",
+    "entropy_nonblank": "entropy, non-blank",
+    "entropy_nats": "entropy in nats",
+    "margin_nonblank": "margin, non-blank",
+    "token_quantile_nonblank": "token quantile, non-blank",
+    "tsallis_mean": "Tsallis entropy, mean",
+    "tsallis_min": "Tsallis entropy, least certain",
+    "nbest_posterior": "N-best posterior",
+    "ctc_forward": "CTC forward score",
+    "ctc_forward_per_frame": "CTC forward score per frame",
+    "hidden_cosine": "cosine of hidden states",
+    "agreement": "agreement of transcripts",
+    "patience_transcript": "patience on transcripts",
+    "patience_distribution": "patience on distributions",
+    "plausibility": "plausibility of the text",
+    "beam_score": "attention beam score",
+    "beam_posterior": "attention beam posterior",
+    "token_confidence": "attention token confidence",
+    "token_confidence_min": "least attention token confidence",
+}
+DECODINGS = {
+    "greedy": "CTC greedy",
+    "ctc_greedy": "CTC greedy",
+    "ctc_beam": "CTC beam",
+}
+
+
+def label(name: str) -> str:
+    """How a way of choosing exits is called in tables and figures."""
+    stem, _, parameters = name.partition(":")
+    text = LABELS.get(stem, stem.replace("_", " "))
+    return f"{text} ({parameters})" if parameters else text
+
+
+def decoding_label(name: str) -> str:
+    """How a way of decoding is called in tables."""
+    return DECODINGS.get(name, name.replace("_", " "))
+
+
+def decoding_said(header: TraceHeader) -> str:
+    """How a trace was decoded, as the end of a line."""
+    if header.decoding == "greedy":
+        return ""
+    return f"; decoding: {decoding_label(header.decoding)}"
+
+
+def policy_letter(number: int) -> str:
+    """The letter that marks a policy in figures."""
+    return chr(ord("A") + number % 26)
+
 
 INK = "#2b2f36"
 PALE = "#8a919c"
 SOFT = "#6b7280"
 GRID = "#c9ced6"
 ORACLE = "#009e73"
+
 # A family's colour on light pages; the first parts of its members' names.
 FAMILIES = {
     "entropies": ("#0072b2", ("entropy", "tsallis")),
@@ -41,11 +106,12 @@ FAMILIES = {
     "others": ("#4a3a2c", ("",)),
 }
 COLOURS = tuple(colour for colour, _ in FAMILIES.values())
+
 # Shapes of policies, told apart without colour.
 POLICY_MARKERS = "*PX^svp<"
+
 # On, off, ... in line widths; none for a solid line.
 DASHES = ((), (5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5))
-
 _VARIABLES = {
     INK: "currentColor",
     PALE: "var(--pale)",
@@ -57,23 +123,7 @@ _VARIABLES = {
 
 
 def family(name: str) -> str:
-    """Which family a criterion belongs to.
-
-    Arguments
-    ---------
-    name : str
-        A criterion, with or without parameters; unknown ones are "others".
-
-    Returns
-    -------
-    str
-        A key of ``FAMILIES``.
-
-    Example
-    -------
-    >>> family("tsallis_min:alpha=0.5"), family("homemade")
-    ('entropies', 'others')
-    """
+    """Which family a criterion belongs to."""
     return next(
         group
         for group, (_, stems) in FAMILIES.items()
@@ -82,25 +132,7 @@ def family(name: str) -> str:
 
 
 def look(name: str) -> tuple[str, tuple[float, ...]]:
-    """Colour and dashes of a criterion, the same in every figure.
-
-    Arguments
-    ---------
-    name : str
-        A criterion, registered or not, with or without parameters.
-
-    Returns
-    -------
-    colour : str
-        Hexadecimal; that of the family.
-    dashes : tuple of float
-        Lengths on and off in line widths; empty for a solid line.
-
-    Example
-    -------
-    >>> look("entropy")
-    ('#0072b2', ())
-    """
+    """Colour and dashes of a criterion, the same in every figure."""
     group = family(name)
     stem, _, parameters = name.partition(":")
     members = [n for n in criterion_names() if family(n) == group]
@@ -120,43 +152,12 @@ def policy_marker(number: int) -> str:
 
 
 def page_colour(colour: str) -> str:
-    """The style sheet's name of a colour, which dark pages replace.
-
-    Arguments
-    ---------
-    colour : str
-        Hexadecimal, one of the figures'.
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> page_colour(ORACLE)
-    'var(--oracle)'
-    """
+    """The style sheet's name of a colour, which dark pages replace."""
     return _VARIABLES[colour]
 
 
 def for_page(svg: str, prefix: str, said: str = "") -> str:
-    """A drawing as a part of the page, which decides its colours.
-
-    Arguments
-    ---------
-    svg : str
-        A file.
-    prefix : str
-        Put before the names in the drawing: a page may hold several.
-    said : str
-        What the drawing shows, for readers who do not see it.
-
-    Returns
-    -------
-    str
-        The ``svg`` element; its groups that belong to a criterion are of the
-        class ``series``, those out of sight also ``off``.
-    """
+    """A drawing as a part of the page, which decides its colours."""
     svg = svg[svg.index("<svg") :]
     if said:
         named = f'<svg role="img" aria-label="{escape(said)}"'
@@ -175,3 +176,156 @@ def for_page(svg: str, prefix: str, said: str = "") -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     return svg
+
+
+Leaders = Mapping[str, tuple[str, ...]]
+
+
+def depth_needed(analysis: SetAnalysis, name: str) -> float:
+    """Share of the layers that a criterion needs, averaged over the levels.
+
+    One number to order criteria by: the cheapest point within 0, 1, 5 and
+    10 % of the last exit's word error rate, all layers where there is none.
+    """
+    depth = analysis.trace.header.exit_layers[-1]
+    points = analysis.criteria[name].points.values()
+    needed = [depth if p is None else p.avg_layer for p in points]
+    return sum(needed) / (depth * len(needed))
+
+
+def needs_search(name: str) -> bool:
+    """Whether a criterion looks at what an attention decoder found."""
+    try:
+        return get_criterion(name).decodes
+    except InputError:  # a policy's own, such as a learned one
+        return False
+
+
+def search_note(analysis: SetAnalysis) -> str:
+    """What the costs of criteria that need a search mean."""
+    names = [label(name) for name in analysis.criteria if needs_search(name)]
+    if not names:
+        return ""
+    text = (
+        f"Of the attention decoder: {', '.join(names)}. These criteria take "
+        f"its decoding at every exit that an utterance comes to. Layers do "
+        f"not count it"
+    )
+    if analysis.trace.decoding_macs_NE is not None:
+        text += "; GMAC do"
+    return text + "."
+
+
+def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:
+    """The criterion of every family that needs the fewest layers.
+
+    It is chosen over all test sets that have it, so that figures of two sets
+    show the same criteria as far as both have them; with a development set,
+    on that alone. The criterion that tables and summaries name (see
+    :meth:`~speechbrain_ee.evaluation.analysis.SetAnalysis.choice`) is always
+    among them.
+    """
+    names = dict.fromkeys(n for a in analyses for n in a.criteria)
+    seen = [analysis.dev or analysis for analysis in analyses]
+    overall = {}
+    for name in names:
+        needed = [depth_needed(a, name) for a in seen if name in a.criteria]
+        # without the evidence on the development set there is no choosing it
+        overall[name] = sum(needed) / len(needed) if needed else 1.0
+    chosen = {}
+    for analysis in analyses:
+        winners: dict[str, str] = {}
+        for name in sorted(analysis.criteria, key=overall.__getitem__):
+            winners.setdefault(family(name), name)
+        front = {*winners.values(), *best_two(analysis, analysis.criteria)[:1]}
+        chosen[analysis.key] = tuple(
+            name
+            for group in FAMILIES
+            for name in analysis.criteria
+            if name in front and family(name) == group
+        )
+    return chosen
+
+
+def best_two(analysis: SetAnalysis, names: Collection[str]) -> tuple[str, ...]:
+    """The two of some criteria that figures show with a band.
+
+    The one that tables name, and the one of another family that needs the
+    fewest layers: two of one family differ by little.
+    """
+    seen = analysis.dev or analysis
+    order = sorted(
+        (name for name in names if name in seen.criteria),
+        key=lambda name: depth_needed(seen, name),
+    )
+    best = analysis.choice()
+    first = [best.result.name] if best else order[:1]
+    second = [n for n in order if family(n) != family(first[0])]
+    return (*first, *second[:1])
+
+
+# Costs that differ by less, in shares of a full pass, draw the same line.
+_SAME_COST = 0.02
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """What a panel shows of a test set."""
+
+    axis: str  # the cost, ``avg_layer`` or ``avg_macs``
+    # criteria drawn as lines; see leaders
+    leading: tuple[str, ...] = ()
+    banded: tuple[str, ...] = ()  # those of them that have a band
+    # only what is close to the last exit's word error rate
+    close: bool = False
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the cost is layers."""
+        return self.axis == "avg_layer"
+
+    def cost(self, curve: Curve) -> NDArray[np.float64]:
+        """The cost of a curve's points, in layers or GMAC."""
+        return curve.axis(self.axis) * (1.0 if self.by_layer else 1e-9)
+
+    def place(self, point: OperatingPoint) -> tuple[float, float]:
+        """Where an operating point is drawn."""
+        cost = getattr(point, self.axis)
+        return cost * (1.0 if self.by_layer else 1e-9), point.wer
+
+
+def aspects(
+    analysis: SetAnalysis, leading: Leaders
+) -> list[tuple[Aspect, Aspect]]:
+    """What there is to draw of a test set: per cost the whole and a close-up.
+
+    Multiply-accumulates are drawn where they order the criteria that lead
+    otherwise than layers do; else a second scale tells them.
+    """
+    names = leading[analysis.key]
+    banded = best_two(analysis, names)
+    axes = ["avg_layer"]
+    if _macs_tell_more(analysis, names):
+        axes.append("avg_macs")
+    return [
+        (
+            Aspect(axis, names, banded),
+            Aspect(axis, names, banded, close=True),
+        )
+        for axis in axes
+    ]
+
+
+def _macs_tell_more(analysis: SetAnalysis, names: Sequence[str]) -> bool:
+    """Whether a criterion costs more than the layers that it takes."""
+    fixed = analysis.fixed.curve
+    if analysis.trace.macs_NE is None or len(fixed.points) < 2:
+        return False
+    layers, macs = fixed.axis("avg_layer"), fixed.axis("avg_macs")
+    for name in names:
+        curve = analysis.criteria[name].curve
+        alone = np.interp(curve.axis("avg_layer"), layers, macs)
+        beyond = np.abs(curve.axis("avg_macs") - alone).max()
+        if beyond > _SAME_COST * macs[-1]:
+            return True
+    return False

@@ -4,9 +4,8 @@
 module           what it holds
 ===============  ========================================================
 ``trace``        the table of a test set: utterance x exit, its columns
-``records``      the records that it is made of
 ``clusters``     speakers: which utterances are alike
-``trace_io``     ``read_trace``, ``write_trace``: that table as a file
+``trace_file``   ``read_trace``, ``write_trace``: that table as a file
 ``evidence``     what a score may be computed from
 ``scoring``      word and character errors
 ``oracle``       where an utterance should have stopped
@@ -30,8 +29,8 @@ _HOMES = {
     "Trace": "trace",
     "TraceHeader": "trace",
     "UtteranceRecord": "trace",
-    "read_trace": "trace_io",
-    "write_trace": "trace_io",
+    "read_trace": "trace_file",
+    "write_trace": "trace_file",
 }
 
 __all__ = list(_HOMES)

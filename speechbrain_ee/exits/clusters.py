@@ -13,26 +13,19 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.evidence import Evidence
-
-if TYPE_CHECKING:  # a trace has clusters
-    from speechbrain_ee.exits.trace import Trace
 
 SPEAKER, UTTERANCE = "speaker", "utterance"
 # With fewer speakers, Student's t and resampling promise too much. Compared
 # with the number of speakers of equal size that would tell as much.
 FEW_CLUSTERS = 8
-
-Scorer = Callable[[Evidence], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -69,19 +62,7 @@ class Clusters:
     def of(
         cls, speakers: Sequence[str | None], ids: Sequence[str]
     ) -> "Clusters":
-        """Group by speaker, or not at all where no speaker is known.
-
-        Arguments
-        ---------
-        speakers : sequence of N str or None
-            Who speaks; None where that is not known.
-        ids : sequence of N str
-            Names of the utterances, unique.
-
-        Returns
-        -------
-        Clusters
-        """
+        """Group by speaker; by the unique ids where no speaker is known."""
         unknown = sum(speaker is None for speaker in speakers)
         if unknown == len(speakers):
             return cls(tuple(ids), np.arange(len(ids)), UTTERANCE)
@@ -138,34 +119,14 @@ class Clusters:
         return ""
 
     def sums(self, values_N: NDArray[np.number]) -> NDArray[np.number]:
-        """Sums over the utterances of each cluster.
-
-        Arguments
-        ---------
-        values_N : array of shape (N, ...)
-            Values by utterance.
-
-        Returns
-        -------
-        array of shape (G, ...)
-        """
+        """Sums over the utterances of each cluster, (N, ...) to (G, ...)."""
         if self.by == UTTERANCE:
             return np.asarray(values_N)
         ordered_N = np.asarray(values_N)[self._order_N]
         return np.add.reduceat(ordered_N, self._starts_G, axis=0)
 
     def select(self, rows: NDArray[np.integer]) -> "Clusters":
-        """The clusters of some of the utterances.
-
-        Arguments
-        ---------
-        rows : array of int
-            Their positions.
-
-        Returns
-        -------
-        Clusters
-        """
+        """The clusters of the utterances in some rows."""
         if self.by == UTTERANCE:
             names = tuple(self.names[row] for row in rows)
             return Clusters(names, np.arange(len(names)), UTTERANCE)
@@ -179,37 +140,14 @@ class Clusters:
     def split(
         self, share: float, seed: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cut the utterances in two, no cluster on both sides.
-
-        Arguments
-        ---------
-        share : float
-            Of the clusters, for the first part.
-        seed : int
-            Which split.
-
-        Returns
-        -------
-        tuple of two int arrays
-            Rows of the two parts, rising.
-        """
+        """Rows of two parts that share no cluster; share of clusters in the first."""
         mixed_G = np.random.default_rng(seed).permutation(self.count)
         first = mixed_G[: round(share * self.count)]
         in_first_N = np.isin(self.label_N, first)
         return np.flatnonzero(in_first_N), np.flatnonzero(~in_first_N)
 
     def folds(self, folds: int) -> NDArray[np.int64]:
-        """Deal whole clusters to folds of nearly equal size.
-
-        Arguments
-        ---------
-        folds : int
-            How many folds; fewer if there are fewer clusters.
-
-        Returns
-        -------
-        array of shape (N,)
-            Fold of each utterance, counted from 0.
+        """Fold of each utterance, from 0: whole clusters, nearly equal sizes.
 
         Example
         -------
@@ -236,25 +174,9 @@ class Clusters:
 def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
     """Speaker of each utterance, after LibriSpeech's way of naming.
 
-    A guess, made only where somebody asks for it: other corpora begin their
-    names with a date or a recording.
-
-    Arguments
-    ---------
-    ids : sequence of str
-        Names such as ``speaker-chapter-number``.
-    source : str
-        Where they come from, for the message.
-
-    Returns
-    -------
-    tuple of str
-        What stands before the first hyphen.
-
-    Raises
-    ------
-    InputError
-        If a name has no hyphen, or all would be one speaker.
+    What stands before the first hyphen of ``speaker-chapter-number``. A guess,
+    made only where somebody asks for it: other corpora begin their names with
+    a date or a recording.
 
     Example
     -------
@@ -275,30 +197,3 @@ def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
         f"({why}); they must be like LibriSpeech's, 6930-75918-0000. Give "
         f"every utterance of the trace its speaker, or leave the option out."
     )
-
-
-def cross_fitted(
-    trace: "Trace", fit: "Callable[[Trace], Scorer]", folds: int
-) -> NDArray[np.float64]:
-    """Scores from models that were fitted to other clusters.
-
-    Arguments
-    ---------
-    trace : Trace
-        The utterances.
-    fit : callable
-        From a part of the trace to a function that scores evidence.
-    folds : int
-        Parts that the clusters are dealt to.
-
-    Returns
-    -------
-    array of shape (N, E)
-    """
-    fold_N = trace.clusters.folds(folds)
-    scores_NE = np.full(trace.evidence.shape, np.nan)
-    for fold in np.unique(fold_N):
-        scorer = fit(trace.select(np.flatnonzero(fold_N != fold).tolist()))
-        rows = np.flatnonzero(fold_N == fold)
-        scores_NE[rows] = scorer(trace.evidence.select(rows))
-    return scores_NE

@@ -76,22 +76,7 @@ class Evidence:
         return frozenset([*self.values, *transcripts])
 
     def column(self, name: str) -> NDArray[np.floating]:
-        """Raw measurements of one kind.
-
-        Arguments
-        ---------
-        name : str
-            The measure.
-
-        Returns
-        -------
-        array of shape (N, E)
-
-        Raises
-        ------
-        InputError
-            If there are none.
-        """
+        """Raw measurements of one kind, shape (N, E); InputError without."""
         if name not in self.values:
             listed = ", ".join(sorted(self.values)) or "none"
             raise InputError(
@@ -101,17 +86,7 @@ class Evidence:
         return self.values[name]
 
     def transcripts(self) -> Sequence[Sequence[str]]:
-        """The transcripts of every utterance by exit.
-
-        Returns
-        -------
-        N sequences of E str
-
-        Raises
-        ------
-        InputError
-            If there are none.
-        """
+        """N sequences of E transcripts; InputError if there are none."""
         if self.hyps is None:
             raise InputError(
                 f"{self.source}: no transcripts (`hyp` is not there at every "
@@ -123,24 +98,9 @@ class Evidence:
         """Character error rate of each exit's transcript against an earlier.
 
         Edits between the two transcripts by the characters of the earlier
-        one. An empty transcript agrees with nothing (the change from and to
-        it is 1), so that exits that have not learnt anything yet never look
-        settled.
-
-        Arguments
-        ---------
-        lag : int
-            How many exits earlier, at least 1.
-
-        Returns
-        -------
-        array of shape (N, E)
-            NaN in the first ``lag`` columns; read-only.
-
-        Raises
-        ------
-        InputError
-            If there are no transcripts.
+        one; NaN in the first ``lag`` columns, read-only. An empty transcript
+        agrees with nothing (the change from and to it is 1), so that exits
+        that have not learnt anything yet never look settled.
         """
         if lag < 1:
             raise ValueError(f"lag {lag}: an earlier exit has a lag of 1 on")
@@ -156,18 +116,7 @@ class Evidence:
         return self._changes[lag]
 
     def upto(self, exits: int) -> "Evidence":
-        """What was known at an exit.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits have been passed.
-
-        Returns
-        -------
-        Evidence
-            Of exits 1 to ``exits``.
-        """
+        """What was known after so many exits."""
         part = replace(
             self,
             layers_E=self.layers_E[:exits],
@@ -182,17 +131,7 @@ class Evidence:
         return part
 
     def select(self, rows: Sequence[int] | NDArray[np.integer]) -> "Evidence":
-        """Some of the utterances.
-
-        Arguments
-        ---------
-        rows : sequence of int
-            Their positions.
-
-        Returns
-        -------
-        Evidence
-        """
+        """The utterances at some positions."""
         rows = np.asarray(rows, dtype=np.int64)
         part = replace(
             self,
@@ -208,17 +147,7 @@ class Evidence:
     def with_columns(
         self, columns: Mapping[str, NDArray[np.floating]]
     ) -> "Evidence":
-        """The same utterances with further measurements.
-
-        Arguments
-        ---------
-        columns : mapping of str to array of shape (N, E)
-            Raw measurements; those of the same name are replaced.
-
-        Returns
-        -------
-        Evidence
-        """
+        """With further measurements (N, E), or others of the same name."""
         values = {**self.values, **columns}
         part = replace(self, values={n: values[n] for n in sorted(values)})
         part._changes.update(self._changes)
@@ -232,17 +161,7 @@ class Evidence:
 def text_change(before: str, after: str) -> float:
     """Edits between two transcripts by the characters of the earlier one.
 
-    Arguments
-    ---------
-    before : str
-        What an exit wrote.
-    after : str
-        What the next one wrote.
-
-    Returns
-    -------
-    float
-        0 where they are equal, 1 from and to an empty transcript.
+    0 where they are equal, 1 from and to an empty transcript.
     """
     if not before or not after:
         return 1.0

@@ -16,15 +16,6 @@ from numpy.typing import NDArray
 def earliest_best(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
     """Earliest of the exits with the fewest errors.
 
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-
-    Returns
-    -------
-    array of shape (N,)
-
     Example
     -------
     >>> earliest_best(np.array([[3, 1, 2], [0, 0, 0]])).tolist()
@@ -35,15 +26,6 @@ def earliest_best(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
 
 def earliest_no_worse(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
     """Earliest exit with no more errors than the last one.
-
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-
-    Returns
-    -------
-    array of shape (N,)
 
     Example
     -------
@@ -60,20 +42,6 @@ def lambda_bound(
 ) -> NDArray[np.int64]:
     """Exit that minimises errors + price x cost.
 
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-    costs : array of shape (E,) or (N, E)
-        Cost up to and including each exit: layers or multiply-accumulates.
-    price : float
-        Errors that one unit of cost is worth (lambda); 0 gives
-        :func:`earliest_best`.
-
-    Returns
-    -------
-    array of shape (N,)
-
     Example
     -------
     >>> errors, layers = np.array([[4, 1, 0]]), np.array([2, 4, 6])
@@ -85,15 +53,6 @@ def lambda_bound(
 
 def overthinking(errors_NE: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Utterances of which an earlier exit is strictly better than the last.
-
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-
-    Returns
-    -------
-    bool array of shape (N,)
 
     Example
     -------

@@ -114,17 +114,6 @@ def reaches(scores: Any, limits: Any) -> Any:
     Minus infinity always stops, even where there is no score (NaN); plus
     infinity never stops, however large the score.
 
-    Arguments
-    ---------
-    scores : tensor or array
-        In double precision.
-    limits : float or array
-        Thresholds that fit the shape of the scores.
-
-    Returns
-    -------
-    bool tensor or array
-
     Example
     -------
     >>> scores = np.array([np.nan, 0.5, np.inf])
@@ -167,18 +156,7 @@ class ThresholdPolicy:
         check_thresholds(self.threshold)
 
     def at(self, exit: int) -> float:
-        """Threshold of an exit.
-
-        Arguments
-        ---------
-        exit : int
-            Counted from 1.
-
-        Returns
-        -------
-        float
-            Minus infinity at the last exit, which always stops.
-        """
+        """Threshold of an exit, from 1; the last one always stops (-inf)."""
         if exit == self._last():
             return -np.inf
         if isinstance(self.threshold, tuple):
@@ -190,19 +168,7 @@ class ThresholdPolicy:
         return bool(reaches(np.inf, self.at(exit)))
 
     def stop(self, exit: int, score_B: Any) -> Any:
-        """Which utterances of a batch stop at this exit.
-
-        Arguments
-        ---------
-        exit : int
-            Counted from 1.
-        score_B : tensor or array of shape (B,)
-            Scores of the utterances at this exit.
-
-        Returns
-        -------
-        bool tensor or array of shape (B,)
-        """
+        """Which of B utterances stop at this exit, counted from 1."""
         # torch would round the threshold to the precision of the scores,
         # numpy would not: both decide in double precision instead.
         exact_B = (
@@ -213,18 +179,7 @@ class ThresholdPolicy:
         return reaches(exact_B, self.at(exit))
 
     def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Exit of every utterance of a trace.
-
-        Arguments
-        ---------
-        scores_NE : array of shape (N, E)
-            Scores at every exit.
-
-        Returns
-        -------
-        array of shape (N,)
-            Column of the exit, counted from 0.
-        """
+        """Column of every utterance's exit, from scores (N, E)."""
         return first_exit(scores_NE, self.threshold)
 
     def _last(self) -> int | None:
@@ -251,50 +206,17 @@ class FixedExit:
     exit: int
 
     def stop(self, exit: int, score_B: Any) -> Any:
-        """All utterances stop from this exit on.
-
-        Arguments
-        ---------
-        exit : int
-            Counted from 1.
-        score_B : tensor or array of shape (B,)
-            Not looked at.
-
-        Returns
-        -------
-        bool tensor or array of shape (B,)
-        """
+        """All utterances stop from the fixed exit on."""
         return (score_B == score_B) & False | (exit >= self.exit)
 
     def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
-        """The same column for every utterance.
-
-        Arguments
-        ---------
-        scores_NE : array of shape (N, E)
-            Only its shape matters.
-
-        Returns
-        -------
-        array of shape (N,)
-        """
+        """The same column for N utterances; only the shape (N, E) matters."""
         rows, exits = scores_NE.shape
         return np.full(rows, min(self.exit, exits) - 1, dtype=np.int64)
 
 
 def check_thresholds(threshold: float | Sequence[float]) -> None:
-    """Refuse NaN, which no score reaches and no score misses.
-
-    Arguments
-    ---------
-    threshold : float or sequence of float
-        One for all exits, or one per exit.
-
-    Raises
-    ------
-    InputError
-        If one is not a number.
-    """
+    """Refuse NaN, which no score reaches and no score misses."""
     if np.isnan(np.asarray(threshold, dtype=np.float64)).any():
         raise InputError(
             f"policy: the threshold {threshold!r} is not a number; give "
@@ -303,22 +225,7 @@ def check_thresholds(threshold: float | Sequence[float]) -> None:
 
 
 def check_exit(exit: int, exit_layers: Sequence[int], holder: str) -> None:
-    """Refuse an exit that there is not.
-
-    Arguments
-    ---------
-    exit : int
-        Counted from 1.
-    exit_layers : sequence of int
-        Layers of the exits that there are.
-    holder : str
-        Who has them, for the message: ``this model has``.
-
-    Raises
-    ------
-    InputError
-        If it is none of them.
-    """
+    """Refuse an exit that ``holder`` (``this model has``) does not have."""
     if not 1 <= exit <= len(exit_layers):
         raise InputError(
             f"policy: exit {exit} does not exist; {holder} the exits 1 to "
@@ -332,33 +239,10 @@ def rule_for(
     holder: str,
     layers: Sequence[int] | None = None,
 ) -> tuple[tuple[int, ...], tuple[int, ...], ThresholdPolicy]:
-    """A policy's thresholds, at the exits that there are.
+    """The exits (from 1) that a policy chooses from, their layers, its rule.
 
-    Arguments
-    ---------
-    policy : ExitPolicy or ThresholdPolicy
-        What was calibrated, or thresholds alone.
-    exit_layers : sequence of int
-        Layers of the exits that there are.
-    holder : str
-        Who has them, for the message: ``this model has``.
-    layers : sequence of int, optional
-        Layers of the exits that the policy is for; by default what it says
-        itself, else all exits.
-
-    Returns
-    -------
-    exits : tuple of int
-        The exits that the policy chooses from, counted from 1.
-    layers : tuple of int
-        The layers that they follow.
-    rule : ThresholdPolicy
-        Its thresholds.
-
-    Raises
-    ------
-    InputError
-        If the policy is for other exits.
+    ``layers`` are those that the policy is for: by default what it says
+    itself, else all of ``exit_layers``.
     """
     known = tuple(exit_layers)
     layers = tuple(layers or getattr(policy, "exit_layers", known))

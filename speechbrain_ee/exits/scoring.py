@@ -28,17 +28,7 @@ _COLUMN = {"substitute": 0, "delete": 1, "insert": 2}
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Edits that turn a reference into a hypothesis.
-
-    Arguments
-    ---------
-    substitutions : int
-        Words replaced by another.
-    deletions : int
-        Words of the reference that the hypothesis lacks.
-    insertions : int
-        Words of the hypothesis that the reference lacks.
-    """
+    """Edits that turn a reference into a hypothesis."""
 
     substitutions: int
     deletions: int
@@ -52,17 +42,6 @@ class WordErrors:
 
 def word_errors(ref: str, hyp: str) -> WordErrors:
     """Word errors of one utterance.
-
-    Arguments
-    ---------
-    ref : str
-        What was said; may be empty (every word is then an insertion).
-    hyp : str
-        What was recognised.
-
-    Returns
-    -------
-    WordErrors
 
     Example
     -------
@@ -129,49 +108,16 @@ def edit_counts(
     )
 
 
-def word_counts(refs: Sequence[str]) -> NDArray[np.int64]:
-    """Number of words of each reference, shape (N,).
-
-    Arguments
-    ---------
-    refs : sequence of str
-        References.
-
-    Returns
-    -------
-    array of shape (N,)
-
-    Example
-    -------
-    >>> word_counts(["a b", ""]).tolist()
-    [2, 0]
-    """
-    return np.array([len(ref.split()) for ref in refs], dtype=np.int64)
-
-
 def char_counts(refs: Sequence[str]) -> NDArray[np.int64]:
-    """Number of characters of each reference, spaces between words included.
-
-    Arguments
-    ---------
-    refs : sequence of str
-        References.
-
-    Returns
-    -------
-    array of shape (N,)
-
-    Example
-    -------
-    >>> char_counts(["a b", ""]).tolist()
-    [3, 0]
-    """
+    """Number of characters of each reference, spaces between words included."""
     return np.array([len(" ".join(r.split())) for r in refs], dtype=np.int64)
 
 
 def unit_counts(refs: Sequence[str], unit: str) -> NDArray[np.int64]:
     """Words or characters of each reference, shape (N,)."""
-    return word_counts(refs) if unit == "word" else char_counts(refs)
+    if unit != "word":
+        return char_counts(refs)
+    return np.array([len(ref.split()) for ref in refs], dtype=np.int64)
 
 
 def check_error_unit(unit: str) -> None:
@@ -185,19 +131,6 @@ def check_error_unit(unit: str) -> None:
 
 def mark_errors(ref: str, hyp: str) -> list[tuple[str, str]]:
     """The hypothesis in pieces, each with what it is, for display.
-
-    Arguments
-    ---------
-    ref : str
-        What was said.
-    hyp : str
-        What was recognised.
-
-    Returns
-    -------
-    list of (kind, words)
-        ``kind`` is ``"equal"``, ``"substitute"``, ``"insert"`` or
-        ``"delete"``; a deletion shows the words that are missing.
 
     Example
     -------

@@ -3,7 +3,7 @@
 A test set is decoded once at full depth; what every exit recognised and how
 sure it was goes into a table. Every criterion, threshold, oracle and figure
 is a function of that table. This module is the table in memory;
-:mod:`speechbrain_ee.exits.trace_io` is the file.
+:mod:`speechbrain_ee.exits.trace_file` is the file.
 
 Axes: N utterances, E exits.
 
@@ -12,8 +12,9 @@ Authors
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,32 +23,130 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.clusters import Clusters, speakers_from_ids
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.records import (
-    MACS_REFERENCE_S,
-    SCHEMA,
-    ExitRecord,
-    TraceHeader,
-    UtteranceRecord,
-    check_column,
-    evidence_columns,
-)
 from speechbrain_ee.exits.scoring import edit_counts, unit_counts
-
-__all__ = [
-    "MACS_REFERENCE_S",
-    "SCHEMA",
-    "ExitRecord",
-    "Trace",
-    "TraceHeader",
-    "UtteranceRecord",
-]
 
 logger = logging.getLogger(__name__)
 
+MACS_REFERENCE_S = 10.0
+Scorer = Callable[[Evidence], NDArray[np.float64]]
 # Views with the utterance as first axis, which a subset can slice.
 _VIEWS_BY_UTTERANCE = tuple(
     "words_N errors_NE edits_NE3 durations_N macs_NE decoding_macs_NE".split()
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """What one exit made of one utterance.
+
+    Arguments
+    ---------
+    layer : int
+        Encoder layer that the exit follows.
+    hyp : str, optional
+        What it recognised.
+    errors : int, optional
+        Word errors; may be left out when ``hyp`` is there.
+    evidence : mapping of str to float
+        Raw values by criterion (an entropy is an entropy).
+    macs : int, optional
+        Multiply-accumulates spent on this utterance up to this exit,
+        the exit and decoding there included.
+    greedy : str, optional
+        CTC's greedy transcript, where ``hyp`` comes from a costlier way of
+        decoding: the transcript that a policy can see before it decides.
+    decoding_macs : int, optional
+        The part of ``macs`` that decoding at this exit takes; an utterance
+        that goes on to a later exit pays it only if its policy looks at what
+        was decoded here.
+    """
+
+    layer: int
+    hyp: str | None = None
+    errors: int | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    macs: int | None = None
+    greedy: str | None = None
+    decoding_macs: int | None = None
+
+    @property
+    def seen(self) -> str | None:
+        """The transcript that a policy can compare before it decides."""
+        return self.hyp if self.greedy is None else self.greedy
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceRecord:
+    """One utterance at every exit.
+
+    Arguments
+    ---------
+    id : str
+        Name of the utterance, unique within its set.
+    set : str
+        Test set, for example ``test-clean``.
+    ref : str
+        What was said.
+    exits : tuple of ExitRecord
+        In the order of the header's ``exit_layers``.
+    duration_s : float, optional
+        Length of the audio in seconds.
+    speaker : str, optional
+        Who speaks, as the corpus says; the same name in two sets is the same
+        person. None if the corpus does not say.
+    """
+
+    id: str
+    set: str
+    ref: str
+    exits: tuple[ExitRecord, ...]
+    duration_s: float | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceHeader:
+    """What all utterances of a trace share.
+
+    Arguments
+    ---------
+    name : str
+        The model.
+    decoding : str
+        How hypotheses were made, for example ``greedy`` or ``joint``.
+    exit_layers : tuple of int
+        Encoder layer that each exit follows, increasing.
+    macs : tuple of int, optional
+        Multiply-accumulates up to and including exit k for
+        ``macs_reference_s`` seconds of audio.
+    parameters : tuple of int, optional
+        Parameters of the model truncated at exit k.
+    macs_reference_s : float
+        Length in seconds of the audio that ``macs`` is for.
+    vocab_size : int, optional
+        Entries of a frame's output distribution.
+    frames_per_s : float, optional
+        Such frames per second of audio. With the vocabulary it tells what a
+        criterion costs.
+    error_unit : str
+        What errors are counted in: ``word`` or ``character``.
+    width : int, optional
+        Width of the hidden states.
+    left_out : mapping of str to str
+        Evidence that an evaluation takes, but that is not there, and why.
+    """
+
+    name: str
+    decoding: str
+    exit_layers: tuple[int, ...]
+    macs: tuple[int, ...] | None = None
+    parameters: tuple[int, ...] | None = None
+    macs_reference_s: float = MACS_REFERENCE_S
+    vocab_size: int | None = None
+    frames_per_s: float | None = None
+    error_unit: str = "word"
+    width: int | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -114,18 +213,7 @@ class Trace:
         )
 
     def with_speakers_from_ids(self) -> "Trace":
-        """The trace with speakers guessed from LibriSpeech's way of naming.
-
-        Returns
-        -------
-        Trace
-            Speakers that the trace names already stay as they are.
-
-        Raises
-        ------
-        InputError
-            If the names are not of that kind.
-        """
+        """The trace with speakers guessed from LibriSpeech's way of naming."""
         names = speakers_from_ids(self.ids, self.source)
         records = tuple(
             replace(record, speaker=record.speaker or name)
@@ -240,23 +328,7 @@ class Trace:
         return np.array(rows, dtype=np.float64)
 
     def evidence_NE(self, name: str) -> NDArray[np.float64]:
-        """Raw evidence of one kind.
-
-        Arguments
-        ---------
-        name : str
-            Key of the evidence in the trace.
-
-        Returns
-        -------
-        array of shape (N, E)
-            NaN at the first exits if the measure needs earlier ones.
-
-        Raises
-        ------
-        InputError
-            If an utterance lacks it.
-        """
+        """Raw evidence of one kind; NaN where it needs earlier exits."""
         return self.evidence.column(name)
 
     def score(self) -> None:
@@ -264,22 +336,7 @@ class Trace:
         logger.debug("%s: %d errors", self.source, self.errors_NE.sum())
 
     def subset(self, name: str) -> "Trace":
-        """The utterances of one test set.
-
-        Arguments
-        ---------
-        name : str
-            One of :attr:`sets`.
-
-        Returns
-        -------
-        Trace
-
-        Raises
-        ------
-        InputError
-            If the trace has no such set.
-        """
+        """The utterances of one test set, by its name."""
         if name not in self.sets:
             raise InputError(
                 f"{self.source}: no set {name!r}; "
@@ -289,17 +346,7 @@ class Trace:
         return self.select(rows)
 
     def select(self, rows: Sequence[int]) -> "Trace":
-        """Some of the utterances, with the columns computed so far.
-
-        Arguments
-        ---------
-        rows : sequence of int
-            Positions of the utterances.
-
-        Returns
-        -------
-        Trace
-        """
+        """The utterances in some rows, with the columns computed so far."""
         part = Trace(
             self.header, tuple(self.records[i] for i in rows), self.source
         )
@@ -313,49 +360,20 @@ class Trace:
     def with_evidence(
         self, name: str, values_NE: NDArray[np.floating]
     ) -> "Trace":
-        """The trace with further evidence of one kind.
-
-        Arguments
-        ---------
-        name : str
-            Its key; evidence of that name is replaced.
-        values_NE : array of shape (N, E)
-            Raw values; NaN at the first exits if there is none yet.
-
-        Returns
-        -------
-        Trace
-
-        Raises
-        ------
-        InputError
-            See :meth:`with_columns`.
-        """
+        """As :meth:`with_columns`, for evidence of one kind."""
         return self.with_columns({name: values_NE})
 
     def with_columns(
         self, columns: Mapping[str, NDArray[np.floating]]
     ) -> "Trace":
-        """The trace with further evidence of several kinds.
+        """The trace with further evidence by name, shape (N, E) each.
 
-        Arguments
-        ---------
-        columns : mapping of str to array of shape (N, E)
-            Raw values by key; NaN at the first exits if there is none yet.
-            Evidence of the same name is replaced.
-
-        Returns
-        -------
-        Trace
-
-        Raises
-        ------
-        InputError
-            If values are missing at later exits, or infinite.
+        NaN at the first exits if there is none yet; evidence of the same
+        name is replaced.
         """
         columns = {n: np.asarray(v, dtype=float) for n, v in columns.items()}
         for name, values_NE in columns.items():
-            check_column(name, values_NE, self.ids, len(self.layers_E))
+            _check_column(name, values_NE, self.ids, len(self.layers_E))
         lists = {name: v.tolist() for name, v in columns.items()}
         records = []
         for row, record in enumerate(self.records):
@@ -380,3 +398,132 @@ class Trace:
             if view in self.__dict__:
                 trace.__dict__[view] = self.__dict__[view]
         return trace
+
+
+def cross_fitted(
+    trace: Trace, fit: Callable[[Trace], Scorer], folds: int
+) -> NDArray[np.float64]:
+    """Scores (N, E) from models that were fitted to other clusters.
+
+    ``fit`` makes of a part of the trace a function that scores evidence.
+    """
+    fold_N = trace.clusters.folds(folds)
+    scores_NE = np.full(trace.evidence.shape, np.nan)
+    for fold in np.unique(fold_N):
+        scorer = fit(trace.select(np.flatnonzero(fold_N != fold).tolist()))
+        rows = np.flatnonzero(fold_N == fold)
+        scores_NE[rows] = scorer(trace.evidence.select(rows))
+    return scores_NE
+
+
+def _column(
+    records: Sequence[UtteranceRecord], name: str
+) -> NDArray[np.float64]:
+    """One kind of evidence, shape (N, E); NaN where there is none."""
+    return np.array(
+        [[e.evidence.get(name, np.nan) for e in r.exits] for r in records]
+    )
+
+
+def with_storable_evidence(
+    records: Sequence[UtteranceRecord],
+) -> tuple[tuple[UtteranceRecord, ...], dict[str, str]]:
+    """Leave out what no trace can hold: one value must not cost all others.
+
+    Returns the records without NaN and without evidence that is infinite, or
+    missing for some utterance; and of that evidence why it was left out.
+    """
+    cells = [e.evidence for record in records for e in record.exits]
+    left_out = {}
+    names = {n for c in cells for n, v in c.items() if not math.isfinite(v)}
+    for name in sorted(names):
+        values_NE = _column(records, name)
+        if (bad := _bad_cell(values_NE)) is not None:
+            left_out[name] = (
+                f"{values_NE[bad]} for utterance {records[bad[0]].id!r} at "
+                f"exit {bad[1] + 1}"
+            )
+    if not names:
+        return tuple(records), left_out
+
+    def kept(exit_: ExitRecord) -> ExitRecord:
+        values = {
+            name: value
+            for name, value in exit_.evidence.items()
+            if name not in left_out and not math.isnan(value)
+        }
+        return replace(exit_, evidence=values)
+
+    return tuple(
+        replace(record, exits=tuple(map(kept, record.exits)))
+        for record in records
+    ), left_out
+
+
+def evidence_columns(
+    records: Sequence[UtteranceRecord],
+) -> dict[str, NDArray[np.float64]]:
+    """Evidence as columns (N, E): what every utterance has from some exit on.
+
+    NaN before that exit. Anything else is left out, with a warning.
+    """
+    names = sorted({n for r in records for e in r.exits for n in e.evidence})
+    columns = {}
+    for name in names:
+        values_NE = _column(records, name)
+        gap = first_gap(values_NE)
+        if gap is None:
+            columns[name] = values_NE
+            continue
+        row, place = gap
+        logger.warning(
+            "Evidence %r is left out: utterance %r lacks it at the exit "
+            "after layer %d.",
+            name,
+            records[row].id,
+            records[row].exits[place].layer,
+        )
+    return columns
+
+
+def first_gap(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
+    """Where evidence is missing that ought to be there.
+
+    A measure that looks at earlier exits has no value at the first ones;
+    from the first exit on where any utterance has one, all must.
+
+    Example
+    -------
+    >>> first_gap(np.array([[np.nan, 0.4, 0.1], [np.nan, 0.5, np.nan]]))
+    (1, 2)
+    """
+    missing_NE = np.isnan(values_NE)
+    start = int((~missing_NE).any(axis=0).argmax())
+    if not missing_NE[:, start:].any():
+        return None
+    row = int(missing_NE[:, start:].any(axis=1).argmax())
+    return row, start + int(missing_NE[row, start:].argmax())
+
+
+def _bad_cell(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
+    """Where evidence is infinite, or else missing."""
+    infinite = np.argwhere(np.isinf(values_NE))
+    return tuple(infinite[0]) if len(infinite) else first_gap(values_NE)
+
+
+def _check_column(
+    name: str, values_NE: NDArray[np.floating], ids: Sequence[str], exits: int
+) -> None:
+    """Refuse a column of evidence that no trace could hold."""
+    if values_NE.shape != (len(ids), exits):
+        raise InputError(
+            f"evidence {name!r} has shape {values_NE.shape}, but the trace "
+            f"has {len(ids)} utterances with {exits} exits."
+        )
+    if (bad := _bad_cell(values_NE)) is not None:
+        raise InputError(
+            f"evidence {name!r} of utterance {ids[bad[0]]!r} is "
+            f"{values_NE[bad]} at exit {bad[1] + 1}; give a finite number "
+            f"there (only the first exits may have none, the same ones for "
+            f"all utterances)."
+        )

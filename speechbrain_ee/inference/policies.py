@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.evaluation.operating_point import criterion_macs
+from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import single_ladder
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.registry import read_threshold
-from speechbrain_ee.exits.criteria.zscores import ZScores
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.exits.policy import (
     FixedExit,

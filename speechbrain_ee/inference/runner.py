@@ -24,18 +24,25 @@ from torch import Tensor
 from torchaudio.functional import forced_align
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
+from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
-from speechbrain_ee.exits.criteria.criterion import Measure
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT, measure_texts
-from speechbrain_ee.exits.criteria.registry import get_measure
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.criteria.registry import Measure, get_measure
+from speechbrain_ee.exits.criteria.text import (
+    OF_TEXT,
+    measure_texts,
+)
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.criteria.zscores import ZScores
-from speechbrain_ee.exits.decoding.greedy import greedy_tokens
-from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
+from speechbrain_ee.exits.decoding.beam_search import (
+    NBest,
+    Scored,
+)
+from speechbrain_ee.exits.decoding.methods import (
+    GREEDY,
+    Decoding,
+    greedy_tokens,
+)
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import (

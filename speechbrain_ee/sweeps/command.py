@@ -7,28 +7,32 @@ Authors
 import argparse
 import importlib.util
 import io
+import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ruamel.yaml
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_ee.errors import InputError, one_line
 
+# Optuna is an extra: what needs it is imported when there is work.
+if TYPE_CHECKING:
+    from speechbrain_ee.sweeps.study import StudyFolder
+
 _FOLDER = "results/sweeps"
+_LAUNCHERS = ("local", "submitit")
+_WORKER = (sys.executable, "-m", "speechbrain_ee.sweeps.study")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``sweep``.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Of the command.
-    """
+    """Declare the options of ``sweep``."""
     parser.epilog = (
         "Further --key=value behind the file are keys of the varied YAML, the "
         "same in all trials (--data_folder=...), or options of SpeechBrain "
@@ -47,6 +51,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that all workers share (default results/sweeps/NAME)",
     )
+    add(
+        "--storage",
+        metavar="URL",
+        help="database instead of a file in that folder, for workers on "
+        "several nodes (postgresql+psycopg://user@host/database)",
+    )
     add("--trials", type=int, metavar="N", help="points, instead of the file's")
     add(
         "--workers",
@@ -55,13 +65,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="trainings at a time (default 1); 0: show the results only",
     )
     add(
+        "--point",
+        type=int,
+        metavar="N",
+        help="train point N alone, counted from 0, without a database: for "
+        "job arrays",
+    )
+    add(
         "--devices",
         metavar="0,1",
         help="GPUs that workers of this machine take in turn",
     )
     add(
         "--launcher",
-        help="local (default) or submitit: workers as jobs of a cluster",
+        help="local (default) or submitit: as jobs of a cluster",
     )
     add(
         "--no-wait",
@@ -72,31 +89,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """What ``python -m speechbrain_ee sweep`` does.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        What :func:`add_arguments` declares.
-
-    Returns
-    -------
-    str
-        The results so far.
-
-    Raises
-    ------
-    InputError
-        If the search or an option cannot be used, all workers died, or no
-        training came to its end.
-    """
+    """What ``python -m speechbrain_ee sweep`` does; returns the results."""
     if importlib.util.find_spec("optuna") is None:
         raise InputError(
             "sweep: the package optuna is not installed; "
             "pip install 'speechbrain-ee[sweep]'."
         )
     from speechbrain_ee.sweeps.definition import Definition
-    from speechbrain_ee.sweeps.study import StudyFolder
+    from speechbrain_ee.sweeps.study import StudyFolder, train_point
 
     # argparse leaves options behind the file to us, whatever they are
     again = argparse.ArgumentParser(
@@ -104,17 +104,35 @@ def run(arguments: argparse.Namespace) -> str:
     )
     _add_options(again)
     _, keys = again.parse_known_args(arguments.rest, arguments)
-    _check(arguments)
+    if arguments.launcher not in _LAUNCHERS:
+        raise InputError(
+            f"--launcher: {arguments.launcher!r} is none of "
+            f"{', '.join(_LAUNCHERS)}."
+        )
+    if arguments.workers < 0:
+        raise InputError(
+            f"--workers: {arguments.workers} must be 0 (results only) or more."
+        )
     file = Path(arguments.file)
     overrides, run_options = _split(file, pairs(keys))
-    definition = Definition.read(file, overrides, arguments.trials)
+    definition = Definition.read(
+        file, overrides, trials=arguments.trials, storage=arguments.storage
+    )
     name = file.resolve().parent.name
     place = Path(arguments.study_folder or f"{_FOLDER}/{name}")
     if arguments.workers == 0:
         return _results(StudyFolder(place))
     study = StudyFolder.make(place, definition)
+    if arguments.point is not None:
+        done = train_point(study.path, arguments.point, run_options)
+        output = study.trial(arguments.point)
+        return f"Point {'done' if done else 'stopped'}: {output}"
     if arguments.launcher == "submitit":
-        return _submit(arguments, study, run_options)
+        jobs = _submit(study, arguments.workers, run_options)
+        return (
+            f"Submitted: {', '.join(jobs)}. The same command with --workers 0 "
+            f"shows the results so far; the study is in {study.path}."
+        )
     try:
         to_the_end = _work(arguments, study, run_options)
     except (InputError, KeyboardInterrupt):
@@ -129,22 +147,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
-    """Options in SpeechBrain's style.
-
-    Arguments
-    ---------
-    words : sequence of str
-        ``--key=value``, ``--key value`` or ``--flag``.
-
-    Returns
-    -------
-    dict of str to str
-        A flag has the value ``True``.
-
-    Raises
-    ------
-    InputError
-        If a word is no option, or an option is there twice.
+    """Options in SpeechBrain's style; a flag has the value ``True``.
 
     Example
     -------
@@ -175,27 +178,21 @@ def _split(
     """Keys of the varied YAML, and options of SpeechBrain."""
     if not given:
         return {}, []
-    from speechbrain_ee.sweeps.base_yaml import BaseYAML
-    from speechbrain_ee.sweeps.definition import Definition
+    from speechbrain.utils.run_opts import RunOptions
 
-    base = BaseYAML.read(Path(Definition.read(file, trials=None).base))
+    from speechbrain_ee.sweeps.definition import BaseYAML, Definition
+
+    base = BaseYAML.read(Path(Definition.read(file).base))
     overrides, options = {}, []
     for key, text in given.items():
         if key.partition(".")[0] in base:
             overrides[key] = _value(key, text)
-        elif key in _speechbrain_options():
+        elif key in RunOptions().as_dict():
             flag = text == "True"
             options.append(f"--{key}" if flag else f"--{key}={text}")
         else:
             base.check(key, "command line")
     return overrides, options
-
-
-def _speechbrain_options() -> set[str]:
-    """What ``train.py`` takes besides the keys of its YAML."""
-    from speechbrain.utils.run_opts import RunOptions
-
-    return set(RunOptions().as_dict())
 
 
 def _value(key: str, text: str) -> Any:
@@ -213,28 +210,14 @@ def _value(key: str, text: str) -> Any:
         ) from None
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.sweeps.launch import LAUNCHERS
-
-    if arguments.launcher not in LAUNCHERS:
-        raise InputError(
-            f"--launcher: {arguments.launcher!r} is none of "
-            f"{', '.join(LAUNCHERS)}."
-        )
-    if arguments.workers < 0:
-        raise InputError(
-            f"--workers: {arguments.workers} must be 0 (results only) or more."
-        )
-
-
-def _results(study: Any) -> str:
+def _results(study: "StudyFolder") -> str:
     # draws: loaded when there is something to draw, not when work begins
     from speechbrain_ee.sweeps.results import write_results
 
     return write_results(study)
 
 
-def _nothing_learned(study: Any) -> str | None:
+def _nothing_learned(study: "StudyFolder") -> str | None:
     """What to say of a search of which every training has failed."""
     from speechbrain_ee.sweeps.results import rows_of
 
@@ -250,26 +233,86 @@ def _nothing_learned(study: Any) -> str | None:
     )
 
 
-def _submit(
-    arguments: argparse.Namespace, study: Any, run_options: list[str]
-) -> str:
-    """Have a cluster work; there is nothing to show yet."""
-    from speechbrain_ee.sweeps import launch
-
-    jobs = launch.launch_submitit(study, arguments.workers, run_options)
-    return (
-        f"Submitted: {', '.join(jobs)}. The same command with --workers 0 "
-        f"shows the results so far; the study is in {study.path}."
-    )
-
-
 def _work(
-    arguments: argparse.Namespace, study: Any, run_options: list[str]
+    arguments: argparse.Namespace, study: "StudyFolder", options: list[str]
 ) -> bool:
-    """Let workers work; False if they were told to stop."""
-    from speechbrain_ee.sweeps import launch, worker
+    """Let workers of this machine work; False if they were told to stop."""
+    from speechbrain_ee.sweeps.study import join
 
     devices = [name for name in (arguments.devices or "").split(",") if name]
     if arguments.workers == 1 and not devices:
-        return worker.join(study.path, run_options, not arguments.no_wait)
-    return launch.launch_local(study, arguments.workers, run_options, devices)
+        return join(study.path, options, not arguments.no_wait)
+    return _launch(study, arguments.workers, options, devices)
+
+
+def _launch(
+    study: "StudyFolder", workers: int, options: list[str], devices: list[str]
+) -> bool:
+    """Workers as processes, with GPUs in turn; False if told to stop."""
+    from speechbrain_ee.sweeps.trial import leashed, told_to_stop
+
+    if study.definition.storage:
+        study.open()  # says once, not for each worker, why it cannot be
+    processes = []
+    for number in range(workers):
+        environment = dict(os.environ)
+        if devices:
+            device = devices[number % len(devices)]
+            environment["CUDA_VISIBLE_DEVICES"] = device
+        processes.append(
+            subprocess.Popen(
+                leashed([*_WORKER, str(study.path), *options]),
+                env=environment,
+            )
+        )
+
+    def pass_on() -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
+    with told_to_stop(pass_on) as stop:
+        statuses = [process.wait() for process in processes]
+    if all(statuses) and not stop.is_set():
+        raise InputError(
+            f"sweep: all {workers} workers died (exit status "
+            f"{', '.join(map(str, statuses))}); what they said is above. The "
+            "same command goes on with the points that are left."
+        )
+    return not stop.is_set()
+
+
+def _submit(
+    study: "StudyFolder", workers: int, options: list[str]
+) -> list[str]:
+    """Jobs of a cluster: workers of a database, or else one per point."""
+    from speechbrain_ee.sweeps.study import check_single, join, train_point
+
+    try:
+        import submitit
+    except ImportError:
+        raise InputError(
+            "--launcher submitit: the package submitit is not installed; "
+            "pip install submitit, or submit hparams/sweeps/slurm_array.sh."
+        ) from None
+    definition = study.definition
+    parameters = dict(definition.launcher)
+    if definition.storage:
+        work = join
+        calls = [(str(study.path), options, False)] * workers
+    else:
+        check_single(definition)
+        parameters.setdefault("slurm_array_parallelism", workers)
+        work = train_point
+        calls = [
+            (str(study.path), point, options)
+            for point in range(definition.trials)
+            if study.result(point) is None
+        ]
+    executor = submitit.AutoExecutor(folder=str(study.path / "submitit"))
+    try:
+        executor.update_parameters(**parameters)
+    except (TypeError, ValueError, NameError) as error:
+        raise InputError(f"launcher: submitit refuses it: {error}.") from None
+    jobs = executor.map_array(work, *zip(*calls, strict=True))
+    return [str(job.job_id) for job in jobs]

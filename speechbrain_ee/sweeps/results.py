@@ -1,4 +1,4 @@
-"""What a search has found: table, front, and YAMLs to run again.
+"""What a sweep has found: table, front, figure, and YAMLs to run again.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -13,36 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from speechbrain_ee.files import whole_file
-from speechbrain_ee.sweeps.figure import draw_results
-from speechbrain_ee.sweeps.ledger import ENDED, by_point
-from speechbrain_ee.sweeps.study import StudyFolder
+from speechbrain_ee.sweeps.definition import quiet
+from speechbrain_ee.sweeps.study import ENDED, StudyFolder, by_point
 
 TABLE, FIGURE, BEST, FRONT = "results.csv", "pareto.png", "best.yaml", "front"
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.FAIL: "failed",
+}
 
 
 @dataclass(frozen=True)
 class Row:
     """A point and what became of it.
 
-    Arguments
-    ---------
-    point : int
-        Counted from 0.
-    state : str
-        complete, pruned, running, failed or waiting.
-    values : tuple of float
-        One per objective; of a pruned point its last validation WER.
-    parameters : dict of str to object
-        Values by key; empty while waiting.
-    attempts : int
-        Trials, one more after each failure.
-    seconds : float, optional
-        Of the attempt that counts.
-    error : str
-        Why the last attempt failed.
+    ``values`` has one number per objective, of a pruned point its last
+    validation WER; ``attempts`` counts trials, one more after each failure;
+    ``seconds`` are those of the attempt that counts.
     """
 
     point: int
@@ -55,36 +50,47 @@ class Row:
 
 
 def rows_of(folder: StudyFolder) -> list[Row]:
-    """The points of a study; each once, however often it was tried.
+    """The points of a study; each once, however often it was tried."""
+    attempts = by_point(folder.trials())
+    points = range(folder.definition.trials)
+    return [_row(folder, point, attempts.get(point, [])) for point in points]
 
-    Arguments
-    ---------
-    folder : StudyFolder
-        The study.
 
-    Returns
-    -------
-    list of Row
-        In order of the points.
-    """
-    _, study_id = folder.open()
-    trials = folder.storage.get_all_trials(study_id, deepcopy=False)
-    attempts = by_point(trials, folder.definition.trials)
-    return [_row(folder, point, tried) for point, tried in attempts.items()]
+def _row(folder: StudyFolder, point: int, tried: list[FrozenTrial]) -> Row:
+    ended = [trial for trial in tried if trial.state in ENDED]
+    kept = None if ended else folder.result(point)
+    if kept is not None:  # trained without a storage
+        return Row(
+            point,
+            "complete",
+            tuple(kept["values"]),
+            kept["parameters"],
+            max(1, len(tried)),
+            kept["seconds"],
+        )
+    if not tried:
+        return Row(point, "waiting")
+    trial = ended[0] if ended else tried[-1]
+    failed = trial.state == TrialState.FAIL
+    return Row(
+        point,
+        _STATES[trial.state],
+        tuple(trial.values or ()),
+        {
+            each.key: each.meant(trial.params[each.key])
+            for each in folder.definition.space
+            if each.key in trial.params
+        },
+        len(tried),
+        trial.duration.total_seconds() if ended else None,
+        trial.user_attrs.get("error", "its worker died") if failed else "",
+    )
 
 
 def pareto_front(rows: Sequence[Row]) -> list[Row]:
     """The complete rows that no other one beats in everything.
 
-    Arguments
-    ---------
-    rows : sequence of Row
-        Points.
-
-    Returns
-    -------
-    list of Row
-        By ascending first objective; of equal ones the first point alone.
+    By ascending first objective; of equal ones the first point alone.
 
     Example
     -------
@@ -94,36 +100,35 @@ def pareto_front(rows: Sequence[Row]) -> list[Row]:
     [1, 0]
     """
     complete = [row for row in rows if row.state == "complete"]
-    front: list[Row] = []
-    for row in sorted(complete, key=lambda row: (row.values, row.point)):
-        # sorted, so only one that came before can be as good in everything
-        if not any(_as_good(other, row) for other in front):
-            front.append(row)
-    return front
+    if not complete:
+        return []
+    first: dict[tuple[float, ...], Row] = {}
+    for trial in _study_of(complete).best_trials:
+        first.setdefault(tuple(trial.values), complete[trial.number])
+    return [first[values] for values in sorted(first)]
+
+
+def _study_of(complete: Sequence[Row]) -> optuna.Study:
+    """A study in memory of what is complete, for Optuna's own analyses."""
+    directions = ["minimize"] * len(complete[0].values)
+    with quiet():
+        study = optuna.create_study(directions=directions)
+    for row in complete:
+        study.add_trial(optuna.create_trial(values=row.values))
+    return study
 
 
 def write_results(folder: StudyFolder) -> str:
-    """Write table, figure and YAMLs into the study's folder.
-
-    Arguments
-    ---------
-    folder : StudyFolder
-        The study.
-
-    Returns
-    -------
-    str
-        The table, and how to go on.
-    """
+    """Write table, figure and YAMLs; returns the table and how to go on."""
     rows = rows_of(folder)
     front = pareto_front(rows)
     labels = [each.label for each in folder.definition.objectives]
-    with whole_file(folder.path / TABLE) as stream:
-        stream.write(_csv(folder, rows, front, labels).encode())
+    with whole_file(folder.path / TABLE, text=True) as stream:
+        stream.write(_csv(folder, rows, front, labels))
     lines = [_console(folder, rows, front, labels)]
     if not front:
         return "\n".join([*lines, "No point is complete yet."])
-    draw_results(folder.path / FIGURE, rows, front, labels)
+    _draw(folder.path / FIGURE, rows, labels)
     best = _write_yaml(folder, front[0], labels, folder.path / BEST)
     if len(labels) > 1:
         for row in front:
@@ -142,33 +147,22 @@ def write_results(folder: StudyFolder) -> str:
     return "\n".join(lines)
 
 
-def _row(folder: StudyFolder, point: int, tried: list[FrozenTrial]) -> Row:
-    if not tried:
-        return Row(point, "waiting")
-    ended = [trial for trial in tried if trial.state in ENDED]
-    trial = ended[0] if ended else tried[-1]
-    states = {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.RUNNING: "running",
-    }
-    return Row(
-        point,
-        states.get(trial.state, "failed"),
-        tuple(trial.values or ()),
-        {
-            each.key: each.meant(trial.params[each.key])
-            for each in folder.definition.space
-        },
-        len(tried),
-        trial.user_attrs.get("seconds"),
-        "" if ended else trial.user_attrs.get("error", ""),
-    )
-
-
-def _as_good(one: Row, other: Row) -> bool:
-    pairs = zip(one.values, other.values, strict=True)
-    return all(mine <= its for mine, its in pairs)
+def _draw(path: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    """Optuna's figure of the complete points."""
+    plots = optuna.visualization.matplotlib
+    study = _study_of([row for row in rows if row.state == "complete"])
+    with quiet(), plt.rc_context():  # it changes the style for good
+        if len(labels) == 1:
+            axes = plots.plot_optimization_history(study, target_name=labels[0])
+        else:
+            axes = plots.plot_pareto_front(study, target_names=list(labels))
+        try:
+            with whole_file(path) as stream:
+                axes.figure.savefig(
+                    stream, format="png", dpi=150, bbox_inches="tight"
+                )
+        finally:
+            plt.close(axes.figure)
 
 
 def _csv(
@@ -182,11 +176,9 @@ def _csv(
         + ["attempts", "seconds", "folder", "error"]
     )
     for row in rows:
-        parameters = row.parameters or {}
-        values = row.values or [""] * len(labels)
         writer.writerow(
             [row.point, row.state, "yes" if row in front else "no"]
-            + [*values, *(_cell(parameters.get(key, "")) for key in keys)]
+            + [*(row.values or [""] * len(labels)), *_cells(row, keys)]
             + [row.attempts, "" if row.seconds is None else row.seconds]
             + [folder.trial(row.point), " ".join(row.error.split())]
         )
@@ -199,12 +191,13 @@ def _console(
     keys = [each.key for each in folder.definition.space]
     table = [["point", "state", *labels, *keys]]
     for row in rows:
-        if row.state == "waiting":
-            continue
-        values = [f"{value:.6g}" for value in row.values] or [""] * len(labels)
-        mark = "*" if row in front else ""
-        cells = [_cell((row.parameters or {}).get(key)) for key in keys]
-        table.append([f"{row.point}{mark}", row.state, *values, *cells])
+        if row.state != "waiting":
+            values = [f"{each:.6g}" for each in row.values]
+            mark = "*" if row in front else ""
+            table.append(
+                [f"{row.point}{mark}", row.state]
+                + [*(values or [""] * len(labels)), *_cells(row, keys)]
+            )
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
@@ -220,8 +213,9 @@ def _console(
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _cells(row: Row, keys: Sequence[str]) -> list[str]:
+    values = [(row.parameters or {}).get(key, "") for key in keys]
+    return [v if isinstance(v, str) else json.dumps(v) for v in values]
 
 
 def _write_yaml(
@@ -232,6 +226,6 @@ def _write_yaml(
     gave = ", ".join(f"{label} = {value:.6g}" for label, value in pairs)
     head = f"# Point {row.point} of a search gave {gave}.\n"
     text = folder.yaml(row.parameters or {}, path.with_suffix(""))
-    with whole_file(path) as stream:
-        stream.write((head + text).encode())
+    with whole_file(path, text=True) as stream:
+        stream.write(head + text)
     return path

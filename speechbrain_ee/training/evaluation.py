@@ -16,8 +16,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import shipped_policies
-from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.evaluation.decoding_cost import DecodingCost
+from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
@@ -27,15 +26,15 @@ from speechbrain_ee.exits.decoding.methods import (
     check_decodings,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.records import with_storable_evidence
 from speechbrain_ee.exits.selector.selection import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
     MACS_REFERENCE_S,
     Trace,
     TraceHeader,
+    with_storable_evidence,
 )
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.training.checkpoints import write_policies
 from speechbrain_ee.training.distributed import all_or_none
 

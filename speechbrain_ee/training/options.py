@@ -37,7 +37,7 @@ from speechbrain.utils.seed import seed_everything
 
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.budget import Budget
-from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.criteria.registry import load_criteria
 from speechbrain_ee.exits.scoring import check_error_unit
 from speechbrain_ee.training.checkpoints import (
     AtomicCheckpointer,

@@ -1,12 +1,16 @@
-"""Made-up traces that the tests of this room share.
+"""Made-up traces and analyses that the tests of this room share.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
+from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
+from speechbrain_ee.evaluation.policies import PolicyResult
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 
@@ -37,7 +41,6 @@ def made_up(rows: int, seed: int, exits: int = 4) -> Trace:
 
 
 TRACES = st.builds(made_up, st.integers(1, 30), st.integers(0, 10_000))
-
 REF = "one two three four five six"
 HYPS = {
     "easy": (REF, REF, REF),
@@ -82,3 +85,81 @@ def small_trace(evidence: bool = True, macs: bool = True) -> Trace:
         (10, 20, 30),
     )
     return Trace(header, records)
+
+
+def counts_alone() -> Trace:
+    """The small trace without hypotheses, evidence and costs."""
+    trace = small_trace(evidence=False, macs=False)
+    records = tuple(
+        replace(
+            row,
+            exits=tuple(
+                ExitRecord(exit_.layer, None, errors)
+                for exit_, errors in zip(row.exits, errors_E)
+            ),
+        )
+        for row, errors_E in zip(trace.records, trace.errors_NE.tolist())
+    )
+    return Trace(trace.header, records)
+
+
+LAYERS = (2, 4, 6, 8)
+# Chance of a wrong word by exit, on easy and on hard utterances.
+WRONG = {"clean": (0.6, 0.3, 0.1, 0.06), "other": (0.8, 0.5, 0.2, 0.12)}
+
+
+def drawn_sets(with_policies: bool = True) -> dict[str, SetAnalysis]:
+    """The analyses; entropy and margin see errors, the others hardly."""
+    generator = np.random.default_rng(0)
+    records = []
+    for name, chances in WRONG.items():
+        for i in range(150):
+            ref = [f"w{j}" for j in range(int(generator.integers(8, 20)))]
+            hard = generator.uniform(0.3, 1.7)
+            exits = []
+            for layer, chance in zip(LAYERS, chances, strict=True):
+                wrong = generator.random(len(ref)) < chance * hard
+                rate = wrong.mean() + 1e-3
+                hyp = [w + "x" * int(bad) for w, bad in zip(ref, wrong)]
+                noise = generator.normal(size=4)
+                evidence = {
+                    "entropy": rate * np.exp(0.2 * noise[0]),
+                    "entropy_nonblank": rate * np.exp(3 * noise[1]),
+                    "max_prob": np.exp(-3 * rate + noise[2]),
+                    "margin": np.exp(-3 * rate + 0.1 * noise[3]),
+                }
+                exits.append(ExitRecord(layer, " ".join(hyp), None, evidence))
+            records.append(
+                UtteranceRecord(
+                    f"{name}-{i}", name, " ".join(ref), tuple(exits), 5.0
+                )
+            )
+    header = TraceHeader(
+        "drawn",
+        "greedy",
+        LAYERS,
+        tuple(10**9 * layer for layer in LAYERS),
+        vocab_size=1000,
+        frames_per_s=25.0,
+    )
+    analyses = analyse_all([Trace(header, tuple(records))])
+    if not with_policies:
+        return analyses
+    return {key: _with_policy(found) for key, found in analyses.items()}
+
+
+def _with_policy(analysis: SetAnalysis) -> SetAnalysis:
+    result = analysis.criteria["entropy"]
+    point = result.plus_5
+    assert point is not None
+    policy = PolicyResult(
+        "my <policy>",
+        "entropy",
+        point,
+        analysis.excess(point.wer),
+        (0.1, 0.2, 0.3, 0.4),
+        "wer=+5%",
+        True,
+        ("scores of exit 2 are <lower>",),
+    )
+    return replace(analysis, policies=(policy,))

@@ -5,15 +5,26 @@ Authors
 """
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from speechbrain_ee.evaluation.analyses import analyse, available_criteria
-from speechbrain_ee.evaluation.curves import Curve
-from speechbrain_ee.evaluation.operating_point import LEVELS, OperatingPoint
-from speechbrain_ee.evaluation.result import Result
+from speechbrain_ee.evaluation.analysis import (
+    DIFFICULTIES,
+    analyse,
+    available_criteria,
+    difficulty_groups,
+    difficulty_histogram,
+    transfer_matrices,
+)
+from speechbrain_ee.evaluation.curves import (
+    LEVELS,
+    Curve,
+    OperatingPoint,
+    Result,
+)
 from speechbrain_ee.exits import ExitRecord, Trace
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.policy import first_exit
@@ -155,3 +166,116 @@ def test_difficulty_is_that_of_the_choice_at_equal_error_rate():
     assert shares == pytest.approx(np.bincount(choice_N, minlength=4) / 90)
     assert shares == pytest.approx(found.exit_shares)
     assert analysis.difficulty(analysis.oracle) is None
+
+
+@settings(max_examples=30)
+@given(TRACES)
+def test_groups_are_thirds_in_order_of_errors_per_word(trace):
+    group_N = difficulty_groups(trace)
+    rates = [
+        Fraction(int(errors_E.sum()), int(words))
+        for errors_E, words in zip(trace.errors_NE, trace.words_N)
+    ]
+    for one, first in zip(rates, group_N):
+        for two, second in zip(rates, group_N):
+            if one < two:
+                assert first <= second
+            if one == two:
+                assert first == second
+    # a third but for ties: fewer than a third are strictly easier
+    for place, limit in ((0, 1 / 3), (1, 2 / 3)):
+        inside = [r for r, g in zip(rates, group_N) if g <= place]
+        edge = max(inside)
+        easier = sum(rate < edge for rate in rates)
+        assert easier < limit * len(rates) + 1
+        assert len(inside) >= limit * len(rates) - 1
+
+
+@settings(max_examples=30)
+@given(TRACES)
+def test_histogram_counts(trace):
+    choice_N = np.arange(len(trace)) % 4
+    found = difficulty_histogram(trace, choice_N)
+    group_N = difficulty_groups(trace)
+    assert sum(found.counts) == len(trace)
+    for place, name in enumerate(found.names):
+        rows = [i for i, g in enumerate(group_N) if DIFFICULTIES[g] == name]
+        assert found.counts[place] == len(rows) > 0
+        for column in range(4):
+            stopped = sum(choice_N[i] == column for i in rows)
+            assert found.shares[place][column] == stopped / len(rows)
+            best = sum(
+                list(trace.errors_NE[i]).index(min(trace.errors_NE[i]))
+                == column
+                for i in rows
+            )
+            assert found.oracle_shares[place][column] == best / len(rows)
+        layers = [trace.layers_E[choice_N[i]] for i in rows]
+        assert found.avg_layer[place] == pytest.approx(np.mean(layers))
+
+
+def test_ties_stay_together():
+    trace = made_up(10, 0)
+    trace.__dict__["errors_NE"] = np.zeros((10, 4), dtype=int)
+    trace.errors_NE[9] = 3
+    found = difficulty_histogram(trace, np.zeros(10, dtype=int))
+    assert found.names == ("easy", "hard") and found.counts == (9, 1)
+
+
+@pytest.fixture(scope="module")
+def analyses():
+    return [analyse(made_up(60, seed), f"set{seed}") for seed in (1, 2, 3)]
+
+
+def test_every_ordered_pair(analyses):
+    (matrix,) = transfer_matrices(analyses).values()
+    assert matrix.criterion == "entropy"
+    assert matrix.sets == ("set1", "set2", "set3")
+    assert set(matrix.cells) == {
+        (a.key, b.key) for a in analyses for b in analyses
+    }
+
+
+def test_a_cell_is_the_threshold_of_the_one_set_on_the_other(analyses):
+    source, target = analyses[:2]
+    cell = transfer_matrices(analyses)["entropy"].cells["set1", "set2"]
+    assert cell.threshold == source.criteria["entropy"].plus_5.threshold
+    errors = layers = 0
+    for record in target.trace.records:
+        for exit_ in record.exits:
+            if -exit_.evidence["entropy"] >= cell.threshold:
+                break
+        errors += exit_.errors
+        layers += exit_.layer
+    wer = 100 * errors / target.words
+    assert cell.wer == pytest.approx(wer)
+    assert cell.avg_layer == pytest.approx(layers / len(target.trace))
+    last = sum(row.exits[-1].errors for row in target.trace.records)
+    assert cell.excess == pytest.approx(100 * (errors - last) / last)
+
+
+def test_the_diagonal_keeps_its_budget(analyses):
+    cells = transfer_matrices(analyses)["entropy"].cells
+    for analysis in analyses:
+        cell = cells[analysis.key, analysis.key]
+        assert cell.excess <= 5 + 1e-9
+        assert cell.avg_layer == pytest.approx(
+            analysis.criteria["entropy"].plus_5.avg_layer
+        )
+
+
+def test_other_exit_layers_have_no_transfer(analyses):
+    other = analyse(made_up(20, 4, exits=3), "shallow")
+    assert transfer_matrices([analyses[0], other]) == {}
+    assert transfer_matrices(analyses[:1]) == {}
+
+
+def test_a_perfect_last_exit_has_no_relative_excess(analyses):
+    trace = made_up(20, 5)
+    perfect = tuple(
+        replace(r, exits=(*r.exits[:-1], replace(r.exits[-1], errors=0)))
+        for r in trace.records
+    )
+    target = analyse(type(trace)(trace.header, perfect), "perfect")
+    cells = transfer_matrices([analyses[0], target])["entropy"].cells
+    assert cells["set1", "perfect"].excess is None

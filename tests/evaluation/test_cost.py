@@ -1,23 +1,59 @@
-"""The closed-form cost equals what is counted while the model runs.
+"""The closed-form costs equal what is counted, and who pays them.
+
+Axes: N utterances, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from speechbrain.decoders.ctc import CTCPrefixScore
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speechbrain_ee.evaluation.cost import CostModel
+from speechbrain_ee.evaluation.cost import (
+    CostModel,
+    DecodingCost,
+    convolution_macs,
+    criterion_macs,
+    parameter_count,
+    start_cost,
+)
+from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.decoding.beam_search import (
+    NBest,
+    Scored,
+)
+from speechbrain_ee.exits.decoding.methods import Decoding
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.models import ssl
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.features import LogMel
-from speechbrain_ee.models.heads import CTCHeads
+from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.ssl_loading import Backbone
+from tests.helpers import noise, padded, shaken
+from tests.models.ssl_models import (
+    MODELS,
+    ssl_model,
+    transformers,
+    write_ssl_model,
+)
 
 KINDS = [
     ("conformer", "RelPosMHAXL"),
@@ -148,3 +184,287 @@ def test_parameters_with_attention_heads(decoders):
 def count(module: torch.nn.Module) -> int:
     """Parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+EXITS = (1, 2, 4)
+
+
+@pytest.mark.parametrize("kernel", [16, 15])
+@pytest.mark.parametrize("name", MODELS, ids="-".join)
+def test_closed_form_of_pretrained_encoders(
+    tmp_path: Path, name: tuple[str, str], kernel: int
+) -> None:
+    """Every exit; even and odd kernels of the positions; any length."""
+    folder = write_ssl_model(tmp_path, *name, num_conv_pos_embeddings=kernel)
+    model = ssl_model(folder, EXITS)
+    cost = CostModel(model)
+    for samples in (100, 400, 719, 16037):
+        predicted = cost.macs(samples)
+        for exits in (1, 2, 3):
+            counted = counted_macs(model.truncated(exits), samples)
+            assert predicted[exits - 1] == counted
+        states = model.encoder(*padded([noise(samples, 1)]))
+        assert cost.frames(samples) == states[0].hidden_BTD.shape[1]
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("method", ["signal", "convolution", "pooling"])
+def test_down_sampling(tmp_path: Path, method: str, factor: int) -> None:
+    """Counted with its filter; a fraction of the cost without it."""
+    folder = write_ssl_model(tmp_path)
+    options = {"method": method, "factor": factor}
+    model = ssl_model(folder, EXITS, downsampling=options)
+    cost = CostModel(model)
+    plain = CostModel(ssl_model(folder, EXITS))
+    for samples in (20, 1439, 7200, 7201):
+        counted = counted_macs(model, samples)
+        assert cost.macs(samples)[-1] == counted
+        states = model.encoder(*padded([noise(samples, 1)]))
+        assert cost.frames(samples) == states[0].hidden_BTD.shape[1]
+    macs = cost.macs(48000)[-1] - cost.start.downsampling(48000)[0]
+    assert macs < plain.macs(48000)[-1] / factor
+    learned = 81 + 1 if method == "convolution" else 0
+    for one, other in zip(cost.parameters(), plain.parameters()):
+        assert one - other == learned
+
+
+@pytest.mark.parametrize(
+    "head", ["two_layer", "feed_forward", "self_attention"]
+)
+@pytest.mark.parametrize("tied", ["separate", "projection", "all"])
+def test_heads_with_bodies(tmp_path: Path, head: str, tied: str) -> None:
+    """A body is run, and counted, at every exit that is passed."""
+    model = ssl_model(write_ssl_model(tmp_path), EXITS)
+    linear = CostModel(model).parameters()
+    model.heads = CTCHeads(
+        EXITS, 16, 7, tied=tied, head=head, width=8, nhead=2
+    ).eval()
+    cost = CostModel(model)
+    for exits in (1, 2, 3):
+        counted = counted_macs(model.truncated(exits), 9000)
+        assert cost.macs(9000)[exits - 1] == counted
+        body = parameter_count(model.heads.body(exits))
+        change = body + 8 * 7 + 7 - (16 * 7 + 7)
+        assert cost.parameters()[exits - 1] - linear[exits - 1] == change
+
+
+@pytest.mark.parametrize("name", MODELS, ids="-".join)
+def test_parameters_are_those_that_are_run(
+    tmp_path: Path, name: tuple[str, str]
+) -> None:
+    """At every exit those that a loss at that exit alone reaches."""
+    model = ssl_model(write_ssl_model(tmp_path, *name), EXITS)
+    parameters = CostModel(model).parameters()
+    for exit in (1, 2, 3):
+        part = model.truncated(exit)
+        part.zero_grad()
+        output = part(*padded([noise(3000, 1)]))[-1]
+        output.log_probs_BTV.square().sum().backward()
+        reached = sum(
+            each.numel() for each in part.parameters() if each.grad is not None
+        )
+        assert parameters[exit - 1] == reached
+
+
+def test_unknown_kinds_are_not_guessed() -> None:
+    """An encoder without a cost function is refused by its name."""
+    encoder = LayerwiseEncoder([nn.Identity()], [1])
+    with pytest.raises(TypeError, match="LayerwiseEncoder"):
+        start_cost(encoder)
+
+
+def test_published_size_of_a_base_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """wav2vec2-base: 94.4 million parameters; a third of the MACs in the CNN.
+
+    The weights of the model are shapes alone, on PyTorch's meta device.
+    """
+    with torch.device("meta"):
+        config = transformers.Wav2Vec2Config(layerdrop=0.0)
+        model = transformers.AutoModel.from_config(config)
+    backbone = Backbone(model, normalise=True, sample_rate=16000)
+    monkeypatch.setattr(ssl, "load_backbone", lambda *_: backbone)
+    cost = CostModel(ssl_model("base", (12,)))
+    # The embedding of masked frames is not loaded; the head has 7 tokens.
+    loaded = cost.parameters()[0] - 2 * 768 - (768 * 7 + 7)
+    assert loaded + 768 == 94_371_712
+    samples = frames = 10 * 16000
+    macs = 0
+    for layer in cost.encoder.convolutions.conv_layers:
+        counted, frames = convolution_macs(layer.conv, frames)
+        macs += counted
+    assert round(cost.macs(samples)[0] / 1e9) == 74
+    assert round(100 * macs / cost.macs(samples)[0]) == 33
+
+
+FRAMES = 9
+SIZES = [
+    {"decoders": "shared", "num_layers": 1, "d_model": 8, "d_ffn": 12},
+    {"decoders": "shared", "num_layers": 3, "d_model": 12, "d_ffn": 32},
+    {"decoders": "separate", "num_layers": 2, "d_model": 16, "d_ffn": 8},
+]
+
+
+def model_of(vocab: int = 7, **sizes: Any) -> SimpleNamespace:
+    """What a search sees of a model."""
+    torch.manual_seed(0)
+    attention = AttentionHeads([2, 4], vocab_size=vocab, nhead=2, **sizes)
+    shaken(attention.eval())
+    for decoder in attention.decoders:
+        with torch.no_grad():
+            decoder.output.bias[attention.eos_index] -= 2.0  # say something
+    return SimpleNamespace(
+        attention=attention,
+        heads=SimpleNamespace(vocab_size=vocab),
+    )
+
+
+def output_of(model: SimpleNamespace, frames: int = FRAMES) -> ExitOutput:
+    """One utterance at an exit."""
+    generator = torch.Generator().manual_seed(1)
+    width = model.attention.norms[0].normalized_shape[0]
+    logits = torch.randn(1, frames, model.heads.vocab_size, generator=generator)
+    return ExitOutput(
+        (2 * logits).log_softmax(-1),
+        torch.tensor([frames]),
+        layer=2,
+        hidden_BTD=torch.randn(1, frames, width, generator=generator),
+    )
+
+
+def counted(
+    decoding: Decoding, exit: int, output: ExitOutput
+) -> tuple[NBest, int]:
+    """What was found, and the products of matrices that it took."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        (found,) = decoding(exit, output)
+    return found, counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_search_with_the_attention_head_alone(sizes, beam):
+    model, options = model_of(**sizes), SearchOptions(beam_size=beam)
+    cost = DecodingCost(model, options)
+    decoding = Decoding("attention", model, options)
+    for exit, frames in ((1, 3), (2, FRAMES)):
+        found, macs = counted(decoding, exit, output_of(model, frames))
+        assert found.steps > 1
+        assert cost.macs("attention", exit, frames, found) == macs
+        assert cost.decoder(exit, frames, found.steps, beam) == macs
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_rescoring_reads_all_hypotheses_at_once(sizes, beam):
+    model, options = model_of(**sizes), SearchOptions(beam_size=beam)
+    cost = DecodingCost(model, options)
+    found, macs = counted(
+        Decoding("rescoring", model, options), 2, output_of(model)
+    )
+    assert len(found.hypotheses) == beam
+    assert found.steps == 1 + max(len(h.tokens) for h in found.hypotheses)
+    by_ctc = cost.macs("ctc_beam", 2, FRAMES, found)
+    assert cost.macs("rescoring", 2, FRAMES, found) - by_ctc == macs
+    assert by_ctc == FRAMES * (7 + beam * min(beam, 7))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scale"),
+    [(SIZES[0], 0.1), (SIZES[0], 20.0), (SIZES[1], 1.5), (SIZES[2], 1.5)],
+)
+def test_joint_search_adds_the_prefix_scores(sizes, scale, monkeypatch):
+    """Four operations for each frame, hypothesis and candidate looked at."""
+    looked = []
+    step = CTCPrefixScore.forward_step
+
+    def counting(
+        self: Any, tokens: Any, states: Any, candidates: Any, attn: Any = None
+    ) -> Any:
+        per_hypothesis = 7 if candidates is None else candidates.shape[1]
+        looked.append(len(tokens) * per_hypothesis)
+        return step(self, tokens, states, candidates, attn)
+
+    monkeypatch.setattr(CTCPrefixScore, "forward_step", counting)
+    model = model_of(**sizes)
+    options = SearchOptions(beam_size=3, scorer_beam_scale=scale)
+    cost = DecodingCost(model, options)
+    found, macs = counted(
+        Decoding("joint", model, options), 1, output_of(model)
+    )
+    assert len(looked) == found.steps
+    prefixes = 4 * FRAMES * sum(looked)
+    assert cost.macs("joint", 1, FRAMES, found) == macs + prefixes
+
+
+def test_the_greedy_path_is_free_and_a_search_is_not():
+    cost = DecodingCost(model_of(**SIZES[0]))
+    found = NBest((Scored((3,), 0.0),), steps=2)
+    assert cost.macs("ctc_greedy", 1, FRAMES, found) == 0
+    assert cost.macs("ctc_beam", 1, 2 * FRAMES, found) == 2 * cost.macs(
+        "ctc_beam", 1, FRAMES, found
+    )
+    by_steps = [
+        cost.macs("joint", 1, FRAMES, replace(found, steps=steps))
+        for steps in (1, 2, 3)
+    ]
+    assert 0 < by_steps[0] < by_steps[1] < by_steps[2]
+
+
+def searched(decodes: bool = True, told: bool = True) -> Trace:
+    """Forty utterances at four exits, each decoded at its own price."""
+    generator = np.random.default_rng(0)
+    records = []
+    for n in range(40):
+        exits = []
+        for layer in (2, 4, 6, 8):
+            spent = int(generator.integers(1, 1000)) if decodes else None
+            score = float(generator.random())
+            evidence = {"beam_score": score, "entropy": 1 - score}
+            exits.append(
+                ExitRecord(
+                    layer,
+                    "a",
+                    None,
+                    evidence,
+                    10_000 * layer + (spent or 0),
+                    "b",
+                    spent,
+                )
+            )
+        duration_s = float(generator.uniform(1, 9))
+        records.append(
+            UtteranceRecord(f"u{n}", "s", "a", tuple(exits), duration_s)
+        )
+    extra = {"vocab_size": 30, "frames_per_s": 25.0} if told else {}
+    return Trace(TraceHeader("m", "joint", (2, 4, 6, 8), **extra), (*records,))
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("name", ["beam_score", "entropy"])
+def test_who_looks_at_searches_pays_for_each_of_them_once(name, told):
+    trace = searched(told=told)
+    cost_NE = criterion_macs(trace, get_criterion(name))
+    spent_NE = trace.macs_NE + cost_NE
+    for row, record in enumerate(trace.records):
+        for taken in range(4):
+            # encoder and heads, and the search at the exit taken
+            exit_ = record.exits[taken]
+            macs = 10_000 * exit_.layer + exit_.decoding_macs
+            for passed in range(taken):
+                if name == "beam_score":
+                    macs += record.exits[passed].decoding_macs
+            if told and name == "entropy":
+                # nothing is decided at the last exit
+                decisions = min(taken + 1, 3)
+                macs += decisions * math.ceil(25 * record.duration_s) * 30
+            assert spent_NE[row, taken] == macs
+
+
+def test_without_searches_there_is_nothing_to_pay():
+    trace = searched(decodes=False)
+    assert trace.decoding_macs_NE is None
+    cost_NE = criterion_macs(trace, get_criterion("beam_score"))
+    assert np.broadcast_to(cost_NE, (40, 4)).sum() == 0

@@ -11,22 +11,22 @@ from dataclasses import replace
 import jiwer
 import pytest
 
-import speechbrain_ee.evaluation.report as report_module
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
-from speechbrain_ee.evaluation.console import aligned, console_tables
+from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.decodings import (
     by_decoding,
     compare_decodings,
     decoding_note,
     decoding_table,
 )
-from speechbrain_ee.evaluation.families import leaders, search_note
 from speechbrain_ee.evaluation.page import page
-from speechbrain_ee.evaluation.report import report_command, write_report
-from speechbrain_ee.evaluation.summary import summary
-from speechbrain_ee.evaluation.tables import exit_table
-from speechbrain_ee.evaluation.theme import family
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
+from speechbrain_ee.evaluation.tables import exit_table, summary
+from speechbrain_ee.evaluation.theme import family, leaders, search_note
 from speechbrain_ee.exits import Trace, write_trace
 from tests.evaluation.made_up import HYPS, REF, small_trace
 
@@ -82,14 +82,6 @@ def ways():
     )
 
 
-@pytest.fixture
-def no_drawing(monkeypatch):
-    """Figures and pages take seconds, and some tests look at neither."""
-    monkeypatch.setattr(report_module, "draw_curves", lambda analyses: None)
-    monkeypatch.setattr(report_module, "figure_bytes", lambda *given: b"")
-    monkeypatch.setattr(report_module, "page", lambda *given: "")
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ways")
@@ -127,13 +119,14 @@ def test_csv_has_a_row_per_way_and_exit(report):
 
 def test_table_of_the_console(report):
     (comparison,) = report.decodings.values()
-    heading, *rows = decoding_table(comparison)
+    table = decoding_table(comparison)
+    heading, rows = table.heading, table.rows
     assert heading[2:5] == ["WER %: CTC greedy", "joint", "rescoring"]
     assert rows[0][3] == "0.00" and rows[0][2] == rows[0][4] != "0.00"
     assert rows[-2][:5] == ["GMAC of decoding", "", "", "0.30", "0.30"]
     assert rows[-1][:5] == ["GMAC in all", "", "1.20", "1.50", "1.50"]
     text = console_tables(report)
-    assert aligned([heading, *rows]) in text
+    assert table.text() in text
     assert "3 utterances, 18 words; decoding: joint" in text
     assert max(map(len, text.splitlines())) <= 100
 
@@ -153,10 +146,10 @@ def test_five_ways_fit_the_console():
     (found,) = compare_decodings({"clean": traces}).values()
     order = ["greedy", "ctc_beam", "attention", "joint", "rescoring"]
     assert [result.name for result in found.results] == order
-    assert max(map(len, aligned(decoding_table(found)).splitlines())) <= 100
+    assert max(map(len, decoding_table(found).text().splitlines())) <= 100
 
 
-def test_one_way_is_no_comparison(tmp_path, no_drawing):
+def test_one_way_is_no_comparison(tmp_path, undrawn):
     main = ways()[0]
     assert compare_decodings({"clean": (main,)}) == {}
     (tmp_path / "decodings.csv").write_text("of an earlier report")
@@ -182,8 +175,8 @@ def test_without_costs_there_are_no_cost_rows():
     ]
     (found,) = compare_decodings({"clean": bare}).values()
     table = decoding_table(found)
-    assert [row[0] for row in table] == ["exit", "1", "2", "3"]
-    assert len(table[0]) == 4 and decoding_note(found) == ""
+    assert [row[0] for row in table.rows] == ["1", "2", "3"]
+    assert len(table.heading) == 4 and decoding_note(found) == ""
 
 
 def test_traces_must_fit():
@@ -202,7 +195,7 @@ def test_order_of_the_utterances_does_not_matter():
     assert compare_decodings({"s": turned}) == {"s": one}
 
 
-def test_command_compares_traces_that_tell_their_cost(tmp_path, no_drawing):
+def test_command_compares_traces_that_tell_their_cost(tmp_path, undrawn):
     paths = []
     for trace in ways()[::2]:
         paths.append(tmp_path / f"{trace.header.decoding}.jsonl.gz")
@@ -227,19 +220,20 @@ def test_traces_are_grouped_by_set_and_model():
 
 
 def test_exits_tell_their_cost_with_and_without_decoding():
-    heading, *rows = exit_table(analyse(ways()[0]))
-    assert heading[-2:] == [
+    table = exit_table(analyse(ways()[0]))
+    assert table.heading[-2:] == [
         "no decoding: GMAC/10 s",
         "with decoding: GMAC/utterance",
     ]
-    assert [row[-2:] for row in rows] == [
+    assert [row[-2:] for row in table.rows] == [
         ["1.00", "0.50"],
         ["2.00", "1.00"],
         ["3.00", "1.50"],
     ]
-    assert exit_table(analyse(ways()[2]))[0][-1] == "GMAC/10 s"
+    assert exit_table(analyse(ways()[2])).heading[-1] == "GMAC/10 s"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_criteria_that_need_a_search_can_be_told():
     assert {family(name) for name in CRITERIA} == {"attention decoder"}
     searched, plain = analyse(ways()[1]), analyse(ways()[2])

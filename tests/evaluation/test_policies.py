@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.analysis import analyse, with_policies
 from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
-from speechbrain_ee.evaluation.policies import scored_for, with_policies
-from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.policies import scored_for
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
@@ -126,6 +129,7 @@ def test_warnings():
     assert "no promise for new speakers" in warning
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_in_the_report(tmp_path):
     trace = made_up(200, 1)
     write_trace(tmp_path / "t.jsonl", trace.header, trace.records)
@@ -148,6 +152,7 @@ def test_in_the_report(tmp_path):
     assert "entropy, layers=5 (ltt)" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_policies_there_is_no_table(tmp_path):
     report = write_report(made_up(20, 1), tmp_path, "t")
     assert report.data["sets"]["test"]["policies"] == []
@@ -211,6 +216,7 @@ def test_scores_that_are_there_are_kept(learned):
     assert scored_for([bare], Path("nowhere/p.yaml"), plain) == [bare]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_scores_a_trace_by_the_policys_selector(learned, tmp_path):
     """The same decisions as on a trace that was scored before."""
     place = learned / "policies" / "mine" / "p.yaml"

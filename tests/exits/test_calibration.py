@@ -20,7 +20,7 @@ from speechbrain_ee.exits.calibration.ladder import (
 )
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import at_choice, choices_NT, first_exit
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 SEEDS = st.integers(0, 100_000)
 BUDGETS = st.sampled_from(

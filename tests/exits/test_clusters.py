@@ -10,16 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.clusters import (
-    Clusters,
-    cross_fitted,
-    speakers_from_ids,
-)
+from speechbrain_ee.exits.clusters import Clusters, speakers_from_ids
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     Trace,
     TraceHeader,
     UtteranceRecord,
+    cross_fitted,
 )
 
 GROUPS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60)

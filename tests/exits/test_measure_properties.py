@@ -24,7 +24,7 @@ from speechbrain_ee.exits.criteria import (
     get_measure,
     measure_names,
 )
-from speechbrain_ee.exits.criteria.sequences import LEAST_LOG, LEAST_LOG_PROB
+from speechbrain_ee.exits.criteria.successive import LEAST_LOG, LEAST_LOG_PROB
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.models.heads import ExitOutput
 
@@ -35,7 +35,7 @@ OWN = tuple(
     name
     for name in measure_names()
     if get_measure(name).function.__module__.rpartition(".")[2]
-    in ("frames", "sequences")
+    in ("frames", "successive")
 )
 # of frames alone: neither hidden states, earlier exits nor alignments
 FRAMES = tuple(

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.clusters import cross_fitted
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
@@ -24,8 +23,9 @@ from speechbrain_ee.exits.trace import (
     Trace,
     TraceHeader,
     UtteranceRecord,
+    cross_fitted,
 )
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from tests.exits.selector_trace import synthetic_trace, true_scores
 
 

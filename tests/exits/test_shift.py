@@ -24,7 +24,7 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 
 LAYERS = (2, 4, 6)
 

@@ -11,7 +11,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
-from speechbrain_ee.exits.records import evidence_columns, first_gap
+from speechbrain_ee.exits.trace import evidence_columns, first_gap
 from tests.exits.tiny_trace import HEADER, RECORDS
 
 NAN = np.nan

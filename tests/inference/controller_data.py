@@ -6,12 +6,12 @@ Authors
 
 import numpy as np
 
-from speechbrain_ee.exits.records import (
+from speechbrain_ee.exits.trace import (
     ExitRecord,
+    Trace,
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace import Trace
 
 LAYERS = (2, 4, 6)
 MACS_PER_S = (20, 60, 100)

@@ -18,15 +18,15 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
-from speechbrain_ee.exits.records import (
+from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import write_selector
+from speechbrain_ee.exits.trace import (
     ExitRecord,
+    Trace,
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.selector_file import write_selector
-from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.checkpoints import (
     backbone_fingerprint,

@@ -20,9 +20,8 @@ from speechbrain_ee.exits.calibration.exit_policy import (
     CalibrationSummary,
     ExitPolicy,
 )
-from speechbrain_ee.exits.records import ExitRecord
-from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace import ExitRecord, Trace
+from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.inference import export as export_command
 from speechbrain_ee.inference.export import add_arguments
 from speechbrain_ee.inference.folder.model_folder import (

@@ -20,10 +20,10 @@ from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
     write_policy,
 )
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
-from speechbrain_ee.exits.trace_io import write_trace
+from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.inference.folder.model_folder import (
     read_combination,
     read_model_folder,

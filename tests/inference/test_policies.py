@@ -14,12 +14,12 @@ from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
-from speechbrain_ee.exits.records import (
+from speechbrain_ee.exits.trace import (
     ExitRecord,
+    Trace,
     TraceHeader,
     UtteranceRecord,
 )
-from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LivePolicy
 

@@ -14,8 +14,8 @@ from speechbrain_ee.exits.criteria import (
     get_measure,
     measure_names,
 )
-from speechbrain_ee.exits.criteria.plausibility import measure_texts
 from speechbrain_ee.exits.criteria.registry import criterion, measure
+from speechbrain_ee.exits.criteria.text import measure_texts
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy

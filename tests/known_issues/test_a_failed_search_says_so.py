@@ -1,8 +1,7 @@
 """A search that trained nothing does not end with status 0.
 
 Trap avoided: a script goes on with the results of a search of which every
-training failed or every worker died; and an entry of the journal is gone,
-because a writer that slept for longer than its lock lasts wrote over it.
+training failed or every worker died.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -22,7 +21,7 @@ import yaml
 pytest.importorskip("optuna")
 
 from speechbrain_ee.__main__ import main
-from speechbrain_ee.sweeps import journal, launch
+from speechbrain_ee.sweeps import trial
 from tests.sweeps.conftest import BASE, SEARCH
 
 
@@ -64,7 +63,7 @@ def test_every_worker_died(
 ) -> None:
     """Here before they take a point."""
     line = search(tmp_path, "no")
-    monkeypatch.setattr(launch, "leashed", lambda command: ["false"])
+    monkeypatch.setattr(trial, "leashed", lambda command: ["false"])
     with pytest.raises(SystemExit) as end:
         main([*line, "--workers", "2"])
     assert end.value.code == 2
@@ -100,25 +99,3 @@ def test_ctrl_c_gives_the_point_back_and_is_status_130(
     assert process.returncode == 130, err
     assert "0 of 2 points complete" in out
     assert err.count("interrupted.") == 1 and "Traceback" not in err
-
-
-def test_a_writer_that_slept_overwrites_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While it slept, another took the lock over and wrote."""
-    path = tmp_path / "journal.log"
-    slow, fast = journal.WholeLines(path), journal.WholeLines(path)
-    slow.append_logs([{"n": 1}])
-    as_ever = journal.whole_length
-
-    def sleep(file: Any) -> int:
-        monkeypatch.setattr(journal, "whole_length", as_ever)
-        end = as_ever(file)
-        (tmp_path / "journal.log.lock").unlink()
-        fast.append_logs([{"n": 2}, {"n": 22}])
-        return end
-
-    monkeypatch.setattr(journal, "whole_length", sleep)
-    slow.append_logs([{"n": 3}])
-    entries = [entry["n"] for entry in slow.read_logs(0)]
-    assert entries == [1, 2, 22, 3]

@@ -14,11 +14,10 @@ import pytest
 
 from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse_all
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.families import leaders
-from speechbrain_ee.evaluation.operating_point import measure
-from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.analysis import analyse_all
+from speechbrain_ee.evaluation.curves import measure
+from speechbrain_ee.evaluation.report import console_tables, write_report
+from speechbrain_ee.evaluation.theme import leaders
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from speechbrain_ee.data.corpora import read_split
-from speechbrain_ee.evaluation.analyses import analyse, analyse_all
-from speechbrain_ee.evaluation.bootstrap import Bootstrap
+from speechbrain_ee.evaluation.analysis import analyse, analyse_all
 from speechbrain_ee.evaluation.calibrate import (
     calibrate_command,
     calibrate_trace,
 )
+from speechbrain_ee.evaluation.curves import Bootstrap
 from speechbrain_ee.evaluation.recorder import TraceRecorder
 from speechbrain_ee.evaluation.report import report_command
-from speechbrain_ee.evaluation.summary import summary
+from speechbrain_ee.evaluation.tables import summary
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,

@@ -17,8 +17,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.report import console_tables, write_report
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,
@@ -28,7 +27,7 @@ from speechbrain_ee.exits import (
     write_trace,
 )
 from speechbrain_ee.inference.folder.training_run import without_transcripts
-from speechbrain_ee.sweeps.pruning import valid_wers
+from speechbrain_ee.sweeps.trial import valid_wers
 from speechbrain_ee.training.monitor import ExitErrorRates
 from tests.helpers import tiny_brain, tone_dataset
 

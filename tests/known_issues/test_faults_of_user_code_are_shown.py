@@ -20,7 +20,7 @@ from speechbrain_ee.exits.criteria import (
     measure_names,
     registry,
 )
-from speechbrain_ee.exits.criteria.outside import load_criteria
+from speechbrain_ee.exits.criteria.registry import load_criteria
 
 CRITERION = """
 from speechbrain_ee.exits.criteria import criterion

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.inference.folder.training_run import export_run, run_folder
 from speechbrain_ee.inference.onnx.manifest import read_manifest

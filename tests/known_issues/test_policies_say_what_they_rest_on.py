@@ -19,15 +19,14 @@ import soundfile
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.analysis import analyse, with_policies
 from speechbrain_ee.evaluation.calibrate import (
     calibrate_command,
     calibrate_trace,
     default_of,
     shipped_policies,
 )
-from speechbrain_ee.evaluation.policies import with_policies
-from speechbrain_ee.evaluation.policy_result import PolicyResult
+from speechbrain_ee.evaluation.policies import PolicyResult
 from speechbrain_ee.evaluation.report import report_command
 from speechbrain_ee.evaluation.tables import policy_table
 from speechbrain_ee.exits import read_trace, write_trace
@@ -61,7 +60,7 @@ def written(folder: Path, name: str, trace: Trace) -> Path:
 def measured(trace: Trace, policy: ExitPolicy) -> tuple[str, PolicyResult]:
     """A policy on a set: the cell of the table, and all of it."""
     analysis = with_policies(analyse(trace), [policy])
-    return policy_table(analysis)[1][-1], analysis.policies[0]
+    return policy_table(analysis).rows[0][-1], analysis.policies[0]
 
 
 def test_a_report_says_that_a_policy_was_calibrated_on_the_set():

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from speechbrain_ee.data.batches import frames_needed, make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.start_cost import start_cost
+from speechbrain_ee.evaluation.cost import start_cost
 from speechbrain_ee.training.losses import with_too_few_frames
 from tests.data.corpora import rows_of
 from tests.helpers import SAMPLE_RATE, tiny_brain, tiny_model, tone_dataset

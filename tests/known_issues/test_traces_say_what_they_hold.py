@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.operating_point import criterion_macs
+from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.exits.criteria import get_criterion, measure, registry
 from speechbrain_ee.exits.selector.features import usable_evidence
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from tests.exits.selector_trace import synthetic_trace
 from tests.helpers import tiny_brain, tone_dataset
 

@@ -18,11 +18,14 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_ee.evaluation.analyses import analyse
+from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.evaluation.console import console_tables
 from speechbrain_ee.evaluation.decodings import compare_decodings
-from speechbrain_ee.evaluation.report import report_command, write_report
+from speechbrain_ee.evaluation.report import (
+    console_tables,
+    report_command,
+    write_report,
+)
 from speechbrain_ee.exits import Trace, read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.inference.folder.training_run import measure_choices

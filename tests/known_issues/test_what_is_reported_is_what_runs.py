@@ -15,8 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import shipped_policies
-from speechbrain_ee.evaluation.console import console_tables
-from speechbrain_ee.evaluation.report import write_report
+from speechbrain_ee.evaluation.report import console_tables, write_report
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.ladder import Search
 from speechbrain_ee.exits.policy import choices_NT, first_exit

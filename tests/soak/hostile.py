@@ -44,7 +44,7 @@ from speechbrain_ee.data.shards import (
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR, open_source
 from speechbrain_ee.inference.folder.model_folder import read_combination

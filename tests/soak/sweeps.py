@@ -55,7 +55,7 @@ class SweepSoak:
     seconds : float
         All of it.
     trials : dict of str to int
-        How the trials in the journal ended.
+        How Optuna's trials ended.
     differences : list of str
         What was lost, counted twice or measured otherwise.
     """
@@ -101,10 +101,9 @@ def differences(serial: Path, parallel: Path, points: int) -> list[str]:
         one, other = ([_facts(row) for row in each] for each in rows)
         if one != other:
             found.append(f"{name}: {one} serially, {other} in parallel")
-    study, _ = StudyFolder(parallel).open()
     ended = Counter(
         trial.user_attrs["point"]
-        for trial in study.get_trials()
+        for trial in StudyFolder(parallel).trials()
         if trial.state == optuna.trial.TrialState.COMPLETE
     )
     if ended != dict.fromkeys(range(points), 1):
@@ -135,7 +134,7 @@ def soak(kills: int, seed: int, root: Path) -> SweepSoak:
     began = time.monotonic()
     (root / "base.yaml").write_text(BASE, "utf-8")
     file = root / "hpopt.yaml"
-    search = {**SEARCH, "trials": POINTS}
+    search = {**SEARCH, "trials": POINTS, "stale_s": 4}
     file.write_text(yaml.safe_dump(search, sort_keys=False), "utf-8")
     log, serial = root / "log.txt", root / "serial"
     _expect(status_of(forked(worker(file, serial, 0.0), log)), log)
@@ -152,8 +151,8 @@ def soak(kills: int, seed: int, root: Path) -> SweepSoak:
             killed += ends.count(KILLED)
             bar.update(ends.count(KILLED))
             different += differences(serial, study, POINTS)
-            journal, _ = StudyFolder(study).open()
-            trials.update(t.state.name for t in journal.get_trials())
+            told = StudyFolder(study).trials()
+            trials.update(trial.state.name for trial in told)
     return SweepSoak(
         seed=seed,
         workers=WORKERS,

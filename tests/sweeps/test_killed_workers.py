@@ -5,19 +5,29 @@ Authors
 """
 
 import json
+import os
 import random
+import shutil
 import signal
+import subprocess
+import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
 from speechbrain_ee.sweeps.results import pareto_front, rows_of
-from speechbrain_ee.sweeps.study import StudyFolder
+from speechbrain_ee.sweeps.study import StudyFolder, by_point
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::optuna.exceptions.ExperimentalWarning"
+)
 KILLS, POINTS = 50, 60
+POSTGRES = ("initdb", "postgres")
 FACTS = ("point", "state", "values", "parameters")
 
 
@@ -26,12 +36,6 @@ def facts(rows) -> list[tuple]:
     return [
         tuple(json.dumps(getattr(row, name)) for name in FACTS) for row in rows
     ]
-
-
-def trials_of(folder: StudyFolder):
-    """Everything in the journal."""
-    _, study_id = folder.open()
-    return folder.storage.get_all_trials(study_id)
 
 
 def kill_some(
@@ -53,24 +57,25 @@ def kill_some(
 
 def check_book(folder: StudyFolder, points: int) -> None:
     """Every point has one trial that counts, and a training that ended."""
-    trials = trials_of(folder)
-    ended = Counter(
-        trial.user_attrs["point"]
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-    )
-    assert ended == dict.fromkeys(range(points), 1)
+    trials = folder.trials()
     assert not [t for t in trials if not t.state.is_finished()]
-    for trial in trials:
-        if trial.state == TrialState.FAIL:
-            assert trial.user_attrs["reason"] == "lost"
-        source = trial.user_attrs.get("retried_from")
-        if source is not None:
-            assert trials[source].params == trial.params
-            assert trials[source].state == TrialState.FAIL
+    attempts = by_point(trials)
+    assert all(point in attempts for point in range(points))
     for point in range(points):
+        tried = attempts[point]
+        states = Counter(trial.state for trial in tried)
+        assert states[TrialState.COMPLETE] == 1
+        assert {*states} <= {TrialState.COMPLETE, TrialState.FAIL}
+        # whoever took over had the values of the one that died
+        wanted = folder.points[point]
+        for trial in tried:
+            for each in folder.definition.space:
+                if each.key in trial.params:
+                    got = each.meant(trial.params[each.key])
+                    assert got == wanted[each.key]
+            if trial.state == TrialState.FAIL:
+                assert not {"crashed", "refused"} & trial.user_attrs.keys()
         notes = (folder.trial(point) / "notes").read_text("utf-8")
-        # more than once if a worker died before it had noted the result
         assert notes.count("end") >= 1
         log = (folder.trial(point) / "train_log.txt").read_text("utf-8")
         assert [line.split(",")[0] for line in log.splitlines()] == [
@@ -80,7 +85,7 @@ def check_book(folder: StudyFolder, points: int) -> None:
 
 @pytest.mark.parametrize("seed", [1])
 def test_two_of_four_workers_killed(seed, search, start, tmp_path):
-    file = search(overrides={"epoch_s": 0.2}, sampler="random")
+    file = search(overrides={"epoch_s": 0.2}, sampler="random", stale_s=3)
     study = tmp_path / "parallel"
     workers = [start(file, study) for _ in range(4)]
     kill_some(workers, study, 2, seed)
@@ -92,7 +97,9 @@ def test_two_of_four_workers_killed(seed, search, start, tmp_path):
     check_book(folder, 8)
 
     alone = start(
-        search(sampler="random"), tmp_path / "serial", "--epoch_s=0.0"
+        search(sampler="random", stale_s=3),
+        tmp_path / "serial",
+        "--epoch_s=0.0",
     )
     output, _ = alone.communicate(timeout=120)
     assert alone.returncode == 0, output
@@ -108,7 +115,9 @@ def test_two_of_four_workers_killed(seed, search, start, tmp_path):
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing(search, start, tmp_path):
     """Four workers; whoever is killed comes back as a new one."""
-    file = search(overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS)
+    file = search(
+        overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS, stale_s=3
+    )
     study = tmp_path / "study"
     chance = random.Random(7)
     workers = [start(file, study) for _ in range(4)]
@@ -157,10 +166,70 @@ def test_worker_told_to_stop_gives_its_point_back(search, start, tmp_path):
     again = start(file, study)
     output, _ = again.communicate(timeout=60)
     assert again.returncode == 0, output
-    first, second = trials_of(StudyFolder(study))
-    assert first.user_attrs["reason"] == "stopped"
-    assert second.user_attrs["retried_from"] == first.number
+    first, second = StudyFolder(study).trials()
+    assert first.user_attrs["stopped"] == 1
+    retried = RetryHeartbeatStaleTrialCallback.retried_trial_number(second)
+    assert retried == first.number
     assert second.state == TrialState.COMPLETE
     # the second training went on from the first one's epoch
     log = (study / "trials/0000/train_log.txt").read_text("utf-8")
     assert [line[:8] for line in log.splitlines()] == ["epoch: 1", "epoch: 2"]
+
+
+@pytest.fixture
+def postgres():
+    """The URL of a server that this test starts, on a socket of its own."""
+    pytest.importorskip("psycopg")
+    folders = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([os.environ["PATH"], *folders])
+    programs = [shutil.which(name, path=path) for name in POSTGRES]
+    if None in programs:
+        pytest.skip("no PostgreSQL server is installed")
+    # The server refuses to be root; sockets have short names.
+    user = "nobody" if os.getuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        if user is not None:
+            shutil.chown(folder, user)
+        data = f"{folder}/data"
+        subprocess.run(
+            [programs[0], "-D", data, "-U", "tester", "-A", "trust"],
+            check=True,
+            user=user,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            timeout=120,
+        )
+        server = subprocess.Popen(
+            [programs[1], "-D", data, "-k", folder, "-c", "listen_addresses="],
+            user=user,
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            for line in server.stderr:
+                if "ready to accept connections" in line:
+                    break
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            yield f"postgresql+psycopg://tester@/postgres?host={folder}"
+        finally:
+            server.send_signal(signal.SIGINT)  # without waiting for clients
+            server.wait(60)
+
+
+def test_killed_worker_of_a_postgresql_server(
+    search, start, tmp_path, postgres
+):
+    file = search(
+        overrides={"epoch_s": 0.2}, sampler="random", trials=6, stale_s=3
+    )
+    study = tmp_path / "study"
+    workers = [start(file, study, "--storage", postgres) for _ in range(3)]
+    kill_some(workers, study, 1, seed=1)
+    for worker in workers:
+        output, _ = worker.communicate(timeout=120)
+        assert worker.returncode in (0, -signal.SIGKILL), output
+    folder = StudyFolder(study)
+    check_book(folder, 6)
+    assert not (study / "study.db").exists()
+    assert [row.parameters for row in rows_of(folder)] == folder.points

@@ -17,7 +17,7 @@ import yaml
 from speechbrain_ee.sweeps.results import pareto_front, rows_of
 from speechbrain_ee.sweeps.study import StudyFolder
 from tests.recipes.conftest import SHRINK, write_split
-from tests.sweeps.test_killed_workers import facts, kill_some, trials_of
+from tests.sweeps.test_killed_workers import facts, kill_some
 
 SPLITS = {"train-clean": 12, "dev-clean": 6, "test-clean": 2, "test-other": 2}
 SPACE = {
@@ -58,6 +58,7 @@ def file(repository: Path, tmp_path: Path) -> Path:
         "base": str(repository / "hparams/demo.yaml"),
         "script": str(recipe / "train.py"),
         "sampler": "grid",
+        "stale_s": 10,
         "objectives": [
             {"metric": "wer", "set": "dev-clean", "at": "last"},
             {"metric": "macs", "set": "dev-clean", "at": "last"},
@@ -93,8 +94,6 @@ def test_killed_workers_find_what_one_alone_finds(
             for name in ("serial", "parallel")
         ]
         assert logs[0].read_text("utf-8") == logs[1].read_text("utf-8")
-    attempts = len(trials_of(StudyFolder(study)))
-    assert attempts == 4 + sum(row.attempts - 1 for row in parallel)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.folder.training_run import run_folder
 from tests.models.ssl_models import write_ssl_model
 from tests.recipes.conftest import SHRINK, write_split

@@ -38,12 +38,12 @@ with ends_on_interrupt():  # importing takes seconds
     )
     from speechbrain_ee.data.shards import write_training_manifest
     from speechbrain_ee.data.tokens import make_tokenizer
+    from speechbrain_ee.evaluation.cost import start_cost
     from speechbrain_ee.evaluation.report import (
         console_tables,
         study_options,
         write_report,
     )
-    from speechbrain_ee.evaluation.start_cost import start_cost
     from speechbrain_ee.inference.folder.training_run import (
         choose_default,
         export_training,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.records import UtteranceRecord
+from speechbrain_ee.exits.trace import UtteranceRecord
 
 KNOTS = 33
 FALSE_ALARMS = 0.01

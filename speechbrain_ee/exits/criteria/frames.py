@@ -15,8 +15,7 @@ from __future__ import annotations  # a device without torch reads criteria
 import math
 from typing import TYPE_CHECKING
 
-from speechbrain_ee.exits.criteria.criterion import per_entry
-from speechbrain_ee.exits.criteria.registry import measure
+from speechbrain_ee.exits.criteria.registry import measure, per_entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,17 +33,7 @@ MARGIN = "after Berrebbi et al. 2023, arXiv 2211.08989, margin"
     formula="-1/(T V) sum_t sum_v p ln p",
 )
 def entropy(view: ExitView) -> Tensor:
-    """Frame entropy, normalised by frames and vocabulary.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Frame entropy, normalised by frames and vocabulary."""
     worst = math.log(view.vocab) / view.vocab
     return view.mean(view.entropy_BT / view.vocab, view.spoken_BT, worst)
 
@@ -57,17 +46,7 @@ def entropy(view: ExitView) -> Tensor:
     same_as="entropy",
 )
 def entropy_nats(view: ExitView) -> Tensor:
-    """Mean entropy of a frame in nats.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Mean entropy of a frame in nats."""
     return view.mean(view.entropy_BT, view.spoken_BT, math.log(view.vocab))
 
 
@@ -82,15 +61,6 @@ def entropy_nonblank(view: ExitView) -> Tensor:
 
     The blank stays in the distribution of those frames: whether a frame is
     a token or nothing is a decision that can be wrong, too (a deletion).
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
     """
     worst = math.log(view.vocab) / view.vocab
     return view.mean(view.entropy_BT / view.vocab, view.emitting_BT, worst)
@@ -103,17 +73,7 @@ def entropy_nonblank(view: ExitView) -> Tensor:
     formula="1/T sum_t max_v p",
 )
 def max_prob(view: ExitView) -> Tensor:
-    """Mean over frames of the largest probability.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Mean over frames of the largest probability."""
     return view.mean(view.top2_BT2[..., 0], view.spoken_BT, 0.0)
 
 
@@ -124,17 +84,7 @@ def max_prob(view: ExitView) -> Tensor:
     formula="1/|S| sum_(t in S) max_v p, S: argmax not blank",
 )
 def max_prob_nonblank(view: ExitView) -> Tensor:
-    """Mean largest probability over the frames that emit something.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Mean largest probability over the frames that emit something."""
     return view.mean(view.top2_BT2[..., 0], view.emitting_BT, 0.0)
 
 
@@ -145,17 +95,7 @@ def max_prob_nonblank(view: ExitView) -> Tensor:
     formula="1/T sum_t (p_1 - p_2), p_1 >= p_2 the two largest",
 )
 def margin(view: ExitView) -> Tensor:
-    """Mean lead of the most probable token over the next.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Mean lead of the most probable token over the next."""
     return view.mean(_margin_BT(view), view.spoken_BT, 0.0)
 
 
@@ -166,17 +106,7 @@ def margin(view: ExitView) -> Tensor:
     formula="1/|S| sum_(t in S) (p_1 - p_2), S: argmax not blank",
 )
 def margin_nonblank(view: ExitView) -> Tensor:
-    """Mean lead over the frames that emit something.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Mean lead over the frames that emit something."""
     return view.mean(_margin_BT(view), view.emitting_BT, 0.0)
 
 
@@ -188,19 +118,7 @@ def margin_nonblank(view: ExitView) -> Tensor:
     ranges={"q": (0.0, 1.0)},
 )
 def token_quantile(view: ExitView, *, q: float = 0.1) -> Tensor:
-    """Low quantile over frames of the largest probability.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-    q : float
-        Share of the frames below the quantile.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Low quantile over frames of the largest probability."""
     return view.quantile(view.top2_BT2[..., 0], view.spoken_BT, q, 0.0)
 
 
@@ -212,19 +130,7 @@ def token_quantile(view: ExitView, *, q: float = 0.1) -> Tensor:
     ranges={"q": (0.0, 1.0)},
 )
 def token_quantile_nonblank(view: ExitView, *, q: float = 0.1) -> Tensor:
-    """Low quantile of the largest probability where something is emitted.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-    q : float
-        Share of the frames below the quantile.
-
-    Returns
-    -------
-    tensor of shape (B,)
-    """
+    """Low quantile of the largest probability where something is emitted."""
     return view.quantile(view.top2_BT2[..., 0], view.emitting_BT, q, 0.0)
 
 
@@ -240,17 +146,6 @@ def tsallis_mean(view: ExitView, *, alpha: float = 1 / 3) -> Tensor:
     """Mean Tsallis entropy of the frames that emit something.
 
     Divided by its largest value: 0 is certain, 1 is uniform.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-    alpha : float
-        Exponent; 1 is the Shannon entropy.
-
-    Returns
-    -------
-    tensor of shape (B,)
     """
     return view.mean(_tsallis_BT(view, alpha), view.emitting_BT, 1.0)
 
@@ -267,17 +162,6 @@ def tsallis_min(view: ExitView, *, alpha: float = 1 / 3) -> Tensor:
     """Tsallis entropy of the least certain frame that emits something.
 
     The minimum of the confidence is the maximum of the entropy.
-
-    Arguments
-    ---------
-    view : ExitView
-        A batch at an exit.
-    alpha : float
-        Exponent; 1 is the Shannon entropy.
-
-    Returns
-    -------
-    tensor of shape (B,)
     """
     value_BT = _tsallis_BT(view, alpha)
     return view.quantile(value_BT, view.emitting_BT, 1.0, 1.0)

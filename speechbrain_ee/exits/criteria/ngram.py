@@ -15,6 +15,10 @@ with a uniform distribution over the alphabet, the end and one unknown
 character. Texts are lower-cased and their spaces normalised; a line break
 stands for the begin (in contexts) and the end (as what is predicted).
 
+The file, schema ``char-ngram/1``, is one JSON object, compressed with gzip:
+``schema``, ``order``, ``grams`` and ``words``, the last two with their counts.
+Probabilities are computed on reading. Equal models give equal bytes.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
@@ -22,23 +26,28 @@ Authors
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
+from speechbrain_ee.files import check_keys, read_json, write_json
 
+SCHEMA = "char-ngram/1"
 EDGE = "\n"  # begin and end: no normalised transcript holds one
 MAX_ORDER = 10
 _MEMO = 200_000  # unseen sequences remembered: about 25 MB
 _WORDS = 50_000  # words remembered: about 15 MB
+_KEYS = ("order", "grams", "words")
+_REMEDY = "build the model from the training transcripts again"
 
 
 class CharNgram:
     """Character n-gram model with Witten-Bell smoothing, and word counts.
 
-    Build it with :meth:`train` or
-    :func:`~speechbrain_ee.exits.criteria.ngram_file.read_ngram`.
+    Build it with :meth:`train` or :func:`read_ngram`.
 
     Arguments
     ---------
@@ -71,24 +80,7 @@ class CharNgram:
 
     @classmethod
     def train(cls, texts: Iterable[str], order: int = 5) -> "CharNgram":
-        """Count the character sequences and words of some transcripts.
-
-        Arguments
-        ---------
-        texts : iterable of str
-            The transcripts.
-        order : int
-            Characters of the longest sequence, from 1 to 10.
-
-        Returns
-        -------
-        CharNgram
-
-        Raises
-        ------
-        InputError
-            If the order is not possible or there is no character.
-        """
+        """Count the character sequences and words of some transcripts."""
         if not 1 <= order <= MAX_ORDER:
             raise InputError(
                 f"character n-gram model: order={order} is not possible; "
@@ -116,68 +108,21 @@ class CharNgram:
         return tuple(sorted(seen - {EDGE}))
 
     def log_prob(self, context: str, character: str) -> float:
-        """Log-probability of one character.
-
-        Arguments
-        ---------
-        context : str
-            What comes before; ``"\\n"`` is the begin.
-        character : str
-            One character; ``"\\n"`` is the end.
-
-        Returns
-        -------
-        float
-            Natural logarithm. All characters outside the alphabet together
-            are one unknown character.
-        """
+        """Log-probability of one character."""
         reach = self.order - 1
         return self._backed_off((context[-reach:] if reach else "") + character)
 
     def log_probs(self, text: str) -> NDArray[np.float64]:
-        """Log-probability of every character and of the end.
-
-        Arguments
-        ---------
-        text : str
-            A transcript.
-
-        Returns
-        -------
-        array of shape (characters + 1,)
-            Natural logarithms, of the text with spaces normalised.
-        """
+        """Log-probability of every character and of the end."""
         return np.array(self._log_probs(_normal(text)))
 
     def per_char(self, text: str) -> float:
-        """Mean log-probability of a character, the end included.
-
-        Arguments
-        ---------
-        text : str
-            A transcript.
-
-        Returns
-        -------
-        float
-            Nats per character, at most 0.
-        """
+        """Mean log-probability of a character, the end included."""
         log_probs = self._log_probs(_normal(text))
         return sum(log_probs) / len(log_probs)
 
     def unseen_words(self, text: str) -> float:
-        """Share of the words that no training transcript holds.
-
-        Arguments
-        ---------
-        text : str
-            A transcript.
-
-        Returns
-        -------
-        float
-            From 0 to 1; 1 without any word, for then nothing is known.
-        """
+        """Share of the words that no training transcript holds."""
         split = text.lower().split()
         if not split:
             return 1.0
@@ -185,19 +130,7 @@ class CharNgram:
         return sum(word not in known for word in split) / len(split)
 
     def word_scores(self, text: str) -> list[tuple[str, float, float]]:
-        """Each word with how likely its spelling and how frequent it is.
-
-        Arguments
-        ---------
-        text : str
-            A transcript.
-
-        Returns
-        -------
-        list of (str, float, float)
-            The word; the mean log-probability of its characters and of the
-            space or end after it; ln(1 + its count in training).
-        """
+        """Each word with how likely its spelling and how frequent it is."""
         words = text.lower().split()
         line = EDGE + " ".join(words) + EDGE
         remembered, reach = self._scores, self.order - 1
@@ -302,3 +235,77 @@ def _smooth(
     log_rest = {h: log(kinds[h] / (n + kinds[h])) for h, n in seen.items()}
     log_p = {gram: log(value) for gram, value in p.items()}
     return log_p, log_rest, log_rest[""] + log(uniform)
+
+
+def write_ngram(path: str | Path, model: CharNgram) -> None:
+    """Write a model whole or not at all.
+
+    Example
+    -------
+    >>> target = Path(getfixture("tmp_path")) / "spelling.json.gz"
+    >>> write_ngram(target, CharNgram.train(["the cat"], order=3))
+    >>> read_ngram(target).words
+    {'cat': 1, 'the': 1}
+    """
+    write_json(path, {"schema": SCHEMA, **ngram_content(model)})
+
+
+def read_ngram(path: str | Path) -> CharNgram:
+    """Read a model and check it."""
+    path = Path(path)
+    content = read_json(path, _REMEDY)
+    check_keys(content, SCHEMA, _KEYS, path, _REMEDY)
+    return parse_ngram(path, content)
+
+
+def ngram_content(model: CharNgram) -> dict[str, Any]:
+    """A model as plain values."""
+    return {
+        "order": model.order,
+        "grams": dict(sorted(model.grams.items())),
+        "words": dict(sorted(model.words.items())),
+    }
+
+
+def parse_ngram(path: Path, content: dict[str, Any]) -> CharNgram:
+    """Check plain values and make a model of them."""
+    order = content.get("order")
+    if type(order) is not int or not 1 <= order <= MAX_ORDER:
+        _fail(
+            path,
+            "order",
+            f"is {quoted(order)}, not a number from 1 to {MAX_ORDER}",
+        )
+    grams = _counts(path, "grams", content.get("grams"))
+    for gram in grams:
+        if not _possible(gram, order):
+            _fail(
+                path,
+                "grams",
+                f"holds {quoted(gram)}, no sequence of this order",
+            )
+    words = _counts(path, "words", content.get("words"))
+    return CharNgram(order, grams, words)
+
+
+def _counts(path: Path, key: str, counts: Any) -> dict[str, int]:
+    if not isinstance(counts, dict) or not counts:
+        _fail(path, key, "is not an object of counts")
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            _fail(path, key, f"gives {quoted(name)} the count {quoted(count)}")
+    return counts
+
+
+def _possible(gram: str, order: int) -> bool:
+    """Whether training could have counted it."""
+    if EDGE in gram[1:-1]:
+        return False
+    if len(gram) == order:
+        return True
+    # Shorter ones start with the begin, which alone predicts nothing.
+    return 2 <= len(gram) < order and gram[0] == EDGE
+
+
+def _fail(path: Path, key: str, what: str) -> NoReturn:
+    raise InputError(f"{path}: {key} {what}; {_REMEDY}.")

@@ -1,4 +1,4 @@
-"""What a measure may look at when a batch stands at an exit.
+"""What a measure may look at when a batch stands at an exit; taking them all.
 
 Several measures need the same quantities (probabilities, entropies, the
 greedy path); a view computes each of them once.
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
+from speechbrain_ee.exits.criteria.registry import get_measure, measure_names
+
 if TYPE_CHECKING:
-    from speechbrain_ee.exits.decoding.nbest import NBest
+    from speechbrain_ee.exits.decoding.beam_search import NBest
     from speechbrain_ee.models.heads import ExitOutput
 
 _LOWEST = torch.finfo(torch.float32).min
@@ -193,20 +195,9 @@ class ExitView:
     def mean(
         self, value_BT: Tensor, count_BT: Tensor, without: float
     ) -> Tensor:
-        """Mean over some frames.
+        """Mean (B,) over the frames (B, T) that count.
 
-        Arguments
-        ---------
-        value_BT : tensor of shape (B, T)
-            What is averaged.
-        count_BT : bool tensor of shape (B, T)
-            The frames that count.
-        without : float
-            Value for an utterance of which no frame counts.
-
-        Returns
-        -------
-        tensor of shape (B,)
+        ``without`` is the value for an utterance of which no frame counts.
         """
         if self.full and count_BT is self.spoken_BT:
             mean_B = value_BT.sum(1) / max(value_BT.shape[1], 1)
@@ -220,22 +211,9 @@ class ExitView:
     def quantile(
         self, value_BT: Tensor, count_BT: Tensor, share: float, without: float
     ) -> Tensor:
-        """Quantile over some frames, linear between neighbours.
+        """Quantile (B,) over the frames that count, linear between neighbours.
 
-        Arguments
-        ---------
-        value_BT : tensor of shape (B, T)
-            What is ordered.
-        count_BT : bool tensor of shape (B, T)
-            The frames that count.
-        share : float
-            Share of the frames below the quantile, 0 to 1.
-        without : float
-            Value for an utterance of which no frame counts.
-
-        Returns
-        -------
-        tensor of shape (B,)
+        ``share`` of them are below it; ``without`` as in :meth:`mean`.
         """
         frames_B = count_BT.sum(1)
         if not value_BT.shape[1]:
@@ -251,3 +229,69 @@ class ExitView:
         return torch.where(
             frames_B > 0, torch.lerp(below_B, above_B, weight_B), without
         )
+
+
+def not_measured(view: ExitView) -> dict[str, str]:
+    """Measures that :func:`measure_all` leaves out, although they could be.
+
+    Those that look further back than there are exits, or at what another way
+    of decoding finds, are not meant.
+    """
+    found = [get_measure(n) for n in measure_names()]
+    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
+    why = {m.name: "costly: not always taken" for m in found if not m.always}
+    if not has_hidden:
+        reason = "the model gives no hidden states"
+        why |= {m.name: reason for m in found if m.hidden}
+    return why
+
+
+def measure_all(
+    view: ExitView,
+    names: Sequence[str] | None = None,
+    decoded: bool = False,
+) -> dict[str, Tensor]:
+    """Raw evidence for a batch at one exit.
+
+    Arguments
+    ---------
+    view : ExitView
+        The batch at the exit.
+    names : sequence of str, optional
+        The measures; by default all that are cheap enough to be always
+        taken. Those that need more than the view holds are left out.
+    decoded : bool
+        Take those that look at what an attention decoder found, and no
+        others.
+
+    Returns
+    -------
+    dict of str to tensor of shape (B,)
+
+    Example
+    -------
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> output = SimpleNamespace(
+    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
+    ...     lengths_B=torch.tensor([2]),
+    ...     blank_index=0,
+    ... )
+    >>> round(measure_all(ExitView(output))["max_prob"].item(), 3)
+    0.75
+    """
+    measured = {}
+    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
+    for found in map(get_measure, measure_names() if names is None else names):
+        if names is None and not found.always:
+            continue
+        if names is None and found.decodes != decoded:
+            continue
+        if found.earlier > len(view.earlier):
+            continue
+        if found.hidden and not has_hidden:
+            continue
+        if found.decodes and view.nbest is None:
+            continue
+        measured[found.name] = found.function(view)
+    return measured

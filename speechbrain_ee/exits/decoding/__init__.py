@@ -3,21 +3,19 @@
 ==================  =====================================================
 module              what it holds
 ==================  =====================================================
-``greedy``          CTC's best path, for a whole batch at once
-``nbest``           hypotheses with scores: what the costlier ways return
+``methods``         all ways by name: CTC's best path, its N best rescored
+                    by the attention head, searches
+``beam_search``     hypotheses with scores; SpeechBrain's beam search over
+                    an exit's attention head, alone or with its CTC head
 ``search_options``  width of a beam, weights, further scorers
-``beam_search``     SpeechBrain's beam search over an exit's attention
-                    head, alone or together with its CTC head
-``rescoring``       CTC's N best, rescored by the attention head in one
-                    pass
-``methods``         all of them by name
 ==================  =====================================================
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
-from speechbrain_ee.exits.decoding.greedy import greedy_tokens
-from speechbrain_ee.exits.decoding.nbest import NBest, Scored
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
+from speechbrain_ee.exits.decoding.methods import greedy_tokens
+from speechbrain_ee.exits.decoding.search_options import SearchOptions
 
-__all__ = ["NBest", "Scored", "greedy_tokens"]
+__all__ = ["NBest", "Scored", "SearchOptions", "greedy_tokens"]

@@ -73,7 +73,7 @@ class LearnedSelector:
 
     Example
     -------
-    >>> from speechbrain_ee.exits.records import (
+    >>> from speechbrain_ee.exits.trace import (
     ...     ExitRecord, TraceHeader, UtteranceRecord,
     ... )
     >>> rng = np.random.default_rng(0)

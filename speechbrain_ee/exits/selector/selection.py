@@ -7,8 +7,8 @@ Authors
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from speechbrain_ee.exits.criteria.plausibility import add_plausibility
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.criteria.text import add_plausibility
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.trace import Trace
 

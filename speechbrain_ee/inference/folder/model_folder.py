@@ -44,8 +44,8 @@ from speechbrain_ee.exits.calibration.policy_file import (
     write_policy,
 )
 from speechbrain_ee.exits.calibration.risk import METHODS
-from speechbrain_ee.exits.criteria.plausibility import OF_TEXT
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
@@ -55,7 +55,10 @@ from speechbrain_ee.exits.selector.selector_file import (
 )
 from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace, write_trace
+from speechbrain_ee.exits.trace_file import (
+    read_trace,
+    write_trace,
+)
 from speechbrain_ee.files import (
     MB,
     check_keys,

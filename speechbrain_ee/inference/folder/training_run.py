@@ -36,25 +36,24 @@ from speechbrain_ee.evaluation.calibrate import (
     default_of,
     shipped_policies,
 )
+from speechbrain_ee.evaluation.curves import measure
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
-from speechbrain_ee.evaluation.operating_point import measure
 from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.plausibility import add_plausibility
-from speechbrain_ee.exits.criteria.zscores import ZScores
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.criteria.text import add_plausibility
 from speechbrain_ee.exits.decoding.methods import (
     BY_ATTENTION,
     DECODINGS,
     GREEDY,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.records import UtteranceRecord
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.selector.selector_file import read_selector
-from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_io import read_trace
+from speechbrain_ee.exits.trace import Trace, UtteranceRecord
+from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import compose_yaml, read_bytes
 from speechbrain_ee.inference.folder.architecture import (
     Architecture,

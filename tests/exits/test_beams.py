@@ -1,0 +1,409 @@
+"""Hypotheses of a beam: CTC's N best, and what an attention decoder found.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import collections
+import itertools
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criteria import (
+    criterion_names,
+    get_criterion,
+    get_measure,
+    measure_all,
+    measure_names,
+)
+from speechbrain_ee.exits.criteria.beams import (
+    beam_search,
+    nbest_posterior,
+)
+from speechbrain_ee.exits.criteria.view import ExitView
+from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.models.heads import ExitOutput
+from tests.exits.test_criteria import VARIANTS
+
+WIDE = 512  # more than all prefixes and endings of four frames of four
+
+
+def searched(log_probs_TV, blank=0, beam=10, size=None):
+    lengths = torch.tensor([len(log_probs_TV)])
+    return beam_search(log_probs_TV[None], lengths, blank, beam)[0][:size]
+
+
+def random_frames(seed, frames, vocab, sharpness=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(frames, vocab, generator=generator)
+    return (sharpness * logits).log_softmax(-1)
+
+
+def view_of(rows, blank=0, filler=float("nan"), extra=3):
+    longest = max(len(row) for row in rows) + extra
+    batch_BTV = torch.full((len(rows), longest, rows[0].shape[1]), filler)
+    for place, row in enumerate(rows):
+        batch_BTV[place, : len(row)] = row
+    lengths_B = torch.tensor([len(row) for row in rows])
+    return ExitView(ExitOutput(batch_BTV, lengths_B, 2, blank_index=blank))
+
+
+def all_sequences(log_probs_TV, blank):
+    """Exact probability of every token sequence, path by path."""
+    frames, vocab = log_probs_TV.shape
+    rows = log_probs_TV.double().exp().tolist()
+    totals = {}
+    for path in itertools.product(range(vocab), repeat=frames):
+        merged = [token for token, _ in itertools.groupby(path)]
+        tokens = tuple(token for token in merged if token != blank)
+        p = math.prod(rows[t][token] for t, token in enumerate(path))
+        totals[tokens] = totals.get(tokens, 0.0) + p
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 4), st.data())
+def test_wide_beam_is_exact(seed, frames, vocab, data):
+    blank = data.draw(st.integers(0, vocab - 1))
+    size = data.draw(st.integers(2, 12))
+    log_probs_TV = random_frames(seed, frames, vocab)
+    exact = all_sequences(log_probs_TV, blank)
+    assert sum(exact.values()) == pytest.approx(1.0)
+    found = searched(log_probs_TV, blank, WIDE, size)
+    assert len(found) == min(size, len(exact))
+    for one, p in zip(found, exact.values()):
+        assert math.exp(one.log_prob) == pytest.approx(p, rel=1e-5)
+        assert math.exp(one.log_prob) == pytest.approx(
+            exact[one.tokens], rel=1e-5
+        )
+    best = list(exact.values())[:size]
+    expected = best[0] / sum(best) if found[0].tokens else 0.0
+    measured = nbest_posterior(
+        view_of([log_probs_TV], blank), size=size, beam=WIDE
+    )
+    assert measured.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_alignments_are_summed_not_maximised():
+    # (1,) has three alignments of .16, .24 and .24; the best path, () with
+    # .36, is only one.
+    log_probs_TV = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
+    best = searched(log_probs_TV, 0, 9)[0]
+    assert best.tokens == (1,)
+    assert math.exp(best.log_prob) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("filler", [float("nan"), float("-inf"), 50.0, 0.0])
+def test_batch_and_padding_change_nothing(filler):
+    rows = [random_frames(n, n, 12) for n in (30, 1, 7, 18)]
+    posterior = partial(nbest_posterior, size=5, beam=8)
+    alone = [posterior(view_of([row], extra=0)) for row in rows]
+    together = posterior(view_of(rows, filler=filler))
+    assert together.shape == (4,)
+    assert torch.equal(torch.cat(alone), together)
+    backwards = posterior(view_of(rows[::-1], filler=filler))
+    assert torch.equal(backwards.flip(0), together)
+
+
+def one_by_one(log_probs_TV, blank, beam):
+    """Prefix beam search as papers write it, with a dictionary."""
+    beams = {(): (0.0, -math.inf)}  # alignments that end in blank, in a token
+    for frame in log_probs_TV.double():
+        after = collections.defaultdict(lambda: [-math.inf, -math.inf])
+
+        def add(tokens, place, score, after=after):
+            after[tokens][place] = np.logaddexp(after[tokens][place], score)
+
+        for token in frame.topk(min(beam, len(frame))).indices.tolist():
+            p = frame[token].item()
+            for tokens, (by_blank, by_token) in beams.items():
+                both = np.logaddexp(by_blank, by_token)
+                if token == blank:
+                    add(tokens, 0, both + p)
+                elif tokens[-1:] == (token,):
+                    add(tokens, 1, by_token + p)
+                    add((*tokens, token), 1, by_blank + p)
+                else:
+                    add((*tokens, token), 1, both + p)
+        ranked = sorted(after.items(), key=lambda one: -np.logaddexp(*one[1]))
+        beams = {tokens: tuple(scores) for tokens, scores in ranked[:beam]}
+    return {tokens: np.logaddexp(*scores) for tokens, scores in beams.items()}
+
+
+@pytest.mark.parametrize("vocab", [5, 32, 64])
+def test_pruning_search_equals_the_plain_algorithm(vocab):
+    for seed in range(5):
+        log_probs_TV = random_frames(seed, 60, vocab, sharpness=3.0)
+        expected = one_by_one(log_probs_TV, 2, 10)
+        found = searched(log_probs_TV, 2, 10)
+        assert [one.tokens for one in found] == list(expected)
+        assert [one.log_prob for one in found] == pytest.approx(
+            list(expected.values()), rel=1e-9
+        )
+
+
+def test_a_hypothesis_that_comes_back_is_one_hypothesis():
+    """Dropped by the beam and found again, it is not counted twice."""
+    for seed in range(30):
+        log_probs_TV = random_frames(seed, 40, 4, sharpness=1.0)
+        found = [one.tokens for one in searched(log_probs_TV, 0, 3)]
+        assert len(set(found)) == len(found)
+
+
+def test_certain_and_undecided():
+    posterior = partial(nbest_posterior, size=4, beam=6)
+    certain = torch.eye(3)[[1, 0, 2, 2]].log()  # zeros become -inf
+    assert searched(certain, 0, 6)[0].tokens == (1, 2)
+    undecided = torch.full((4, 3), 1 / 3).log()
+    sure, unsure = posterior(view_of([certain, undecided])).tolist()
+    assert sure == 1.0
+    assert 0.25 <= unsure < 0.5
+
+
+def test_long_utterance_does_not_underflow():
+    # exp(-3000) is 0 in any precision: only differences may be exponentiated
+    log_probs_TV = random_frames(3, 1500, 12, sharpness=0.5)
+    posterior = partial(nbest_posterior, size=3, beam=3)
+    assert searched(log_probs_TV, 0, 3)[0].log_prob < -1500
+    assert 1 / 3 <= posterior(view_of([log_probs_TV])).item() < 1
+
+
+def test_nothing_recognised_is_the_least_ready():
+    blanks = torch.tensor([[0.98, 0.01, 0.01]] * 6).log()
+    rows = [blanks, blanks[:0], random_frames(0, 6, 3)]
+    values = nbest_posterior(view_of(rows), size=3, beam=9)
+    assert values[:2].tolist() == [0.0, 0.0]
+    assert values[2] > 0
+
+
+def test_not_a_number_stays_one():
+    broken = random_frames(0, 6, 4)
+    broken[2, 1] = float("nan")
+    rows = [broken, random_frames(1, 4, 4)]
+    values = nbest_posterior(view_of(rows), size=3, beam=5)
+    assert values.isnan().tolist() == [True, False]
+
+
+def test_half_precision_and_gradients():
+    log_probs_TV = random_frames(4, 20, 8)
+    posterior = partial(nbest_posterior, size=5, beam=20)
+    full = posterior(view_of([log_probs_TV]))
+    leaf = log_probs_TV.clone().requires_grad_()
+    assert torch.equal(posterior(view_of([leaf])), full)
+    half = ExitView(
+        ExitOutput(log_probs_TV.half()[None], torch.tensor([20]), 2)
+    )
+    assert posterior(half).item() == pytest.approx(full.item(), abs=0.01)
+
+
+def test_first_token_of_any_index():
+    for token in (1, 2, 3):
+        frames = torch.full((3, 4), 0.01)
+        frames[:, token] = 0.97
+        best = searched(frames.log(), 0, 8)[0]
+        assert best.tokens == (token,)
+
+
+@pytest.mark.parametrize("size", [1, 0, -3])
+def test_one_hypothesis_says_nothing(size):
+    with pytest.raises(InputError, match=f"size={size} .* is always 1"):
+        nbest_posterior(None, size=size)
+
+
+def test_impossible_options():
+    with pytest.raises(InputError, match="beam=5 .* at least 8"):
+        nbest_posterior(None, size=8, beam=5)
+
+
+def test_measure_and_its_parameters():
+    view = view_of([random_frames(n, 9, 6) for n in range(3)])
+    assert "nbest_posterior" in measure_all(view), "always taken"
+    name = "nbest_posterior:size=3,beam=7"
+    measured = measure_all(view, [name])[name]
+    assert torch.equal(measured, nbest_posterior(view, size=3, beam=7))
+    assert torch.equal(
+        nbest_posterior(view), nbest_posterior(view, size=10, beam=10)
+    )
+    with pytest.raises(InputError, match="always 1"):
+        get_measure("nbest_posterior:size=1").function(view)
+    with pytest.raises(InputError, match="size, beam"):
+        get_measure("nbest_posterior:width=1")
+
+
+def test_criterion_reads_recorded_evidence():
+    chosen = get_criterion("nbest_posterior")
+    values_NE = np.array([[0.2, 0.9], [0.5, 0.4]])
+    evidence = Evidence(
+        np.array([2, 4]), ["a", "b"], {"nbest_posterior": values_NE}
+    )
+    assert chosen.scores(evidence).tolist() == values_NE.tolist()
+    assert chosen.macs(250, 32) == 250 * (32 + 10 * 10)
+    assert chosen.macs(250, 5) == 250 * (5 + 10 * 5)
+
+
+NAMES = (
+    "beam_score",
+    "beam_posterior",
+    "token_confidence",
+    "token_confidence_min",
+)
+
+
+SURE = NBest(
+    (
+        Scored((4, 5), -0.6, (-0.1, -0.3, -0.2)),
+        Scored((4,), -3.0, (-0.1, -2.9)),
+        Scored((5, 5, 3), -2.0, (-1.0, -0.5, -0.25, -0.25)),
+    ),
+    steps=4,
+)
+
+
+# cut at the greatest length: the end was never said
+CUT = NBest((Scored((3, 3), -5.0, (-2.0, -3.0), complete=False),), steps=2)
+
+
+# the second is the more probable one, but not per token
+LONG = NBest(
+    (
+        Scored((6, 6, 6), -2.0, (-0.5, -0.5, -0.5, -0.5)),
+        Scored((), -1.0, (-1.0,)),
+    ),
+    steps=4,
+)
+
+
+EMPTY = NBest((Scored((), -0.01, (-0.01,)), Scored((3,), -9.0, (-4.0, -5.0))))
+
+
+UNKNOWN = NBest((Scored((), math.nan, (), complete=False),), steps=1)
+
+
+def view_found(found: Sequence[NBest] | None, frames: int = 3) -> ExitView:
+    """A batch of so many utterances, and what was found for each."""
+    count = 2 if found is None else len(found)
+    output = ExitOutput(
+        torch.randn(count, frames, 7).log_softmax(-1),
+        torch.full((count,), frames),
+        layer=2,
+    )
+    return ExitView(output, nbest=found)
+
+
+def by_name(found: Sequence[NBest]) -> dict[str, list[float]]:
+    """All measures of a batch, as lists."""
+    measured = measure_all(view_found(found), decoded=True)
+    return {name: values_B.tolist() for name, values_B in measured.items()}
+
+
+def expected_of(nbest: NBest) -> dict[str, float]:
+    """The definitions, from the first hypothesis that says something."""
+    best = nbest.hypotheses[0]
+    said = len(best.tokens) + (1 if best.complete else 0)
+    shares = [math.exp(one.score) for one in nbest.hypotheses]
+    return {
+        "beam_score": best.score / said,
+        "beam_posterior": shares[0] / sum(shares),
+        "token_confidence": math.prod(map(math.exp, best.log_probs))
+        ** (1 / len(best.log_probs)),
+        "token_confidence_min": min(map(math.exp, best.log_probs)),
+    }
+
+
+def test_values_by_hand():
+    found = by_name([SURE, CUT, LONG])
+    assert tuple(found) == NAMES
+    for row, nbest in enumerate((SURE, CUT, LONG)):
+        for name, value in expected_of(nbest).items():
+            assert found[name][row] == pytest.approx(value, rel=1e-6), name
+    assert found["beam_score"] == pytest.approx([-0.2, -2.5, -0.5])
+    assert found["beam_posterior"][1] == 1.0
+    assert found["token_confidence_min"][0] == pytest.approx(math.exp(-0.3))
+
+
+@pytest.mark.parametrize("nothing", [EMPTY, UNKNOWN])
+@pytest.mark.parametrize("name", NAMES)
+def test_who_says_nothing_is_least_ready(name, nothing):
+    """However sure the decoder is that nothing was said."""
+    hopeless = NBest(
+        (
+            Scored((3,), -150.0, (-75.0, -75.0)),
+            Scored((4,), 0.0, (0.0, 0.0)),
+        )
+    )
+    values = by_name([nothing, SURE, CUT, LONG, hopeless])[name]
+    scores_NE = get_criterion(name).scores(
+        Evidence(
+            np.array([2]),
+            [f"u{row}" for row in range(5)],
+            {name: np.array(values)[:, None]},
+        )
+    )
+    assert np.isfinite(scores_NE).all()
+    assert (scores_NE[0] < scores_NE[1:4]).all()
+    assert scores_NE[0] <= scores_NE[4]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_broken_score_is_no_readiness(name):
+    """A trace holds finite numbers only."""
+    broken = NBest((Scored((3,), math.nan, (math.nan, math.nan)),))
+    value, sure = by_name([broken, SURE])[name]
+    assert math.isfinite(value) and value < sure
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_hypotheses_change_nothing(name):
+    batch = [SURE, EMPTY, CUT, LONG, UNKNOWN]
+    whole = by_name(batch)[name]
+    assert by_name(batch[::-1])[name] == whole[::-1]
+    assert [by_name([one])[name][0] for one in batch] == whole
+
+
+def test_the_frames_change_nothing():
+    """They are the CTC head's business."""
+    views = [view_found([SURE, CUT], frames) for frames in (1, 9)]
+    first, second = (measure_all(view, decoded=True) for view in views)
+    for name in NAMES:
+        assert torch.equal(first[name], second[name])
+
+
+def test_they_are_taken_only_where_something_was_decoded():
+    without, found = view_found(None), view_found([SURE, CUT])
+    assert tuple(measure_all(found, decoded=True)) == NAMES
+    assert measure_all(without, decoded=True) == {}
+    for view in (without, found):
+        cheap = measure_all(view)
+        assert "entropy" in cheap and not {*cheap} & {*NAMES}
+    # asked for by name
+    asked = ("entropy", "beam_score")
+    assert tuple(measure_all(found, asked)) == asked
+    assert tuple(measure_all(without, asked)) == ("entropy",)
+
+
+def test_all_that_decode_say_so():
+    """What is charged for a search, in a criterion as in its measure."""
+    assert NAMES == tuple(
+        name for name in measure_names() if get_measure(name).decodes
+    )
+    assert NAMES == tuple(
+        name for name in criterion_names() if get_criterion(name).decodes
+    )
+    assert {*NAMES} <= {*VARIANTS}
+    for name in NAMES:
+        chosen = get_criterion(name)
+        assert chosen.needs == (name,)
+        # the search is charged by the trace, looking at it is free
+        assert chosen.macs(100, 30) == 0
+        values_NE = np.array([[0.2], [0.7]])
+        evidence = Evidence(np.array([2]), ["a", "b"], {name: values_NE})
+        assert chosen.scores(evidence).tolist() == [[0.2], [0.7]]

@@ -1,0 +1,166 @@
+"""Weighted z-scores against their formula; the baselines.
+
+Authors
+ * The speechbrain-ee contributors 2026
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.criteria import (
+    get_criterion,
+)
+from speechbrain_ee.exits.criteria.combined import ZScores
+from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.trace import (
+    ExitRecord,
+    Trace,
+    TraceHeader,
+    UtteranceRecord,
+)
+
+NAMES = ("entropy", "max_prob")
+
+
+@pytest.fixture
+def trace():
+    rng = np.random.default_rng(0)
+    values = rng.random((30, 2, 2))
+    records = tuple(
+        UtteranceRecord(
+            f"u{row}",
+            "dev",
+            "a b",
+            tuple(
+                ExitRecord(layer, "a b", None, dict(zip(NAMES, cell.tolist())))
+                for layer, cell in zip((2, 4), values[row])
+            ),
+        )
+        for row in range(30)
+    )
+    return Trace(TraceHeader("tiny", "greedy", (2, 4)), records)
+
+
+def test_formula(trace):
+    combined = ZScores.fit(trace, {"entropy": 2.0, "max_prob": 0.5})
+    entropy = trace.evidence_NE("entropy")
+    max_prob = trace.evidence_NE("max_prob")
+    expected = 2 * (entropy.mean() - entropy) / entropy.std()
+    expected += 0.5 * (max_prob - max_prob.mean()) / max_prob.std()
+    assert combined.scores(trace.evidence) == pytest.approx(expected)
+
+
+def test_names_alone_weigh_the_same(trace):
+    named = ZScores.fit(trace, NAMES).scores(trace.evidence)
+    weighed = ZScores.fit(trace, dict.fromkeys(NAMES, 1.0))
+    assert named.tolist() == weighed.scores(trace.evidence).tolist()
+
+
+def test_rises_with_every_criterion_and_is_cut(trace):
+    combined = ZScores.fit(trace, NAMES)
+    steps = np.linspace(0, 1, 20)[:, None]
+    ids = [f"u{n}" for n in range(20)]
+    for name, values in (("entropy", 1 - steps), ("max_prob", steps)):
+        columns = {n: np.full((20, 1), 0.5) for n in NAMES} | {name: values}
+        scores = combined.scores(Evidence(np.array([2]), ids, columns))[:, 0]
+        assert (np.diff(scores) > 0).all()
+    wild = {"entropy": np.array([[1e9]]), "max_prob": np.array([[-1e9]])}
+    lowest = combined.scores(Evidence(np.array([2]), ["u"], wild))
+    assert lowest.tolist() == [[-12.0]]
+
+
+def test_minus_infinity_has_a_place(trace):
+    combined = ZScores.fit(trace, ["agreement", "entropy"])
+    scores_NE = combined.scores(trace.evidence)
+    assert np.isfinite(scores_NE).all()
+    alone = get_criterion("agreement").scores(trace.evidence)
+    assert np.isneginf(alone[:, 0]).all()
+
+
+def test_later_exits_and_other_utterances_change_nothing(trace):
+    combined = ZScores.fit(trace, NAMES)
+    whole = combined.scores(trace.evidence)
+    first = combined.scores(trace.evidence.upto(1))
+    assert first.tolist() == whole[:, :1].tolist()
+    some = combined.scores(trace.evidence.select([3, 1]))
+    assert some.tolist() == whole[[3, 1]].tolist()
+
+
+def test_constant_criterion_adds_nothing(trace):
+    flat = trace.with_evidence("max_prob", np.full((30, 2), 0.5))
+    both = ZScores.fit(flat, NAMES).scores(flat.evidence)
+    entropy = ZScores.fit(flat, ["entropy"]).scores(flat.evidence)
+    assert both == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ({}, "at least one criterion"),
+        ([], "at least one criterion"),
+        ({"entropy": 0.0}, "entropy has 0.0"),
+        ({"entropy": -1.0}, "entropy has -1.0"),
+        ({"entropy": float("nan")}, "entropy has nan"),
+        (["entropi"], "entropi"),
+        (["nbest_posterior"], "nbest_posterior"),
+    ],
+)
+def test_weights_that_are_not_possible(trace, weights, message):
+    with pytest.raises(InputError, match=message):
+        ZScores.fit(trace, weights)
+
+
+def test_combination_is_what_the_trace_holds(trace):
+    scores_NE = ZScores.fit(trace, NAMES).scores(trace.evidence)
+    held = trace.with_evidence("combination", scores_NE)
+    found = get_criterion("combination").scores(held.evidence)
+    assert found.tolist() == scores_NE.tolist()
+
+
+def table(rows, layers):
+    return Evidence(np.array(layers), [f"utterance-{n}" for n in range(rows)])
+
+
+def test_fixed():
+    scores_NE = get_criterion("fixed").scores(table(4, [2, 4, 6]))
+    for exit in (1, 2, 3):
+        assert first_exit(scores_NE, exit).tolist() == [exit - 1] * 4
+
+
+def test_random_is_uniform_and_independent():
+    scores_NE = get_criterion("random").scores(table(4000, range(6)))
+    assert 0 <= scores_NE.min() and scores_NE.max() < 1
+    for column in scores_NE.T:
+        # 5 standard deviations of the mean and of a tenth's share
+        assert abs(column.mean() - 0.5) < 5 / np.sqrt(12 * 4000)
+        shares = np.histogram(column, 10, (0, 1))[0] / 4000
+        assert abs(shares - 0.1).max() < 5 * np.sqrt(0.09 / 4000)
+    close = np.corrcoef(scores_NE.T) - np.eye(6)
+    assert abs(close).max() < 5 / np.sqrt(4000)
+
+
+def test_random_is_the_same_in_every_process(repository):
+    code = (
+        "import json\nimport numpy as np\n"
+        "from speechbrain_ee.exits.criteria.combined import random\n"
+        "from speechbrain_ee.exits.evidence import Evidence\n"
+        "table = Evidence(np.array([2, 4]), ['u1', 'u\\u00e9'])\n"
+        "print(json.dumps(random(table).tolist()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    here = get_criterion("random").scores(
+        Evidence(np.array([2, 4]), ["u1", "u\u00e9"])
+    )
+    assert json.loads(shown) == here.tolist()
