@@ -43,6 +43,7 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.tables import aligned
 from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
@@ -176,12 +177,7 @@ class Measured:
     @property
     def wall_s(self) -> float:
         """Median over the repeats."""
-        return float(np.median(self.wall_s_R))
-
-    @property
-    def rtf(self) -> float:
-        """Real-time factor: seconds per second of audio."""
-        return self.wall_s / self.audio_s
+        return median(self.wall_s_R)
 
     def row(
         self, spoken: Sequence[Spoken], error_unit: str = "word"
@@ -189,14 +185,14 @@ class Measured:
         """Plain values, for a table or a file."""
         exits = [one.exit for one in self.hypotheses]
         macs = sum(one.macs for one in self.hypotheses)
-        low, high = np.quantile(self.wall_s_R, [0.25, 0.75])
+        quartiles_s = np.quantile(self.wall_s_R, [0.25, 0.75]).tolist()
         return {
             **asdict(self.configuration),
             "wall_s": round(self.wall_s, 6),
-            "wall_quartiles_s": [round(float(low), 6), round(float(high), 6)],
+            "wall_quartiles_s": [round(one, 6) for one in quartiles_s],
             "wall_s_by_repeat": [round(one, 6) for one in self.wall_s_R],
-            "cpu_s": round(float(np.median(self.cpu_s_R)), 6),
-            "rtf": round(self.rtf, 6),
+            "cpu_s": round(median(self.cpu_s_R), 6),
+            "rtf": round(self.wall_s / self.audio_s, 6),
             "audio_s": round(self.audio_s, 3),
             "macs_per_utterance": round(macs / len(exits)),
             "macs_per_audio_s": round(macs / self.audio_s),
@@ -502,7 +498,6 @@ def table(result: dict[str, Any]) -> str:
                 for _, key, form in _COLUMNS
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*lines)]
     on = result["machine"]
     head = (
         f"{result['model']}, {result['decoding']}; {result['data']['name']}: "
@@ -511,12 +506,8 @@ def table(result: dict[str, Any]) -> str:
         f"{on['cpu']}, {on['cores']} cores, load "
         f"{on['load_1min_before']} before and {on['load_1min_after']} after"
     )
-    body = [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths))
-        for line in lines
-    ]
     legend = _LEGEND.format(repeats=result["repeats"])
-    return "\n".join([head, "", *body, "", legend])
+    return "\n".join([head, "", aligned(lines), "", legend])
 
 
 def _measured(

@@ -42,7 +42,6 @@ from speechbrain_ee.inference.onnx.export import (
     tokens,
 )
 from speechbrain_ee.inference.onnx.graphs import (
-    MatrixSTFT,
     RotaryTables,
     StartGraph,
 )
@@ -74,6 +73,26 @@ KINDS = {
 }
 BATCHES = ((16000,), (5000, 12000, 701), (90000, 3), (1,))
 PARITY = 1e-4
+SHIPPED = {
+    "half": ExitPolicy("entropy", EXITS, -0.2, "wer=+5%", "naive"),
+    "spelling": ExitPolicy("plausibility", EXITS, -3.0, "wer=+5%", "naive"),
+    "learned": ExitPolicy("learned", EXITS, 0.0, "wer=+5%", "naive"),
+}
+TEXTS = ["abc cab", "bad dab", "acid"]
+WITHOUT_TORCH = """
+import sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+import numpy as np
+from speechbrain_ee.inference.onnx.host import OnnxRecogniser
+rng = np.random.default_rng(0)
+waves = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
+host = OnnxRecogniser(sys.argv[1])
+for policy in (None, 2, "last", "half", "spelling"):
+    print([(one.exit, one.text) for one in host.transcribe(waves, policy)])
+assert not any(name == "torch" or name.startswith("torch.")
+               for name, module in sys.modules.items() if module is not None)
+"""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -146,14 +165,6 @@ def test_exporting_leaves_the_model_as_it_was(tmp_path):
     assert list(model.state_dict()) == names
 
 
-def test_matrix_stft_is_the_fourier_transform():
-    stft = tiny_model().encoder.features.compute_features.compute_STFT
-    wavs = torch.stack([noise(7777, 1), noise(7777, 2)])
-    wanted, got = stft(wavs), MatrixSTFT(stft)(wavs)
-    assert got.shape == wanted.shape
-    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
-
-
 @pytest.mark.parametrize("frames", (1, 2, 64, 3000))
 def test_tables_are_those_of_speechbrain(frames):
     wanted = PrecomputedRoPESinusoids(
@@ -220,28 +231,6 @@ def test_graphs_say_where_they_come_from(made):
     assert graph.producer_name == "speechbrain-ee"
     # No path of the machine that exported.
     assert str(Path.cwd()) not in str(graph)
-
-
-SHIPPED = {
-    "half": ExitPolicy("entropy", EXITS, -0.2, "wer=+5%", "naive"),
-    "spelling": ExitPolicy("plausibility", EXITS, -3.0, "wer=+5%", "naive"),
-    "learned": ExitPolicy("learned", EXITS, 0.0, "wer=+5%", "naive"),
-}
-TEXTS = ["abc cab", "bad dab", "acid"]
-WITHOUT_TORCH = """
-import sys
-for name in sys.argv[2:]:
-    sys.modules[name] = None
-import numpy as np
-from speechbrain_ee.inference.onnx.host import OnnxRecogniser
-rng = np.random.default_rng(0)
-waves = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
-host = OnnxRecogniser(sys.argv[1])
-for policy in (None, 2, "last", "half", "spelling"):
-    print([(one.exit, one.text) for one in host.transcribe(waves, policy)])
-assert not any(name == "torch" or name.startswith("torch.")
-               for name, module in sys.modules.items() if module is not None)
-"""
 
 
 @pytest.fixture(scope="module", params=("RoPEMHA", "RelPosMHAXL"))
