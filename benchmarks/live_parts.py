@@ -23,14 +23,15 @@ from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.bench.command import LAST, with_ratios
-from speechbrain_ee.inference.bench.data import Batch, Spoken, batches_of
-from speechbrain_ee.inference.bench.measure import (
+from speechbrain_ee.inference.bench import (
+    LAST,
     Configuration,
     measure_in_turn,
     transcribed,
+    with_ratios,
 )
 from speechbrain_ee.inference.runner import LivePolicy, chosen_rows
+from speechbrain_ee.inference.spoken import Batch, Spoken, batches_of
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02

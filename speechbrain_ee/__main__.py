@@ -30,7 +30,7 @@ ROOMS = {
         "an inference folder, ONNX graphs, or a smaller model, from a run",
     ),
     "bench": (
-        "speechbrain_ee.inference.bench.command",
+        "speechbrain_ee.inference.bench",
         "time, memory and errors of policies, batches, threads, backends",
     ),
     "sweep": (

@@ -16,30 +16,33 @@ from torch import Tensor
 
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.hub import fetch_folder
+from speechbrain_ee.inference.folder.model_folder import (
+    CONFIG_FILE,
+    ModelFolder,
+    read_model_folder,
+)
+from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies, PolicyLike
-from speechbrain_ee.inference.recordings.files import (
+from speechbrain_ee.inference.recordings import (
     Recording,
+    as_wave,
     open_recording,
-)
-from speechbrain_ee.inference.recordings.segmentation import (
-    NO_SPEECH,
-    Cutting,
-    speech_detector,
-)
-from speechbrain_ee.inference.recordings.stream import as_wave, shown
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import (
-    Failure,
-    Transcript,
+    shown,
 )
 from speechbrain_ee.inference.runner import (
     LivePolicy,
     LiveRunner,
     compile_segments,
 )
-from speechbrain_ee.inference.source import open_source
+from speechbrain_ee.inference.segmentation import (
+    NO_SPEECH,
+    Cutting,
+    speech_detector,
+)
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import Failure, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ Audio = str | Path | Tensor | NDArray[np.number]
 # Padded seconds of a batch, where a list is transcribed.
 BATCH_S = 60.0
 RUN_OPTS = ("device",)
+RUN = "hyperparams.yaml"
 
 
 class EarlyExitASR:
@@ -73,7 +77,7 @@ class EarlyExitASR:
         Where the model runs.
     vad : str
         What finds out whether anybody speaks, see
-        :func:`~speechbrain_ee.inference.recordings.segmentation.speech_detector`.
+        :func:`~speechbrain_ee.inference.segmentation.speech_detector`.
 
     Example
     -------
@@ -416,6 +420,31 @@ class EarlyExitASR:
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of an utterance from its tokens."""
         return decode(self.folder.tokenizer, tokens)
+
+
+def open_source(
+    source: str | Path,
+    savedir: str | Path | None = None,
+    trust: bool = False,
+) -> ModelFolder:
+    """The model of an inference folder, of its name on the hub, or of the
+    output folder of a training run, as :meth:`EarlyExitASR.from_hparams`
+    takes them.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        folder = fetch_folder(str(source), savedir)
+    if (folder / CONFIG_FILE).is_file() or not (folder / RUN).is_file():
+        return read_model_folder(folder)
+    if trust:
+        logger.warning(
+            "%s: what its %s says may be executed; do this with folders "
+            "that you trust only.",
+            folder,
+            RUN,
+        )
+    # Read as plain data, too, as far as that goes.
+    return run_folder(folder, trust=trust)
 
 
 def _recordings(audio: Iterable[Audio]) -> Iterator[Recording]:

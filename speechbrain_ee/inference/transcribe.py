@@ -9,78 +9,77 @@ import logging
 import math
 import sys
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
 
 import torch
+from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.controller import LatencyController
 from speechbrain_ee.inference.policies import ladder_below
-from speechbrain_ee.inference.recordings.files import Recording, find_recordings
-from speechbrain_ee.inference.recordings.formats import FORMATS, get_format
-from speechbrain_ee.inference.recordings.outputs import (
+from speechbrain_ee.inference.recordings import (
+    Recording,
+    find_recordings,
+    shown,
+)
+from speechbrain_ee.inference.segmentation import VADS, Cutting
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import (
+    FORMATS,
+    Failure,
     FolderOutput,
     StreamOutput,
+    Summary,
+    get_format,
     open_output,
 )
-from speechbrain_ee.inference.recordings.progress import Progress
-from speechbrain_ee.inference.recordings.segmentation import VADS, Cutting
-from speechbrain_ee.inference.recordings.stream import shown
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Failure, Transcript
 
 logger = logging.getLogger(__name__)
 
 ALL_FINE, SOME_BAD, NOTHING_DONE, INTERRUPTED = 0, 1, 2, 130
+BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Of the command alone.
-    """
-    parser.add_argument(
+    """Declare the command's arguments."""
+    add = parser.add_argument
+    add(
         "audio",
         nargs="+",
         metavar="FILE|DIR|-",
         help="recordings of any length and sample rate, folders of them, or "
         "- for standard input",
     )
-    parser.add_argument(
-        "--model", required=True, metavar="DIR", help="inference folder"
-    )
-    parser.add_argument(
+    add("--model", required=True, metavar="DIR", help="inference folder")
+    add(
         "--policy",
         help="when to stop: the name of a shipped policy, a policy file, an "
         "exit (1 and up, or last), a criterion with a threshold such as "
         "entropy:0.9, or a budget such as macs=60%%, layers=8 or wer=+2%% "
         "(default: the model's own)",
     )
-    parser.add_argument(
+    add(
         "--format",
         default="txt",
         choices=[*FORMATS],
         help="what to write (default txt)",
     )
-    parser.add_argument(
+    add(
         "--out",
         metavar="FILE|DIR",
         help="a file for all (a name with a suffix), or a folder with one "
         "for each (default: standard output)",
     )
-    parser.add_argument(
+    add(
         "--batch-s",
         type=float,
         default=60.0,
         metavar="SECONDS",
         help="most audio in a batch, padding included (default 60)",
     )
-    parser.add_argument(
+    add(
         "--max-s",
         type=float,
         default=Cutting.max_s,
@@ -88,28 +87,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="longer recordings are cut at pauses into pieces of at most "
         "this length (default %(default)g)",
     )
-    parser.add_argument(
+    add(
         "--channel",
         type=int,
         metavar="N",
         help="channel that is heard, from 1 (default: the average of all, "
         "or the loudest where they cancel each other)",
     )
-    parser.add_argument(
+    add(
         "--vad",
         default="auto",
         choices=VADS,
-        help="what finds out whether anybody speaks, since of silence a "
-        "recogniser makes words: silero (the package silero-vad), energy, or "
-        "off (default auto: silero where it is installed, else energy)",
+        help="voice activity detector, since a recogniser outputs words for "
+        "silence: silero (the package silero-vad), energy, or off (default "
+        "auto: silero where it is installed, else energy)",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: all)"
-    )
-    parser.add_argument(
-        "--device", default="cpu", help="where the model runs (default cpu)"
-    )
-    parser.add_argument(
+    add("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    add("--device", default="cpu", help="where the model runs (default cpu)")
+    add(
         "--deadline",
         type=float,
         metavar="RTF",
@@ -119,21 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the command.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        As :func:`add_arguments` declares them.
-
-    Raises
-    ------
-    InputError
-        If an argument is wrong, or the model cannot be read.
-    SystemExit
-        With status 1 if some recordings could not be transcribed whole, 2
-        if none could be, 130 after an interrupt.
-    """
+    """Run the command; leave with the status of :func:`transcribe`."""
     _check(arguments)
     recordings = find_recordings(arguments.audio)
     if arguments.threads is not None:
@@ -167,34 +148,26 @@ def transcribe(
     form: str = "txt",
     out: str | None = None,
 ) -> int:
-    """Transcribe recordings and write what was said.
+    """Transcribe recordings and write what was said to ``out``, a file or a
+    folder, or standard output without it.
 
-    Arguments
-    ---------
-    transcriber : Transcriber
-        Does the work.
-    recordings : list of Recording
-        What to transcribe.
-    form : str
-        Name of a format.
-    out : str, optional
-        File or folder; standard output without it.
-
-    Returns
-    -------
-    int
-        The exit status: 0 if all is fine, 1 if some recordings could not be
-        transcribed whole, 2 if none could be, 130 after an interrupt.
+    Returns the exit status: 0 if all is fine, 1 if some recordings could not
+    be transcribed whole, 2 if none could be, 130 after an interrupt.
     """
-    progress = Progress(len(recordings))
+    bar = tqdm(
+        total=len(recordings),
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        bar_format=BAR,
+    )
     try:
         with ExitStack() as stack:
-            stack.enter_context(progress)
+            stack.enter_context(bar)
             stack.enter_context(logging_redirect_tqdm())
             output = stack.enter_context(
                 open_output(out, get_format(form), recordings)
             )
-            interrupted = _transcribe(transcriber, recordings, output, progress)
+            interrupted = _transcribe(transcriber, recordings, output, bar)
     except BrokenPipeError:
         # Whoever read standard output has had enough.
         drop_standard_output()
@@ -211,7 +184,7 @@ def transcribe(
         ) from None
     summary = transcriber.summary()
     if summary.duration_s:
-        logger.info(progress.line(summary))
+        logger.info("%s", summary)
     if interrupted:
         return INTERRUPTED
     if not summary.transcribed:
@@ -223,14 +196,20 @@ def _transcribe(
     transcriber: Transcriber,
     recordings: list[Recording],
     output: StreamOutput | FolderOutput,
-    progress: Progress,
+    bar: tqdm,
 ) -> bool:
     """Do the work; was it interrupted?"""
     interrupted = False
     try:
         try:
-            for result in transcriber.run(recordings, progress.update):
-                _take(result, output)
+            for result in transcriber.run(recordings, partial(_show, bar)):
+                if isinstance(result, Failure):
+                    logger.error("error: %s", result.reason)
+                    continue
+                if result.fault is not None:
+                    path = shown(result.path)
+                    logger.error("error: %s: %s", path, result.fault)
+                output.write(result)
         except KeyboardInterrupt:
             interrupted = True
             rest = transcriber.unfinished()
@@ -243,35 +222,21 @@ def _transcribe(
     return interrupted
 
 
-def _take(
-    result: Transcript | Failure, output: StreamOutput | FolderOutput
-) -> None:
-    if isinstance(result, Failure):
-        logger.error("error: %s", result.reason)
-        return
-    if result.fault is not None:
-        logger.error("error: %s: %s", shown(result.path), result.fault)
-    output.write(result)
+def _show(bar: tqdm, done: float, summary: Summary) -> None:
+    """Show how many recordings are done, with fractions."""
+    if not bar.disable:
+        bar.set_postfix_str(
+            f"{int(done)}/{bar.total} files, {summary}", refresh=False
+        )
+        # tqdm draws again when enough time has passed.
+        bar.update(done - bar.n)
 
 
-def make_controller(asr: Any, deadline_rtf: float) -> LatencyController:
-    """A latency controller below a recogniser's policy.
-
-    Arguments
-    ---------
-    asr : EarlyExitASR
-        The recogniser; its policy is what the controller never exceeds.
-    deadline_rtf : float
-        Seconds of work per second of audio.
-
-    Returns
-    -------
-    LatencyController
-
-    Raises
-    ------
-    InputError
-        If the model folder does not tell what its exits cost.
+def make_controller(
+    asr: EarlyExitASR, deadline_rtf: float
+) -> LatencyController:
+    """A latency controller that never exceeds the recogniser's policy; the
+    deadline is in seconds of work per second of audio.
     """
     trace = asr.folder.calibration
     if trace is None:

@@ -4,6 +4,8 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import logging
+
 import numpy as np
 import pytest
 import soundfile
@@ -11,9 +13,11 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.asr import EarlyExitASR, open_source
+from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from tests.helpers import SAMPLE_RATE, padded
 from tests.inference.live_runs import folder_of, live_model, waves
+from tests.inference.runs import log_probs
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +148,34 @@ def test_words_have_times_inside_the_audio(asr):
 def test_thresholds_as_objects(asr):
     rule = ThresholdPolicy("max_prob", 2.0)
     assert asr.transcribe(waves()[0], policy=rule).exit == 4
+
+
+def test_a_run_says_what_its_export_says(run_of, exported):
+    """Both can be opened, without an export in between."""
+    run, folder = open_source(run_of("digits").folder), exported("digits")
+    assert run.exit_layers == open_source(folder).exit_layers
+    with torch.no_grad():
+        said, expected = (
+            log_probs(each.model.eval())
+            for each in (run, read_model_folder(folder))
+        )
+    for ours, theirs in zip(said, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_trust_is_said_aloud(run_of, exported, caplog):
+    """Of runs alone: nothing in an inference folder is executed."""
+    with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
+        open_source(exported("digits"), trust=True)
+        assert not caplog.records
+        open_source(run_of("digits").folder, trust=True)
+    assert "may be executed" in caplog.text
+
+
+def test_neither_folder_nor_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no/such/folder"):
+        EarlyExitASR.from_hparams("no/such/folder")
+    with pytest.raises(InputError, match="empty"):
+        (tmp_path / "empty").mkdir()
+        open_source(tmp_path / "empty")

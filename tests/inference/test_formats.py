@@ -16,22 +16,19 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.recordings.formats import (
+from speechbrain_ee.inference.transcripts import (
     CUE_S,
     LINE_LETTERS,
-    as_ctm,
-    as_json,
-    as_srt,
-    as_text,
-    as_text_line,
-    get_format,
-    summary_data,
-)
-from speechbrain_ee.inference.recordings.transcript import (
     Failure,
     Segment,
     Summary,
     Transcript,
+    as_ctm,
+    as_json,
+    as_srt,
+    as_text,
+    get_format,
+    summary_data,
 )
 from tests.inference.heard import hypothesis
 
@@ -76,13 +73,12 @@ def cues(text: str) -> list[tuple[float, float, str]]:
 
 
 def test_text() -> None:
-    """The words alone, or behind the name."""
     assert as_text(two_segments()) == "GOOD BY E\n"
-    assert as_text_line(two_segments()) == "talk one\tGOOD BY E\n"
+    entry = get_format("txt").entry(two_segments())
+    assert entry == "talk one\tGOOD BY E\n"
 
 
 def test_ctm() -> None:
-    """Six columns, times in the recording, no white space in names."""
     assert as_ctm(two_segments()).splitlines() == [
         "talk_one 1 1.000 0.500 GOOD 0.9000",
         "talk_one 1 20.200 0.300 BY 0.8000",
@@ -91,7 +87,6 @@ def test_ctm() -> None:
 
 
 def test_json() -> None:
-    """Every field of the brief, NaN as null, times in the recording."""
     data = json.loads(as_json(two_segments()), parse_constant=pytest.fail)
     assert data["text"] == "GOOD BY E" and data["macs"] == 1005
     assert data["mean_layer"] == 4.0  # (20 * 2 + 10 * 8) / 30
@@ -104,7 +99,6 @@ def test_json() -> None:
 
 
 def test_summary_of_nothing() -> None:
-    """Averages over no audio are null."""
     nan = float("nan")
     summary = Summary(0, (Failure("a.wav", "bad"),), 0.0, 1.0, nan, 0)
     data = json.loads(
@@ -121,7 +115,6 @@ def test_summary_of_nothing() -> None:
     )
 )
 def test_subtitles_are_well_formed(gaps) -> None:
-    """Numbered, in order, disjoint, two lines at most, all words in order."""
     now_s, words = 0.0, []
     for number, (gap_s, length_s, letters) in enumerate(gaps):
         start_s = now_s + gap_s
@@ -141,7 +134,6 @@ def test_subtitles_are_well_formed(gaps) -> None:
 
 
 def test_a_pause_begins_a_cue() -> None:
-    """Words on both sides of it are not shown together."""
     words = [
         Word("ONE", 0.0, 0.4, 1.0),
         Word("TWO", 0.5, 0.9, 1.0),
@@ -154,7 +146,6 @@ def test_a_pause_begins_a_cue() -> None:
 
 
 def test_words_without_times_share_the_segment() -> None:
-    """By their letters, without a gap."""
     said = hypothesis("AB ABCD", 6.0)
     found = Segment(10.0, 16.0, said).words
     assert [(w.text, w.start_s, w.end_s) for w in found] == [
@@ -164,12 +155,10 @@ def test_words_without_times_share_the_segment() -> None:
 
 
 def test_silence() -> None:
-    """No words: an empty line, no cue, no row."""
     silent = transcript([])
     assert (as_text(silent), as_srt(silent), as_ctm(silent)) == ("\n", "", "")
 
 
 def test_unknown_format() -> None:
-    """The valid ones are listed."""
     with pytest.raises(InputError, match="txt, json, srt, vtt, ctm"):
         get_format("doc")

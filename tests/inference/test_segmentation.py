@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings.segmentation import (
+from speechbrain_ee.inference.segmentation import (
     Cutting,
     Piece,
     cut_at_pauses,
@@ -41,7 +41,6 @@ def cut(
     longest=st.sampled_from([5.0, 20.0, 7.3]),
 )
 def test_pieces_tile_the_recording(seconds, seed, kind, blocks, longest):
-    """Nothing lost, nothing doubled, lengths in bounds, blocks no matter."""
     samples = speech(seconds, RATE, seed)
     if kind == "noise":
         samples = np.random.default_rng(seed).normal(size=len(samples))
@@ -70,13 +69,11 @@ def test_pieces_tile_the_recording(seconds, seed, kind, blocks, longest):
 
 
 def test_short_recordings_are_not_cut() -> None:
-    """What fits is one piece, pauses or not."""
     assert len(cut(speech(20, RATE))) == 1
     assert len(cut(speech(20.001, RATE))) == 2
 
 
 def test_cuts_lie_in_pauses() -> None:
-    """At every cut the audio around is quiet, at any level of noise."""
     for level, floor in ((1.0, 0.001), (0.01, 0.0), (1.0, 0.03)):
         samples = level * speech(120, 8000, seed=3)
         samples += floor * np.random.default_rng(1).uniform(-1, 1, len(samples))
@@ -86,7 +83,6 @@ def test_cuts_lie_in_pauses() -> None:
 
 
 def test_the_longest_pause_wins_until_it_is_certain() -> None:
-    """A short pause gives way to a longer; of certain ones the last counts."""
     loud = np.random.default_rng(0).uniform(-1, 1, 40 * RATE)
 
     def with_pauses(*pauses: tuple[float, float]) -> list[int]:
@@ -103,27 +99,13 @@ def test_the_longest_pause_wins_until_it_is_certain() -> None:
 
 
 def test_without_a_pause_the_quietest_place() -> None:
-    """Steady sound is cut where it dips."""
     loud = np.random.default_rng(0).uniform(-1, 1, 40 * RATE)
     loud[15_000:15_100] *= 0.6
     first = cut(loud)[0]
     assert 14_980 <= first.end <= 15_120
 
 
-def test_a_detector_takes_the_place_of_loudness() -> None:
-    """Whatever marks frames decides on the cut."""
-
-    def only_here(samples: np.ndarray, rate: int) -> np.ndarray:
-        frames = np.zeros(len(samples) // (rate // 100), dtype=bool)
-        frames[1200:1240] = True
-        return frames
-
-    pieces = cut(speech(30, RATE), find_pauses=only_here)
-    assert pieces[0].end == 12_200
-
-
 def test_quiet_follows_level_and_offset() -> None:
-    """The same frames, whatever the gain and the sound card's offset."""
     samples = speech(20, 8000).astype(np.float64)
     found = quiet_frames(samples, 8000)
     assert 0.1 < found.mean() < 0.5
@@ -135,6 +117,5 @@ def test_quiet_follows_level_and_offset() -> None:
     "options", [{"max_s": 0.5}, {"min_s": 11}, {"min_s": 0}, {"pause_s": 2}]
 )
 def test_lengths_that_make_no_sense(options: dict[str, float]) -> None:
-    """Named."""
     with pytest.raises(InputError, match=next(iter(options))):
         Cutting(**options)

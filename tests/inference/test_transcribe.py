@@ -1,7 +1,8 @@
-"""The command: what is written where, and what the exit status says.
+"""Transcribing recordings: what is written where, and what the status says.
 
 Protects: outputs in order and under their own names, outputs that survive an
-interrupt, and the recordings themselves.
+interrupt, the recordings themselves, a folder whose one bad file ends the
+run, and memory that grows with the length of a recording.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -10,21 +11,59 @@ Authors
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference import transcribe as command
-from speechbrain_ee.inference.recordings.files import Recording, find_recordings
-from speechbrain_ee.inference.recordings.segmentation import Cutting
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Transcript
-from speechbrain_ee.inference.transcribe import add_arguments, transcribe
+from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.policies import exit_ladder
+from speechbrain_ee.inference.recordings import Recording, find_recordings
+from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.segmentation import Cutting
+from speechbrain_ee.inference.transcribe import (
+    add_arguments,
+    make_controller,
+    transcribe,
+)
+from speechbrain_ee.inference.transcriber import (
+    Transcriber,
+    batches_of_like_length,
+    in_order,
+)
+from speechbrain_ee.inference.transcripts import Transcript
+from tests.helpers import padded
 from tests.inference.heard import RATE, Echo, record, speech
+from tests.inference.live_runs import EXITS, live_model, runner_of
+
+HOUR_MB = 2048
+# A process of its own: the peak of this one says nothing.
+HOUR = """
+import sys
+from pathlib import Path
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.transcriber import Transcriber
+from tests.inference.test_transcribe import TinyASR
+
+(found,) = Transcriber(TinyASR()).run(find_recordings([sys.argv[1]]))
+status = Path("/proc/self/status").read_text()
+peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
+sys.stdout.write(f"{found.duration_s:.3f} {len(found.segments)} {peak}\\n")
+"""
 
 
 def run(
@@ -36,15 +75,16 @@ def run(
     return transcribe(transcriber, recordings, form, out and str(out))
 
 
-def test_one_file_is_its_text_alone(tmp_path: Path, capsys) -> None:
-    """Nothing else on standard output."""
-    path = record(tmp_path / "a.wav", 5000)
-    assert run([path]) == 0
-    assert capsys.readouterr().out == "n5000\n"
+def written(
+    folder: Path, out: Path, asr: Any = None
+) -> tuple[int, dict[str, str]]:
+    """The exit status, and what was written by name."""
+    status = run([folder], "txt", out, asr=asr or Echo())
+    texts = {p.stem: p.read_text().strip() for p in out.glob("*.txt")}
+    return status, texts
 
 
 def test_several_files_have_names(tmp_path: Path, capsys) -> None:
-    """In the order of the folder, whatever their lengths."""
     for number, samples in enumerate([9000, 4000, 30000, 100]):
         record(tmp_path / "d" / f"{number}.flac", samples)
     record(tmp_path / "d" / "e" / "f.wav", 77)
@@ -61,7 +101,6 @@ def test_several_files_have_names(tmp_path: Path, capsys) -> None:
 
 
 def test_a_file_or_a_folder(tmp_path: Path) -> None:
-    """A suffix makes a file; a folder has one for each recording."""
     inputs = [record(tmp_path / f"{n}.wav", 1000 * n) for n in (1, 2)]
     assert run(inputs, "txt", tmp_path / "all.txt") == 0
     assert (tmp_path / "all.txt").read_text() == "1\tn1000\n2\tn2000\n"
@@ -75,7 +114,6 @@ def test_a_file_or_a_folder(tmp_path: Path) -> None:
 
 
 def test_json_is_one_document(tmp_path: Path, capsys) -> None:
-    """Files and a summary; in a folder, each by itself."""
     inputs = [record(tmp_path / f"{n}.wav", 8000 * n) for n in (1, 2)]
     inputs.insert(1, str(tmp_path / "gone.wav"))
     assert run(inputs, "json") == 1
@@ -91,27 +129,7 @@ def test_json_is_one_document(tmp_path: Path, capsys) -> None:
     assert written["transcribed"] == 2
 
 
-def test_names_tell_recordings_apart(tmp_path: Path) -> None:
-    """Suffixes and folders join the name only where they are needed."""
-    a, b = tmp_path / "x" / "a.wav", tmp_path / "x" / "b.wav"
-    for path in (a, b, a.with_suffix(".flac"), tmp_path / "y" / "a.wav"):
-        record(path, 10)
-
-    def names(*inputs: Path) -> list[str]:
-        return [r.id for r in find_recordings([str(each) for each in inputs])]
-
-    assert names(a, b, a) == ["a", "b"]
-    assert names(a, a.with_suffix(".flac")) == ["a.wav", "a.flac"]
-    found = names(a, tmp_path / "y" / "a.wav")
-    assert len({*found}) == 2 and not any(n.startswith("/") for n in found)
-    assert names(tmp_path) == ["x/a.flac", "x/a.wav", "x/b.wav", "y/a.wav"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no audio.*flac"):
-        find_recordings([str(tmp_path / "empty")])
-
-
 def test_long_recordings_are_put_together(tmp_path: Path) -> None:
-    """Every sample is heard once, in batches within the bound, in order."""
     samples = speech(95)
     path = record(tmp_path / "long.wav", samples)
     asr = Echo()
@@ -128,7 +146,6 @@ def test_long_recordings_are_put_together(tmp_path: Path) -> None:
 
 
 def test_early_files_are_written_while_later_are_read(tmp_path: Path) -> None:
-    """The first result does not wait for the last file."""
     path = record(tmp_path / "a.wav", 2 * RATE)
     recordings = [Recording(str(n), path) for n in range(100)]
     asr = Echo()
@@ -139,7 +156,6 @@ def test_early_files_are_written_while_later_are_read(tmp_path: Path) -> None:
 
 
 def test_one_bad_piece_does_not_spoil_its_batch(tmp_path: Path) -> None:
-    """What the recogniser refuses is reported under its file's name."""
     paths = [record(tmp_path / f"{n}.wav", n) for n in (3000, 4000, 5000)]
     transcriber = Transcriber(Echo(refuses=4000))
     found = [*transcriber.run([Recording(p, p) for p in paths])]
@@ -163,7 +179,6 @@ class Interrupted(Echo):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_is_done_stays(tmp_path: Path, error) -> None:
-    """An interrupt, or an error of ours, leaves whole files."""
     paths = [record(tmp_path / f"{n}.wav", 8 * RATE) for n in range(8)]
 
     class Ended(Interrupted):
@@ -190,7 +205,6 @@ def test_what_is_done_stays(tmp_path: Path, error) -> None:
 
 
 def test_one_long_recording_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
-    """Interrupted: the pieces that are done, and where it stopped."""
     path = record(tmp_path / "long.wav", speech(95))
     out = tmp_path / "long.json"
     asr = Interrupted()
@@ -204,7 +218,6 @@ def test_one_long_recording_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
 
 
 def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
-    """`--out` with the name of an input is a slip."""
     path = record(tmp_path / "a.wav", 5000)
     before = Path(path).read_bytes()
     with pytest.raises(InputError, match="overwritten"):
@@ -213,7 +226,6 @@ def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_subtitle_files_of_several_need_a_folder(tmp_path: Path) -> None:
-    """No player takes several in one file."""
     paths = [record(tmp_path / f"{n}.wav", 100) for n in (1, 2)]
     for form in ("srt", "vtt"):
         with pytest.raises(InputError, match="folder with --out"):
@@ -235,7 +247,6 @@ class Falling:
 
 
 def test_the_controller_is_asked_for_every_batch(tmp_path: Path) -> None:
-    """Its policy is followed, and it learns what a batch was."""
     paths = [record(tmp_path / f"{n}.wav", RATE) for n in range(3)]
     asr, controller = Echo(), Falling()
     assert run(paths, asr=asr, batch_s=1, controller=controller) == 0
@@ -254,7 +265,6 @@ def parsed(*arguments: str) -> argparse.Namespace:
     "option", ["--batch-s=0", "--max-s=nan", "--deadline=-1", "--threads=0"]
 )
 def test_numbers_that_make_no_sense(option: str) -> None:
-    """Refused by name, before anything is read."""
     with pytest.raises(InputError, match=option.partition("=")[0]):
         command.run(parsed("a.wav", "--model=m", option))
 
@@ -262,7 +272,6 @@ def test_numbers_that_make_no_sense(option: str) -> None:
 def test_the_command_hands_its_arguments_on(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    """Model, device and policy go to the recogniser; status 2 gets out."""
     calls = []
 
     def from_hparams(source, run_opts, policy, vad):
@@ -281,7 +290,6 @@ def test_the_command_hands_its_arguments_on(
 
 
 def test_the_bar_is_for_terminals(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Real-time factor and layers, on standard error, if anyone looks."""
     path = record(tmp_path / "a.wav", 5000)
     run([path])
     assert "layers" not in capsys.readouterr().err
@@ -290,3 +298,168 @@ def test_the_bar_is_for_terminals(tmp_path: Path, monkeypatch, capsys) -> None:
     shown = capsys.readouterr()
     assert "real-time factor" in shown.err and "4.0 layers" in shown.err
     assert shown.out == "n5000\n"
+
+
+class TinyASR:
+    """A real model with random weights that stops at its second exit."""
+
+    sample_rate = RATE
+
+    def __init__(self):
+        self.runner = runner_of(live_model())
+
+    def recognise(
+        self, waves: Sequence[Tensor], policy: Any = None
+    ) -> list[Hypothesis]:
+        """Live, as a batch."""
+        return self.runner.run(*padded(waves), LivePolicy.fixed(2, EXITS))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> TinyASR:
+    """One for all."""
+    return TinyASR()
+
+
+def test_all_kinds_of_recordings(tmp_path: Path, tiny, caplog) -> None:
+    folder = tmp_path / "in"
+    noise = speech(2)
+    for name, samples, rate, subtype in (
+        ("plain", noise, RATE, None),
+        ("one_sample", noise[:1], RATE, None),
+        ("short", noise[:50], RATE, None),
+        ("silent", np.zeros(RATE), RATE, None),
+        ("clipped", np.sign(noise), RATE, None),
+        ("loud", 1000 * noise, RATE, "FLOAT"),
+        ("slow", noise, 8000, None),
+        ("cd", noise, 44100, None),
+        ("studio", noise, 48000, "PCM_24"),
+        ("stereo", np.stack([noise, noise], axis=1), RATE, None),
+        ("long", speech(50), RATE, None),
+        ("empty", noise[:0], RATE, None),
+        (
+            "nan",
+            np.where(np.arange(len(noise)) == 99, np.nan, noise),
+            RATE,
+            "FLOAT",
+        ),
+    ):
+        record(folder / f"{name}.wav", samples, rate, subtype)
+    whole = Path(record(folder / "truncated.flac", speech(10))).read_bytes()
+    (folder / "truncated.flac").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.wav").write_text("no audio")
+    (folder / "link.wav").symlink_to("gone.wav")
+    status, texts = written(folder, tmp_path / "out", tiny)
+    assert status == 1
+    bad = {"empty", "nan", "text", "link"}
+    assert {*texts} == {p.stem for p in folder.iterdir()} - bad
+    assert texts["plain"] and texts["stereo"] == texts["plain"]
+    reported = [
+        r.getMessage() for r in caplog.records if r.levelname == "ERROR"
+    ]
+    for name, reason in {
+        "empty.wav": "holds no audio",
+        "nan.wav": "not finite",
+        "text.wav": "no audio in a known format",
+        "link.wav": "No such file",
+        "truncated.flac": "breaks off: 10.00 s announced",
+    }.items():
+        assert any(name in line and reason in line for line in reported), name
+    assert len(reported) == 5
+
+
+def test_alone_or_in_a_batch(tmp_path: Path, tiny) -> None:
+    folder = tmp_path / "in"
+    for n, seconds in enumerate([0.3, 2.5, 1.1, 24.0]):
+        record(folder / f"{n}.wav", speech(seconds, seed=n))
+    together = written(folder, tmp_path / "out", tiny)[1]
+    for path in folder.iterdir():
+        (recording,) = find_recordings([str(path)])
+        (alone,) = Transcriber(tiny).run([recording])
+        assert alone.text == together[path.stem]
+
+
+def write_long(path: Path, minutes: int, rate: int, channels: int) -> None:
+    """A long recording, itself written in blocks: the same minute again."""
+    minute = np.stack([speech(60, rate, seed=n) for n in range(channels)], 1)
+    pcm = (minute * 32767).astype(np.int16)
+    with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as file:
+        for _ in range(minutes):
+            file.write(pcm)
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (10, 40):
+        path = tmp_path / f"{minutes}.wav"
+        write_long(path, minutes, RATE, 1)
+        recordings = find_recordings([str(path)])
+        tracemalloc.start()
+        (found,) = Transcriber(Echo(), batch_s=30).run(recordings)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+        assert found.duration_s == 60 * minutes
+    assert peaks[1] < peaks[0] + 2 and peaks[1] < 40, peaks
+
+
+@pytest.mark.slow
+def test_an_hour_in_two_gigabytes(tmp_path: Path, repository: Path) -> None:
+    path = tmp_path / "hour.wav"
+    write_long(path, 60, 48000, 2)
+    ran = subprocess.run(
+        [sys.executable, "-c", HOUR, str(path)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    duration_s, segments, peak_mb = ran.stdout.split()
+    assert float(duration_s) == 3600
+    assert int(segments) >= 180
+    assert int(peak_mb) <= HOUR_MB, peak_mb
+
+
+@given(
+    lengths=st.lists(st.floats(0.001, 25), max_size=80),
+    batch_s=st.floats(1, 100),
+)
+def test_every_item_once_within_the_bound(lengths, batch_s) -> None:
+    """Padded seconds stay below the bound, but for a single long item; the
+    stream comes back in its order.
+    """
+    batches = [*batches_of_like_length(lengths, float, batch_s)]
+    for batch in batches:
+        longest = max(length for _, length in batch)
+        assert len(batch) * longest <= batch_s or len(batch) == 1
+    assert [*in_order(each for b in batches for each in b)] == lengths
+
+
+def test_like_goes_with_like() -> None:
+    lengths = [1.0, 20.0] * 6
+    batches = [*batches_of_like_length(lengths, float, 60.0)]
+    padded = sum(len(b) * max(s for _, s in b) for b in batches)
+    assert padded == sum(lengths)
+
+
+@pytest.mark.parametrize("batch_s", [0, -1, float("nan")])
+def test_a_bound_that_makes_no_sense(batch_s: float) -> None:
+    with pytest.raises(InputError, match="batch_s"):
+        next(batches_of_like_length([1.0], float, batch_s))
+
+
+def test_a_deadline_needs_to_know_what_exits_cost(exported):
+    asr = EarlyExitASR.from_hparams(exported("digits"))
+    asr.folder = replace(asr.folder, calibration=None)
+    with pytest.raises(InputError, match="calibration.jsonl.gz"):
+        make_controller(asr, 0.5)
+
+
+def test_a_deadline_lowers_what_was_asked_for(exported):
+    folder = exported("digits")
+    asr = EarlyExitASR.from_hparams(folder, policy=2)
+    known = exit_ladder(asr.folder.calibration, asr.model.exit_layers, 2)
+    fixed = make_controller(asr, 0.5).ladder
+    assert [rung.policy.exits for rung in fixed] == [
+        (rung.policy.exit,) for rung in known
+    ]
+    assert fixed[-1].policy == asr.policy

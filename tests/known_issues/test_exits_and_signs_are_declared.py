@@ -27,7 +27,7 @@ from speechbrain_ee.exits.criteria.frames import max_prob
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
-from speechbrain_ee.inference.onnx.policy import HostEvidence, resolve
+from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
 from speechbrain_ee.inference.policies import Policies, ladder_below
 from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
 from speechbrain_ee.inference.transcribe import make_controller

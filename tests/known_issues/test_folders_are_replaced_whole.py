@@ -123,7 +123,7 @@ def test_an_interrupt_while_a_model_takes_its_place(folder, tmp_path):
 def test_graphs_of_another_model_leave_nothing(folder, tmp_path, monkeypatch):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from speechbrain_ee.inference.onnx import export, sherpa
+    from speechbrain_ee.inference.onnx import export
 
     path = export.export_onnx(folder, tmp_path / "graphs", int8=False)
     first = contents(path)
@@ -143,14 +143,14 @@ def test_graphs_of_another_model_leave_nothing(folder, tmp_path, monkeypatch):
     (path / "policies/mine.yaml").write_text("mine", "utf-8")
     with pytest.raises(InputError, match=r"holds policies/mine\.yaml"):
         export.export_onnx(folder, path, int8=False)
-    for write in (export.export_onnx, sherpa.export_static):
+    for write in (export.export_onnx, export.export_static):
         other = tmp_path / "thesis"
         other.mkdir(exist_ok=True)
         (other / "model.onnx").write_text("thesis", "utf-8")
         with pytest.raises(InputError, match="something else"):
             write(folder, other, int8=False)
-    one = sherpa.export_static(folder, tmp_path / "graph", int8=True)
-    sherpa.export_static(folder, one, int8=False)
+    one = export.export_static(folder, tmp_path / "graph", int8=True)
+    export.export_static(folder, one, int8=False)
     assert sorted(contents(one)) == ["model.onnx", "tokens.txt"]
 
 

@@ -19,9 +19,9 @@ import pytest
 from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.trace_file import write_trace
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.recordings import find_recordings
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
 from tests.inference.heard import Echo, hypothesis, record
 from tests.spoken import spoken
 

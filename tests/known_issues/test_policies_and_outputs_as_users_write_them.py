@@ -17,14 +17,13 @@ import pytest
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.inference.hypothesis import Word
+from speechbrain_ee.inference.onnx.host import resolve
 from speechbrain_ee.inference.onnx.manifest import Manifest
-from speechbrain_ee.inference.onnx.policy import resolve
 from speechbrain_ee.inference.policies import Policies
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.formats import as_vtt
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Segment, Transcript
+from speechbrain_ee.inference.recordings import find_recordings
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import Segment, Transcript, as_vtt
 from tests.inference.heard import Echo, hypothesis, record
 from tests.spoken import spoken
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.recordings.transcript import Failure, Transcript
+from speechbrain_ee.inference.onnx import host
 from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.transcripts import Failure, Transcript
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech
 from tests.inference.live_runs import EXITS, folder_of, live_model, waves
@@ -212,7 +213,6 @@ def test_it_compiles_in_a_supported_way(asr) -> None:
 
 def test_one_array_on_a_device() -> None:
     """The host of the ONNX graphs takes what this recogniser takes."""
-    host = pytest.importorskip("speechbrain_ee.inference.onnx.host")
     runner = EarlyExitASR(folder_of(live_model())).runner
     found = object.__new__(host.OnnxRecogniser)
     found.manifest = type("Manifest", (), {"sample_rate": RATE})

@@ -20,14 +20,18 @@ import soundfile
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.inference import recordings as stream
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.recordings import stream
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.formats import CUE_S, as_srt, as_vtt
-from speechbrain_ee.inference.recordings.stream import AudioStream
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
-from speechbrain_ee.inference.recordings.transcript import Segment, Transcript
+from speechbrain_ee.inference.recordings import AudioStream, find_recordings
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
+from speechbrain_ee.inference.transcripts import (
+    CUE_S,
+    Segment,
+    Transcript,
+    as_srt,
+    as_vtt,
+)
 from tests.inference.heard import RATE, Echo, hypothesis, record, speech
 
 
@@ -137,7 +141,7 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
     (tmp_path / "in" / "locked").mkdir(mode=0)
     found = find_recordings([str(tmp_path / "in")])
     assert [each.id for each in found] == ["a"]
-    assert "pipe.wav: is no plain file" in caplog.text
+    assert "pipe.wav: is not a regular file" in caplog.text
     if os.geteuid():
         assert "locked: cannot be searched" in caplog.text
 

@@ -17,13 +17,11 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.recordings.files import find_recordings
-from speechbrain_ee.inference.recordings.segmentation import (
-    Cutting,
-    speech_detector,
-)
-from speechbrain_ee.inference.recordings.transcriber import Transcriber
+from speechbrain_ee.inference.onnx import host
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.segmentation import Cutting, speech_detector
 from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech
 from tests.inference.live_runs import (
@@ -118,7 +116,6 @@ def test_silero_where_it_is_installed() -> None:
 
 def test_on_a_device(tmp_path: Path) -> None:
     """The host of the ONNX graphs asks, too."""
-    host = pytest.importorskip("speechbrain_ee.inference.onnx.host")
     found = object.__new__(host.OnnxRecogniser)
     found.manifest = type("Manifest", (), {"sample_rate": RATE})
     found.speaks = speech_detector("energy")

@@ -26,7 +26,7 @@ from speechbrain_ee.inference.folder.training_run import (
     choose_default,
     export_run,
 )
-from speechbrain_ee.inference.onnx.policy import HostEvidence, HostPolicy
+from speechbrain_ee.inference.onnx.host import HostEvidence, HostPolicy
 from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.training.checkpoints import write_policies
 from tests.inference.runs import write_run

@@ -46,11 +46,10 @@ from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import whole_file
-from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.asr import EarlyExitASR, open_source
 from speechbrain_ee.inference.folder.model_folder import read_combination
 from speechbrain_ee.inference.folder.training_run import export_run
 from speechbrain_ee.inference.onnx.manifest import read_manifest
-from speechbrain_ee.inference.source import open_source
 from tests.inference.runs import write_run
 from tests.soak.killing import forked, status_of
 

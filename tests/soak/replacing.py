@@ -31,8 +31,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import restore, whole_file, whole_folder
 from speechbrain_ee.inference.folder.model_folder import write_model_folder
 from speechbrain_ee.inference.folder.training_run import run_folder
-from speechbrain_ee.inference.onnx.export import export_onnx
-from speechbrain_ee.inference.onnx.sherpa import export_static
+from speechbrain_ee.inference.onnx.export import export_onnx, export_static
 from tests.inference.runs import write_run
 from tests.soak.killing import (
     CRASHED,

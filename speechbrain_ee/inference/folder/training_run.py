@@ -55,7 +55,6 @@ from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import compose_yaml, read_bytes
-from speechbrain_ee.inference.bench.data import read_spoken
 from speechbrain_ee.inference.folder.architecture import (
     Architecture,
     Hyperparams,
@@ -82,6 +81,7 @@ from speechbrain_ee.inference.folder.weights import (
 )
 from speechbrain_ee.inference.policies import LAST, Policies
 from speechbrain_ee.inference.runner import LivePolicy, LiveRunner
+from speechbrain_ee.inference.spoken import read_spoken
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.checkpoints import (
     DEFAULT_FILE,

@@ -1,9 +1,31 @@
-"""A model folder as ONNX graphs, one per segment, for hosts without torch.
+"""A model folder as ONNX graphs, for hosts without torch and sherpa-onnx.
 
-A device runs ``start.onnx`` once, then ``exit_01.onnx``, ``exit_02.onnx``, …
-until its policy is content; see :mod:`speechbrain_ee.inference.onnx.host`.
-Batch and time are dynamic in all of them. The measures that policies ask for
-are part of the graphs, traced from the functions that criteria are made of.
+One graph per segment (:func:`export_onnx`): a device runs ``start.onnx`` once,
+then ``exit_01.onnx``, ``exit_02.onnx`` and so on until its policy is met; see
+:mod:`speechbrain_ee.inference.onnx.host`. Batch and time are dynamic in all of
+them. The measures that policies need are part of the graphs, traced from the
+functions that criteria use.
+
+Or one graph that ends at one exit (:func:`export_static`), waveform in,
+log-probabilities out, in the form that sherpa-onnx loads. Of its CTC loaders
+that of the omnilingual models fits
+(``OfflineRecognizer.from_omnilingual_asr_ctc``): it feeds samples. The others
+(zipformer, NeMo, WeNet) feed filterbanks of their own, with pre-emphasis,
+other windows, other mel bands and natural logarithms, which a model trained
+on SpeechBrain's features does not know. That loader scales every utterance to zero mean
+and unit variance: features that are normalised by utterance are the same for
+it, up to an offset of the samples. The graph has no length, and utterances go
+through it one by one.
+
+PyTorch's exporter through TorchScript (``dynamo=False``) is used: all encoders
+here pass it with dynamic batch and time, in a second per graph. The newer one
+gives graphs that agree with PyTorch as well, takes ten times as long, and
+needs onnxscript.
+
+In int8 the weights of matrix products become integers of 8 bits, one scale for
+each column; activations are quantised while they are computed, one scale for
+each tensor. Convolutions, norms and softmax stay in fp32, and so does all
+below the first layer: features span eight decades.
 
 Axes: B utterances, T frames, D width.
 
@@ -11,15 +33,22 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import io
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
+from speechbrain_ee import __version__
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import default_of
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
@@ -32,38 +61,43 @@ from speechbrain_ee.exits.decoding.methods import GREEDY
 from speechbrain_ee.files import (
     check_ours,
     has_schema,
+    open_plain,
     whole_file,
     whole_folder,
 )
-from speechbrain_ee.inference.onnx.extra import load
+from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.onnx.graphs import (
     POSITIONS,
     SegmentGraph,
     StartGraph,
+    WholeGraph,
     exportable,
     subsampling,
 )
-from speechbrain_ee.inference.onnx.int8 import quantise
 from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     SCHEMA,
+    START_FILE,
+    TRANSCRIPTS,
     Manifest,
+    load,
     segment_file,
-    start_file,
     write_manifest,
 )
-from speechbrain_ee.inference.onnx.trace import PURPOSE, save, trace
 from speechbrain_ee.models.model import EarlyExitModel
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
-    from speechbrain_ee.inference.folder.model_folder import ModelFolder
+    from onnx import GraphProto, ModelProto
 
 logger = logging.getLogger(__name__)
 
-# Evidence that comes with one look at the probabilities.
+PURPOSE = "export --format onnx"
+OPSET = 17
+PRODUCER = "speechbrain-ee"
+# Where the modules of a graph keep what lies below the first layer.
+START = "/start/"
+# Evidence that one pass over the probabilities gives.
 MEASURES = (
     "entropy",
     "entropy_nonblank",
@@ -73,44 +107,24 @@ MEASURES = (
     "margin_nonblank",
 )
 # What an export may delete: the files of an earlier one, as regular
-# expressions. A policy of another name was put there by somebody.
+# expressions. A policy of another name was put there by the user.
 FILES = (
     *map(re.escape, (MANIFEST_FILE, LANGUAGE_MODEL_FILE, "tokenizer.model")),
     r"(start|exit_\d+)(\.int8)?\.onnx",
     rf"policies/[^/]+\.({'|'.join(METHODS)})\.yaml",
 )
-_TRANSCRIPTS = "transcripts"
 _BATCH, _FRAMES = {0: "batch"}, {0: "batch", 1: "frames"}
 # Two lengths, so that nothing that depends on padding is missed.
 _TRACED_SAMPLES = (11_213, 6_077)
 _COST_FRAMES = (100, 200, 300)
+_BLANK = "<blk>"
+_HEAD = 64  # bytes of a graph, in which its producer stands
 
 
 def export_onnx(
-    folder: "ModelFolder", target: str | Path, int8: bool = True
+    folder: ModelFolder, target: str | Path, int8: bool = True
 ) -> Path:
-    """Write a model folder as graphs.
-
-    Arguments
-    ---------
-    folder : ModelFolder
-        The model, its tokenizer and its policies.
-    target : str or Path
-        Folder to write; an earlier export there is replaced as a whole.
-    int8 : bool
-        Write the graphs with weights of 8 bits as well.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    InputError
-        If the model cannot be exported, a package is missing, or something
-        else is at the place.
-    """
+    """Write a model folder as graphs; an earlier export is replaced whole."""
     for package in ("onnx", "onnxruntime"):  # before anything is written
         load(package, PURPOSE)
     target = Path(target)
@@ -140,7 +154,7 @@ def export_onnx(
     )
     written = [f"policies/{name}.yaml" for name in policies]
     with whole_folder(target, partial(_check_replaced, written)) as new:
-        export_graphs(model, new, MEASURES, int8)
+        export_graphs(model, new, int8)
         write_manifest(new, told)
         with whole_file(new / "tokenizer.model") as stream:
             stream.write(folder.tokenizer.serialized_model_proto())
@@ -158,41 +172,28 @@ def _check_replaced(written: Sequence[str], path: Path) -> None:
 
 
 def export_graphs(
-    model: EarlyExitModel,
-    target: str | Path,
-    measures: Iterable[str] = MEASURES,
-    int8: bool = False,
+    model: EarlyExitModel, target: str | Path, int8: bool = False
 ) -> None:
-    """Write the graphs alone.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        In evaluation mode, on the CPU, in fp32.
-    target : str or Path
-        An existing folder.
-    measures : iterable of str
-        Evidence that every segment puts out.
-    int8 : bool
-        Write the graphs with weights of 8 bits as well.
-    """
+    """Write the graphs of a model alone, into a folder that is there."""
     encoder = exportable(model)
     kind = POSITIONS[encoder.attention_type]
-    target, measures = Path(target), tuple(measures)
-    wavs_BS, samples_B = _example()
+    wavs_BS, samples_B = _example(_TRACED_SAMPLES)
     start = StartGraph(model)
     with torch.no_grad():
         state = start(wavs_BS, samples_B)
     outputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
     inputs = {"wavs": {0: "batch", 1: "samples"}, "samples": _BATCH}
-    path = target / start_file("fp32")
-    save(trace(start, (wavs_BS, samples_B), inputs, outputs), path)
+    graph = trace(start, (wavs_BS, samples_B), inputs, outputs)
+    save(graph, Path(target) / START_FILE)
+    inputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
+    outputs = {"out": _FRAMES, "log_probs": _FRAMES}
+    outputs |= dict.fromkeys(MEASURES, _BATCH)
     for exit, _ in enumerate(model.exit_layers, start=1):
-        graph = _segment(model, exit, measures, kind, state)
-        path = target / segment_file(exit, "fp32")
-        save(graph, path)
+        segment = SegmentGraph(model, exit, MEASURES)
+        path = Path(target) / segment_file(exit, "fp32")
+        save(trace(segment, state, inputs, outputs), path)
         if int8:
-            quantise(path, target / segment_file(exit, "int8"))
+            quantise(path, Path(target) / segment_file(exit, "int8"))
 
 
 def manifest(
@@ -201,41 +202,19 @@ def manifest(
     sample_rate: int,
     default_policy: str | None = None,
     precisions: tuple[str, ...] = ("fp32",),
-    measures: Iterable[str] = MEASURES,
 ) -> Manifest:
-    """What a host has to know about the graphs of a model.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model.
-    name : str
-        The system.
-    sample_rate : int
-        Samples per second.
-    default_policy : str, optional
-        Name of the policy that is followed if nothing is said.
-    precisions : tuple of str
-        Sets of graphs that there are.
-    measures : iterable of str
-        Evidence that every segment puts out.
-
-    Returns
-    -------
-    Manifest
-    """
+    """What a host has to know about the graphs of a model."""
     cost = CostModel(model)
     layers = (0, *model.exit_layers)
     segments, heads = [], []
-    for exit, (below, top) in enumerate(zip(layers, layers[1:]), start=1):
+    for exit, ends in enumerate(zip(layers, layers[1:]), start=1):
         segments.append(
             _quadratic(
-                lambda frames, below=below, top=top: sum(
-                    cost.layer(at, frames) for at in range(below, top)
-                )
+                sum(cost.layer(at, frames) for at in range(*ends))
+                for frames in _COST_FRAMES
             )
         )
-        heads.append(_quadratic(lambda frames, k=exit: cost.head(k, frames)))
+        heads.append(_quadratic(cost.head(exit, t) for t in _COST_FRAMES))
     encoder = exportable(model)
     hop = encoder.features.hop_samples
     hops = range(subsampling(encoder) + 1)
@@ -246,7 +225,7 @@ def manifest(
         vocab_size=model.heads.vocab_size,
         blank_index=model.heads.blank_index,
         positions=POSITIONS[encoder.attention_type],
-        measures=tuple(measures),
+        measures=MEASURES,
         # Exact, where the frame at the start is not counted.
         frame_s=hop * subsampling(encoder) / sample_rate,
         precisions=precisions,
@@ -258,24 +237,11 @@ def manifest(
     )
 
 
-def _segment(
-    model: EarlyExitModel,
-    exit: int,
-    measures: tuple[str, ...],
-    kind: str,
-    state: tuple[torch.Tensor, ...],
-) -> "ModelProto":
-    inputs = {"hidden": _FRAMES, "lengths": _BATCH, **_positions(kind)}
-    outputs = {"out": _FRAMES, "log_probs": _FRAMES}
-    outputs |= dict.fromkeys(measures, _BATCH)
-    return trace(SegmentGraph(model, exit, measures), state, inputs, outputs)
-
-
 def _followed(
     policies: Mapping[str, ExitPolicy], evidence: Sequence[str]
 ) -> dict[str, ExitPolicy]:
     """Those that there is evidence for."""
-    given = {*evidence, _TRANSCRIPTS}
+    given = {*evidence, TRANSCRIPTS}
     kept = {
         name: policy
         for name, policy in policies.items()
@@ -297,17 +263,198 @@ def _positions(kind: str) -> dict[str, dict[int, str]]:
     return {} if kind == "none" else {"positions": {1: "positions"}}
 
 
-def _example() -> tuple[torch.Tensor, torch.Tensor]:
+def _example(samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """A batch of noise and its lengths."""
     generator = torch.Generator().manual_seed(0)
-    samples_B = torch.tensor(_TRACED_SAMPLES)
-    shape = (len(_TRACED_SAMPLES), max(_TRACED_SAMPLES))
-    return 0.1 * torch.randn(shape, generator=generator), samples_B
+    shape = (len(samples), max(samples))
+    wavs_BS = 0.1 * torch.randn(shape, generator=generator)
+    return wavs_BS, torch.tensor(samples)
 
 
-def _quadratic(macs: Callable[[int], int]) -> tuple[float, float, float]:
-    """Coefficients of 1, T and T squared, through three lengths."""
-    one, two, three = map(macs, _COST_FRAMES)
+def _quadratic(macs: Iterable[int]) -> tuple[float, float, float]:
+    """Coefficients of 1, T and T squared, from MACs at ``_COST_FRAMES``."""
+    one, two, three = macs
     step = _COST_FRAMES[0]
     square = (one - 2 * two + three) / (2 * step**2)
     linear = (two - one) / step - 3 * step * square
     return one - linear * step - square * step**2, linear, square
+
+
+def export_static(
+    folder: ModelFolder,
+    target: str | Path,
+    exit: int | None = None,
+    int8: bool = True,
+) -> Path:
+    """Write ``model.onnx``, ``model.int8.onnx`` and ``tokens.txt`` of the
+    model up to an exit, by default its last.
+    """
+    target = Path(target)
+    last = len(folder.model.exit_layers)
+    model = folder.model.truncated(last if exit is None else exit)
+    normalize = exportable(model).features.normalize
+    if getattr(normalize, "norm_type", None) != "sentence":
+        raise InputError(
+            "export: sherpa-onnx scales the samples, which only features that "
+            "are normalised by utterance (norm_type: sentence) do not mind; "
+            "export segments instead."
+        )
+    graph = trace(
+        WholeGraph(model),
+        _example(_TRACED_SAMPLES[:1])[:1],
+        {"x": {0: "N", 1: "num_samples"}},
+        {"logits": {0: "N", 1: "num_frames"}},
+    )
+    layers = model.exit_layers[-1]
+    metadata = {
+        "model_type": "omnilingual-asr",
+        "version": 1,
+        "vocab_size": model.heads.vocab_size,
+        "subsampling_factor": subsampling(model.encoder),
+        "normalize_type": "",
+        "sample_rate": folder.sample_rate,
+        "model_author": f"speechbrain-ee {__version__}",
+        "comment": f"{folder.name}, encoder cut after layer {layers}",
+    }
+    with whole_folder(target, _check_static) as new:
+        save(graph, new / "model.onnx", metadata)
+        if int8:
+            quantise(new / "model.onnx", new / "model.int8.onnx")
+        with whole_file(new / "tokens.txt") as stream:
+            stream.write(tokens(folder).encode())
+    return target
+
+
+def _check_static(path: Path) -> None:
+    """Only a graph of this project is deleted, and nothing else with it."""
+    graph = path / "model.onnx"
+    head = b""
+    if graph.is_file():
+        with open_plain(graph) as stream:
+            head = stream.read(_HEAD)
+    ours = PRODUCER.encode() in head
+    check_ours(path, ours, r"model(\.int8)?\.onnx", r"tokens\.txt")
+
+
+def tokens(folder: ModelFolder) -> str:
+    """The tokens of a model, one in a line with its index."""
+    blank, known = folder.model.heads.blank_index, folder.tokenizer
+    lines = []
+    for index in range(folder.model.heads.vocab_size):
+        piece = f"<unused{index}>"
+        if index == blank:
+            piece = _BLANK
+        elif index < known.get_piece_size():
+            piece = known.id_to_piece(index)
+        lines.append(f"{piece} {index}\n")
+    return "".join(lines)
+
+
+def trace(
+    module: nn.Module,
+    arguments: Sequence[Tensor],
+    inputs: Mapping[str, Mapping[int, str]],
+    outputs: Mapping[str, Mapping[int, str]],
+) -> "ModelProto":
+    """Trace a module in evaluation mode with arguments of one call.
+
+    Inputs and outputs are names, and of each the axes whose length may
+    differ.
+    """
+    library = load("onnx", PURPOSE)
+    stream = io.BytesIO()
+    # Parity is tested, so the exporter's remarks are not shown.
+    with torch.no_grad(), _silent("torch.onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Tables that SpeechBrain remembers have to be there before tracing.
+        module(*arguments)
+        torch.onnx.export(
+            module,
+            tuple(arguments),
+            stream,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={**inputs, **outputs},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = library.load_model_from_string(stream.getvalue())
+    _square_by_multiplying(model.graph)
+    return model
+
+
+def save(
+    model: "ModelProto",
+    path: str | Path,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Check a graph and write it, with metadata for whoever loads it."""
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, str(value)
+    model.producer_name = PRODUCER
+    model.doc_string = ""
+    load("onnx", PURPOSE).checker.check_model(model)
+    with whole_file(Path(path)) as file:
+        file.write(model.SerializeToString())
+
+
+def _square_by_multiplying(graph: "GraphProto") -> None:
+    """``Pow`` is slow, and used for squares and for powers of one."""
+    to_array = load("onnx.numpy_helper", PURPOSE).to_array
+    constants = {
+        node.output[0]: to_array(node.attribute[0].t)
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    for node in graph.node:
+        exponent = constants.get(node.input[-1]) if node.input else None
+        if node.op_type != "Pow" or exponent is None or exponent.size != 1:
+            continue
+        base, power = node.input[0], float(exponent.item())
+        if power in (1.0, 2.0):
+            node.op_type = "Mul" if power == 2.0 else "Identity"
+            del node.input[:]
+            node.input.extend([base] * int(power))
+    read = {name for node in graph.node for name in node.input}
+    read |= {each.name for each in graph.output}
+    for name in constants.keys() - read:
+        graph.node.remove(next(n for n in graph.node if name in n.output))
+
+
+@contextmanager
+def _silent(name: str | None) -> Iterator[None]:
+    """Without what a library logs about its own work."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def quantise(path: str | Path, target: str | Path) -> None:
+    """Write a graph in fp32 with weights of 8 bits."""
+    # Seconds to import, and only wanted here.
+    onnx = load("onnx", PURPOSE)
+    tools = load("onnxruntime.quantization", PURPOSE)
+    shapes = load("onnxruntime.quantization.shape_inference", PURPOSE)
+    # It advises on the root logger to do what is done here.
+    with tempfile.TemporaryDirectory() as folder, _silent(None):
+        prepared, made = (Path(folder) / name for name in ("a.onnx", "b.onnx"))
+        shapes.quant_pre_process(
+            str(path), str(prepared), skip_symbolic_shape=True
+        )
+        nodes = onnx.load(prepared).graph.node
+        tools.quantize_dynamic(
+            str(prepared),
+            str(made),
+            op_types_to_quantize=["MatMul"],
+            weight_type=tools.QuantType.QInt8,
+            per_channel=True,
+            nodes_to_exclude=[n.name for n in nodes if START in n.name],
+        )
+        model = onnx.load(made)
+    with whole_file(Path(target)) as file:
+        file.write(model.SerializeToString())

@@ -1,11 +1,13 @@
 """The modules that are traced to ONNX graphs: start, segments, and a whole.
 
-They call the model's own parts. Two things only are said in another way,
+They call the model's own parts. Only two things are computed in another way,
 because they do not survive tracing: the Fourier transform becomes a matrix
-product, and rotary positions are made once, below the first layer.
+product; and rotary attention, whose cosines and sines SpeechBrain remembers
+by length, gets tables that are made once, below the first layer, like the
+positions of relative attention.
 
-Axes: B utterances, S samples, T encoder frames, D width, V
-vocabulary entries, H width of an attention head.
+Axes: B utterances, S samples, T encoder frames, D width, V vocabulary
+entries, W width of an attention head.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -16,13 +18,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+from speechbrain.nnet.attention import RoPEMHA
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.inference.onnx.attention import with_tables
 from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.layerwise import shared_copy
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.state import EncoderState
 
@@ -36,11 +39,6 @@ POSITIONS = {
 
 class MatrixSTFT(nn.Module):
     """SpeechBrain's short-time Fourier transform as a matrix product.
-
-    Arguments
-    ---------
-    stft : speechbrain.processing.features.STFT
-        Whose window, hop and padding are taken.
 
     Example
     -------
@@ -60,11 +58,10 @@ class MatrixSTFT(nn.Module):
                 "one-sided, not normalised, padded with zeros) is exported."
             )
         self.hop_length, self.size = stft.hop_length, stft.n_fft
-        window = nn.functional.pad(
-            stft.window.double(),
-            # torch.stft centres a window that is shorter than the transform.
-            _centred(stft.win_length, stft.n_fft),
-        )
+        # torch.stft centres a window that is shorter than the transform.
+        missing = stft.n_fft - stft.win_length
+        ends = (missing // 2, missing - missing // 2)
+        window = nn.functional.pad(stft.window.double(), ends)
         bins = torch.arange(stft.n_fft // 2 + 1, dtype=torch.float64)
         time = torch.arange(stft.n_fft, dtype=torch.float64)
         angle = 2 * math.pi * torch.outer(time, bins) / stft.n_fft
@@ -96,11 +93,6 @@ class RotaryTables(nn.Module):
     The values of SpeechBrain's ``PrecomputedRoPESinusoids``: equation 34 of
     Su et al. (arXiv 2104.09864), the sign of the sines included.
 
-    Arguments
-    ---------
-    width : int
-        Width of an attention head.
-
     Example
     -------
     >>> RotaryTables(4)(3).shape
@@ -116,21 +108,91 @@ class RotaryTables(nn.Module):
         self.register_buffer("signs", signs)
 
     def forward(self, frames: int | Tensor) -> Tensor:
-        """Both tables, shape (2, T, H)."""
+        """Both tables, shape (2, T, W)."""
         angles = self.angles
         time_T = torch.arange(frames, dtype=angles.dtype, device=angles.device)
-        turned_TH = time_T.unsqueeze(1) * angles
-        return torch.stack([turned_TH.cos(), turned_TH.sin() * self.signs])
+        turned_TW = time_T.unsqueeze(1) * angles
+        return torch.stack([turned_TW.cos(), turned_TW.sin() * self.signs])
+
+
+class TabledRoPE(nn.Module):
+    """SpeechBrain's ``RoPEMHA`` with its parameters, tables from outside.
+
+    Example
+    -------
+    >>> attention = RoPEMHA(embed_dim=8, num_heads=2)
+    >>> x, tables = torch.rand(1, 5, 8), RotaryTables(4)(5)
+    >>> same, _ = TabledRoPE(attention)(x, x, x, pos_embs=tables)
+    >>> torch.allclose(same, attention(x, x, x)[0], atol=1e-6)
+    True
+    """
+
+    def __init__(self, attention: RoPEMHA):
+        super().__init__()
+        self.attention = attention
+        pairs = torch.arange(attention.head_dim).view(-1, 2)
+        self.register_buffer("swapped", pairs.flip(1).flatten())
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        pos_embs: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend within ``query``, shape (B, T, D); tables (2, T, W)."""
+        one = self.attention
+        heads, width = one.num_heads, one.head_dim
+        packed = nn.functional.linear(query, one.in_proj_weight)
+        packed = packed.unflatten(-1, (heads, 3 * width)).transpose(1, 2)
+        q, k, v = packed.split(width, dim=-1)
+        if one.vbias is not None:
+            v = v + one.value_bias_weight.view(heads, 1, width)
+        out = nn.functional.scaled_dot_product_attention(
+            self._turned(q, pos_embs),
+            self._turned(k, pos_embs),
+            v,
+            attn_mask=_seen(key_padding_mask, attn_mask),
+            scale=one.scale,
+        )
+        return one.out_proj(out.transpose(1, 2).flatten(2)), None
+
+    def _turned(self, x: Tensor, tables: Tensor) -> Tensor:
+        return x * tables[0] + x.index_select(-1, self.swapped) * tables[1]
+
+
+def with_tables(model: EarlyExitModel) -> EarlyExitModel:
+    """A model whose rotary attention reads tables; parameters are shared."""
+    changed = shared_copy(model)
+    changed.encoder = shared_copy(model.encoder)
+    changed.encoder.layers = nn.ModuleList(
+        map(_with_tables, model.encoder.layers)
+    )
+    return changed
+
+
+def _with_tables(layer: nn.Module) -> nn.Module:
+    changed = shared_copy(layer)
+    for name, part in layer.named_children():
+        if isinstance(part, RoPEMHA):
+            setattr(changed, name, TabledRoPE(part))
+    return changed
+
+
+def _seen(padding_BT: Tensor | None, unseen_TT: Tensor | None) -> Tensor | None:
+    """Where attention may look, as a mask that broadcasts to (B, H, T, T)."""
+    hidden = None
+    if padding_BT is not None:
+        hidden = padding_BT[:, None, None, :]
+    if unseen_TT is not None:
+        hidden = unseen_TT if hidden is None else hidden | unseen_TT
+    return None if hidden is None else ~hidden
 
 
 class StartGraph(nn.Module):
-    """Waveforms to the state below the first layer.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        Whose encoder starts.
-    """
+    """Waveforms to the state below the first layer."""
 
     def __init__(self, model: EarlyExitModel):
         super().__init__()
@@ -161,18 +223,7 @@ class StartGraph(nn.Module):
 
 
 class SegmentGraph(nn.Module):
-    """The layers up to an exit, its head, and what criteria ask of it.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model.
-    exit : int
-        The exit, from 1.
-    measures : sequence of str
-        Evidence that is computed, by the functions that criteria are made
-        of: :func:`speechbrain_ee.exits.criteria.measure_all`.
-    """
+    """The layers up to an exit, its head, and the measures of criteria."""
 
     def __init__(
         self, model: EarlyExitModel, exit: int, measures: Sequence[str]
@@ -201,13 +252,7 @@ class SegmentGraph(nn.Module):
 
 
 class WholeGraph(nn.Module):
-    """One utterance's waveform to the log-probabilities of the last exit.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        A truncated model: no head but its last is run.
-    """
+    """One utterance's waveform to the log-probabilities of the last exit."""
 
     def __init__(self, model: EarlyExitModel):
         super().__init__()
@@ -225,22 +270,7 @@ class WholeGraph(nn.Module):
 
 
 def exportable(model: EarlyExitModel) -> MultiExitEncoder:
-    """The encoder of a model, if it can be exported.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model.
-
-    Returns
-    -------
-    MultiExitEncoder
-
-    Raises
-    ------
-    InputError
-        If it is a pre-trained one, or has another attention.
-    """
+    """The encoder of a model, if it can be exported."""
     encoder = model.encoder
     if not isinstance(encoder, MultiExitEncoder):
         raise InputError(
@@ -257,24 +287,9 @@ def exportable(model: EarlyExitModel) -> MultiExitEncoder:
 
 
 def subsampling(encoder: MultiExitEncoder) -> int:
-    """Frames of features that become one encoder frame.
-
-    Arguments
-    ---------
-    encoder : MultiExitEncoder
-        With a convolutional front-end.
-
-    Returns
-    -------
-    int
-    """
+    """Frames of features that become one encoder frame."""
     factor = 1
     for block in encoder.front_end.blocks.children():
         for part in block.convs.children():
             factor *= getattr(part, "stride", (1,))[0]
     return factor
-
-
-def _centred(inner: int, outer: int) -> tuple[int, int]:
-    left = (outer - inner) // 2
-    return left, outer - inner - left

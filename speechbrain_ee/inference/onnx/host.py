@@ -1,19 +1,22 @@
 """Early exit on onnxruntime: the loop that a device runs, without torch.
 
 It needs numpy, onnxruntime and sentencepiece, and for policies yaml and
-rapidfuzz. Graphs come from :mod:`speechbrain_ee.inference.onnx.export`.
-Utterances that stop leave the batch; the others go on, cut to the longest of
-them. What an utterance gets does not depend on the batch it was in; in int8
-the last bits do, since activations are quantised for the whole batch.
+rapidfuzz. Graphs come from :mod:`speechbrain_ee.inference.onnx.export`, and
+criteria are those of :mod:`speechbrain_ee.exits.criteria`, which read what the
+graphs give, and transcripts. Utterances that stop leave the batch; the others
+go on, cut to the longest of them. What an utterance gets does not depend on
+the batch it was in; in int8 the last bits do, since activations are quantised
+for the whole batch.
 
-Axes: B utterances of the batch, of which some are still in; S samples, T
-frames, V vocabulary entries.
+Axes: B utterances of the batch, of which some are still in; E exits passed; S
+samples, T frames, V vocabulary entries.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +24,179 @@ import numpy as np
 from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 
+from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.criteria.ngram import read_ngram
+from speechbrain_ee.exits.criteria import get_criterion
+from speechbrain_ee.exits.criteria.ngram import CharNgram, read_ngram
+from speechbrain_ee.exits.criteria.registry import Criterion, read_threshold
+from speechbrain_ee.exits.criteria.text import OF_TEXT, measure_texts
+from speechbrain_ee.exits.policy import (
+    ThresholdPolicy,
+    check_exit,
+    rule_for,
+)
 from speechbrain_ee.files import open_plain, read_bytes, restore
-from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.onnx.extra import load
+from speechbrain_ee.inference.hypothesis import (
+    Gathered,
+    Hypothesis,
+    TimedToken,
+    timed_runs,
+    words_of,
+)
 from speechbrain_ee.inference.onnx.manifest import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
+    START_FILE,
+    TRANSCRIPTS,
+    Manifest,
+    load,
     read_manifest,
     segment_file,
-    start_file,
 )
-from speechbrain_ee.inference.onnx.policy import (
-    HostEvidence,
-    HostPolicy,
-    resolve,
-)
-from speechbrain_ee.inference.onnx.writer import HostWriter
-from speechbrain_ee.inference.recordings.segmentation import (
-    NO_SPEECH,
-    speech_detector,
-)
+from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
 PURPOSE = "ONNX graphs"
+LAST = "last"
 _WAY_OUT = "export the model again"
 _TRIED_SAMPLES = 8000
 Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class HostPolicy:
+    """Which exits are read, and which utterances stop there."""
+
+    exits: tuple[int, ...]  # that can be taken, from 1; all stop at the last
+    layers: tuple[int, ...]  # that they follow
+    rule: ThresholdPolicy | None = None  # None: there is one exit
+
+    @classmethod
+    def fixed(cls, exit: int, exit_layers: Sequence[int]) -> "HostPolicy":
+        """All utterances take one exit."""
+        check_exit(exit, exit_layers, "these graphs have")
+        return cls((exit,), (exit_layers[exit - 1],))
+
+    @classmethod
+    def thresholds(
+        cls,
+        policy: Any,
+        exit_layers: Sequence[int],
+        evidence: Sequence[str],
+        its_layers: Sequence[int] | None = None,
+    ) -> "HostPolicy":
+        """Thresholds on a criterion that reads ``evidence`` or transcripts;
+        bare thresholds may say which exits' layers they are for.
+        """
+        exits, layers, rule = rule_for(
+            policy, exit_layers, "these graphs have", its_layers
+        )
+        missing = {*get_criterion(policy.criterion).needs}
+        missing -= {*evidence, TRANSCRIPTS}
+        if missing:
+            raise InputError(
+                f"policy: {policy.criterion} reads {', '.join(sorted(missing))}"
+                f", which is not known here; there are "
+                f"{', '.join(evidence)} and transcripts."
+            )
+        return cls(exits, layers, rule)
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """What gives the scores; None where nothing is asked."""
+        return None if self.rule is None else get_criterion(self.rule.criterion)
+
+
+@dataclass
+class HostEvidence:
+    """What the utterances that are still in the batch have shown."""
+
+    policy: HostPolicy
+    rows: NDArray[np.int64]  # of the original batch
+    language_model: CharNgram | None = None
+    reads: list[int] = field(default_factory=list)  # exits whose heads ran
+    gathered: Gathered = field(default_factory=Gathered)
+
+    def __post_init__(self) -> None:
+        found = self.policy.criterion
+        needs = () if found is None else found.needs
+        self.criterion = found
+        self.of_text = tuple(name for name in needs if name in OF_TEXT)
+        other = (*self.of_text, TRANSCRIPTS)
+        self.measures = tuple(name for name in needs if name not in other)
+        self.keeps_texts = TRANSCRIPTS in needs
+        self.reads_texts = self.keeps_texts or bool(self.of_text)
+
+    def looks(self, place: int) -> bool:
+        """Whether an exit's head is read, by its place in the policy."""
+        rule = self.policy.rule
+        if place == len(self.policy.exits) - 1 or rule is None:
+            return True
+        remembers = self.criterion.sign is None
+        return remembers or rule.decides(place + 1)
+
+    def score(self) -> NDArray[np.float64]:
+        """Scores at the exit where the batch stands."""
+        layers = self.policy.layers[: len(self.reads)]
+        evidence = self.gathered.evidence(
+            layers, self.rows, "evidence of the graphs"
+        )
+        return self.criterion.scores(evidence)[:, -1]
+
+    def add(
+        self, values: dict[str, NDArray[np.floating]], texts: Sequence[str]
+    ) -> None:
+        """Note what an exit has shown."""
+        read = {name: values[name] for name in self.measures}
+        if self.of_text:
+            read |= measure_texts(texts, self.language_model, self.of_text)
+        self.gathered.add(read, texts if self.keeps_texts else None)
+
+    def select(self, keep: NDArray[np.int64]) -> None:
+        """Forget the utterances that have left."""
+        self.rows = self.rows[keep]
+        self.gathered.select(keep)
+
+
+def resolve(
+    given: Any,
+    manifest: Manifest,
+    policies: Mapping[str, ExitPolicy],
+    language_model: CharNgram | None = None,
+) -> HostPolicy:
+    """See :meth:`OnnxRecogniser.resolve`."""
+    layers = manifest.exit_layers
+    evidence = manifest.measures
+    if language_model is not None:
+        evidence = (*evidence, *OF_TEXT)
+    if given is None:
+        given = manifest.default_policy or LAST
+    if isinstance(given, HostPolicy):
+        return given
+    if hasattr(given, "rule"):  # a policy of the runner on PyTorch
+        if given.rule is None:
+            return HostPolicy.fixed(given.exits[-1], layers)
+        return HostPolicy.thresholds(given.rule, layers, evidence, given.layers)
+    if hasattr(given, "threshold"):
+        return HostPolicy.thresholds(given, layers, evidence)
+    text = str(getattr(given, "exit", given)).strip()
+    if text == LAST or text.isdecimal():
+        exit = len(layers) if text == LAST else int(text)
+        return HostPolicy.fixed(exit, layers)
+    named = text in policies or Path(text).is_file()
+    rule = None if named else read_threshold(text)
+    if rule is not None:
+        return HostPolicy.thresholds(ThresholdPolicy(*rule), layers, evidence)
+    if not named:
+        raise InputError(
+            f"policy: {text!r} is none of these graphs' policies "
+            f"({', '.join(policies) or 'there are none'}) and no "
+            f"file; give one of these, a policy file, an exit (1 to "
+            f"{len(layers)}), or last."
+        )
+    policy = policies.get(text) or read_policy(text)
+    return HostPolicy.thresholds(policy, layers, evidence)
 
 
 class OnnxRecogniser:
@@ -87,21 +235,21 @@ class OnnxRecogniser:
         options.inter_op_num_threads = 1
         exits = range(1, len(self.manifest.exit_layers) + 1)
         # The start is the same in all precisions.
-        files = [start_file("fp32")]
+        files = [START_FILE]
         files += [segment_file(exit, precision) for exit in exits]
         start, *segments = [_session(self.folder / f, options) for f in files]
         self.start, self.segments = start, segments
-        tokenizer = _tokenizer(self.folder / "tokenizer.model")
-        self.writer = HostWriter(self.manifest, tokenizer)
+        self.tokenizer = _tokenizer(self.folder / "tokenizer.model")
+        self.pieces = pieces_of(self.tokenizer)
         self.speaks = speech_detector("energy")
         self.policies = {
             path.stem: read_policy(path)
             for path in sorted(self.folder.glob("policies/*.yaml"))
         }
         spelling = self.folder / LANGUAGE_MODEL_FILE
-        self.language_model = (
-            read_ngram(spelling) if spelling.exists() else None
-        )
+        self.language_model = None
+        if spelling.exists():
+            self.language_model = read_ngram(spelling)
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True
@@ -117,7 +265,7 @@ class OnnxRecogniser:
         except Exception as error:  # onnxruntime's share no other class
             raise InputError(
                 f"{self.folder}: the graphs cannot be run "
-                f"({one_line(error)}); export the model again."
+                f"({one_line(error)}); {_WAY_OUT}."
             ) from error
 
     @property
@@ -196,21 +344,7 @@ class OnnxRecogniser:
         return said
 
     def run(self, wavs_BS: Any, wav_lens_B: Any, policy: Any = None) -> Any:
-        """Transcribe a padded batch, as the runner on PyTorch does.
-
-        Arguments
-        ---------
-        wavs_BS : array or tensor of shape (B, samples)
-            Audio.
-        wav_lens_B : array or tensor of shape (B,)
-            Lengths relative to the longest.
-        policy : optional
-            See :meth:`resolve`.
-
-        Returns
-        -------
-        list of B Hypothesis
-        """
+        """Transcribe a padded batch, as the runner on PyTorch does."""
         wavs_BS = np.asarray(wavs_BS, dtype=np.float32)
         lengths_B = np.asarray(wav_lens_B, dtype=np.float32) * wavs_BS.shape[1]
         # Of NaN both comparisons are false.
@@ -251,7 +385,7 @@ class OnnxRecogniser:
             stop_B, score_B = self._stops(place, exit, read, state, known)
             for row in np.flatnonzero(stop_B):
                 at = known.rows[row]
-                found[at] = self.writer.hypothesis(
+                found[at] = self._hypothesis(
                     read["log_probs"][row, : state["lengths"][row]],
                     float(score_B[row]),
                     int(samples_B[at]),
@@ -294,7 +428,7 @@ class OnnxRecogniser:
         texts: list[str] = []
         if known.reads_texts:
             pairs = zip(read["log_probs"], state["lengths"])
-            texts = [self.writer.text(one[:frames]) for one, frames in pairs]
+            texts = [self._text(one[:frames]) for one, frames in pairs]
         known.add(dict(read), texts)
         score_B = known.score()
         return policy.rule.stop(place + 1, score_B), score_B
@@ -314,6 +448,56 @@ class OnnxRecogniser:
             cut = slice(frames - shorter, frames + shorter - 1)
             kept["positions"] = state["positions"][:, cut]
         return kept
+
+    def _text(self, log_probs_TV: NDArray[np.float32]) -> str:
+        """What CTC's best path says, of an utterance without its padding."""
+        timed = self._timed(log_probs_TV)
+        return decode(self.tokenizer, [one.token for one in timed])
+
+    def _hypothesis(
+        self,
+        log_probs_TV: NDArray[np.float32],
+        score: float,
+        samples: int,
+        known: HostEvidence,
+    ) -> Hypothesis:
+        manifest, frames = self.manifest, len(log_probs_TV)
+        timed = self._timed(log_probs_TV)
+        tokens = tuple(one.token for one in timed)
+        spoken = [token.confidence for token in timed]
+        duration_s = samples / manifest.sample_rate
+        text = decode(self.tokenizer, tokens)
+        exit = known.reads[-1]
+        macs = manifest.macs(samples, frames, tuple(known.reads))
+        if known.criterion is not None:
+            # The last exit is not asked.
+            asked = len(known.reads) - (exit == known.policy.exits[-1])
+            once = known.criterion.macs(frames, manifest.vocab_size)
+            macs += asked * int(once)
+        return Hypothesis(
+            text=text,
+            tokens=tokens,
+            exit=exit,
+            layer=manifest.exit_layers[exit - 1],
+            score=score,
+            confidence=sum(spoken) / len(spoken) if spoken else 0.0,
+            words=words_of(timed, manifest.frame_s, duration_s),
+            nbest=(text,),
+            macs=macs,
+            duration_s=duration_s,
+        )
+
+    def _timed(self, log_probs_TV: NDArray[np.float32]) -> list[TimedToken]:
+        if not np.isfinite(log_probs_TV).all():
+            raise InputError(
+                f"{self.manifest.name}: the graphs give NaN or infinite "
+                "numbers, as after a training that diverged; export another "
+                "model."
+            )
+        path_T, prob_T = log_probs_TV.argmax(-1), np.exp(log_probs_TV.max(-1))
+        return timed_runs(
+            path_T, prob_T, self.manifest.blank_index, self.pieces
+        )
 
 
 def _wave(samples: Any, place: int) -> NDArray[np.float32]:
@@ -345,7 +529,7 @@ def _session(path: Path, options: Any) -> Any:
         )
     except Exception as error:  # onnxruntime's errors share no other class
         raise InputError(
-            f"{path}: cannot be loaded ({one_line(error)}); export the model again."
+            f"{path}: cannot be loaded ({one_line(error)}); {_WAY_OUT}."
         ) from error
 
 

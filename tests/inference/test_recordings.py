@@ -24,9 +24,12 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.recordings import stream as audio_in
-from speechbrain_ee.inference.recordings.resampling import BlockResampler
-from speechbrain_ee.inference.recordings.stream import AudioStream
+from speechbrain_ee.inference import recordings
+from speechbrain_ee.inference.recordings import (
+    AudioStream,
+    BlockResampler,
+    find_recordings,
+)
 from tests.inference.heard import record, speech
 
 
@@ -48,7 +51,6 @@ def heard(path: str | Path, rate: int = 16000) -> tuple[np.ndarray, str | None]:
     total=st.integers(1, 9000),
 )
 def test_blocks_resample_like_the_whole(rates, cuts, total) -> None:
-    """Wherever a stream is cut, no seam is heard."""
     samples = speech(total / 44100 + 0.01, 44100, seed=total)[:total]
     edges = sorted({0, total, *(cut for cut in cuts if cut < total)})
     resampler = BlockResampler(*rates)
@@ -60,7 +62,6 @@ def test_blocks_resample_like_the_whole(rates, cuts, total) -> None:
 
 
 def test_odd_rates_need_no_giant_filters() -> None:
-    """A rate without a simple ratio is taken for its neighbour."""
     for rate in (47999, 44101, 15999, 22254):
         resampler = BlockResampler(rate, 16000)
         found = len(resampler.push(np.zeros(rate, np.float32)))
@@ -88,8 +89,7 @@ def test_equals_reading_at_once(
     rate: int,
     subtype: str | None,
 ) -> None:
-    """Stereo of any rate and format, in many blocks, is the one signal."""
-    monkeypatch.setattr(audio_in, "BLOCK_SAMPLES", 10_000)
+    monkeypatch.setattr(recordings, "BLOCK_SAMPLES", 10_000)
     stereo = np.stack([speech(2.3, rate, seed=n) for n in (1, 2)], axis=1)
     path = record(tmp_path / name, stereo, rate, subtype)
     found, fault = heard(path)
@@ -98,7 +98,6 @@ def test_equals_reading_at_once(
 
 
 def test_standard_input(tmp_path: Path, monkeypatch) -> None:
-    """`-` is whatever the pipe brings, in any format."""
     path = record(tmp_path / "a.ogg", 40000, subtype="VORBIS")
     pipe = SimpleNamespace(
         buffer=io.BytesIO(Path(path).read_bytes()), isatty=lambda: False
@@ -111,7 +110,6 @@ def test_standard_input(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_named_pipe(tmp_path: Path) -> None:
-    """What a shell's <(...) gives."""
     path = record(tmp_path / "a.flac", 40000)
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
@@ -123,7 +121,6 @@ def test_named_pipe(tmp_path: Path) -> None:
 
 
 def test_lengths_that_were_not_known(tmp_path: Path) -> None:
-    """What programs write to a pipe announces nonsense, and is whole."""
     wav = bytearray(Path(record(tmp_path / "a.wav", 40000)).read_bytes())
     place = wav.index(b"data")
     wav[4:8] = wav[place + 4 : place + 8] = b"\xff" * 4
@@ -142,7 +139,6 @@ def test_lengths_that_were_not_known(tmp_path: Path) -> None:
     "name", ["a.wav", "a.flac", "a.aiff", "a.mp3", "a.ogg"]
 )
 def test_recordings_that_break_off(tmp_path: Path, name: str) -> None:
-    """What is there is given, and what is missing is said."""
     path = Path(record(tmp_path / name, 160_000))
     whole, fault = heard(path)
     assert fault is None
@@ -157,7 +153,6 @@ def test_recordings_that_break_off(tmp_path: Path, name: str) -> None:
 
 
 def test_a_damaged_frame(tmp_path: Path) -> None:
-    """All that stands before the damage is given, to the last frame."""
     path = Path(record(tmp_path / "a.flac", 160_000))
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -170,7 +165,6 @@ def test_a_damaged_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_samples_that_are_not_finite(tmp_path: Path, bad: float) -> None:
-    """Named with their time."""
     samples = speech(3)
     samples[40_000] = bad
     path = record(tmp_path / "a.wav", samples, subtype="FLOAT")
@@ -179,7 +173,6 @@ def test_samples_that_are_not_finite(tmp_path: Path, bad: float) -> None:
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
-    """Each is told apart from the others."""
     (tmp_path / "text.mp3").write_bytes(b"no audio " * 1000)
     (tmp_path / "a.raw").write_bytes(bytes(1000))
     (tmp_path / "nothing.wav").touch()
@@ -200,7 +193,6 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    """The system's own reason."""
     path = record(tmp_path / "a.wav")
     os.chmod(path, 0)
     with pytest.raises(InputError, match="Permission denied"):
@@ -208,8 +200,25 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_wide_files_are_averaged(tmp_path: Path) -> None:
-    """More channels than two, each with the same weight."""
     channels = np.stack([speech(1, seed=n) for n in range(6)], axis=1)
     path = record(tmp_path / "a.wav", channels, subtype="FLOAT")
     np.testing.assert_allclose(heard(path)[0], channels.mean(axis=1), atol=1e-6)
     assert soundfile.info(path).channels == 6
+
+
+def test_names_tell_recordings_apart(tmp_path: Path) -> None:
+    a, b = tmp_path / "x" / "a.wav", tmp_path / "x" / "b.wav"
+    for path in (a, b, a.with_suffix(".flac"), tmp_path / "y" / "a.wav"):
+        record(path, 10)
+
+    def names(*inputs: Path) -> list[str]:
+        return [r.id for r in find_recordings([str(each) for each in inputs])]
+
+    assert names(a, b, a) == ["a", "b"]
+    assert names(a, a.with_suffix(".flac")) == ["a.wav", "a.flac"]
+    found = names(a, tmp_path / "y" / "a.wav")
+    assert len({*found}) == 2 and not any(n.startswith("/") for n in found)
+    assert names(tmp_path) == ["x/a.flac", "x/a.wav", "x/b.wav", "y/a.wav"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no audio.*flac"):
+        find_recordings([str(tmp_path / "empty")])

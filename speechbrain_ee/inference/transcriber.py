@@ -1,43 +1,42 @@
 """From a stream of recordings to a stream of transcripts.
 
-Recordings are read, cut and put into batches only as fast as they are
-transcribed, so memory does not grow with their number or their length.
+Recordings are read, cut and put into batches of like length only as fast as
+they are transcribed, so memory does not grow with their number or length.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.inference.controller import LatencyController
 from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.recordings.batches import (
-    batches_of_like_length,
-    in_order,
-)
-from speechbrain_ee.inference.recordings.files import (
+from speechbrain_ee.inference.recordings import (
     Recording,
     open_recording,
+    shown,
 )
-from speechbrain_ee.inference.recordings.segmentation import (
-    Cutting,
-    PauseFinder,
-    Piece,
-    cut_at_pauses,
-    quiet_frames,
-)
-from speechbrain_ee.inference.recordings.stream import shown
-from speechbrain_ee.inference.recordings.transcript import (
+from speechbrain_ee.inference.segmentation import Cutting, Piece, cut_at_pauses
+from speechbrain_ee.inference.transcripts import (
     Failure,
     Segment,
     Summary,
     Transcript,
 )
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Batches' worth of items that are sorted together. More waste less padding,
+# and let the first result wait longer.
+WINDOW_BATCHES = 4
 
 
 class Recogniser(Protocol):
@@ -47,17 +46,6 @@ class Recogniser(Protocol):
 
     def recognise(self, waves: Any, policy: Any = None) -> list[Hypothesis]:
         """A hypothesis for each of a batch of tensors of shape (samples,)."""
-
-
-class Controller(Protocol):
-    """What is asked of a latency controller."""
-
-    policy: Any
-
-    def observe(
-        self, audio_s: float, wall_s: float, macs: float | None = None
-    ) -> None:
-        """Learn how long a batch took."""
 
 
 @dataclass
@@ -79,26 +67,11 @@ _Task = tuple[int, Piece]
 
 
 class Transcriber:
-    """Transcribes recordings in batches of like length.
+    """Transcribes recordings in batches of at most ``batch_s`` seconds,
+    padding included.
 
-    Arguments
-    ---------
-    asr : Recogniser
-        For example an :class:`~speechbrain_ee.inference.asr.EarlyExitASR`.
-    cutting : Cutting, optional
-        How long recordings are cut.
-    batch_s : float
-        Bound on a batch in seconds, padding included.
-    controller : Controller, optional
-        Chooses the policy of every batch.
-    find_pauses : callable
-        See :func:`~speechbrain_ee.inference.recordings.segmentation.cut_at_pauses`.
-    channel : int, optional
-        The channel of files that is heard, from 1; see
-        :class:`~speechbrain_ee.inference.recordings.stream.AudioStream`.
-    policy : optional
-        What the recogniser follows where no controller chooses; by default
-        its own.
+    A controller, where there is one, chooses the policy of every batch; else
+    ``policy`` does, by default the recogniser's own.
     """
 
     def __init__(
@@ -106,8 +79,7 @@ class Transcriber:
         asr: Recogniser,
         cutting: Cutting | None = None,
         batch_s: float = 60.0,
-        controller: Controller | None = None,
-        find_pauses: PauseFinder = quiet_frames,
+        controller: LatencyController | None = None,
         channel: int | None = None,
         policy: Any = None,
     ):
@@ -115,7 +87,6 @@ class Transcriber:
         self.cutting = cutting or Cutting()
         self.batch_s = batch_s
         self.controller = controller
-        self.find_pauses = find_pauses
         self.channel = channel
         self.policy = policy
         self._reset()
@@ -136,20 +107,10 @@ class Transcriber:
         recordings: Iterable[Recording],
         on_batch: Callable[[float, Summary], None] | None = None,
     ) -> Iterator[Transcript | Failure]:
-        """Transcribe.
+        """A result for every recording, in order, as soon as it is ready.
 
-        Arguments
-        ---------
-        recordings : iterable of Recording
-            What to transcribe; read no faster than it is transcribed.
-        on_batch : callable, optional
-            Told after every batch how many recordings are done, with
-            fractions, and what the run has done so far.
-
-        Yields
-        ------
-        Transcript or Failure
-            One for every recording, in their order, as soon as it is ready.
+        ``on_batch`` is told after every batch how many recordings are done,
+        with fractions, and what the run has done so far.
         """
         self._reset()
         tasks = batches_of_like_length(
@@ -170,7 +131,7 @@ class Transcriber:
             tuple(self._failures),
             seconds,
             time.perf_counter() - self._began_s,
-            self._layer_s / seconds if seconds else float("nan"),
+            self._layer_s / seconds if seconds else math.nan,
             self._macs,
             self._skipped_s,
         )
@@ -186,7 +147,7 @@ class Transcriber:
         end_s = state.segments[-1].end_s
         state.fault = f"interrupted after {end_s:.2f} s"
         self._failures.append(Failure(state.path, state.fault))
-        return self._transcript(state)
+        return _transcript(state)
 
     def _length_s(self, task: _Task) -> float:
         return len(task[1].samples) / self.asr.sample_rate
@@ -200,9 +161,7 @@ class Transcriber:
             try:
                 with open_recording(recording, rate, self.channel) as audio:
                     state.announced_s = audio.announced_s
-                    for piece in cut_at_pauses(
-                        audio, rate, self.cutting, self.find_pauses
-                    ):
+                    for piece in cut_at_pauses(audio, rate, self.cutting):
                         state.pieces += 1
                         state.read_s = piece.end / rate
                         yield place, piece
@@ -228,7 +187,7 @@ class Transcriber:
         except InputError as error:
             if len(pieces) == 1:
                 return [str(error)]
-            # One of them is bad, and the others shall not suffer.
+            # One of them is bad: each is tried alone.
             return [each for piece in pieces for each in self._batch([piece])]
         now_s = time.perf_counter()
         if self.controller is not None:
@@ -271,21 +230,12 @@ class Transcriber:
                 self._failures.append(Failure(state.path, reason))
             if state.failure is None:
                 self._transcribed += 1
-                result = self._transcript(state)
+                result = _transcript(state)
             else:
                 result = self._failures[-1]
             self._due += 1
             state.segments = []
             yield result
-
-    def _transcript(self, state: _Progress) -> Transcript:
-        return Transcript(
-            state.id,
-            state.path,
-            state.segments[-1].end_s,
-            tuple(state.segments),
-            state.fault,
-        )
 
     def _fraction(self) -> float:
         """Recordings that are done, and the part of the next."""
@@ -295,3 +245,73 @@ class Transcriber:
         done_s = state.segments[-1].end_s if state.segments else 0.0
         whole_s = max(state.announced_s or 2 * state.read_s, done_s, 1e-9)
         return self._due + done_s / whole_s
+
+
+def _transcript(state: _Progress) -> Transcript:
+    segments = tuple(state.segments)
+    end_s = segments[-1].end_s
+    return Transcript(state.id, state.path, end_s, segments, state.fault)
+
+
+def batches_of_like_length(
+    items: Iterable[T],
+    length_s: Callable[[T], float],
+    batch_s: float,
+) -> Iterator[list[tuple[int, T]]]:
+    """Batches of at most ``batch_s`` padded seconds, of which a longer item
+    is one of its own.
+
+    As many items as make ``WINDOW_BATCHES`` batches are read, sorted by
+    length and handed out, longest first, before more are read. Every item
+    comes with its place in the stream.
+
+    Example
+    -------
+    >>> lengths = [3.0, 1.0, 2.9, 1.1]
+    >>> for batch in batches_of_like_length(lengths, float, batch_s=6.0):
+    ...     print(batch)
+    [(0, 3.0), (2, 2.9)]
+    [(3, 1.1), (1, 1.0)]
+    """
+    if not batch_s > 0:
+        raise InputError(f"batch_s: {batch_s} s; give seconds above 0.")
+    window: list[tuple[int, T]] = []
+    waiting_s = 0.0
+    for numbered in enumerate(items):
+        window.append(numbered)
+        waiting_s += length_s(numbered[1])
+        if waiting_s >= WINDOW_BATCHES * batch_s:
+            yield from _sorted_batches(window, length_s, batch_s)
+            window, waiting_s = [], 0.0
+    yield from _sorted_batches(window, length_s, batch_s)
+
+
+def _sorted_batches(
+    window: list[tuple[int, T]], length_s: Callable[[T], float], batch_s: float
+) -> Iterator[list[tuple[int, T]]]:
+    window = sorted(window, key=lambda numbered: -length_s(numbered[1]))
+    batch: list[tuple[int, T]] = []
+    for numbered in window:
+        if batch and (len(batch) + 1) * length_s(batch[0][1]) > batch_s:
+            yield batch
+            batch = []
+        batch.append(numbered)
+    if batch:
+        yield batch
+
+
+def in_order(numbered: Iterable[tuple[int, R]]) -> Iterator[R]:
+    """Results in the order of their numbers, as soon as that allows.
+
+    Example
+    -------
+    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
+    ['a', 'b', 'c']
+    """
+    early: dict[int, R] = {}
+    due = 0
+    for number, result in numbered:
+        early[number] = result
+        while due in early:
+            yield early.pop(due)
+            due += 1

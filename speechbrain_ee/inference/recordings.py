@@ -1,16 +1,17 @@
-"""Recordings as a stream of blocks at the model's sample rate.
+"""Recordings: which ones are meant, and each as a stream of samples.
 
-Whatever soundfile reads, however long it is, comes out as mono blocks; never
-more than a block is in memory. What cannot be streamed (a pipe) is first
-copied to a temporary file, because most formats need to seek. What soundfile
-does not read (the sound of a video, say) is decoded into one by PyAV or by
-ffmpeg, where one of them is installed.
+Whatever soundfile reads, however long it is, comes out as mono blocks at the
+model's sample rate; never more than a block is in memory. What cannot be
+streamed (a pipe) is first copied to a temporary file, because most formats
+need to seek. What soundfile does not read (the sound of a video, say) is
+decoded into one by PyAV or by ffmpeg, where one of them is installed.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -18,21 +19,22 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import torch
+from torchaudio.transforms import Resample
 
-from speechbrain_ee.data.audio import mixed_down
-from speechbrain_ee.data.clips import FLOAT_SUBTYPES
+from speechbrain_ee.data.audio import AudioReader, mixed_down
+from speechbrain_ee.data.clips import FLOAT_SUBTYPES, Clip
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.inference.recordings.resampling import BlockResampler
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,10 @@ DECODERS = (
     "install speechbrain-ee with its extra `media` (PyAV), or ffmpeg; or "
     "convert it to WAV or FLAC."
 )
+NO_AUDIO = (
+    "is no audio in a known format, or damaged; repair it, or convert it to "
+    "WAV or FLAC."
+)
 MEDIA_TOLERANCE_S = 1.0  # containers round, encoders add and take a little
 # What samples of a type are divided by, and what is zero in it.
 INTEGERS = {
@@ -72,6 +78,15 @@ INTEGERS = {
     torch.int16: (1 << 15, 0),
     torch.int32: (1 << 31, 0),
 }
+# What is taken from folders; a file that is named may be called anything.
+SUFFIXES = MEDIA_SUFFIXES | frozenset(
+    ".aif .aiff .au .caf .flac .mp3 .nist .oga .ogg .opus .rf64 .sph .snd "
+    ".w64 .wav".split()
+)
+# Both sides of the ratio of two sample rates stay below this: 48000 -> 16000
+# is 3 : 1 and 44100 -> 16000 is 441 : 160. A rate like 47999 would need
+# filters of gigabytes; it is taken for its neighbour, 0.1 s off in an hour.
+MAX_TERM = 2000
 
 
 def shown(name: str | Path) -> str:
@@ -79,15 +94,6 @@ def shown(name: str | Path) -> str:
 
     Bytes that are not UTF-8, line breaks and other control characters are
     written as escapes.
-
-    Arguments
-    ---------
-    name : str or Path
-        As the system gives it.
-
-    Returns
-    -------
-    str
 
     Example
     -------
@@ -103,28 +109,111 @@ def shown(name: str | Path) -> str:
     )
 
 
-def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
-    """Samples as a model hears them.
+@dataclass(frozen=True)
+class Recording:
+    """What to transcribe, and its name in the output."""
 
-    Arguments
-    ---------
-    samples : tensor or array
-        One channel, shape (samples,), (1, samples) or (samples, 1): numbers
-        between -1 and 1, or integers of 8 (unsigned), 16 or 32 bits.
-    name : str
-        What messages call them.
-    sample_rate : int
-        What the model expects, in Hz, for messages.
+    id: str
+    path: str  # of samples in memory, what messages call them
+    samples: Any = None
+    held: bool = False  # whether it is samples in memory and no file
 
-    Returns
+
+def find_recordings(inputs: Sequence[str]) -> list[Recording]:
+    """The recordings that files, folders and ``-`` stand for.
+
+    In the order given, each file once; folders are searched with all below
+    them, hidden ones left out. Names are paths within the folder or names of
+    files, without suffix where that is enough to tell them apart. Whether a
+    file can be read is not looked at.
+
+    Example
     -------
-    torch.Tensor
-        Shape (samples,), float32, between -1 and 1.
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("b.wav", "a.flac", "notes.md"):
+    ...     (folder / name).touch()
+    >>> [recording.id for recording in find_recordings([str(folder)])]
+    ['a', 'b']
+    """
+    found: dict[str, tuple[str, Path]] = {}
+    for path, name in _named(inputs):
+        key = STDIN if path == STDIN else os.path.realpath(path)
+        if key in found:
+            logger.warning(
+                "%s: the same recording as %s; it is transcribed once.",
+                shown(path),
+                shown(found[key][0]),
+            )
+        found.setdefault(key, (path, name))
+    paths = [path for path, _ in found.values()]
+    names = [name for _, name in found.values()]
+    # The shortest kind of names that tells all apart.
+    kinds = (
+        [name.with_suffix("").as_posix() for name in names],
+        [name.as_posix() for name in names],
+        [key.lstrip(os.sep) for key in found],
+    )
+    ids = next(kind for kind in kinds if len({*kind}) == len(kind))
+    return [Recording(*pair) for pair in zip(ids, paths)]
 
-    Raises
-    ------
-    InputError
-        If they are something else, or not finite.
+
+def _named(inputs: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Every file that is meant, and its name."""
+    for each in inputs:
+        if each == STDIN:
+            yield STDIN, Path("stdin")
+        elif os.path.isdir(each):
+            for path in _audio_below(each):
+                yield str(path), path.relative_to(each)
+        else:
+            yield each, Path(Path(each).name)
+
+
+def _audio_below(folder: str) -> list[Path]:
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_left_out):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in files
+            if Path(name).suffix.lower() in SUFFIXES
+            and not name.startswith(".")
+            and not _is_special(Path(parent, name))
+        ]
+    if not found:
+        raise InputError(
+            f"{shown(folder)}: holds no audio; files with the suffixes "
+            f"{' '.join(sorted(SUFFIXES))} are taken from folders."
+        )
+    return sorted(found)
+
+
+def _left_out(error: OSError) -> None:
+    logger.warning(
+        "%s: cannot be searched (%s); what is in it is left out.",
+        shown(error.filename),
+        error.strerror,
+    )
+
+
+def _is_special(path: Path) -> bool:
+    """Is it a pipe or a device, on which a run would wait forever?"""
+    special = path.exists() and not path.is_file()
+    if special:
+        logger.warning(
+            "%s: is not a regular file and is left out; name it to have it "
+            "read.",
+            shown(path),
+        )
+    return special
+
+
+def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
+    """Samples as a model hears them: shape (samples,), float32.
+
+    Taken are one channel of shape (samples,), (1, samples) or (samples, 1):
+    numbers between -1 and 1, or integers of 8 (unsigned), 16 or 32 bits.
+    Name and rate are for messages.
 
     Example
     -------
@@ -163,18 +252,8 @@ def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
     return wave
 
 
-class SampleStream:
-    """Samples in memory, with the face of an :class:`AudioStream`.
-
-    Arguments
-    ---------
-    samples : tensor or array
-        See :func:`as_wave`.
-    name : str
-        What messages call them.
-    sample_rate : int
-        That of the model, in Hz.
-    """
+class SampleStream(AbstractContextManager):
+    """Samples in memory, used like an :class:`AudioStream`."""
 
     fault: str | None = None
 
@@ -185,37 +264,18 @@ class SampleStream:
     def __iter__(self) -> Iterator[np.ndarray]:
         yield self._wave
 
-    def __enter__(self) -> "SampleStream":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
-class AudioStream:
-    """A recording, opened: iterate for its samples, ask for its faults.
+class AudioStream(AbstractContextManager):
+    """A file, a pipe or ``-`` (standard input) as blocks of samples.
 
-    Arguments
-    ---------
-    path : str or Path
-        An audio file, a pipe, or ``-`` for standard input.
-    sample_rate : int
-        Sample rate that the model expects, in Hz.
-    channel : int, optional
-        The one to hear, from 1; by default all are averaged, and where they
-        cancel each other the loudest is taken, with a warning.
-
-    Raises
-    ------
-    InputError
-        On opening, if it is missing, unreadable, not audio or empty, or has
-        no such channel; while
-        iterating, if samples are not finite or none can be decoded.
+    Iterate for float32 mono blocks at ``sample_rate`` (Hz). ``channel``, from
+    1, is the one that is heard; by default all are averaged, and where they
+    cancel each other the loudest is taken, with a warning. A recording that
+    breaks off gives what can be decoded of it; then ``fault`` says what is
+    missing.
 
     Example
     -------
@@ -252,11 +312,6 @@ class AudioStream:
         return self._audio.frames / self._audio.samplerate
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Blocks of samples, float32, mono, at ``sample_rate``.
-
-        A recording that breaks off gives what can be decoded of it; then
-        ``fault`` says what is missing.
-        """
         resampler = BlockResampler(self._audio.samplerate, self.sample_rate)
         for block in self._mono():
             block = resampler.push(block)
@@ -266,15 +321,7 @@ class AudioStream:
         if len(rest):
             yield rest
 
-    def __enter__(self) -> "AudioStream":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -287,7 +334,16 @@ class AudioStream:
         try:
             source = self._seekable()
         except OSError as error:
-            raise InputError(self._not_opened(error)) from None
+            reason = (
+                f"cannot be opened ({error.strerror}); check the path and "
+                "the right to read it."
+            )
+            if os.path.isdir(self.path):
+                reason = (
+                    "is a folder (Is a directory); give its files, or give "
+                    "it to the command `transcribe`."
+                )
+            raise InputError(f"{self.name}: {reason}") from None
         try:
             audio = soundfile.SoundFile(source)
         except (TypeError, soundfile.SoundFileError):
@@ -302,7 +358,7 @@ class AudioStream:
         if not lowest <= audio.samplerate <= highest:
             raise InputError(
                 f"{self.name}: its header says {audio.samplerate} Hz, which "
-                f"is no sample rate of a recording ({lowest} to {highest} "
+                f"is not a recording's sample rate ({lowest} to {highest} "
                 "Hz); repair or convert it."
             )
         if self.channel is not None and self.channel > audio.channels:
@@ -313,17 +369,6 @@ class AudioStream:
             )
         return audio
 
-    def _not_opened(self, error: OSError) -> str:
-        if os.path.isdir(self.path):
-            return (
-                f"{self.name}: is a folder (Is a directory); give its files, "
-                "or give it to the command `transcribe`."
-            )
-        return (
-            f"{self.name}: cannot be opened ({error.strerror}); check "
-            "the path and the right to read it."
-        )
-
     def _seekable(self) -> bytes | BinaryIO:
         """The path of a plain file, or a copy of what a pipe says."""
         if self.path == STDIN:
@@ -333,13 +378,12 @@ class AudioStream:
                     "through a pipe, or name a file."
                 )
             return self._copied(sys.stdin.buffer)
-        if Path(self.path).is_fifo():
-            with open(self.path, "rb") as pipe:
-                return self._copied(pipe)
-        with open(self.path, "rb"):
-            # The system's own reason where it cannot be opened. As bytes:
-            # soundfile takes no name that is not valid Unicode.
-            return os.fsencode(self.path)
+        # The system's own reason where it cannot be opened.
+        with open(self.path, "rb") as file:
+            if Path(self.path).is_fifo():
+                return self._copied(file)
+        # As bytes: soundfile takes no name that is not valid Unicode.
+        return os.fsencode(self.path)
 
     def _copied(self, source: BinaryIO) -> BinaryIO:
         self._copy = tempfile.TemporaryFile()
@@ -363,7 +407,7 @@ class AudioStream:
                     f"decoder; {DECODERS}"
                 )
             # libsndfile's own reasons mislead, an MP3 "does not exist".
-            raise InputError(self._no_audio())
+            raise InputError(f"{self.name}: {NO_AUDIO}")
         target = tempfile.TemporaryFile()
         try:
             with self._raw() as source:
@@ -374,17 +418,11 @@ class AudioStream:
             audio = soundfile.SoundFile(target)
         except soundfile.SoundFileError:
             target.close()
-            raise InputError(self._no_audio()) from None
+            raise InputError(f"{self.name}: {NO_AUDIO}") from None
         if self._copy is not None:
             self._copy.close()
         self._copy = target
         return audio
-
-    def _no_audio(self) -> str:
-        return (
-            f"{self.name}: is no audio in a known format, or damaged; "
-            "repair it, or convert it to WAV or FLAC."
-        )
 
     def _unsized(self) -> soundfile.SoundFile | None:
         """A WAV whose sizes were never filled in, read to its end.
@@ -505,6 +543,20 @@ class AudioStream:
         return len(header) > 1 and bool(header[1] & 4)
 
 
+def open_recording(
+    recording: Recording, sample_rate: int, channel: int | None = None
+) -> AudioStream | SampleStream:
+    """A file, a part of one (:mod:`speechbrain_ee.data.clips`) or samples in
+    memory as a stream of samples.
+    """
+    path = recording.path
+    if recording.held:
+        return SampleStream(recording.samples, path, sample_rate)
+    if Clip.parse(path) is not None:
+        return SampleStream(AudioReader(sample_rate)(path), path, sample_rate)
+    return AudioStream(path, sample_rate, channel)
+
+
 def _decode_with_av(source: BinaryIO, target: BinaryIO) -> str | None:
     """Decode with PyAV into 16 bits; returns why it ended, if too early."""
     import av
@@ -526,14 +578,10 @@ def _decode_with_av(source: BinaryIO, target: BinaryIO) -> str | None:
                 for part in packed.resample(frame):
                     samples = part.to_ndarray().reshape(part.samples, -1)
                     rate, channels = part.sample_rate, samples.shape[1]
-                    if audio is None:
+                    if audio is None:  # W64 has no limit of 4 GB
+                        form = {"subtype": "PCM_16", "format": "W64"}
                         audio = soundfile.SoundFile(
-                            target,
-                            "w",
-                            rate,
-                            channels,
-                            "PCM_16",
-                            format="W64",  # has no limit of 4 GB
+                            target, "w", rate, channels, **form
                         )
                     audio.write(samples)
                     decoded_s += len(samples) / rate
@@ -563,3 +611,66 @@ def _decode_with_ffmpeg(source: BinaryIO, target: BinaryIO) -> str | None:
     if not found.returncode:
         return None
     return " ".join(found.stderr.decode("utf-8", "replace").split())[:200]
+
+
+class BlockResampler:
+    """Resample a stream; equal to resampling the whole of it at once.
+
+    The filter of :class:`torchaudio.transforms.Resample` reaches ``width``
+    old samples to either side. Every block is therefore resampled with that
+    much of its neighbours, which is cut off again.
+
+    Example
+    -------
+    >>> resampler = BlockResampler(48000, 16000)
+    >>> blocks = [resampler.push(np.zeros(1000, np.float32)) for _ in range(3)]
+    >>> sum(map(len, blocks)) + len(resampler.finish())
+    1000
+    """
+
+    def __init__(self, old_hz: int, new_hz: int):
+        self.old, self.new = _ratio(old_hz, new_hz)
+        self._resample = Resample(self.old, self.new)
+        # Context in units of `old` samples, so that the grid stays the same.
+        reach = 0 if self.old == self.new else self._resample.width
+        self._context = math.ceil(reach / self.old)
+        self._buffer = np.zeros(0, dtype=np.float32)
+        self._done = 0  # units at the buffer's head that are context only
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Take the next samples, give those that are now certain."""
+        if self.old == self.new:
+            return block
+        self._buffer = np.concatenate([self._buffer, block])
+        units = len(self._buffer) // self.old
+        certain = units - self._context
+        if certain <= self._done:
+            return self._buffer[:0]
+        out = self._run(self._buffer[: units * self.old])
+        out = out[self._done * self.new : certain * self.new]
+        kept_from = max(certain - self._context, 0)
+        self._buffer = self._buffer[kept_from * self.old :]
+        self._done = certain - kept_from
+        return out
+
+    def finish(self) -> np.ndarray:
+        """Give what is left when no more samples come."""
+        if self.old == self.new or not len(self._buffer):
+            return self._buffer[:0]
+        rest = self._run(self._buffer)[self._done * self.new :]
+        self._buffer = self._buffer[:0]
+        return rest
+
+    def _run(self, samples: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return self._resample(torch.from_numpy(samples)).numpy()
+
+
+def _ratio(old_hz: int, new_hz: int) -> tuple[int, int]:
+    """The ratio of two rates in terms that a filter bank can afford."""
+    ratio = Fraction(old_hz, new_hz)
+    if max(ratio.numerator, ratio.denominator) > MAX_TERM:
+        larger = max(ratio, 1 / ratio)
+        larger = larger.limit_denominator(int(MAX_TERM / larger) or 1)
+        ratio = larger if ratio > 1 else 1 / larger
+    return ratio.numerator, ratio.denominator

@@ -1,4 +1,4 @@
-"""What a measurement transcribes: a manifest or a folder, in memory.
+"""Utterances to measure on: a manifest or a folder, in memory.
 
 Audio is read before anything is timed, so that a slow disk is not taken for
 a slow model.
@@ -26,40 +26,20 @@ from speechbrain_ee.errors import InputError
 
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance.
-
-    Arguments
-    ---------
-    id : str
-        Its name.
-    wav_S : torch.Tensor
-        Samples, shape (S,).
-    ref : str, optional
-        What was said, if that is known.
-    """
+    """An utterance."""
 
     id: str
     wav_S: Tensor
-    ref: str | None = None
+    ref: str | None = None  # what was said, if that is known
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances of like length, padded.
+    """Utterances of like length, padded."""
 
-    Arguments
-    ---------
-    rows : tuple of int
-        Places of the utterances in the data.
-    wavs_BS : torch.Tensor
-        Shape (B, S).
-    wav_lens_B : torch.Tensor
-        Lengths relative to the longest, shape (B,).
-    """
-
-    rows: tuple[int, ...]
+    rows: tuple[int, ...]  # places of the utterances in the data
     wavs_BS: Tensor
-    wav_lens_B: Tensor
+    wav_lens_B: Tensor  # relative to the longest
 
 
 def read_spoken(
@@ -68,29 +48,11 @@ def read_spoken(
     limit: int | None = None,
     tokenizer: Any = None,
 ) -> tuple[Spoken, ...]:
-    """Read a manifest or a folder.
+    """Read a manifest, of which only the column ``wav`` is needed, or all
+    audio files of a folder.
 
-    Arguments
-    ---------
-    data : str or Path
-        A CSV file with a column ``wav``, and ``ID`` and ``wrd`` where these
-        are known, as data preparation writes it; or a folder, all of whose
-        audio files are read.
-    sample_rate : int
-        Of the model, in Hz.
-    limit : int, optional
-        Read so many utterances, evenly spread over the data.
-    tokenizer : sentencepiece.SentencePieceProcessor, optional
-        Of the model: references are written as it writes them.
-
-    Returns
-    -------
-    tuple of Spoken
-
-    Raises
-    ------
-    InputError
-        If there is no audio, or a file cannot be read.
+    With a limit so many utterances, evenly spread over the data; with the
+    tokenizer of a model references are written as it writes them.
     """
     data = Path(data)
     rows = _of_folder(data) if data.is_dir() else _of_manifest(data)
@@ -105,19 +67,7 @@ def read_spoken(
 
 
 def batches_of(spoken: Sequence[Spoken], size: int) -> tuple[Batch, ...]:
-    """Batches of a number of utterances, longest first.
-
-    Arguments
-    ---------
-    spoken : sequence of Spoken
-        The data.
-    size : int
-        Utterances of a batch.
-
-    Returns
-    -------
-    tuple of Batch
-        Every utterance once.
+    """Batches of ``size`` utterances, longest first.
 
     Example
     -------

@@ -3,15 +3,12 @@
 A recording that fits into one piece is not cut. Of a longer one, pieces are
 cut off at the front as soon as enough is known: at a pause in the later part
 of what fits, or at the quietest place if there is none. The pieces tile the
-recording, and do not depend on the blocks in which it comes.
+recording, and do not depend on the blocks in which it comes. Pauses are found
+by loudness, against the floor and the peaks of the audio around.
 
-Pauses are found by loudness, against the floor and the peaks of the audio
-around; ``find_pauses`` takes anything else that marks frames, for example a
-voice activity detector.
-
-Whether a piece holds any speech at all is asked before a model hears it: of
-silence a recogniser makes words. A detector (silero-vad) answers where it is
-installed, the loudness alone elsewhere.
+Whether a piece holds any speech at all is checked before a model hears it,
+since a recogniser outputs words for silence: by silero-vad where it is
+installed, by loudness alone elsewhere.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -29,8 +26,6 @@ import numpy as np
 from speechbrain_ee.errors import InputError
 
 FRAME_S = 0.01
-# (samples, sample_rate) -> one bool per frame: does nobody speak in it?
-PauseFinder = Callable[[np.ndarray, int], np.ndarray]
 
 # Of 22 s a tenth of a second: fluent speech pauses little.
 FLOOR_PERCENTILE = 0.5
@@ -61,25 +56,13 @@ _SILERO_LOCK = Lock()  # it remembers the window before
 
 @dataclass(frozen=True)
 class Cutting:
-    """How long pieces are, and what counts as a pause.
+    """How long pieces are, and what counts as a pause."""
 
-    Arguments
-    ---------
-    max_s : float
-        No piece is longer, in seconds; at least 1.
-    min_s : float
-        No piece of a recording that is cut is shorter; at most half of
-        ``max_s``.
-    pause_s : float
-        The shortest stretch that is a pause.
-    good_pause_s : float
-        The length from which a pause is certain: the latest of these is
-        taken, and where there is none the longest pause.
-    """
-
-    max_s: float = 20.0
-    min_s: float = 2.0
-    pause_s: float = 0.15
+    max_s: float = 20.0  # no piece is longer
+    min_s: float = 2.0  # nor shorter, of a recording that is cut
+    pause_s: float = 0.15  # the shortest stretch that is a pause
+    # A pause of this length is certain: the latest of these is taken, and
+    # where there is none the longest pause.
     good_pause_s: float = 0.5
 
     @classmethod
@@ -114,22 +97,10 @@ class Piece:
 
 
 def quiet_frames(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Frames that are quiet for the audio around them.
+    """Which whole frames of 10 ms are quiet for the audio around them.
 
     The threshold lies between the floor and the peaks of the loudness in
     dB, so it follows both the noise and the level of the recording.
-
-    Arguments
-    ---------
-    samples : numpy.ndarray
-        Audio, shape (samples,).
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    numpy.ndarray
-        One bool per whole frame of 10 ms.
 
     Example
     -------
@@ -149,24 +120,11 @@ def quiet_frames(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def speech_detector(vad: str = "auto") -> SpeechDetector:
-    """What tells whether anybody speaks.
+    """What tells whether anybody speaks in samples of shape (samples,).
 
-    Arguments
-    ---------
-    vad : str
-        ``silero``: the detector of the package silero-vad, on what is loud
-        enough; ``energy``: 0.1 s above -70 dB of full scale; ``auto``:
-        silero where it is installed, else energy; ``off``: always true.
-
-    Returns
-    -------
-    callable
-        From samples of shape (samples,) and a sample rate in Hz to bool.
-
-    Raises
-    ------
-    InputError
-        If there is no such detector, or it is not installed.
+    ``silero``: the detector of the package silero-vad, on what is loud
+    enough; ``energy``: 0.1 s above -70 dB of full scale; ``auto``: silero
+    where it is installed, else energy; ``off``: always true.
 
     Example
     -------
@@ -186,13 +144,11 @@ def speech_detector(vad: str = "auto") -> SpeechDetector:
         )
     if vad == "off":
         return _always
-    if vad == "energy" or not installed:
-        return _is_audible
-    return _silero_hears
+    return _is_audible if vad == "energy" or not installed else _silero_hears
 
 
 def _always(samples: np.ndarray, sample_rate: int) -> bool:
-    return True
+    return True  # not a lambda, with which a recogniser cannot be pickled
 
 
 def _is_audible(samples: np.ndarray, sample_rate: int) -> bool:
@@ -241,26 +197,8 @@ def cut_at_pauses(
     blocks: Iterable[np.ndarray],
     sample_rate: int,
     cutting: Cutting | None = None,
-    find_pauses: PauseFinder = quiet_frames,
 ) -> Iterator[Piece]:
-    """Cut a stream of samples into pieces.
-
-    Arguments
-    ---------
-    blocks : iterable of numpy.ndarray
-        The recording, in blocks of any length, each of shape (samples,).
-    sample_rate : int
-        In Hz.
-    cutting : Cutting, optional
-        Lengths.
-    find_pauses : callable
-        From samples and sample rate to one bool per frame of 10 ms: true in
-        pauses.
-
-    Yields
-    ------
-    Piece
-        In order; together they are the recording.
+    """Cut a stream of samples, blocks of any length, into pieces in order.
 
     Example
     -------
@@ -281,26 +219,21 @@ def cut_at_pauses(
             buffer = np.concatenate(waiting)
             # The same view whatever the blocks are.
             view = buffer[: longest + shortest]
-            cut = _cut(view, sample_rate, cutting, find_pauses)
+            cut = _cut(view, sample_rate, cutting)
             yield Piece(buffer[:cut].copy(), start)
             start += cut
             count -= cut
             waiting = [buffer[cut:]]
     buffer = np.concatenate(waiting) if waiting else np.zeros(0, np.float32)
     if len(buffer) > longest:
-        cut = _cut(buffer, sample_rate, cutting, find_pauses)
+        cut = _cut(buffer, sample_rate, cutting)
         yield Piece(buffer[:cut].copy(), start)
         start, buffer = start + cut, buffer[cut:]
     if len(buffer):
         yield Piece(buffer.copy(), start)
 
 
-def _cut(
-    view: np.ndarray,
-    sample_rate: int,
-    cutting: Cutting,
-    find_pauses: PauseFinder,
-) -> int:
+def _cut(view: np.ndarray, sample_rate: int, cutting: Cutting) -> int:
     """Where the first piece of a view ends, in samples.
 
     Both the piece and what is left of the view have the shortest length;
@@ -313,7 +246,7 @@ def _cut(
     )
     # In the later half, so that pieces are long; not if that is too little.
     first = max(last // 2, int(cutting.min_s * sample_rate))
-    pauses = _runs(find_pauses(view, sample_rate))
+    pauses = _runs(quiet_frames(view, sample_rate))
     middles = pauses.mean(axis=1) * frame
     lengths_s = (pauses[:, 1] - pauses[:, 0]) * frame / sample_rate
     fits = (middles >= first) & (middles <= last)
@@ -340,7 +273,7 @@ def _quietest(view: np.ndarray, sample_rate: int, first: int, last: int) -> int:
 
 
 def _runs(flags_T: np.ndarray) -> np.ndarray:
-    """First and behind-the-last index of every run of true, shape (runs, 2)."""
+    """First and one-past-the-last index of each run of true, (runs, 2)."""
     edges = np.diff(np.concatenate([[0], flags_T.astype(np.int8), [0]]))
     return np.stack([edges == 1, edges == -1]).nonzero()[1].reshape(2, -1).T
 

@@ -1,5 +1,0 @@
-"""The command that measures speed, memory and errors.
-
-Authors
- * The speechbrain-ee contributors 2026
-"""
