@@ -39,7 +39,7 @@ ROOMS = (
     "__main__",
 )
 # Single modules that any room may import and that import no room.
-FOUNDATION = {"errors", "files"}
+FOUNDATION = {"errors", "files", "schema"}
 
 
 def python_files(*folders: str) -> list[Path]:
