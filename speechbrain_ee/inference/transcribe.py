@@ -8,8 +8,6 @@ import argparse
 import logging
 import math
 import sys
-from contextlib import ExitStack
-from functools import partial
 
 import torch
 from tqdm import tqdm
@@ -32,7 +30,6 @@ from speechbrain_ee.inference.transcripts import (
     FolderOutput,
     StreamOutput,
     Summary,
-    get_format,
     open_output,
 )
 
@@ -154,20 +151,12 @@ def transcribe(
     Returns the exit status: 0 if all is fine, 1 if some recordings could not
     be transcribed whole, 2 if none could be, 130 after an interrupt.
     """
-    bar = tqdm(
-        total=len(recordings),
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        bar_format=BAR,
-    )
     try:
-        with ExitStack() as stack:
-            stack.enter_context(bar)
-            stack.enter_context(logging_redirect_tqdm())
-            output = stack.enter_context(
-                open_output(out, get_format(form), recordings)
-            )
-            interrupted = _transcribe(transcriber, recordings, output, bar)
+        with (
+            logging_redirect_tqdm(),
+            open_output(out, FORMATS[form], recordings) as output,
+        ):
+            interrupted = _transcribe(transcriber, recordings, output)
     except BrokenPipeError:
         # Whoever read standard output has had enough.
         drop_standard_output()
@@ -182,7 +171,7 @@ def transcribe(
             f"({error.strerror}); make room, or give another place with "
             "--out, and start the same command again."
         ) from None
-    summary = transcriber.summary()
+    summary = transcriber.summary
     if summary.duration_s:
         logger.info("%s", summary)
     if interrupted:
@@ -196,40 +185,42 @@ def _transcribe(
     transcriber: Transcriber,
     recordings: list[Recording],
     output: StreamOutput | FolderOutput,
-    bar: tqdm,
 ) -> bool:
     """Do the work; was it interrupted?"""
-    interrupted = False
+    bar = tqdm(
+        total=len(recordings),
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        bar_format=BAR,
+    )
+
+    def show(done: float, summary: Summary) -> None:
+        if not bar.disable:
+            bar.set_postfix_str(
+                f"{int(done)}/{bar.total} files, {summary}", refresh=False
+            )
+            # tqdm draws again when enough time has passed.
+            bar.update(done - bar.n)
+
     try:
-        try:
-            for result in transcriber.run(recordings, partial(_show, bar)):
-                if isinstance(result, Failure):
-                    logger.error("error: %s", result.reason)
-                    continue
-                if result.fault is not None:
-                    path = shown(result.path)
-                    logger.error("error: %s: %s", path, result.fault)
-                output.write(result)
-        except KeyboardInterrupt:
-            interrupted = True
-            rest = transcriber.unfinished()
-            # Of one long recording something is better than nothing.
-            if rest is not None and len(recordings) == 1:
-                output.write(rest)
-            logger.error("interrupted; what was finished is written.")
+        for result in transcriber.run(recordings, show):
+            if isinstance(result, Failure):
+                logger.error("error: %s", result.reason)
+                continue
+            if result.fault is not None:
+                logger.error("error: %s: %s", shown(result.path), result.fault)
+            output.write(result)
+        return False
+    except KeyboardInterrupt:
+        rest = transcriber.unfinished()
+        # Of one long recording something is better than nothing.
+        if rest is not None and len(recordings) == 1:
+            output.write(rest)
+        logger.error("interrupted; what was finished is written.")
+        return True
     finally:
-        output.finish(transcriber.summary())
-    return interrupted
-
-
-def _show(bar: tqdm, done: float, summary: Summary) -> None:
-    """Show how many recordings are done, with fractions."""
-    if not bar.disable:
-        bar.set_postfix_str(
-            f"{int(done)}/{bar.total} files, {summary}", refresh=False
-        )
-        # tqdm draws again when enough time has passed.
-        bar.update(done - bar.n)
+        bar.close()
+        output.finish(transcriber.summary)
 
 
 def make_controller(

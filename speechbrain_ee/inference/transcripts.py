@@ -15,9 +15,10 @@ import math
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,7 +33,6 @@ CUE_S = 7.0
 SHORTEST_CUE_S = 1.0
 CUE_PAUSE_S = 1.0  # a longer pause begins a new cue
 SHORTEST_WORD_S = 0.001
-KEEP_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 SUMMARY_FILE = "_summary.json"
 
 
@@ -45,10 +45,14 @@ class Segment:
     hypothesis: Hypothesis  # its times count from start_s
 
     @property
+    def length_s(self) -> float:
+        """Its seconds."""
+        return self.end_s - self.start_s
+
+    @property
     def skipped_s(self) -> float:
         """Seconds that no model heard."""
-        skipped = self.hypothesis.skipped is not None
-        return self.end_s - self.start_s if skipped else 0.0
+        return 0.0 if self.hypothesis.skipped is None else self.length_s
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -57,27 +61,23 @@ class Segment:
         Where the recogniser gives no times, the words share the stretch by
         their number of letters.
         """
-        words = self.hypothesis.words or self._spread()
         return tuple(
             replace(
                 word,
                 start_s=self.start_s + word.start_s,
                 end_s=self.start_s + word.end_s,
             )
-            for word in words
+            for word in self.hypothesis.words or self._spread()
         )
 
-    def _spread(self) -> list[Word]:
+    def _spread(self) -> Iterator[Word]:
         texts = self.hypothesis.text.split()
-        letter_s = (self.end_s - self.start_s) / max(sum(map(len, texts)), 1)
-        words = []
+        letter_s = self.length_s / max(sum(map(len, texts)), 1)
         start_s = 0.0
         for text in texts:
             end_s = start_s + len(text) * letter_s
-            confidence = self.hypothesis.confidence
-            words.append(Word(text, start_s, end_s, confidence))
+            yield Word(text, start_s, end_s, self.hypothesis.confidence)
             start_s = end_s
-        return words
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,8 @@ class Transcript:
     @property
     def mean_layer(self) -> float:
         """Layers that were computed, averaged over its seconds."""
-        lengths_s = [each.end_s - each.start_s for each in self.segments]
-        layers = [each.hypothesis.layer for each in self.segments]
-        return sum(s * k for s, k in zip(lengths_s, layers)) / sum(lengths_s)
+        layers_s = [s.length_s * s.hypothesis.layer for s in self.segments]
+        return sum(layers_s) / sum(s.length_s for s in self.segments)
 
     @property
     def skipped_s(self) -> float:
@@ -149,24 +148,21 @@ class Transcript:
         Of several segments the exit and the layer are the deepest, the score
         is NaN, and the confidence is the mean over all tokens.
         """
-        if len(self.segments) == 1:
-            return self.segments[0].hypothesis
         said = [segment.hypothesis for segment in self.segments]
+        if len(said) == 1:
+            return said[0]
         tokens = tuple(token for one in said for token in one.tokens)
         sure = sum(one.confidence * len(one.tokens) for one in said)
-        deepest = max(said, key=lambda one: one.layer)
-        return Hypothesis(
+        return replace(
+            max(said, key=lambda one: one.layer),
             text=self.text,
             tokens=tokens,
-            exit=deepest.exit,
-            layer=deepest.layer,
             score=math.nan,
             confidence=sure / max(len(tokens), 1),
             words=self.words,
             nbest=(self.text,),
             macs=self.macs,
             duration_s=self.duration_s,
-            skipped=deepest.skipped,
         )
 
 
@@ -178,31 +174,202 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Summary:
-    """What a run of the command has done."""
+    """What a run has done so far."""
 
-    transcribed: int  # recordings with a transcript
-    failures: tuple[Failure, ...]  # those without, or not read to the end
-    duration_s: float  # audio that was transcribed
-    wall_s: float  # time that it took, without loading the model
-    mean_layer: float  # averaged over the audio; NaN if there was none
-    macs: int
+    transcribed: int = 0  # recordings with a transcript
+    # Recordings without one, or not read to the end.
+    failures: list[Failure] = field(default_factory=list)
+    duration_s: float = 0.0  # audio that was transcribed
     skipped_s: float = 0.0  # audio that no model heard: nobody speaks
+    layers_s: float = 0.0  # layers times seconds
+    macs: int = 0
+    began_s: float = field(default_factory=time.perf_counter)
+
+    def add(self, segment: Segment) -> None:
+        """Count what was transcribed."""
+        self.duration_s += segment.length_s
+        self.skipped_s += segment.skipped_s
+        self.layers_s += segment.length_s * segment.hypothesis.layer
+        self.macs += segment.hypothesis.macs
 
     @property
-    def real_time_factor(self) -> float:
-        """Seconds of work per second of audio; NaN if there was none."""
-        return self.wall_s / self.duration_s if self.duration_s else math.nan
+    def wall_s(self) -> float:
+        """Time that it took until now, without loading the model."""
+        return time.perf_counter() - self.began_s
+
+    def by_second(self, value: float) -> float:
+        """A value over the seconds of audio; NaN if there were none."""
+        return value / self.duration_s if self.duration_s else math.nan
 
     def __str__(self) -> str:
         if not self.duration_s:
             return "nothing transcribed yet"
         return (
             f"{self.duration_s:.0f} s of audio in {self.wall_s:.1f} s, "
-            f"real-time factor {self.real_time_factor:.3f}, "
-            f"{self.mean_layer:.1f} layers"
+            f"real-time factor {self.by_second(self.wall_s):.3f}, "
+            f"{self.by_second(self.layers_s):.1f} layers"
         )
+
+
+def as_text(transcript: Transcript) -> str:
+    """The words alone, on a line."""
+    return transcript.text + "\n"
+
+
+def as_json(transcript: Transcript) -> str:
+    """An object with all that is known: times in seconds from the recording's
+    beginning; ``score`` is null where no score decided; a segment that no
+    model heard says why (``skipped``), its exit, layer and cost are 0.
+    """
+    data = {
+        "id": shown(transcript.id),
+        "path": shown(transcript.path),
+        "duration_s": round(transcript.duration_s, 3),
+        "skipped_s": round(transcript.skipped_s, 3),
+        "text": transcript.text,
+        "mean_layer": round(transcript.mean_layer, 3),
+        "macs": transcript.macs,
+        "segments": [_segment_data(each) for each in transcript.segments],
+    }
+    if transcript.fault is not None:
+        data["fault"] = transcript.fault
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _segment_data(segment: Segment) -> dict[str, Any]:
+    said = segment.hypothesis
+    data = {
+        "start_s": round(segment.start_s, 3),
+        "end_s": round(segment.end_s, 3),
+        "text": said.text,
+        "exit": said.exit,
+        "layer": said.layer,
+        "score": _number(said.score),
+        "confidence": _number(said.confidence),
+        "macs": said.macs,
+        "nbest": list(said.nbest),
+        "words": [
+            {
+                **asdict(word),
+                "start_s": round(word.start_s, 3),
+                "end_s": round(word.end_s, 3),
+                "confidence": _number(word.confidence),
+            }
+            for word in segment.words
+        ],
+    }
+    if said.skipped is not None:
+        data["skipped"] = said.skipped
+    return data
+
+
+def _number(value: float) -> float | None:
+    """JSON has neither NaN nor infinity."""
+    return round(float(value), 6) if math.isfinite(value) else None
+
+
+def summary_data(summary: Summary) -> dict[str, Any]:
+    """The summary as plain data that JSON can hold."""
+    wall_s = summary.wall_s
+    return {
+        "transcribed": summary.transcribed,
+        "failures": [
+            {"path": shown(each.path), "reason": each.reason}
+            for each in summary.failures
+        ],
+        "duration_s": round(summary.duration_s, 3),
+        "skipped_s": round(summary.skipped_s, 3),
+        "wall_s": round(wall_s, 3),
+        "real_time_factor": _number(summary.by_second(wall_s)),
+        "mean_layer": _number(summary.by_second(summary.layers_s)),
+        "macs": summary.macs,
+    }
+
+
+def _json_tail(summary: Summary) -> str:
+    line = json.dumps(summary_data(summary), ensure_ascii=False)
+    return f'\n],\n"summary": {line}}}\n'
+
+
+def as_ctm(transcript: Transcript) -> str:
+    """One line per word: file, channel, begin, duration, word, confidence.
+
+    The format of NIST's ``sclite``; white space in names becomes ``_``.
+    """
+    name = "_".join(shown(transcript.id).split())
+    return "".join(
+        f"{name} 1 {word.start_s:.3f} "
+        f"{max(word.end_s - word.start_s, SHORTEST_WORD_S):.3f} {word.text} "
+        f"{word.confidence:.4f}\n"
+        for word in transcript.words
+    )
+
+
+def as_srt(transcript: Transcript) -> str:
+    """Subtitles: numbered cues of at most two lines and seven seconds."""
+    return "\n".join(
+        f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{lines}\n"
+        for number, (start_s, end_s, lines) in enumerate(_cues(transcript), 1)
+    )
+
+
+def as_vtt(transcript: Transcript, head: str = "WEBVTT") -> str:
+    """The same as WebVTT, which web pages take."""
+    # What would begin a tag or a character's name.
+    escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+    blocks = [
+        f"\n{_clock(start_s, '.')} --> {_clock(end_s, '.')}\n"
+        f"{lines.translate(escapes)}\n"
+        for start_s, end_s, lines in _cues(transcript)
+    ]
+    return "".join([head + "\n", *blocks])
+
+
+def _cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
+    """From when to when which lines are shown."""
+    cues: list[list[Word]] = []
+    for word in transcript.words:
+        if cues and _fits(word, cues[-1]):
+            cues[-1].append(word)
+        else:
+            cues.append([word])
+    shown_s = 0.0  # until when the cue before is shown
+    following_s = [cue[0].start_s for cue in cues[1:]]
+    for cue, next_s in zip(cues, [*following_s, math.inf]):
+        start_s = max(cue[0].start_s, shown_s)
+        end_s = max(cue[-1].end_s, start_s + SHORTEST_CUE_S)
+        # A single word may have been given the whole of a long silence.
+        end_s = min(end_s, next_s, start_s + CUE_S)
+        shown_s = max(end_s, start_s + SHORTEST_WORD_S)
+        yield start_s, shown_s, "\n".join(_lines(cue))
+
+
+def _fits(word: Word, cue: list[Word]) -> bool:
+    """Whether a word is shown together with those before it."""
+    return (
+        word.end_s - cue[0].start_s <= CUE_S
+        and word.start_s - cue[-1].end_s <= CUE_PAUSE_S
+        and len(_lines([*cue, word])) <= 2
+    )
+
+
+def _lines(cue: list[Word]) -> list[str]:
+    return textwrap.wrap(
+        " ".join(word.text for word in cue),
+        LINE_LETTERS,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _clock(time_s: float, point: str = ",") -> str:
+    """Hours, minutes, seconds and milliseconds as SubRip writes them."""
+    ms = round(time_s * 1000)
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{ms // 1000:02d}{point}{ms % 1000:03d}"
 
 
 @dataclass(frozen=True)
@@ -219,195 +386,13 @@ class Format:
     own_files: bool = False  # a file holds one recording: players read it
 
 
-def get_format(name: str) -> Format:
-    """The format of a name, one of ``FORMATS``."""
-    if name not in FORMATS:
-        raise InputError(
-            f"format: {name!r}; choose one of {', '.join(FORMATS)}."
-        )
-    return FORMATS[name]
-
-
-def as_text(transcript: Transcript) -> str:
-    """The words alone, on a line."""
-    return transcript.text + "\n"
-
-
-def as_json(transcript: Transcript) -> str:
-    """An object with all that is known."""
-    return json.dumps(as_data(transcript), ensure_ascii=False)
-
-
-def as_data(transcript: Transcript) -> dict[str, Any]:
-    """All that is known, as plain data that JSON can hold.
-
-    Times are in seconds from the recording's beginning; ``score`` is None
-    where no score decided. A segment that no model heard says why
-    (``skipped``); its exit, layer and cost are 0.
-    """
-    data = {
-        "id": shown(transcript.id),
-        "path": shown(transcript.path),
-        "duration_s": round(transcript.duration_s, 3),
-        "skipped_s": round(transcript.skipped_s, 3),
-        "text": transcript.text,
-        "mean_layer": round(transcript.mean_layer, 3),
-        "macs": transcript.macs,
-        "segments": [_segment_data(each) for each in transcript.segments],
-    }
-    if transcript.fault is not None:
-        data["fault"] = transcript.fault
-    return data
-
-
-def _segment_data(segment: Segment) -> dict[str, Any]:
-    said = segment.hypothesis
-    data = {
-        "start_s": round(segment.start_s, 3),
-        "end_s": round(segment.end_s, 3),
-        "text": said.text,
-        "exit": said.exit,
-        "layer": said.layer,
-        "score": _number(said.score),
-        "confidence": _number(said.confidence),
-        "macs": said.macs,
-        "nbest": list(said.nbest),
-        "words": [_word_data(word) for word in segment.words],
-    }
-    if said.skipped is not None:
-        data["skipped"] = said.skipped
-    return data
-
-
-def _word_data(word: Word) -> dict[str, Any]:
-    return {
-        "text": word.text,
-        "start_s": round(word.start_s, 3),
-        "end_s": round(word.end_s, 3),
-        "confidence": _number(word.confidence),
-    }
-
-
-def _number(value: float) -> float | None:
-    """JSON has neither NaN nor infinity."""
-    return round(float(value), 6) if math.isfinite(value) else None
-
-
-def summary_data(summary: Summary) -> dict[str, Any]:
-    """The summary as plain data that JSON can hold."""
-    return {
-        "transcribed": summary.transcribed,
-        "failures": [
-            {"path": shown(each.path), "reason": each.reason}
-            for each in summary.failures
-        ],
-        "duration_s": round(summary.duration_s, 3),
-        "skipped_s": round(summary.skipped_s, 3),
-        "wall_s": round(summary.wall_s, 3),
-        "real_time_factor": _number(summary.real_time_factor),
-        "mean_layer": _number(summary.mean_layer),
-        "macs": summary.macs,
-    }
-
-
-def _json_tail(summary: Summary) -> str:
-    line = json.dumps(summary_data(summary), ensure_ascii=False)
-    return f'\n],\n"summary": {line}}}\n'
-
-
-def as_ctm(transcript: Transcript) -> str:
-    """One line per word: file, channel, begin, duration, word, confidence.
-
-    The format of NIST's ``sclite``; white space in names becomes ``_``.
-    """
-    name = "_".join(shown(transcript.id).split())
-    lines = []
-    for word in transcript.words:
-        length_s = max(word.end_s - word.start_s, SHORTEST_WORD_S)
-        lines.append(
-            f"{name} 1 {word.start_s:.3f} {length_s:.3f} {word.text} "
-            f"{word.confidence:.4f}\n"
-        )
-    return "".join(lines)
-
-
-def as_srt(transcript: Transcript) -> str:
-    """Subtitles: numbered cues of at most two lines and seven seconds."""
-    blocks = [
-        f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{lines}\n"
-        for number, (start_s, end_s, lines) in enumerate(
-            _shown_cues(transcript), 1
-        )
-    ]
-    return "\n".join(blocks)
-
-
-def as_vtt(transcript: Transcript, head: str = "WEBVTT") -> str:
-    """The same as WebVTT, which web pages take."""
-    # What would begin a tag or a character's name.
-    escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    blocks = [
-        f"\n{_clock(start_s, '.')} --> {_clock(end_s, '.')}\n"
-        f"{lines.translate(escapes)}\n"
-        for start_s, end_s, lines in _shown_cues(transcript)
-    ]
-    return "".join([head + "\n", *blocks])
-
-
-def _shown_cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
-    """From when to when which lines are shown."""
-    cues = _cues(transcript.words)
-    shown_s = 0.0  # until when the cue before is shown
-    for cue, following in zip(cues, [*cues[1:], None]):
-        start_s = max(cue[0].start_s, shown_s)
-        end_s = max(cue[-1].end_s, start_s + SHORTEST_CUE_S)
-        if following is not None:
-            end_s = min(end_s, following[0].start_s)
-        # A single word may have been given the whole of a long silence.
-        end_s = min(end_s, start_s + CUE_S)
-        shown_s = max(end_s, start_s + SHORTEST_WORD_S)
-        text = " ".join(word.text for word in cue)
-        lines = "\n".join(textwrap.wrap(text, LINE_LETTERS, **KEEP_WORDS))
-        yield start_s, shown_s, lines
-
-
-def _cues(words: tuple[Word, ...]) -> list[list[Word]]:
-    """Words that are shown together."""
-    cues: list[list[Word]] = []
-    for word in words:
-        cue = [*cues[-1], word] if cues else [word]
-        text = " ".join(each.text for each in cue)
-        if (
-            len(cue) == 1
-            or len(textwrap.wrap(text, LINE_LETTERS, **KEEP_WORDS)) > 2
-            or word.end_s - cue[0].start_s > CUE_S
-            or word.start_s - cue[-2].end_s > CUE_PAUSE_S
-        ):
-            cues.append([word])
-        else:
-            cues[-1].append(word)
-    return cues
-
-
-def _clock(time_s: float, point: str = ",") -> str:
-    """Hours, minutes, seconds and milliseconds as SubRip writes them."""
-    ms = round(time_s * 1000)
-    minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{ms // 1000:02d}{point}{ms % 1000:03d}"
-
-
 FORMATS = {
     each.name: each
     for each in (
-        Format(
-            "txt",
-            as_text,
-            lambda each: f"{shown(each.id)}\t{as_text(each)}",
-        ),
+        Format("txt", as_text, lambda t: f"{shown(t.id)}\t{as_text(t)}"),
         Format(
             "json",
-            lambda each: as_json(each) + "\n",
+            lambda transcript: as_json(transcript) + "\n",
             as_json,
             head='{"files": [\n',
             between=",\n",
@@ -417,14 +402,14 @@ FORMATS = {
         Format(
             "srt",
             as_srt,
-            lambda each: f"==> {shown(each.id)} <==\n{as_srt(each)}",
+            lambda t: f"==> {shown(t.id)} <==\n{as_srt(t)}",
             between="\n",
             own_files=True,
         ),
         Format(
             "vtt",
             as_vtt,
-            lambda each: as_vtt(each, f"WEBVTT {shown(each.id)}"),
+            lambda t: as_vtt(t, f"WEBVTT {shown(t.id)}"),
             between="\n",
             own_files=True,
         ),
@@ -440,19 +425,18 @@ class StreamOutput:
         self.stream = stream
         self.form = form
         self.entries = several or form.always_entries
-        self._count = 0
+        self._before = ""
         if self.entries:
             stream.write(form.head)
 
     def write(self, transcript: Transcript) -> None:
         """Write a transcript at once."""
-        text = self.form.document(transcript)
         if self.entries:
-            text = self.form.entry(transcript)
-            self.stream.write(self.form.between if self._count else "")
-        self.stream.write(text)
+            self.stream.write(self._before + self.form.entry(transcript))
+            self._before = self.form.between
+        else:
+            self.stream.write(self.form.document(transcript))
         self.stream.flush()
-        self._count += 1
 
     def finish(self, summary: Summary) -> None:
         """Write what follows the last transcript."""
@@ -470,16 +454,18 @@ class FolderOutput:
 
     def write(self, transcript: Transcript) -> None:
         """Write a transcript's file."""
-        target = self.folder / f"{transcript.id}.{self.form.name}"
-        with whole_file(target, text=True) as stream:
-            stream.write(self.form.document(transcript))
+        name = f"{transcript.id}.{self.form.name}"
+        self._write(name, self.form.document(transcript))
 
     def finish(self, summary: Summary) -> None:
         """Write the summary, if the format has one."""
         if self.form.always_entries:
             text = json.dumps(summary_data(summary), indent=2) + "\n"
-            with whole_file(self.folder / SUMMARY_FILE, text=True) as stream:
-                stream.write(text)
+            self._write(SUMMARY_FILE, text)
+
+    def _write(self, name: str, text: str) -> None:
+        with whole_file(self.folder / name, text=True) as stream:
+            stream.write(text)
 
 
 @contextmanager
@@ -504,8 +490,7 @@ def open_output(
             f"out: {out} cannot hold {form.name} of {len(recordings)} "
             "recordings; give a folder with --out."
         )
-    inputs = {os.path.realpath(recording.path) for recording in recordings}
-    if os.path.realpath(out) in inputs:
+    if os.path.realpath(out) in {os.path.realpath(r.path) for r in recordings}:
         raise InputError(
             f"out: {out} is one of the recordings and would be overwritten; "
             "choose another name."

@@ -142,7 +142,7 @@ def test_long_recordings_are_put_together(tmp_path: Path) -> None:
     np.testing.assert_allclose(starts, np.cumsum([0, *heard[:-1]]))
     for batch in asr.batches:
         assert len(batch) * max(batch) <= 30 * RATE
-    assert transcriber.summary().duration_s == pytest.approx(95.0)
+    assert transcriber.summary.duration_s == pytest.approx(95.0)
 
 
 def test_early_files_are_written_while_later_are_read(tmp_path: Path) -> None:
