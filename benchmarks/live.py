@@ -45,7 +45,7 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.bench import write_result
-from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
+from speechbrain_ee.inference.recordings import Spoken, batches_of, read_spoken
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = "abcde"

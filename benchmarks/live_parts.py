@@ -30,8 +30,8 @@ from speechbrain_ee.inference.bench import (
     transcribed,
     with_ratios,
 )
+from speechbrain_ee.inference.recordings import Batch, Spoken, batches_of
 from speechbrain_ee.inference.runner import LivePolicy, chosen_rows
-from speechbrain_ee.inference.spoken import Batch, Spoken, batches_of
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02

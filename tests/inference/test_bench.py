@@ -27,7 +27,7 @@ from speechbrain_ee.inference.bench import (
 )
 from speechbrain_ee.inference.hypothesis import Hypothesis
 from speechbrain_ee.inference.policies import Policies
-from speechbrain_ee.inference.spoken import Spoken, read_spoken
+from speechbrain_ee.inference.recordings import Spoken, read_spoken
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import SAMPLE_RATE
 from tests.inference.heard import record

@@ -29,7 +29,7 @@ from speechbrain_ee.data.words import decode, librispeech_words, normalised
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.learn import _lines
 from speechbrain_ee.exits.scoring import edit_counts
-from speechbrain_ee.inference.spoken import read_spoken
+from speechbrain_ee.inference.recordings import read_spoken
 
 # As somebody writes it, and as it is read.
 WRITTEN = {
