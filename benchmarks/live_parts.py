@@ -30,8 +30,9 @@ from speechbrain_ee.inference.bench import (
     transcribed,
     with_ratios,
 )
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.recordings import Batch, Spoken, batches_of
-from speechbrain_ee.inference.runner import LivePolicy, chosen_rows
+from speechbrain_ee.inference.runner import chosen_rows
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02

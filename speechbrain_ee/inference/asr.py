@@ -24,6 +24,7 @@ from speechbrain_ee.inference.folder.model_folder import (
 )
 from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import Policies, PolicyLike
 from speechbrain_ee.inference.recordings import (
     Recording,
@@ -31,11 +32,7 @@ from speechbrain_ee.inference.recordings import (
     open_recording,
     shown,
 )
-from speechbrain_ee.inference.runner import (
-    LivePolicy,
-    LiveRunner,
-    compile_segments,
-)
+from speechbrain_ee.inference.runner import LiveRunner, compile_segments
 from speechbrain_ee.inference.segmentation import (
     NO_SPEECH,
     Cutting,

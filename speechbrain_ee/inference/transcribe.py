@@ -15,8 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from speechbrain_ee.errors import DISK_FULL, InputError, drop_standard_output
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.policies import ladder_below
+from speechbrain_ee.inference.controller import LatencyController, ladder_below
 from speechbrain_ee.inference.recordings import (
     Recording,
     find_recordings,

@@ -19,14 +19,14 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.policies import (
+from speechbrain_ee.inference.controller import (
+    LatencyController,
     Rung,
     exit_ladder,
     ladder_below,
     threshold_ladder,
 )
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from tests.inference.controller_data import LAYERS, trace_of
 from tests.test_benchmarks import load
 

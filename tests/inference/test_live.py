@@ -16,9 +16,9 @@ from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.decoding.methods import greedy_tokens
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.hypothesis import TimedToken, words_of
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.runner import (
     LiveCost,
-    LivePolicy,
     compile_segments,
     timed_tokens,
 )

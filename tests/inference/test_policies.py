@@ -20,8 +20,8 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import Policies
-from speechbrain_ee.inference.runner import LivePolicy
 
 LAYERS = (2, 4, 6)
 ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")

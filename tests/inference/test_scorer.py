@@ -15,12 +15,10 @@ from speechbrain_ee.exits.criteria import (
     measure_names,
 )
 from speechbrain_ee.exits.criteria.registry import criterion, measure
-from speechbrain_ee.exits.criteria.text import measure_texts
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.selector.selection import Selection
-from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
+from speechbrain_ee.inference.live import LivePolicy, LiveScorer
 from tests.helpers import noise, padded
 from tests.inference.live_runs import (
     EXITS,
@@ -60,8 +58,8 @@ def test_decisions_are_those_of_the_trace(model, learned, name):
         policy = LivePolicy.of(
             ThresholdPolicy(name, threshold),
             EXITS,
-            selection.selector,
-            selection.combination,
+            selector=selection.selector,
+            combination=selection.combination,
         )
         chosen = policy.rule.choose(scores_NE)
         heard = runner.run(*padded(waves()), policy)
@@ -170,56 +168,13 @@ def test_scores_are_compared_in_double_precision(model):
     assert runner.run(wavs, lens, LivePolicy.of(at, EXITS))[0].exit == 1
 
 
-@pytest.mark.parametrize("name", ["entropy", "max_prob", "margin_nonblank"])
-@pytest.mark.parametrize("lengths", [(9000,), (9000, 9000), (9000, 4000)])
-def test_a_direct_score_is_the_criterions(model, name, lengths):
-    """With padding and without; bit for bit."""
-    scorer = LiveScorer(name, EXITS)
-    assert scorer.is_direct
-    with torch.no_grad():
-        outputs = model(*padded(waves(lengths)))
-    for output in outputs:
-        values = scorer.measure(ExitView(output), None)
-        evidence = Evidence(
-            np.array(EXITS[:1]),
-            [str(row) for row in range(len(lengths))],
-            {key: value_B[:, None] for key, value_B in values.items()},
-        )
-        direct_B = scorer.direct(ExitView(output))
-        assert np.array_equal(direct_B, scorer.score(evidence))
-
-
 @pytest.mark.parametrize("name", ["plausibility", "unseen_words"])
-def test_a_score_of_the_text_alone_is_direct(model, learned, name):
-    """No earlier exit is read for it, and no measure taken."""
+def test_a_score_of_the_text_alone_looks_at_no_other_exit(learned, name):
     selector = learned[0].selector
-    scorer = LiveScorer(name, EXITS, selector)
-    assert scorer.is_direct and not scorer.remembers and not scorer.measures
-    texts = ["seven two", "xqz vvk", ""]
-    evidence = Evidence(
-        np.array(EXITS[:1]),
-        ["a", "b", "c"],
-        {
-            key: value_B[:, None]
-            for key, value_B in measure_texts(
-                texts, selector.language_model
-            ).items()
-        },
-    )
-    wanted_B = get_criterion(name).scores(evidence)[:, 0]
-    with torch.no_grad():
-        output = model(*padded(waves((5000, 4000, 3000))))[0]
-    assert np.array_equal(scorer.direct(ExitView(output), texts), wanted_B)
-    policy = LivePolicy.of(
-        ThresholdPolicy(name, (np.inf, 9.0, 9.0)), EXITS, selector
-    )
+    rule = ThresholdPolicy(name, (np.inf, 9.0, 9.0))
+    policy = LivePolicy.of(rule, EXITS, selector=selector)
     assert policy.reads == (False, True, True, True)
-
-
-def test_other_rules_are_not_direct(learned):
-    for name in ("agreement", "hidden_cosine", "patience_transcript"):
-        assert not LiveScorer(name, EXITS).is_direct
-    assert not LiveScorer("learned", EXITS, learned[0].selector).is_direct
+    assert not policy.scorer.measures
 
 
 def test_measures_without_padding_are_those_with(model):

@@ -30,10 +30,10 @@ from torch import Tensor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference import transcribe as command
 from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.controller import exit_ladder
 from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.policies import exit_ladder
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.recordings import Recording, find_recordings
-from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.inference.segmentation import Cutting
 from speechbrain_ee.inference.transcribe import (
     add_arguments,

@@ -27,9 +27,10 @@ from speechbrain_ee.exits.criteria.frames import max_prob
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
+from speechbrain_ee.inference.controller import ladder_below
+from speechbrain_ee.inference.live import LivePolicy, LiveScorer
 from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
-from speechbrain_ee.inference.policies import Policies, ladder_below
-from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
+from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
 from tests.inference import controller_data
@@ -155,7 +156,7 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
     model, audio = live_model(), waves()
     trace = trace_of(model, audio)
     scores_NE = get_criterion(by_exit).scores(trace.evidence)
-    assert not LiveScorer(by_exit, EXITS).is_direct
+    assert LiveScorer(by_exit, EXITS).remembers
     between = thresholds_between(scores_NE)
     for limits in (*between, (np.inf, *between[1:3]), (np.inf, np.inf, 0.0)):
         rule = ThresholdPolicy(by_exit, limits)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.onnx import host
-from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.inference.transcripts import Failure, Transcript
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech

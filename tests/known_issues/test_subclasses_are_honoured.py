@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import CTCHeads
 from speechbrain_ee.models.model import EarlyExitModel

@@ -15,7 +15,7 @@ import torch
 from speechbrain.nnet import attention
 
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from tests.helpers import noise, padded
 from tests.inference.live_runs import EXITS, live_model, runner_of
 from tests.test_earlier_files import ARCHIVE

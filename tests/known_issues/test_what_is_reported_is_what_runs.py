@@ -26,8 +26,8 @@ from speechbrain_ee.inference.folder.training_run import (
     choose_default,
     export_run,
 )
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.onnx.host import HostEvidence, HostPolicy
-from speechbrain_ee.inference.runner import LivePolicy
 from speechbrain_ee.training.checkpoints import write_policies
 from tests.inference.runs import write_run
 from tests.known_issues.test_policies_say_what_they_rest_on import with_audio

@@ -79,9 +79,10 @@ from speechbrain_ee.inference.folder.weights import (
     check_finite,
     global_norms,
 )
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import LAST, Policies
 from speechbrain_ee.inference.recordings import read_spoken
-from speechbrain_ee.inference.runner import LivePolicy, LiveRunner
+from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.checkpoints import (
     DEFAULT_FILE,
