@@ -270,7 +270,7 @@ class LiveBatch(ABC):
             score_B = np.full(len(self.rows_B), np.nan)
             stop_B = np.ones(len(self.rows_B), dtype=bool)
             if place < len(policy.exits) - 1:
-                score_B = self._scores(place, score_B)
+                score_B = self.scores(place)
                 stop_B = policy.rule.stop(place + 1, score_B)
             leaving = np.flatnonzero(stop_B)
             for at, said in zip(leaving, self.said(leaving)):
@@ -285,10 +285,10 @@ class LiveBatch(ABC):
                 self._forget(keep)
         return [found[row] for row in range(len(self.samples_N))]
 
-    def _scores(
-        self, place: int, unknown_B: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Ask the criterion where it stands."""
+    def scores(self, place: int) -> NDArray[np.float64]:
+        """Ask the criterion at an exit, by its place in the policy; NaN where
+        no score could stop an utterance.
+        """
         self._scored += 1
         scorer = self.policy.scorer
         texts = self.texts() if scorer.reads_transcripts else None
@@ -306,7 +306,7 @@ class LiveBatch(ABC):
         if texts is not None:
             self._texts.append(texts)
         if not self.policy.decides[place]:
-            return unknown_B
+            return np.full(len(self.rows_B), np.nan)
         return scorer.score(
             Evidence(
                 np.array(layers),
