@@ -55,7 +55,6 @@ def entropy_policy(model: EarlyExitModel) -> ExitPolicy:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Four recordings below audio/, and a manifest test.csv."""
     rows = [["ID", "wav", "wrd"]]
     for number, wav in enumerate(waves(LENGTHS)):
         path = record(tmp_path / f"audio/u{number}.flac", wav.numpy())
@@ -68,7 +67,6 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asr(monkeypatch) -> SimpleNamespace:
-    """A tiny recogniser in place of whatever folder is asked for."""
     model = live_model()
     entropy = entropy_policy(model)
     found = SimpleNamespace(
@@ -170,7 +168,6 @@ def test_counts_are_those_of_the_hypotheses(corpus, asr) -> None:
 
 
 def test_configurations_take_turns() -> None:
-    """Warm-up does not count, the order turns round, threads are set."""
     calls = []
     before = torch.get_num_threads()
 
@@ -204,7 +201,6 @@ def test_configurations_take_turns() -> None:
 
 
 def test_ratio_pairs_repeats() -> None:
-    """A burst that slows both policies in one repeat leaves the ratio."""
     row = {"backend": "torch", "threads": 1, "batch_size": 1}
     rows = [
         {
@@ -250,7 +246,6 @@ def test_backend_that_is_not_installed(corpus, asr, name, monkeypatch) -> None:
 
 
 def test_graphs_are_not_compared_with_a_beam_search(corpus, asr) -> None:
-    """They decode greedily; another way on PyTorch would be another task."""
     given = ["--backend", "onnx", "--decoding", "ctc_beam"]
     with pytest.raises(InputError, match="--decoding ctc_greedy"):
         bench.run(arguments("--data", str(corpus / "test.csv"), *given))
@@ -300,7 +295,6 @@ def test_peak_memory_sees_what_was_given_back() -> None:
 
 
 def test_a_peak_that_stays_is_not_the_configurations(monkeypatch) -> None:
-    """Some systems take the request and do nothing."""
     kept = {"VmHWM": "900000 kB", "VmRSS": "300000 kB"}
     monkeypatch.setattr(bench, "_field", lambda _, name: kept[name])
     assert not bench.start_peak_memory()

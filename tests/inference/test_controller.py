@@ -36,13 +36,11 @@ FINE = [Rung(FixedExit(k), 1.01**k) for k in range(1, 301)]
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    """Calibration data."""
     return trace_of()
 
 
 @pytest.fixture(scope="module")
 def ladder(trace: Trace) -> tuple[Rung, ...]:
-    """Thresholds on entropy."""
     return threshold_ladder(trace, "entropy")
 
 
@@ -52,7 +50,6 @@ def share(controller: LatencyController) -> float:
 
 
 def test_error_decays_by_the_gain() -> None:
-    """e <- (1 - a) e, whatever the exponent of the compute is."""
     for exponent in (0.5, 1.0, 1.4):
         controller = LatencyController(
             0.1, FINE, margin=0.0, time_constant_s=5.0, hysteresis=0.0
@@ -85,7 +82,6 @@ def test_settles_in_the_stated_time(factor: float) -> None:
 
 
 def test_nothing_winds_up(ladder) -> None:
-    """A hundred times longer out of reach: back in the same time."""
     back = []
     for batches in (20, 2000):
         controller = LatencyController(0.1, ladder)
@@ -104,7 +100,6 @@ def test_nothing_winds_up(ladder) -> None:
 
 
 def test_constant_load_is_left_alone(ladder) -> None:
-    """Without noise no policy changes once the load is known."""
     for load_rtf in np.geomspace(0.02, 2.0, 60):
         controller = LatencyController(0.1, ladder)
         seen = []
@@ -134,7 +129,6 @@ def test_macs_tell_hard_utterances_from_a_slow_machine(ladder) -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_harder_data_than_the_calibration(ladder, told) -> None:
-    """Every policy computes 1.4 times what it should: the deadline holds."""
     controller = LatencyController(0.1, ladder)
     full = ladder[-1].macs_per_s
     for _ in range(120):
@@ -181,7 +175,6 @@ def test_wrong_observations_are_refused(wrong) -> None:
 
 
 def test_ladder_is_efficient_and_as_measured(trace, ladder) -> None:
-    """Every rung against a reference that walks utterance by utterance."""
     rates = [rung.macs_per_s for rung in ladder]
     wers = [rung.wer for rung in ladder]
     assert rates == sorted({*rates})
@@ -207,7 +200,6 @@ def test_ladder_ends_at_the_policy_asked_for(trace) -> None:
 
 
 def test_ladder_below_a_policy(trace) -> None:
-    """Policies of the model, the one asked for last."""
     policy = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
     top = LivePolicy.of(policy, LAYERS)
     rungs = ladder_below(top, trace, LAYERS)
@@ -223,7 +215,6 @@ def test_ladder_below_a_policy(trace) -> None:
 
 
 def test_ladder_of_greedy_decoding_pays_no_search(trace) -> None:
-    """A trace of a beam search, and the same without it."""
     records = tuple(
         replace(
             record,
@@ -249,13 +240,10 @@ def test_ladder_needs_durations(trace) -> None:
 
 @pytest.fixture(scope="module")
 def simulation(repository: Path) -> ModuleType:
-    """The module benchmarks/controller_simulation.py."""
     return load(repository, "controller_simulation")
 
 
 class TestSimulatedLoad:
-    """The deadline on a noisy machine; see benchmarks/controller.py."""
-
     DEADLINE = 0.03
 
     def run(self, simulation, ladder, name, machine=None):
@@ -277,7 +265,6 @@ class TestSimulatedLoad:
 
     @pytest.mark.parametrize("name", ["steps", "ramp", "constant"])
     def test_holds_the_deadline(self, simulation, ladder, name) -> None:
-        """In 95 % of the windows that begin after the settling time."""
         controller, run = self.run(simulation, ladder, name)
         late_B = run.rtf_B() > self.DEADLINE
         start_B = run.time_B + run.audio_B - simulation.WINDOW_S

@@ -317,7 +317,6 @@ class TinyASR:
 
 @pytest.fixture(scope="module")
 def tiny() -> TinyASR:
-    """One for all."""
     return TinyASR()
 
 
@@ -424,9 +423,6 @@ def test_an_hour_in_two_gigabytes(tmp_path: Path, repository: Path) -> None:
     batch_s=st.floats(1, 100),
 )
 def test_every_item_once_within_the_bound(lengths, batch_s) -> None:
-    """Padded seconds stay below the bound, but for a single long item; the
-    stream comes back in its order.
-    """
     batches = [*batches_of_like_length(lengths, float, batch_s)]
     for batch in batches:
         longest = max(length for _, length in batch)

@@ -41,7 +41,6 @@ LAYERS = (2, 4, 6)
     ],
 )
 def test_a_criterion_with_a_threshold(text, criterion, threshold) -> None:
-    """As people say it: entropy at most, probability at least."""
     live = Policies(LAYERS).resolve(text)
     assert live.rule.criterion == criterion
     assert live.rule.threshold == threshold
@@ -49,7 +48,6 @@ def test_a_criterion_with_a_threshold(text, criterion, threshold) -> None:
 
 
 def test_the_direction_is_right() -> None:
-    """A sure exit stops, an unsure one goes on."""
     rule = Policies(LAYERS).resolve("entropy:0.9").rule
     scores_B = -np.array([0.8, 0.9, 1.0])
     assert rule.stop(1, scores_B).tolist() == [True, True, False]
@@ -65,13 +63,11 @@ def test_the_direction_is_right() -> None:
     ],
 )
 def test_what_no_threshold_is(text, message) -> None:
-    """A wrong name, a score instead of a value, no number."""
     with pytest.raises(InputError, match=message):
         Policies(LAYERS).resolve(text)
 
 
 def test_a_threshold_beside_all_values_is_said(caplog) -> None:
-    """Entropy by vocabulary entry is small: 0.9 stops everybody at once."""
     policies = Policies(LAYERS, calibration=spoken(layers=LAYERS))
     policies.resolve("entropy:0.3")
     assert not caplog.records
@@ -82,7 +78,6 @@ def test_a_threshold_beside_all_values_is_said(caplog) -> None:
 
 
 def test_a_device_takes_the_same() -> None:
-    """The ONNX host reads it by the same rule."""
     manifest = object.__new__(Manifest)
     for name, value in (
         ("exit_layers", LAYERS),
@@ -95,7 +90,6 @@ def test_a_device_takes_the_same() -> None:
 
 
 def test_numbers_are_short_and_can_be_used() -> None:
-    """A budget that is too small is answered with one that is not."""
     outcomes = Outcomes(
         np.zeros((1, 2), int),
         np.array([9]),
@@ -113,7 +107,6 @@ def test_numbers_are_short_and_can_be_used() -> None:
 
 
 def test_web_subtitles() -> None:
-    """WebVTT's clock, and nothing that it would take for a tag."""
     word = Word("<I>&", 3661.0, 3661.5, 1.0)
     said = hypothesis(word.text, 4000.0, (word,))
     found = Transcript("a", "a.wav", 4000.0, (Segment(0.0, 4000.0, said),))
@@ -126,7 +119,6 @@ def test_web_subtitles() -> None:
 def test_subtitles_of_several_to_standard_output(
     tmp_path: Path, form: str, capsys
 ) -> None:
-    """Each behind its name; one alone is the file itself."""
     paths = [record(tmp_path / f"{n}.wav", 8000) for n in "ab"]
     alone = []
     for path in paths:

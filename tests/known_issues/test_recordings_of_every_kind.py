@@ -48,7 +48,6 @@ def antiphase(path: Path) -> tuple[str, np.ndarray]:
 
 
 def test_channels_that_cancel(tmp_path: Path, caplog) -> None:
-    """The louder one is taken, with a word that names the file."""
     path, wave = antiphase(tmp_path / "phone.wav")
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(heard(path), wave, atol=1e-4)
@@ -57,7 +56,6 @@ def test_channels_that_cancel(tmp_path: Path, caplog) -> None:
 
 
 def test_channels_that_cancel_in_training(tmp_path: Path, caplog) -> None:
-    """The reader of training and evaluation hears the same."""
     path, wave = antiphase(tmp_path / "phone.wav")
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(AudioReader()(path), wave, atol=1e-4)
@@ -65,7 +63,6 @@ def test_channels_that_cancel_in_training(tmp_path: Path, caplog) -> None:
 
 
 def test_channels_that_do_not_cancel(tmp_path: Path, caplog) -> None:
-    """Equal, independent, and silent ones are averaged as before."""
     one, other = speech(3), speech(3, seed=1)
     for name, right in (("same", one), ("two", other), ("none", 0 * one)):
         both = np.stack([one, right], axis=1)
@@ -79,7 +76,6 @@ def test_channels_that_do_not_cancel(tmp_path: Path, caplog) -> None:
 
 
 def test_a_channel_is_chosen(tmp_path: Path) -> None:
-    """By its number; one that there is not is a failure of that file."""
     both = np.stack([speech(2), speech(2, seed=1)], axis=1)
     path = record(tmp_path / "call.wav", both, subtype="FLOAT")
     for channel in (1, 2):
@@ -95,7 +91,6 @@ def test_a_channel_is_chosen(tmp_path: Path) -> None:
 
 
 def test_sizes_that_were_never_filled_in(tmp_path: Path) -> None:
-    """A WAV of a pipe is read to its end; an empty one is still empty."""
     whole = Path(record(tmp_path / "a.wav", 40_000))
     content = bytearray(whole.read_bytes())
     place = content.index(b"data")
@@ -117,7 +112,6 @@ def test_sizes_that_were_never_filled_in(tmp_path: Path) -> None:
 def test_nothing_is_left_out_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a decoder each is named, with what to install; status 1."""
     record(tmp_path / "in" / "a.wav", 5000)
     media = ["b.m4a", "c.webm", "d.mp4", "e.wma", "f.AMR"]
     for name in media:
@@ -135,7 +129,6 @@ def test_nothing_is_left_out_of_a_folder(
 
 
 def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
-    """It is named and left out; a folder that cannot be searched is, too."""
     record(tmp_path / "in" / "a.wav", 5000)
     os.mkfifo(tmp_path / "in" / "pipe.wav")
     (tmp_path / "in" / "locked").mkdir(mode=0)
@@ -147,7 +140,6 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
 
 
 def test_other_formats_are_decoded(tmp_path: Path) -> None:
-    """By PyAV: length, level and the first and second channel are right."""
     av = pytest.importorskip("av")
     both = np.stack([speech(3, 44100), 0.1 * speech(3, 44100, 1)], axis=1)
     path = tmp_path / "talk.mkv"
@@ -173,7 +165,6 @@ def test_other_formats_are_decoded(tmp_path: Path) -> None:
 
 
 def test_no_playlist_is_followed(tmp_path: Path) -> None:
-    """A file that names others opens none of them."""
     pytest.importorskip("av")
     secret = record(tmp_path / "secret.wav", 5000)
     for name, text in (
@@ -186,7 +177,6 @@ def test_no_playlist_is_followed(tmp_path: Path) -> None:
 
 
 def test_no_cue_is_shown_for_a_whole_silence() -> None:
-    """One word that was spread over 20 s."""
     word = Word("THE", 0.0, 20.0, 1.0)
     said = hypothesis("THE", 20.0, (word,))
     found = Transcript("a", "a.wav", 20.0, (Segment(0.0, 20.0, said),))

@@ -22,7 +22,6 @@ from tests.test_earlier_files import ARCHIVE
 
 
 def test_gradients_after_transcribing() -> None:
-    """Of a width that no other test has, so that no table is there yet."""
     model = live_model(attention_type="RoPEMHA", d_model=20)
     batch = padded([noise(20_000)])
     runner_of(model).run(*batch, LivePolicy.fixed(4, EXITS))
@@ -36,7 +35,6 @@ def test_gradients_after_transcribing() -> None:
 
 
 def test_gradients_after_opening_a_folder(tmp_path: Path) -> None:
-    """Opening runs the model once, to see whether it can be run."""
     attention._get_precomputed_values.memo.clear()
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
