@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import torchaudio
 from hypothesis import given, settings
@@ -193,13 +192,6 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     os.chmod(path, 0)
     with pytest.raises(InputError, match="Permission denied"):
         AudioStream(path, 16000)
-
-
-def test_wide_files_are_averaged(tmp_path: Path) -> None:
-    channels = np.stack([speech(1, seed=n) for n in range(6)], axis=1)
-    path = record(tmp_path / "a.wav", channels, subtype="FLOAT")
-    np.testing.assert_allclose(heard(path)[0], channels.mean(axis=1), atol=1e-6)
-    assert soundfile.info(path).channels == 6
 
 
 def test_names_tell_recordings_apart(tmp_path: Path) -> None:

@@ -430,19 +430,6 @@ def test_every_item_once_within_the_bound(lengths, batch_s) -> None:
     assert [*in_order(each for b in batches for each in b)] == lengths
 
 
-def test_like_goes_with_like() -> None:
-    lengths = [1.0, 20.0] * 6
-    batches = [*batches_of_like_length(lengths, float, 60.0)]
-    padded = sum(len(b) * max(s for _, s in b) for b in batches)
-    assert padded == sum(lengths)
-
-
-@pytest.mark.parametrize("batch_s", [0, -1, float("nan")])
-def test_a_bound_that_makes_no_sense(batch_s: float) -> None:
-    with pytest.raises(InputError, match="batch_s"):
-        next(batches_of_like_length([1.0], float, batch_s))
-
-
 def test_a_deadline_needs_to_know_what_exits_cost(exported):
     asr = EarlyExitASR.from_hparams(exported("digits"))
     asr.folder = replace(asr.folder, calibration=None)
