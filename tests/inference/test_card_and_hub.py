@@ -15,7 +15,7 @@ import yaml
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.inference.folder import hub
+from speechbrain_ee.inference.folder import card as hub
 from speechbrain_ee.inference.folder.card import model_card
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from tests.inference.runs import SYSTEMS

@@ -45,9 +45,9 @@ from speechbrain_ee.inference.onnx.graphs import (
     RotaryTables,
     StartGraph,
 )
-from speechbrain_ee.inference.onnx.host import OnnxRecogniser
-from speechbrain_ee.inference.onnx.manifest import (
+from speechbrain_ee.inference.onnx.host import (
     MANIFEST_FILE,
+    OnnxRecogniser,
     read_manifest,
     write_manifest,
 )

@@ -31,7 +31,7 @@ from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from speechbrain_ee.inference.folder.training_run import export_run, run_folder
-from speechbrain_ee.inference.onnx.manifest import read_manifest
+from speechbrain_ee.inference.onnx.host import read_manifest
 from tests.inference.runs import write_run
 from tests.soak import hostile
 

@@ -49,7 +49,7 @@ from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR, open_source
 from speechbrain_ee.inference.folder.model_folder import read_combination
 from speechbrain_ee.inference.folder.training_run import export_run
-from speechbrain_ee.inference.onnx.manifest import read_manifest
+from speechbrain_ee.inference.onnx.host import read_manifest
 from tests.inference.runs import write_run
 from tests.soak.killing import forked, status_of
 

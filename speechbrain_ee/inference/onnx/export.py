@@ -74,7 +74,7 @@ from speechbrain_ee.inference.onnx.graphs import (
     exportable,
     subsampling,
 )
-from speechbrain_ee.inference.onnx.manifest import (
+from speechbrain_ee.inference.onnx.host import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     SCHEMA,
@@ -219,6 +219,7 @@ def manifest(
     hop = encoder.features.hop_samples
     hops = range(subsampling(encoder) + 1)
     return Manifest(
+        schema=SCHEMA,
         name=name,
         sample_rate=sample_rate,
         exit_layers=tuple(model.exit_layers),
