@@ -35,15 +35,13 @@ from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.inference.onnx.export import (
     MEASURES,
+    RotaryTables,
+    StartGraph,
     export_graphs,
     export_onnx,
     export_static,
     manifest,
     tokens,
-)
-from speechbrain_ee.inference.onnx.graphs import (
-    RotaryTables,
-    StartGraph,
 )
 from speechbrain_ee.inference.onnx.host import (
     MANIFEST_FILE,

@@ -85,13 +85,8 @@ from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.schema import Count, Finite, Record, plain, read_record
-from speechbrain_ee.training.checkpoints import (
-    POLICY_FOLDER,
-    backbone_fingerprint,
-    differences,
-    flat_fingerprint,
-    tokenizer_fingerprint,
-)
+from speechbrain_ee.training import checkpoints
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -360,10 +355,10 @@ def _fingerprint(
 ) -> dict[str, str]:
     """What gives the weights of a folder their meaning."""
     return {
-        **flat_fingerprint(tree, "model"),
-        **flat_fingerprint(sample_rate, "sample_rate"),
-        **tokenizer_fingerprint(tokenizer),
-        **backbone_fingerprint(model),
+        **checkpoints.flat_fingerprint(tree, "model"),
+        **checkpoints.flat_fingerprint(sample_rate, "sample_rate"),
+        **checkpoints.tokenizer_fingerprint(tokenizer),
+        **checkpoints.backbone_fingerprint(model),
     }
 
 
@@ -403,7 +398,7 @@ def _check_replaced(folder: ModelFolder, path: Path) -> None:
         tokenizer = read_tokenizer(path / TOKENIZER_FILE, WAY_OUT)
     except InputError:
         return  # no whole model, so no better one
-    keys = differences(
+    keys = checkpoints.differences(
         _fingerprint(there.model, there.sample_rate, tokenizer),
         _fingerprint(
             folder.architecture.tree, folder.sample_rate, folder.tokenizer

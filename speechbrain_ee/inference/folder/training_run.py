@@ -89,20 +89,8 @@ from speechbrain_ee.inference.runner import LivePolicy, LiveRunner
 from speechbrain_ee.inference.spoken import read_spoken
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.schema import Count, convert
-from speechbrain_ee.training.checkpoints import (
-    DEFAULT_FILE,
-    POLICY_FOLDER,
-    averaged_weights,
-    backbone_fingerprint,
-    best_checkpoints,
-    build_model,
-    check_checkpoints,
-    moved_save_folder,
-    read_default,
-    tokenizer_fingerprint,
-    write_default,
-    yaml_fingerprint,
-)
+from speechbrain_ee.training import checkpoints
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +132,7 @@ class TrainingRun:
         self.path = folder / RUN
         self.hparams = read_hyperparams(self.path)
         self.settings = convert(self.hparams, Settings, self.path, RUN_WAY_OUT)
-        self.save_folder = moved_save_folder(
+        self.save_folder = checkpoints.moved_save_folder(
             folder, self.settings.save_folder, self.settings.output_folder
         )
         self.decoding = (self.settings.decodings or [GREEDY])[0]
@@ -161,7 +149,7 @@ class TrainingRun:
         with _explained(unloadable):
             weights = {
                 name: tensor
-                for name, tensor in averaged_weights(found).items()
+                for name, tensor in checkpoints.averaged_weights(found).items()
                 if not name.startswith(LEFT_OUT)
             }
         check_finite(self.save_folder, weights)
@@ -173,12 +161,12 @@ class TrainingRun:
             if not trust:
                 raise
             model, architecture = _executed(self.path), None
-        self.verified = check_checkpoints(
+        self.verified = checkpoints.check_checkpoints(
             self.save_folder,
             found,
-            yaml_fingerprint(self.path.read_text(encoding="utf-8"))
-            | backbone_fingerprint(model)
-            | tokenizer_fingerprint(self.tokenizer()),
+            checkpoints.yaml_fingerprint(self.path.read_text(encoding="utf-8"))
+            | checkpoints.backbone_fingerprint(model)
+            | checkpoints.tokenizer_fingerprint(self.tokenizer()),
         )
         with _explained(f"{unloadable} into the model of hyperparams.yaml"):
             model.load_state_dict(weights, strict=True)
@@ -203,7 +191,7 @@ class TrainingRun:
             )  # SpeechBrain's reader has no bounds
         # Numbers in them may be texts, or whatever else.
         with _explained(f"{self.save_folder}: its checkpoints do not compare"):
-            found = best_checkpoints(
+            found = checkpoints.best_checkpoints(
                 self.save_folder, self.settings.average_checkpoints
             )
         if not found:
@@ -275,8 +263,8 @@ class TrainingRun:
                 for name, policy in found.items()
                 if selector is not None or policy.criterion not in OF_SELECTOR
             }
-        name, _ = read_default(self.save_folder) or (None, "")
-        place = self.save_folder / DEFAULT_FILE
+        name, _ = checkpoints.read_default(self.save_folder) or (None, "")
+        place = self.save_folder / checkpoints.DEFAULT_FILE
         found = read_policies(self.save_folder, place, name, model, selector)
         return {
             name: replace(policy, selector=policy.selector and POLICY_SELECTOR)
@@ -334,7 +322,9 @@ def _executed(path: Path) -> EarlyExitModel:
         path,
     )
     with _explained(f"{path}: its model cannot be built"):
-        return build_model(ruamel.yaml.YAML().load(path.read_text("utf-8")))
+        return checkpoints.build_model(
+            ruamel.yaml.YAML().load(path.read_text("utf-8"))
+        )
 
 
 @contextmanager
@@ -495,7 +485,7 @@ def choose_default(
         logger.warning(
             "The default policy is chosen by multiply-accumulates: %s", error
         )
-    write_default(Path(hparams["save_folder"]), default, reason)
+    checkpoints.write_default(Path(hparams["save_folder"]), default, reason)
     return policies.get(default or ""), default_words(default, reason)
 
 
@@ -577,7 +567,7 @@ def run_folder(
         calibration = without_transcripts(trace)
         policies = run.policies(trace, model, selector)
         if (run.save_folder / POLICY_FOLDER).is_dir():
-            known = read_default(run.save_folder)
+            known = checkpoints.read_default(run.save_folder)
     default, reason = known or default_of(policies, calibration)
     folder = ModelFolder(
         path=run.folder,

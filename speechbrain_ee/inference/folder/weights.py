@@ -188,7 +188,22 @@ def load_weights(
     except (SafetensorError, OSError, ValueError) as error:
         _not_whole(path, error)
     norms = global_norms(model)
-    _check_tensors(path, tensors, _distinct(model), norms)
+    found = {name: _described(tensor) for name, tensor in tensors.items()}
+    wanted = {n: _described(tensor) for n, tensor in _distinct(model).items()}
+    for name in norms:  # of which the model does not know the shapes
+        for part in ("glob_mean", "glob_std", "count"):
+            key = f"{name}.{part}"
+            wanted[key] = found.get(key, "a statistic of the corpus")
+    every = sorted(found | wanted)
+    wrong = [key for key in every if found.get(key) != wanted.get(key)]
+    if wrong:
+        name = wrong[0]
+        more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        raise InputError(
+            f"{path}: these are not the weights of the model in config.json: "
+            f"{name} is {found.get(name, 'missing')}, not "
+            f"{wanted.get(name, 'a tensor of it')}{more}; {WAY_OUT}."
+        )
     carried = {
         key.removeprefix(_PREFIX): each
         for key, each in metadata.items()
@@ -245,30 +260,5 @@ def _not_whole(path: str | Path, error: Exception) -> NoReturn:
     ) from error
 
 
-def _check_tensors(
-    path: str | Path,
-    found: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    norms: Mapping[str, InputNormalization],
-) -> None:
-    """Refuse the weights of another model."""
-    parts = ("glob_mean", "glob_std", "count")
-    names = {*expected, *(f"{n}.{part}" for n in norms for part in parts)}
-    problems = [f"{name} is missing" for name in sorted(names - {*found})]
-    problems += [
-        f"{name} is not a tensor of it" for name in sorted({*found} - names)
-    ]
-    problems += [
-        f"{name} is {found[name].dtype} of shape {list(found[name].shape)}, "
-        f"not {tensor.dtype} of shape {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found
-        and (found[name].dtype, found[name].shape)
-        != (tensor.dtype, tensor.shape)
-    ]
-    if problems:
-        more = f", and {len(problems) - 1} more differ" * (len(problems) > 1)
-        raise InputError(
-            f"{path}: these are not the weights of the model in config.json: "
-            f"{problems[0]}{more}; {WAY_OUT}."
-        )
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {list(tensor.shape)}"
