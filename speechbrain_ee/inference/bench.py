@@ -49,8 +49,7 @@ from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.onnx.host import OnnxRecogniser
-from speechbrain_ee.inference.onnx.manifest import load
+from speechbrain_ee.inference.onnx.host import OnnxRecogniser, load
 from speechbrain_ee.inference.recordings import (
     Batch,
     Spoken,

@@ -9,13 +9,19 @@ Authors
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sentencepiece import SentencePieceProcessor
 
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.files import read_bytes
+from speechbrain_ee.inference.segmentation import NO_SPEECH
 
 WORD_BEGIN = "\u2581"  # SentencePiece's mark in front of a word
 
@@ -180,6 +186,37 @@ def words_of(
             )
         )
     return tuple(words)
+
+
+def of_speech(
+    waves: Sequence[Any],
+    sample_rate: int,
+    speaks: Callable[[Any, int], bool],
+    run: Callable[[Sequence[Any]], Sequence[Hypothesis]],
+) -> list[Hypothesis]:
+    """What ``run`` makes of the waves in which somebody speaks, and no words
+    for the others; in their order.
+    """
+    spoken = [speaks(wave, sample_rate) for wave in waves]
+    heard = [wave for wave, each in zip(waves, spoken) if each]
+    found = iter(run(heard) if heard else ())
+    return [
+        next(found)
+        if each
+        else Hypothesis.unheard(len(wave) / sample_rate, NO_SPEECH)
+        for wave, each in zip(waves, spoken)
+    ]
+
+
+def read_tokenizer(path: str | Path, remedy: str) -> SentencePieceProcessor:
+    """A SentencePiece model; an InputError names the file and the way out."""
+    try:
+        content = read_bytes(path, remedy)
+        return SentencePieceProcessor(model_proto=content or b"\0")
+    except RuntimeError:
+        raise InputError(
+            f"{path}: not a SentencePiece model; {remedy}."
+        ) from None
 
 
 class Gathered:

@@ -17,8 +17,7 @@ import pytest
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.onnx.host import resolve
-from speechbrain_ee.inference.onnx.manifest import Manifest
+from speechbrain_ee.inference.onnx.host import Manifest, resolve
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.recordings import find_recordings
 from speechbrain_ee.inference.transcribe import transcribe

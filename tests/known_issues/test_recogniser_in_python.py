@@ -176,29 +176,19 @@ def test_batches_are_checked(asr, method, row, lengths, message) -> None:
         getattr(asr, method)(wavs, torch.tensor(lengths))
 
 
-@pytest.mark.parametrize(
-    "options", [{"devise": "cpu"}, {"device": "cpu", "compile": True}]
-)
-def test_misspelt_options_are_refused(options) -> None:
-    """With those that are valid, before a folder is read."""
-    with pytest.raises(InputError, match="valid: device"):
-        EarlyExitASR.from_hparams("no/such/folder", run_opts=options)
-
-
-@pytest.mark.parametrize("device", ["cdua", "cuda:99", 1.5])
-def test_a_device_that_is_not_there(asr, device) -> None:
-    """One sentence, from the loader and from to()."""
-    with pytest.raises(InputError, match="device: .* cannot be used here"):
-        asr.to(device)
-    with pytest.raises(InputError, match="device"):
-        EarlyExitASR.from_hparams("no/such", run_opts={"device": device})
-
-
-@pytest.mark.parametrize("policy", [True, False])
-def test_a_truth_value_is_no_policy(asr, policy) -> None:
-    """True is not exit 1."""
-    with pytest.raises(InputError, match="says nothing"):
-        asr.transcribe(waves()[0], policy)
+def test_options_that_mean_nothing_are_refused(asr) -> None:
+    """Misspelt ones, devices that are not there; True is not exit 1."""
+    for options in ({"devise": "cpu"}, {"device": "cpu", "compile": True}):
+        with pytest.raises(InputError, match="valid: device"):
+            EarlyExitASR.from_hparams("no/such/folder", run_opts=options)
+    for device in ("cdua", "cuda:99", 1.5):
+        with pytest.raises(InputError, match="device: .* cannot be used here"):
+            asr.to(device)
+        with pytest.raises(InputError, match="device"):
+            EarlyExitASR.from_hparams("no/such", run_opts={"device": device})
+    for policy in (True, False):
+        with pytest.raises(InputError, match="says nothing"):
+            asr.transcribe(waves()[0], policy)
 
 
 def test_it_compiles_in_a_supported_way(asr) -> None:

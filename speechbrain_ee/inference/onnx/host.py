@@ -15,14 +15,17 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
-from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
@@ -37,31 +40,114 @@ from speechbrain_ee.exits.policy import (
     check_exit,
     rule_for,
 )
-from speechbrain_ee.files import open_plain, read_bytes, restore
+from speechbrain_ee.files import open_plain, restore, whole_file
 from speechbrain_ee.inference.hypothesis import (
     Gathered,
     Hypothesis,
     TimedToken,
+    of_speech,
+    read_tokenizer,
     timed_runs,
     words_of,
 )
-from speechbrain_ee.inference.onnx.manifest import (
-    LANGUAGE_MODEL_FILE,
-    MANIFEST_FILE,
-    START_FILE,
-    TRANSCRIPTS,
-    Manifest,
-    load,
-    read_manifest,
-    segment_file,
+from speechbrain_ee.inference.segmentation import speech_detector
+from speechbrain_ee.schema import (
+    Count,
+    Finite,
+    Positive,
+    Record,
+    plain,
+    read_record,
 )
-from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
+SCHEMA = "early-exit-onnx/1"
+MANIFEST_FILE = "onnx.json"
+START_FILE = "start.onnx"  # from waveforms to the first layer
+LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
+TRANSCRIPTS = "transcripts"  # evidence that a host makes itself
 PURPOSE = "ONNX graphs"
 LAST = "last"
-_WAY_OUT = "export the model again"
+_WAY_OUT = "write the graphs again with `export --format onnx`"
 _TRIED_SAMPLES = 8000
 Array = NDArray[np.generic]
+Quadratic = tuple[Finite, Finite, Finite]  # coefficients of 1, T, T squared
+
+
+class Manifest(Record):
+    """What ``onnx.json`` says of the graphs of a folder."""
+
+    schema: Literal[SCHEMA]
+    name: str  # of the system
+    sample_rate: Positive  # samples per second of the audio
+    exit_layers: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    vocab_size: Annotated[int, Meta(ge=2)]  # blank included
+    blank_index: Count
+    positions: Literal["relative", "rotary", "none"]
+    measures: tuple[str, ...]  # evidence that every segment puts out
+    frame_s: Annotated[float, Meta(gt=0)]  # from one encoder frame to the next
+    precisions: Annotated[
+        tuple[Literal["fp32", "int8"], ...], Meta(min_length=1)
+    ]
+    default_policy: str | None  # followed if nothing is said
+    hop: Positive  # samples from one frame of features to the next
+    # Multiply-accumulates (MACs) of the start for so many hops of audio: 0,
+    # 1, up to those of one encoder frame.
+    start_macs: Annotated[tuple[int, ...], Meta(min_length=2)]
+    # MACs of the layers of each segment and of its head, T encoder frames.
+    segment_macs: tuple[Quadratic, ...]
+    head_macs: tuple[Quadratic, ...]
+
+    def __post_init__(self) -> None:
+        exits = self.exit_layers
+        if list(exits) != sorted({*exits}):
+            raise ValueError(f"exit_layers: {list(exits)} do not increase")
+        if self.blank_index >= self.vocab_size:
+            raise ValueError(f"blank_index: {self.blank_index} is no token")
+        for key in ("segment_macs", "head_macs"):
+            if len(getattr(self, key)) != len(exits):
+                raise ValueError(f"{key}: there are {len(exits)} exits")
+
+    def macs(self, samples: int, frames: int, reads: tuple[int, ...]) -> int:
+        """MACs of an utterance that ends at the last of the exits whose
+        heads were read: those of ``evaluation.cost.CostModel``.
+        """
+        hops = len(self.start_macs) - 1
+        # Every further encoder frame costs what the first one did.
+        whole, rest = divmod(samples // self.hop, hops)
+        each = self.start_macs[-1] - self.start_macs[0]
+        start = self.start_macs[rest] + whole * each
+        powers = np.array([1.0, frames, float(frames) ** 2])
+        layers = np.array(self.segment_macs[: reads[-1]]).sum(0) @ powers
+        heads = sum(np.array(self.head_macs[k - 1]) @ powers for k in reads)
+        return round(float(start + layers + heads))
+
+
+def segment_file(exit: int, precision: str) -> str:
+    """File of the graph of a segment, by the exit that it ends with."""
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return f"exit_{exit:02d}{suffix}.onnx"
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write ``onnx.json``."""
+    with whole_file(Path(folder) / MANIFEST_FILE, text=True) as stream:
+        stream.write(json.dumps(plain(manifest), indent=1) + "\n")
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read ``onnx.json`` and check it; errors name file and key."""
+    return read_record(Path(folder) / MANIFEST_FILE, Manifest, _WAY_OUT)
+
+
+def load(name: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say what it is wanted for."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{purpose}: {name} is not there ({error}); install onnx and "
+            "onnxruntime: pip install 'speechbrain-ee[onnx]'."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -239,7 +325,8 @@ class OnnxRecogniser:
         files += [segment_file(exit, precision) for exit in exits]
         start, *segments = [_session(self.folder / f, options) for f in files]
         self.start, self.segments = start, segments
-        self.tokenizer = _tokenizer(self.folder / "tokenizer.model")
+        path = self.folder / "tokenizer.model"
+        self.tokenizer = read_tokenizer(path, _WAY_OUT)
         self.pieces = pieces_of(self.tokenizer)
         self.speaks = speech_detector("energy")
         self.policies = {
@@ -325,23 +412,15 @@ class OnnxRecogniser:
             return self.transcribe([waves], policy)[0]
         followed = self.resolve(policy)
         read = [_wave(wave, place) for place, wave in enumerate(waves)]
-        rate = self.sample_rate
-        said: list[Hypothesis | None] = [
-            None
-            if self.speaks(wave, rate)
-            else Hypothesis.unheard(len(wave) / rate, NO_SPEECH)
-            for wave in read
-        ]
-        heard = [place for place, one in enumerate(said) if one is None]
-        if heard:
-            samples_B = np.array([len(read[place]) for place in heard])
+
+        def run(heard: Sequence[NDArray[np.float32]]) -> list[Hypothesis]:
+            samples_B = np.array([len(wave) for wave in heard])
             wavs_BS = np.zeros((len(heard), samples_B.max()), np.float32)
-            for row, place in zip(wavs_BS, heard):
-                row[: len(read[place])] = read[place]
-            found = self._run(wavs_BS, samples_B, followed)
-            for place, hypothesis in zip(heard, found):
-                said[place] = hypothesis
-        return said
+            for row, wave in zip(wavs_BS, heard):
+                row[: len(wave)] = wave
+            return self._run(wavs_BS, samples_B, followed)
+
+        return of_speech(read, self.sample_rate, self.speaks, run)
 
     def run(self, wavs_BS: Any, wav_lens_B: Any, policy: Any = None) -> Any:
         """Transcribe a padded batch, as the runner on PyTorch does."""
@@ -530,14 +609,4 @@ def _session(path: Path, options: Any) -> Any:
     except Exception as error:  # onnxruntime's errors share no other class
         raise InputError(
             f"{path}: cannot be loaded ({one_line(error)}); {_WAY_OUT}."
-        ) from error
-
-
-def _tokenizer(path: Path) -> SentencePieceProcessor:
-    try:
-        content = read_bytes(path, _WAY_OUT)
-        return SentencePieceProcessor(model_proto=content or b"\0")
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: not a SentencePiece model; {_WAY_OUT}."
         ) from error
