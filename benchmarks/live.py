@@ -124,7 +124,7 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
     calibration, spoken = subject.timed(arguments.limit)
     policies = {}
     for criterion in EQUAL_BY:
-        if criterion == EQUAL_BY[0] or asr.policies.selector is not None:
+        if criterion == EQUAL_BY[0] or asr.folder.selector is not None:
             equal = calibrate_trace(calibration, criterion, EQUAL, "naive")
             policies[f"equal WER, {criterion}"] = asr.policies.resolve(equal)
     default = policies[f"equal WER, {EQUAL_BY[0]}"]

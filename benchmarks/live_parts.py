@@ -216,8 +216,8 @@ def probes(asr: EarlyExitASR, trace: Trace) -> dict[str, LivePolicy]:
     for exit, _ in enumerate(trace.layers_E, start=1):
         found[f"exit {exit}"] = asr.policies.resolve(exit)
     for name in PROBED:
-        given = {"learned": asr.policies.selector}
-        given["combination"] = asr.policies.combination
+        given = {"learned": asr.folder.selector}
+        given["combination"] = asr.folder.combination
         criterion = get_criterion(name)
         if given.get(name, True) is None:
             continue

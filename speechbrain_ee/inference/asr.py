@@ -33,8 +33,11 @@ from speechbrain_ee.inference.recordings import (
 )
 from speechbrain_ee.inference.runner import compile_segments
 from speechbrain_ee.inference.segmentation import Cutting, speech_detector
-from speechbrain_ee.inference.transcriber import Transcriber
-from speechbrain_ee.inference.transcripts import Failure, Transcript
+from speechbrain_ee.inference.transcriber import (
+    Failure,
+    Transcriber,
+    Transcript,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.registry import read_threshold
 from speechbrain_ee.exits.policy import (
     FixedExit,
@@ -41,10 +40,9 @@ class Policies:
     """Turns what a user says into a policy of one model.
 
     The shipped policies are known by name; the ``default`` is followed if
-    nothing is said, and without it all utterances take the last exit.
-    Selector and combination give the scores of ``learned`` and
-    ``combination``; budgets are met on the calibration data. Graphs give some
-    ``measures`` alone, and have a language model of their own.
+    nothing is said, and without it all utterances take the last exit; budgets
+    are met on the calibration data. ``sources`` are what scores rest on, as
+    for :class:`~speechbrain_ee.inference.live.LiveScorer`.
 
     Example
     -------
@@ -59,20 +57,14 @@ class Policies:
         exit_layers: Sequence[int],
         shipped: Mapping[str, ExitPolicy] | None = None,
         default: str | None = None,
-        selector: Any = None,
-        combination: Any = None,
         calibration: Trace | None = None,
-        language_model: CharNgram | None = None,
-        measures: Sequence[str] | None = None,
+        **sources: Any,
     ):
         self.exit_layers = tuple(exit_layers)
         self.shipped = dict(shipped or {})
         self.default = default
-        self.selector = selector
-        self.combination = combination
         self.calibration = calibration
-        self.language_model = language_model
-        self.measures = measures
+        self.sources = sources
         # Not lru_cache, with which a recogniser could not be pickled.
         self._on_budget: dict[str, ExitPolicy] = {}
 
@@ -108,7 +100,7 @@ class Policies:
                 "exit, the name of a policy, or a budget such as macs=60%."
             )
         if isinstance(given, LivePolicy):
-            if given.rule is None or self.measures is None:
+            if given.rule is None or "measures" not in self.sources:
                 return given
             return self._live(given.rule, given.name, given.layers)
         if isinstance(given, FixedExit):
@@ -146,31 +138,20 @@ class Policies:
         policy: ExitPolicy | ThresholdPolicy,
         name: str | None = None,
         layers: Sequence[int] | None = None,
-        selector: Any = None,
+        **sources: Any,
     ) -> LivePolicy:
-        return LivePolicy.of(
-            policy,
-            self.exit_layers,
-            name,
-            layers,
-            selector=selector or self.selector,
-            combination=self.combination,
-            language_model=self.language_model,
-            measures=self.measures,
-        )
+        sources = {**self.sources, **sources}
+        return LivePolicy.of(policy, self.exit_layers, name, layers, **sources)
 
     def _from_file(self, path: Path) -> LivePolicy:
         policy = read_policy(path)
-        selector = None
-        if policy.selector is not None and self.measures is None:
-            # Beside the policy, or that of the model.
-            from speechbrain_ee.exits.selector.selector_file import (
-                read_selector,
-            )
+        # Beside the policy, or that of the model.
+        beside = path.parent / (policy.selector or "")
+        if "measures" in self.sources or not beside.is_file():
+            return self._live(policy, path.name)
+        from speechbrain_ee.exits.selector.selector_file import read_selector
 
-            beside = path.parent / policy.selector
-            selector = read_selector(beside) if beside.is_file() else None
-        return self._live(policy, path.name, selector=selector)
+        return self._live(policy, path.name, selector=read_selector(beside))
 
     def _warn_of_one_exit(self, name: str, threshold: float, text: str) -> None:
         """Say so where a threshold lies beside all that was measured."""

@@ -1,35 +1,30 @@
 """From a stream of recordings to a stream of transcripts.
 
-Recordings are read, cut and put into batches of like length only as fast as
+A transcript is put together of the segments of a recording. Recordings are read, cut and put into batches of like length only as fast as
 they are transcribed, so memory does not grow with their number or length.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.hypothesis import Hypothesis
+from speechbrain_ee.inference.hypothesis import Hypothesis, Word
 from speechbrain_ee.inference.recordings import (
     Recording,
     open_recording,
     shown,
 )
 from speechbrain_ee.inference.segmentation import Cutting, Piece, cut_at_pauses
-from speechbrain_ee.inference.transcripts import (
-    Failure,
-    Segment,
-    Summary,
-    Transcript,
-)
 
 T = TypeVar("T")
 
@@ -45,6 +40,183 @@ class Recogniser(Protocol):
 
     def recognise(self, waves: Any, policy: Any = None) -> list[Hypothesis]:
         """A hypothesis for each of a batch of tensors of shape (samples,)."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording and what was said in it."""
+
+    start_s: float  # in the recording
+    end_s: float
+    hypothesis: Hypothesis  # its times count from start_s
+
+    @property
+    def length_s(self) -> float:
+        """Its seconds."""
+        return self.end_s - self.start_s
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds that no model heard."""
+        return 0.0 if self.hypothesis.skipped is None else self.length_s
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words, their times counted from the recording's beginning.
+
+        Where the recogniser gives no times, the words share the stretch by
+        their number of letters.
+        """
+        return tuple(
+            replace(
+                word,
+                start_s=self.start_s + word.start_s,
+                end_s=self.start_s + word.end_s,
+            )
+            for word in self.hypothesis.words or self._spread()
+        )
+
+    def _spread(self) -> Iterator[Word]:
+        texts = self.hypothesis.text.split()
+        letter_s = self.length_s / max(sum(map(len, texts)), 1)
+        start_s = 0.0
+        for text in texts:
+            end_s = start_s + len(text) * letter_s
+            yield Word(text, start_s, end_s, self.hypothesis.confidence)
+            start_s = end_s
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording.
+
+    Arguments
+    ---------
+    id : str
+        Its name in the output.
+    path : str
+        Where it was read.
+    duration_s : float
+        How much of it was read, in seconds.
+    segments : tuple of Segment
+        In order; together they are the recording.
+    fault : str, optional
+        What is wrong with it, if not all of it could be read.
+
+    Example
+    -------
+    >>> said = Hypothesis("YES", (), 2, 4, 0.1, 0.9, (), ("YES",), 10, 1.5)
+    >>> segments = (Segment(0.0, 1.5, said), Segment(1.5, 3.0, said))
+    >>> transcript = Transcript("a", "a.wav", 3.0, segments)
+    >>> transcript.text, transcript.macs, transcript.mean_layer
+    ('YES YES', 20, 4.0)
+    >>> transcript.words[1]
+    Word(text='YES', start_s=1.5, end_s=3.0, confidence=0.9)
+    """
+
+    id: str
+    path: str
+    duration_s: float
+    segments: tuple[Segment, ...]
+    fault: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All the words."""
+        texts = [segment.hypothesis.text.strip() for segment in self.segments]
+        return " ".join(text for text in texts if text)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All the words with their times in the recording."""
+        return tuple(word for each in self.segments for word in each.words)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates that were spent on it."""
+        return sum(segment.hypothesis.macs for segment in self.segments)
+
+    @property
+    def mean_layer(self) -> float:
+        """Layers that were computed, averaged over its seconds."""
+        layers_s = [s.length_s * s.hypothesis.layer for s in self.segments]
+        return sum(layers_s) / sum(s.length_s for s in self.segments)
+
+    @property
+    def skipped_s(self) -> float:
+        """Seconds of it that no model heard, because nobody speaks."""
+        return sum(each.skipped_s for each in self.segments)
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """All of it as one hypothesis.
+
+        Of several segments the exit and the layer are the deepest, the score
+        is NaN, and the confidence is the mean over all tokens.
+        """
+        said = [segment.hypothesis for segment in self.segments]
+        if len(said) == 1:
+            return said[0]
+        tokens = tuple(token for one in said for token in one.tokens)
+        sure = sum(one.confidence * len(one.tokens) for one in said)
+        return replace(
+            max(said, key=lambda one: one.layer),
+            text=self.text,
+            tokens=tokens,
+            score=math.nan,
+            confidence=sure / max(len(tokens), 1),
+            words=self.words,
+            nbest=(self.text,),
+            macs=self.macs,
+            duration_s=self.duration_s,
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recording that could not be transcribed, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Summary:
+    """What a run has done so far."""
+
+    transcribed: int = 0  # recordings with a transcript
+    # Recordings without one, or not read to the end.
+    failures: list[Failure] = field(default_factory=list)
+    duration_s: float = 0.0  # audio that was transcribed
+    skipped_s: float = 0.0  # audio that no model heard: nobody speaks
+    layers_s: float = 0.0  # layers times seconds
+    macs: int = 0
+    began_s: float = field(default_factory=time.perf_counter)
+
+    def add(self, segment: Segment) -> None:
+        """Count what was transcribed."""
+        self.duration_s += segment.length_s
+        self.skipped_s += segment.skipped_s
+        self.layers_s += segment.length_s * segment.hypothesis.layer
+        self.macs += segment.hypothesis.macs
+
+    @property
+    def wall_s(self) -> float:
+        """Time that it took until now, without loading the model."""
+        return time.perf_counter() - self.began_s
+
+    def by_second(self, value: float) -> float:
+        """A value over the seconds of audio; NaN if there were none."""
+        return value / self.duration_s if self.duration_s else math.nan
+
+    def __str__(self) -> str:
+        if not self.duration_s:
+            return "nothing transcribed yet"
+        return (
+            f"{self.duration_s:.0f} s of audio in {self.wall_s:.1f} s, "
+            f"real-time factor {self.by_second(self.wall_s):.3f}, "
+            f"{self.by_second(self.layers_s):.1f} layers"
+        )
 
 
 @dataclass

@@ -15,21 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.transcripts import (
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.transcribe import (
     CUE_S,
-    FORMATS,
     LINE_LETTERS,
-    Failure,
-    Segment,
-    Summary,
-    Transcript,
     as_ctm,
     as_json,
     as_srt,
     as_text,
+    as_vtt,
     summary_data,
+    transcribe,
 )
-from tests.inference.heard import hypothesis
+from speechbrain_ee.inference.transcriber import (
+    Failure,
+    Segment,
+    Summary,
+    Transcriber,
+    Transcript,
+)
+from tests.inference.heard import Echo, hypothesis, record
 
 CUE = re.compile(
     r"(\d+)\n([\d:,]{12}) --> ([\d:,]{12})\n((?:.+\n){1,2})(?:\n|$)"
@@ -69,12 +74,6 @@ def cues(text: str) -> list[tuple[float, float, str]]:
     ) == text + ("\n" if text else "")
     assert [int(each[0]) for each in found] == [*range(1, len(found) + 1)]
     return [(seconds(a), seconds(b), lines) for _, a, b, lines in found]
-
-
-def test_text() -> None:
-    assert as_text(two_segments()) == "GOOD BY E\n"
-    entry = FORMATS["txt"].entry(two_segments())
-    assert entry == "talk one\tGOOD BY E\n"
 
 
 def test_ctm() -> None:
@@ -155,3 +154,36 @@ def test_words_without_times_share_the_segment() -> None:
 def test_silence() -> None:
     silent = transcript([])
     assert (as_text(silent), as_srt(silent), as_ctm(silent)) == ("\n", "", "")
+
+
+def test_web_subtitles_hold_no_tags() -> None:
+    assert as_vtt(transcript([Word("<I>&", 3661.0, 3661.5, 1.0)])) == (
+        "WEBVTT\n\n01:01:01.000 --> 01:01:02.000\n&lt;I&gt;&amp;\n"
+    )
+
+
+def test_no_cue_is_shown_for_a_whole_silence() -> None:
+    """One word that was spread over 20 s."""
+    found = transcript([Word("THE", 0.0, 20.0, 1.0)])
+    assert as_srt(found) == "1\n00:00:00,000 --> 00:00:07,000\nTHE\n"
+    assert as_vtt(found) == "WEBVTT\n\n00:00:00.000 --> 00:00:07.000\nTHE\n"
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_subtitles_of_several_to_standard_output(tmp_path, form, capsys):
+    """Each after its name; one alone is the file itself."""
+    paths = [record(tmp_path / f"{n}.wav", 8000) for n in "ab"]
+    shown = []
+    for inputs in (*([path] for path in paths), paths):
+        recordings = find_recordings(inputs)
+        assert transcribe(Transcriber(Echo()), recordings, form) == 0
+        shown.append(capsys.readouterr().out)
+    *alone, together = shown
+    assert all("n8000" in text for text in alone)
+    heads = [
+        f"==> {name} <==\n{text}"
+        if form == "srt"
+        else text.replace("WEBVTT", f"WEBVTT {name}", 1)
+        for name, text in zip("ab", alone)
+    ]
+    assert together == "\n".join(heads)

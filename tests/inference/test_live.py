@@ -146,25 +146,19 @@ def test_searches_at_every_exit_are_charged():
 
 
 def test_alone_and_in_any_batch(model):
-    runner = runner_of(model)
-    wavs = waves()
+    runner, wavs = runner_of(model), waves()
     policy = LivePolicy.of(ThresholdPolicy("max_prob", 0.45), EXITS)
     together = runner.run(*padded(wavs), policy)
     backwards = runner.run(*padded(wavs[::-1], extra=4000), policy)[::-1]
-    for wav, one, other in zip(wavs, together, backwards):
+    for wav, *others in zip(wavs, together, backwards):
         (alone,) = runner.run(*padded([wav]), policy)
-        for second in (one, other):
-            assert second.tokens == alone.tokens
-            assert second.exit == alone.exit
-            assert second.macs == alone.macs
-            assert second.confidence == pytest.approx(
-                alone.confidence, abs=1e-5
-            )
-            for mine, theirs in zip(alone.words, second.words, strict=True):
-                assert (mine.start_s, mine.end_s) == (
-                    theirs.start_s,
-                    theirs.end_s,
-                )
+        for other in others:
+            for name in ("tokens", "exit", "macs"):
+                assert getattr(other, name) == getattr(alone, name)
+            assert other.confidence == pytest.approx(alone.confidence, abs=1e-5)
+            assert [(w.start_s, w.end_s) for w in other.words] == [
+                (w.start_s, w.end_s) for w in alone.words
+            ]
 
 
 def test_no_layer_above_an_exit_runs(model, trace):
@@ -397,57 +391,41 @@ def test_what_is_no_polynomial_is_counted():
 PIECES = ("", "\u2581a", "b", "\u2581c")
 
 
-def output_of(path: list[int], sure: float = 0.91) -> ExitOutput:
-    """An exit whose best path is known."""
-    probs = torch.full((len(path), 4), (1 - sure) / 3)
-    probs[torch.arange(len(path)), torch.tensor(path)] = sure
+def output_of(path: list[int]) -> ExitOutput:
+    probs = torch.full((len(path), 4), 0.03)
+    probs[torch.arange(len(path)), torch.tensor(path)] = 0.91
     return ExitOutput(probs.log()[None], torch.tensor([len(path)]), layer=1)
 
 
-def random_output(seed: int) -> ExitOutput:
-    generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(3, 40, 4, generator=generator)
-    return ExitOutput(
-        logits.log_softmax(-1), torch.tensor([40, 17, 1]), layer=1
-    )
-
-
 @pytest.mark.parametrize("seed", range(5))
-def test_tokens_are_those_of_greedy_decoding(seed):
-    output = random_output(seed)
-    for timed, tokens in zip(
-        timed_tokens(output, None, PIECES), greedy_tokens(output), strict=True
-    ):
+def test_times_of_the_best_path_and_of_any_text(seed):
+    """A path spells the text, and no frame is better assigned."""
+    generator = torch.Generator().manual_seed(seed)
+    log_probs = (3 * torch.randn(3, 40, 4, generator=generator)).log_softmax(-1)
+    output = ExitOutput(log_probs, torch.tensor([40, 17, 1]), layer=1)
+    greedy = timed_tokens(output, None, PIECES)
+    for timed, tokens in zip(greedy, greedy_tokens(output), strict=True):
         assert [t.piece for t in timed] == [PIECES[k] for k in tokens]
         for one, next_ in zip(timed, timed[1:]):
             assert one.first <= one.last < next_.first
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_forced_alignment_of_any_text(seed):
-    output = random_output(seed)
     wanted = [[1, 2, 2, 3], [3], []]
     found = timed_tokens(output, wanted, PIECES)
     for timed, tokens, length in zip(found, wanted, (40, 17, 1), strict=True):
         assert [t.piece for t in timed] == [PIECES[k] for k in tokens]
         assert all(t.last < length for t in timed)
     # A single token covers the stretch that gains most over blanks.
-    probs = output.log_probs_BTV[1, :17].exp()
     (one,) = found[1]
-    gains = output.log_probs_BTV[1, :17, 3] - output.log_probs_BTV[1, :17, 0]
+    gains = log_probs[1, :17, 3] - log_probs[1, :17, 0]
     stretches = [(a, b) for a in range(17) for b in range(a, 17)]
     best = max(stretches, key=lambda ab: float(gains[ab[0] : ab[1] + 1].sum()))
     assert (one.first, one.last) == best
-    share = probs[one.first : one.last + 1, 3].mean()
+    share = log_probs[1, one.first : one.last + 1, 3].exp().mean()
     assert one.confidence == pytest.approx(float(share), abs=1e-5)
 
 
-def test_a_text_that_does_not_fit_has_no_times():
+def test_texts_that_do_not_fit_or_that_nobody_can_write():
     assert timed_tokens(output_of([1, 1]), [[1, 1]], PIECES) == [[]]
     assert timed_tokens(output_of([1]), [[1, 2]], PIECES) == [[]]
-
-
-def test_tokens_beyond_the_vocabulary_write_nothing():
     first, second = timed_tokens(output_of([3, 2]), None, PIECES[:3])[0]
     assert (first.piece, second.piece) == ("", "b")
 
@@ -462,10 +440,6 @@ def test_words():
     assert (first.text, first.start_s, first.end_s) == ("ab", 0.04, 0.24)
     assert first.confidence == pytest.approx(0.75)
     assert (second.text, second.start_s, second.end_s) == ("c", 0.36, 1.0)
-    assert words_of([], 0.04, 1.0) == ()
-
-
-def test_a_word_mark_alone_is_no_word():
     assert words_of([TimedToken(1, "\u2581", 0, 1, 0.9)], 0.04, 1.0) == ()
 
 

@@ -5,12 +5,14 @@ Authors
 """
 
 import logging
+import re
 
 import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
@@ -22,6 +24,7 @@ from speechbrain_ee.exits.trace import (
 )
 from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import Policies
+from tests.spoken import spoken
 
 LAYERS = (2, 4, 6)
 ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
@@ -57,8 +60,6 @@ def policies():
         LAYERS,
         {"entropy.naive": ENTROPY},
         "entropy.naive",
-        None,
-        None,
         dev_trace(),
     )
 
@@ -161,3 +162,74 @@ def test_what_is_not_understood(policies, given, message):
 def test_a_budget_without_calibration_data():
     with pytest.raises(InputError, match=r"calibration\.jsonl\.gz"):
         Policies(LAYERS).resolve("macs=50%")
+
+
+@pytest.mark.parametrize(
+    ("text", "criterion", "threshold"),
+    [
+        ("entropy:0.9", "entropy", -0.9),
+        ("max_prob:0.9", "max_prob", 0.9),
+        (" entropy : 0 ", "entropy", 0.0),
+        ("tsallis_min:alpha=0.5:2e-1", "tsallis_min:alpha=0.5", -0.2),
+        ("agreement:-0.5", "agreement", -0.5),
+    ],
+)
+def test_a_criterion_with_a_threshold(text, criterion, threshold) -> None:
+    live = Policies(LAYERS).resolve(text)
+    assert live.rule.criterion == criterion
+    assert live.rule.threshold == threshold
+    assert (live.layers, live.name) == (LAYERS, text.strip())
+
+
+def test_the_direction_is_right():
+    rule = Policies(LAYERS).resolve("entropy:0.9").rule
+    scores_B = -np.array([0.8, 0.9, 1.0])
+    assert rule.stop(1, scores_B).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("entropie:0.9", "valid criteria"),
+        ("entropy:-0.9", "entropy:0.9 stops where it is at most 0.9"),
+        ("entropy:nan", "none of this model's policies"),
+        ("entropy:", "threshold such as entropy:0.9"),
+    ],
+)
+def test_what_no_threshold_is(text, message) -> None:
+    with pytest.raises(InputError, match=message):
+        Policies(LAYERS).resolve(text)
+
+
+def test_a_threshold_beside_all_values_is_said(caplog) -> None:
+    policies = Policies(LAYERS, calibration=spoken(layers=LAYERS))
+    policies.resolve("entropy:0.3")
+    assert not caplog.records
+    policies.resolve("entropy:9")
+    assert "entropy:9: all" in caplog.text and "the first exit" in caplog.text
+    policies.resolve("entropy:0")
+    assert "the last exit" in caplog.text and "between" in caplog.text
+
+
+def test_a_device_takes_the_same() -> None:
+    found = Policies(LAYERS, measures=("entropy",)).resolve("entropy:0.9")
+    assert found.rule.threshold == -0.9 and found.layers == LAYERS
+    with pytest.raises(InputError, match="max_prob, which is not known here"):
+        Policies(LAYERS, measures=("entropy",)).resolve("max_prob:0.9")
+
+
+def test_numbers_are_short_and_can_be_used() -> None:
+    outcomes = Outcomes(
+        np.zeros((1, 2), int),
+        np.array([9]),
+        np.array([4, 8]),
+        np.array([[7278331.0, 9e6]]),
+    )
+    with pytest.raises(InputError) as told:
+        Budget("macs", 5339322.909).check(outcomes, "dev")
+    said, least = re.findall(r"macs=\S+?[kMGT]", str(told.value))
+    assert (said, least) == ("macs=5.34M", "macs=7.28M")
+    Budget.parse(least).check(outcomes, "dev")
+    assert "26.8M multiply" in Budget("macs", 26839322.9).words
+    exact = Budget("macs", 5339322.909)
+    assert Budget.parse(str(exact)) == exact

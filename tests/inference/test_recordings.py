@@ -77,13 +77,7 @@ def test_odd_rates_need_no_giant_filters() -> None:
         ("a.mp3", 48000, None),
     ],
 )
-def test_equals_reading_at_once(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    rate: int,
-    subtype: str | None,
-) -> None:
+def test_equals_reading_at_once(tmp_path, monkeypatch, name, rate, subtype):
     monkeypatch.setattr(recordings, "BLOCK_SAMPLES", 10_000)
     stereo = np.stack([speech(2.3, rate, seed=n) for n in (1, 2)], axis=1)
     path = record(tmp_path / name, stereo, rate, subtype)

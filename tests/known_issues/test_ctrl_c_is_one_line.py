@@ -10,7 +10,6 @@ Authors
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -46,9 +45,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("stub", STUBS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_while_importing(
-    command: str, stub: str, tmp_path: Path, repository: Path
-) -> None:
+def test_while_importing(command, stub, tmp_path, repository):
     library, arguments = COMMANDS[command]
     (tmp_path / f"{library}.py").write_text(STUBS[stub], "utf-8")
     done = subprocess.run(

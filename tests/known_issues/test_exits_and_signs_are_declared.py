@@ -29,7 +29,6 @@ from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
 from speechbrain_ee.inference.controller import ladder_below
 from speechbrain_ee.inference.live import LivePolicy, LiveScorer
-from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
@@ -126,10 +125,7 @@ def test_thresholds_for_other_exits_are_refused() -> None:
 def test_a_device_follows_the_exits_of_a_policy(threshold) -> None:
     policy = ExitPolicy("entropy", MEASURED, threshold, "layers=5", "naive")
     live = LivePolicy.of(policy, MODEL)
-    graphs = SimpleNamespace(
-        exit_layers=MODEL, measures=("entropy",), default_policy=None
-    )
-    found = resolve(live, graphs, {})
+    found = Policies(MODEL, measures=("entropy",)).resolve(live)
     assert (found.exits, found.layers) == (live.exits, live.layers)
     assert found.rule == live.rule
 
@@ -170,13 +166,10 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
 
 
 def test_a_device_reads_every_exit_for_such_scores(by_exit) -> None:
-    graphs = SimpleNamespace(
-        exit_layers=EXITS, measures=(by_exit, "max_prob"), default_policy=None
-    )
+    graphs = Policies(EXITS, measures=(by_exit, "max_prob"))
     for name, reads in ((by_exit, True), ("max_prob", False)):
         rule = ThresholdPolicy(name, (np.inf, 0.5, 0.5), len(EXITS))
-        known = HostEvidence(resolve(rule, graphs, {}), np.arange(2))
-        assert known.looks(0) == reads and known.looks(1)
+        assert graphs.resolve(rule).reads[:2] == (reads, True)
 
 
 def test_a_declared_sign_is_what_the_criterion_does() -> None:

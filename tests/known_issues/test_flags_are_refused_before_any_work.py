@@ -61,9 +61,7 @@ def check(*flags: str, **hparams: object) -> object:
 
 
 @pytest.mark.parametrize("flags, culprit, way_out", FLAGS)
-def test_one_sentence_says_what_to_do(
-    flags: tuple[str, ...], culprit: str, way_out: str
-) -> None:
+def test_one_sentence_says_what_to_do(flags, culprit, way_out):
     with pytest.raises(InputError) as error:
         check(*flags)
     said = str(error.value)
@@ -81,9 +79,7 @@ def test_one_sentence_says_what_to_do(
         ("optimizer_step_limit", 0, "optimizer_step_limit: 0"),
     ],
 )
-def test_the_same_in_a_yaml_is_refused(
-    key: str, value: object, culprit: str
-) -> None:
+def test_the_same_in_a_yaml_is_refused(key, value, culprit):
     _, run_opts, _ = parse_arguments(["demo.yaml"])
     given = {"modules": {}, "device": "cpu", key: value}
     with pytest.raises(InputError, match=culprit):
@@ -91,9 +87,7 @@ def test_the_same_in_a_yaml_is_refused(
     assert check("--precision=bf16", precision="fp16").precision == "bf16"
 
 
-def test_processes_without_gpus_are_told_of_gloo(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_processes_without_gpus_are_told_of_gloo(monkeypatch):
     gpus = torch.cuda.device_count()
     monkeypatch.setenv("RANK", str(gpus))
     monkeypatch.setenv("LOCAL_RANK", str(gpus))

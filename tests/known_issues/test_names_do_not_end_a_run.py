@@ -48,9 +48,7 @@ def run(inputs: list[str], form: str, out: str | None = None) -> int:
     return transcribe(Transcriber(Echo()), recordings, form, out)
 
 
-def test_only_the_file_that_cannot_be_read_fails(
-    folder: Path, tmp_path: Path, caplog
-) -> None:
+def test_only_the_file_that_cannot_be_read_fails(folder, tmp_path, caplog):
     out = tmp_path / "all.json"
     assert run([str(folder)], "json", str(out)) == 1
     data = json.loads(out.read_text(encoding="utf-8"))
@@ -103,9 +101,7 @@ class Accents(Echo):
 
 
 @pytest.mark.parametrize("form", ["txt", "json", "srt"])
-def test_an_output_that_is_not_utf8(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
+def test_an_output_that_is_not_utf8(tmp_path, monkeypatch, form):
     path = record(tmp_path / "é.wav", 5000)
     binary = io.BytesIO()
     ascii_only = io.TextIOWrapper(binary, encoding="ascii")
@@ -116,9 +112,7 @@ def test_an_output_that_is_not_utf8(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_speaks_of_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_speaks_of_the_output(tmp_path, monkeypatch):
     path = record(tmp_path / "a.wav", 5000)
     full = io.TextIOWrapper(open("/dev/full", "wb"))
     monkeypatch.setattr(sys, "stdout", full)

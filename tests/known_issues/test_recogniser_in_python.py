@@ -22,7 +22,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.onnx import host
-from speechbrain_ee.inference.transcripts import Failure, Transcript
+from speechbrain_ee.inference.transcriber import Failure, Transcript
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech
 from tests.inference.live_runs import EXITS, folder_of, live_model, waves

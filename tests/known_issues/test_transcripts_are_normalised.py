@@ -120,9 +120,7 @@ def test_the_tokenizers_own_rule_has_nothing_left_to_change() -> None:
 @pytest.mark.parametrize(
     ("kind", "size"), [("char", 40), ("bpe", 30), ("unigram", 20)]
 )
-def test_composed_and_decomposed_text_train_alike(
-    kind: str, size: int, tmp_path: Path
-) -> None:
+def test_composed_and_decomposed_text_train_alike(kind, size, tmp_path):
     found = []
     forms = ("NFC", "NFD"), ("NFD", "NFC"), ("NFKD", "NFD")
     for train, test in forms:
@@ -144,9 +142,7 @@ def test_composed_and_decomposed_text_train_alike(
         assert sp.decode_ids(tokens) == ref and 0 not in tokens
 
 
-def test_a_reference_is_what_its_tokens_decode_to(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_reference_is_what_its_tokens_decode_to(tmp_path, caplog):
     texts = [written for written, _ in WRITTEN.values()]
     hparams = experiment(tmp_path, texts, texts) | {"output_neurons": 99}
     tokenizer = make_tokenizer(hparams)
@@ -164,9 +160,7 @@ def test_a_reference_is_what_its_tokens_decode_to(
     assert caplog.text.count(told) == 1
 
 
-def test_a_tokenizer_with_another_rule_rewrites_the_references(
-    tmp_path: Path,
-) -> None:
+def test_a_tokenizer_with_another_rule_rewrites_the_references(tmp_path):
     hparams = experiment(tmp_path, ["ABC DE", "aBc"], ["CAB", "Ж cab"])
     (tmp_path / "save").mkdir()
     (tmp_path / "text").write_text("abc de\nabc\n")
@@ -204,12 +198,7 @@ def test_a_tokenizer_with_another_rule_rewrites_the_references(
         ),
     ],
 )
-def test_what_cannot_be_recognised_is_told_once(
-    test: list[str],
-    told: str | None,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_what_cannot_be_recognised_is_told_once(test, told, tmp_path, caplog):
     train = ["un nino le fin", "fin d'ete"]
     hparams = experiment(tmp_path, train, test)
     tokenizer = make_tokenizer(hparams)

@@ -222,9 +222,9 @@ class ModelFolder:
             self.exit_layers,
             self.policies,
             self.default_policy,
-            self.selector,
-            self.combination,
             self.calibration,
+            selector=self.selector,
+            combination=self.combination,
         )
         return runner, policies
 

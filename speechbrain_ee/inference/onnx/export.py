@@ -77,12 +77,12 @@ from speechbrain_ee.files import (
     whole_folder,
 )
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.live import TRANSCRIPTS
 from speechbrain_ee.inference.onnx.host import (
     LANGUAGE_MODEL_FILE,
     MANIFEST_FILE,
     SCHEMA,
     START_FILE,
-    TRANSCRIPTS,
     Manifest,
     load,
     segment_file,
