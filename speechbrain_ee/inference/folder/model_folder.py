@@ -48,7 +48,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
+from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
@@ -136,12 +136,6 @@ class Measured(Record):
     macs: int | float | None  # per utterance, the criterion's included
     utterances: Count  # of the set
 
-    @property
-    def exit(self) -> int | None:
-        """Number of the exit, from 1; None for a policy."""
-        kind, _, number = self.choice.partition(" ")
-        return int(number) if kind == "exit" and number.isdecimal() else None
-
 
 class Config(Record, kw_only=True):
     """What ``config.json`` holds."""
@@ -150,7 +144,7 @@ class Config(Record, kw_only=True):
     version: str
     name: str
     sample_rate: SampleRate
-    decoding: Literal[DECODINGS]
+    decoding: str
     search: dict[str, bool | int | float]
     default_policy: str | None
     default_reason: str = ""  # 0.1.0 did not say it
@@ -540,7 +534,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             again = shipped_policies(trace, policy.budget, [policy.criterion])
             if name in again:
                 policies[name] = _known_as(again[name], policy)
-    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    kept = {f"exit {exit}" for exit in range(1, exits + 1)}
     default, reason = default_of(policies, trace)
     return replace(
         folder,
@@ -556,7 +550,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             **folder.facts,
             "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
         },
-        measured=tuple(kept),
+        measured=tuple(r for r in folder.measured if r.choice in kept),
     )
 
 
