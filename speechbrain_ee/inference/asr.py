@@ -16,8 +16,10 @@ from torch import Tensor
 
 from speechbrain_ee.data.words import decode
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.inference.folder.card import fetch_folder
-from speechbrain_ee.inference.folder.model_folder import ModelFolder
+from speechbrain_ee.inference.folder.model_folder import (
+    ModelFolder,
+    fetch_folder,
+)
 from speechbrain_ee.inference.folder.training_run import open_folder
 from speechbrain_ee.inference.hypothesis import Hypothesis, of_speech
 from speechbrain_ee.inference.live import LivePolicy

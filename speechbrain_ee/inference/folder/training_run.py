@@ -61,7 +61,6 @@ from speechbrain_ee.inference.folder.architecture import (
     architecture_of,
     read_hyperparams,
 )
-from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.model_folder import (
     CONFIG_FILE,
     OF_SELECTOR,
@@ -71,6 +70,8 @@ from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     SampleRate,
     check_outputs,
+    default_words,
+    model_card,
     read_model_folder,
     read_policies,
     truncated_folder,
