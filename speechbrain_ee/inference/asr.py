@@ -16,12 +16,11 @@ from torch import Tensor
 
 from speechbrain_ee.data.words import decode
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.inference.folder.card import fetch_folder
 from speechbrain_ee.inference.folder.model_folder import (
-    CONFIG_FILE,
     ModelFolder,
+    fetch_folder,
 )
-from speechbrain_ee.inference.folder.training_run import RUN, open_folder
+from speechbrain_ee.inference.folder.training_run import open_folder
 from speechbrain_ee.inference.hypothesis import Hypothesis, of_speech
 from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import PolicyLike
@@ -410,18 +409,6 @@ def open_source(
     folder = Path(source).expanduser()
     if not folder.is_dir():
         folder = fetch_folder(str(source), savedir)
-    if (
-        trust
-        and (folder / RUN).is_file()
-        and not (folder / CONFIG_FILE).is_file()
-    ):
-        logger.warning(
-            "%s: what its %s says may be executed; do this with folders "
-            "that you trust only.",
-            folder,
-            RUN,
-        )
-    # Read as plain data, too, as far as that goes.
     return open_folder(folder, trust=trust)
 
 

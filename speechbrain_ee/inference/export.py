@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.card import (
+from speechbrain_ee.inference.folder.model_folder import (
     default_words,
     model_card,
     push_to_hub,
+    write_model_folder,
 )
-from speechbrain_ee.inference.folder.model_folder import write_model_folder
 from speechbrain_ee.inference.folder.training_run import open_folder
 from speechbrain_ee.inference.onnx.export import export_onnx, export_static
 

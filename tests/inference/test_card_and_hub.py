@@ -15,13 +15,13 @@ import yaml
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.inference.folder.card import (
-    FILES,
+from speechbrain_ee.inference.folder.model_folder import (
+    HUB_FILES,
     fetch_folder,
     model_card,
     push_to_hub,
+    read_model_folder,
 )
-from speechbrain_ee.inference.folder.model_folder import read_model_folder
 from tests.inference.runs import SYSTEMS
 
 
@@ -118,7 +118,7 @@ def test_every_system_has_a_card_and_known_files(exported, system):
     assert ("attention decoder" in card) == (system == "digits_aed")
     assert ("wav2vec2" in card) == (system == "tiny_ssl")
     assert "None" not in card.replace("None: a word", "")
-    known = {each for pattern in FILES for each in path.glob(pattern)}
+    known = {each for pattern in HUB_FILES for each in path.glob(pattern)}
     assert known == {each for each in path.rglob("*") if each.is_file()}
 
 
@@ -153,7 +153,7 @@ def test_fetching_takes_known_files_alone(tmp_path, monkeypatch):
     assert (seen["name"], seen["where"]) == ("me/digits", str(tmp_path / "x"))
     assert not any(".pt" in name or ".py" in name for name in seen["what"])
     for name in ("me", "./me/x", "a/b/c", "~/x"):
-        with pytest.raises(InputError, match="no hub name"):
+        with pytest.raises(InputError, match="not a hub name"):
             fetch_folder(name)
 
 

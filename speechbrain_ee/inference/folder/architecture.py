@@ -383,7 +383,7 @@ def architecture_of(
     except RecursionError:
         converter.fail("modules.model", "refers to itself")
     if not isinstance(tree, dict):
-        converter.fail("modules.model", f"{quoted(tree)} is no model")
+        converter.fail("modules.model", f"{quoted(tree)} is not a model")
     return Architecture(tree, str(path), converter.backbone)
 
 
@@ -448,7 +448,7 @@ class _Converter:
     def _backbone(self, parts: Mapping[str, Any], key: str) -> Path:
         source, save_path = parts.get("source"), parts.get("save_path")
         if not isinstance(source, str) or not isinstance(save_path, str | None):
-            self.fail(f"{key}.source", f"{quoted(source)} is no text")
+            self.fail(f"{key}.source", f"{quoted(source)} is not text")
         return _find_backbone(source, save_path, self.fetch)
 
     def _width(self, given: Any, key: str) -> Any:

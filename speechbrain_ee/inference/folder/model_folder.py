@@ -19,20 +19,25 @@ Reading executes nothing that a file says: weights are numbers, the classes of
 ``config.json`` come from a table, YAML and JSON are read as plain values. Every
 key is checked; what is missing, unknown or of a wrong type is refused by name.
 
+The package huggingface_hub is optional, and asked for when it is needed.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import importlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Meta
 from sentencepiece import SentencePieceProcessor
 
@@ -40,6 +45,7 @@ from speechbrain_ee import __version__
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
+from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
@@ -48,7 +54,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
+from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
@@ -56,7 +62,7 @@ from speechbrain_ee.exits.selector.selector_file import (
     write_selector,
 )
 from speechbrain_ee.exits.selector.truncation import truncated_selector
-from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.exits.trace import MACS_REFERENCE_S, Trace
 from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.files import (
     MB,
@@ -84,6 +90,7 @@ from speechbrain_ee.inference.hypothesis import read_tokenizer
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.ssl import SSLEncoder
 from speechbrain_ee.schema import Count, Finite, Record, plain, read_record
 from speechbrain_ee.training import checkpoints
 from speechbrain_ee.training.checkpoints import POLICY_FOLDER
@@ -102,6 +109,8 @@ FILES = (
     *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
     *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
 )
+# What a hub has of it. Pickles and code are not even fetched.
+HUB_FILES = (*FILES, f"{POLICY_FOLDER}/*.yaml", f"{BACKBONE_FOLDER}/*.json")
 # What an export may delete: the files of an earlier one, as regular
 # expressions. A policy of another name was put there by somebody.
 _REPLACED = (
@@ -123,6 +132,7 @@ SampleRate = Annotated[int, Meta(ge=1000, le=384_000)]  # Hz, of speech
 _MOST_POLICIES = 200
 _MOST_CALIBRATION = 48 * MB  # of text, which takes ten times as much in memory
 _TRIED_SAMPLES = 8000  # of noise, for which every model has some frames
+_FEW = 500  # utterances of a set, below which its numbers are rough
 _OF_DEPTH = ("exit_layers", "num_encoder_layers")
 
 
@@ -136,12 +146,6 @@ class Measured(Record):
     macs: int | float | None  # per utterance, the criterion's included
     utterances: Count  # of the set
 
-    @property
-    def exit(self) -> int | None:
-        """Number of the exit, from 1; None for a policy."""
-        kind, _, number = self.choice.partition(" ")
-        return int(number) if kind == "exit" and number.isdecimal() else None
-
 
 class Config(Record, kw_only=True):
     """What ``config.json`` holds."""
@@ -150,7 +154,7 @@ class Config(Record, kw_only=True):
     version: str
     name: str
     sample_rate: SampleRate
-    decoding: Literal[DECODINGS]
+    decoding: str
     search: dict[str, bool | int | float]
     default_policy: str | None
     default_reason: str = ""  # 0.1.0 did not say it
@@ -540,7 +544,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             again = shipped_policies(trace, policy.budget, [policy.criterion])
             if name in again:
                 policies[name] = _known_as(again[name], policy)
-    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    kept = {f"exit {exit}" for exit in range(1, exits + 1)}
     default, reason = default_of(policies, trace)
     return replace(
         folder,
@@ -556,7 +560,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             **folder.facts,
             "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
         },
-        measured=tuple(kept),
+        measured=tuple(r for r in folder.measured if r.choice in kept),
     )
 
 
@@ -567,3 +571,118 @@ def _known_as(policy: ExitPolicy, old: ExitPolicy) -> ExitPolicy:
     fingerprint = old.calibration.fingerprint
     known = replace(policy.calibration, fingerprint=fingerprint)
     return replace(policy, calibration=known)
+
+
+# ---- Card and hub ----------------------------------------------------------
+
+
+def model_card(folder: ModelFolder) -> str:
+    """Describe a model in Markdown, with the front matter that hubs read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    costs, measured = CostModel(folder.model), folder.measured
+    counts = {row.set: row.utterances for row in measured}
+    choices = dict.fromkeys(row.choice for row in measured)
+    rows = dict.fromkeys((name, each) for name in counts for each in choices)
+    macs = costs.macs(round(MACS_REFERENCE_S * folder.sample_rate))
+    return environment.get_template("card.md.j2").render(
+        folder=folder,
+        exits=len(folder.exit_layers),
+        default=default_words(folder.default_policy, folder.default_reason),
+        encoder=_encoder(folder),
+        attention=folder.model.attention,
+        pieces=folder.tokenizer.get_piece_size(),
+        seconds=f"{MACS_REFERENCE_S:g}",
+        sizes=list(zip(folder.exit_layers, costs.parameters(), macs)),
+        counts=counts,
+        choices=choices,
+        measured=rows | {(row.set, row.choice): row for row in measured},
+        few=sorted(name for name, count in counts.items() if count < _FEW),
+        least=_FEW,
+    )
+
+
+def default_words(name: str | None, reason: str) -> str:
+    """The default policy (None: the last exit), and why it is that."""
+    if name is None:
+        return f"`last`, the last exit: {reason}" if reason else "`last`."
+    return f"`{name}`, which {reason}" if reason else f"`{name}`."
+
+
+def _encoder(folder: ModelFolder) -> str:
+    encoder = folder.model.encoder
+    depth = len(encoder.layers)
+    width = folder.model.heads.norms[0].normalized_shape[0]
+    if isinstance(encoder, SSLEncoder):
+        kind = f"Pre-trained encoder of type {encoder.config.model_type}"
+    else:
+        kind = type(encoder.layers[0]).__name__
+        kind = kind.removeprefix("Masked").removesuffix("Layer")
+        kind = f"{kind.removesuffix('Encoder')} encoder"
+        kind += f" ({encoder.attention_type})"
+    return f"{kind} of {depth} layers, {width} wide"
+
+
+def push_to_hub(folder: str | Path, repo_id: str, private: bool = False) -> str:
+    """Publish a folder under the account that is logged in, and say where.
+
+    It is read first, so that nothing broken is published.
+    """
+    read_model_folder(folder)
+    remedy = (
+        "check the name, the connection, and that you are logged in (`hf "
+        "auth login`)"
+    )
+    with _hub(repo_id, "could not be published", remedy) as hub:
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        found = hub.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(folder),
+            allow_patterns=list(HUB_FILES),
+        )
+    return str(found)
+
+
+def fetch_folder(repo_id: str, savedir: str | Path | None = None) -> Path:
+    """Fetch a folder, not read yet; files of no other kind come with it.
+
+    It is kept in ``savedir``, by default in the hub's own cache.
+    """
+    problem = "not a folder here, and could not be fetched from the hub"
+    with _hub(repo_id, problem, "check the name and the connection") as hub:
+        found = hub.snapshot_download(
+            repo_id,
+            local_dir=None if savedir is None else str(savedir),
+            allow_patterns=list(HUB_FILES),
+        )
+    return Path(found)
+
+
+@contextmanager
+def _hub(repo_id: str, problem: str, remedy: str) -> Iterator[Any]:
+    """The hub's package, whose errors name what could not be done."""
+    if repo_id.startswith((".", "/", "~")) or repo_id.count("/") != 1:
+        raise InputError(
+            f"{repo_id}: there is no such folder, and that is not a hub name; give "
+            "an inference folder, or a name such as owner/model."
+        )
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise InputError(
+            "the hub needs the package huggingface_hub, which is not "
+            f"installed or does not import ({error}): pip install "
+            "huggingface_hub."
+        ) from error
+    try:
+        yield hub
+    except Exception as error:  # of a dozen kinds: network, names, rights
+        short = " ".join(str(error).split()).partition(". ")[0][:200]
+        raise InputError(
+            f"{repo_id}: {problem} ({short}); {remedy}."
+        ) from error

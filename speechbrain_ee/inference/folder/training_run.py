@@ -61,7 +61,6 @@ from speechbrain_ee.inference.folder.architecture import (
     architecture_of,
     read_hyperparams,
 )
-from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.model_folder import (
     CONFIG_FILE,
     OF_SELECTOR,
@@ -71,6 +70,8 @@ from speechbrain_ee.inference.folder.model_folder import (
     ModelFolder,
     SampleRate,
     check_outputs,
+    default_words,
+    model_card,
     read_model_folder,
     read_policies,
     truncated_folder,
@@ -246,6 +247,13 @@ class TrainingRun:
         moved = self.folder / named.name
         return moved if moved.exists() else named
 
+    def selector(self, trace: Trace) -> LearnedSelector | None:
+        """The learned selector, if there is one for the exits of a trace."""
+        path = self.save_folder / SELECTOR_FILE
+        found = read_selector(path) if path.exists() else None
+        same = found and found.exit_layers == trace.header.exit_layers
+        return found if same else None
+
     def policies(
         self,
         trace: Trace,
@@ -317,11 +325,6 @@ def _arguments(built: Any) -> dict[str, Any]:
 
 def _executed(path: Path) -> EarlyExitModel:
     """The model of a YAML that is trusted."""
-    logger.warning(
-        "%s: executing what it says of the model; trust it only if you trust "
-        "whoever wrote it.",
-        path,
-    )
     with _explained(f"{path}: its model cannot be built"):
         return checkpoints.build_model(
             ruamel.yaml.YAML().load(path.read_text("utf-8"))
@@ -543,33 +546,14 @@ def run_folder(
     one: that which its report names.
     """
     run = TrainingRun(Path(output_folder))
-    model, architecture = run.model(trust)
-    trace = run.trace(run.development_manifest().stem, model)
-    selector, combination, policies, calibration, known = (
-        None,
-        None,
-        {},
-        None,
-        None,
-    )
-    if trace is None:
+    if trust:
         logger.warning(
-            "%s: no trace of the development set, so no policy is shipped; "
-            "the model always goes to its last exit.",
-            run.folder,
+            "%s: what it says may be executed; do this with folders that you "
+            "trust only.",
+            run.path,
         )
-    else:
-        path = run.save_folder / SELECTOR_FILE
-        if path.exists():
-            selector = read_selector(path)
-            if selector.exit_layers != trace.header.exit_layers:
-                selector = None
-        combination = _combination(trace, selector)
-        calibration = without_transcripts(trace)
-        policies = run.policies(trace, model, selector)
-        if (run.save_folder / POLICY_FOLDER).is_dir():
-            known = checkpoints.read_default(run.save_folder)
-    default, reason = known or default_of(policies, calibration)
+    model, architecture = run.model(trust)
+    check_outputs(run.folder, model)
     folder = ModelFolder(
         path=run.folder,
         name=run.settings.system_name,
@@ -579,16 +563,28 @@ def run_folder(
         sample_rate=run.settings.sample_rate,
         decoding=run.decoding,
         search=run.search(),
-        policies=policies,
-        default_policy=default,
-        default_reason=reason,
-        selector=selector,
-        combination=combination,
-        calibration=calibration,
         facts=run.facts(),
         verified=run.verified,
     )
-    check_outputs(folder.path, model)
+    trace, known = run.trace(run.development_manifest().stem, model), None
+    if trace is None:
+        logger.warning(
+            "%s: no trace of the development set, so no policy is shipped; "
+            "the model always goes to its last exit.",
+            run.folder,
+        )
+    else:
+        selector = run.selector(trace)
+        folder = replace(
+            folder,
+            selector=selector,
+            combination=_combination(trace, selector),
+            policies=run.policies(trace, model, selector),
+            calibration=without_transcripts(trace),
+        )
+        known = checkpoints.read_default(run.save_folder)
+    default, reason = known or default_of(folder.policies, folder.calibration)
+    folder = replace(folder, default_policy=default, default_reason=reason)
     if exits is not None:
         whole, folder = folder, truncated_folder(folder, exits)
         known = known if folder is whole else None
