@@ -83,29 +83,8 @@ class Rung:
 
 
 class LatencyController:
-    """Lower or raise the threshold so that a deadline is held.
-
-    Arguments
-    ---------
-    deadline_rtf : float
-        Seconds that may pass per second of audio.
-    ladder : sequence of Rung
-        Policies by rising compute, see
-        :func:`ladder_below`.
-    margin : float
-        Share of the deadline that is kept free, 0 to below 1: what noise of
-        single batches may take.
-    time_constant_s : float
-        ``T``, in seconds of audio: how long the load is averaged over.
-    hysteresis : float
-        How much more than the next policy's compute must be affordable
-        before it is taken (0.1: 10 %), so that noise does not change the
-        policy with every batch.
-
-    Raises
-    ------
-    InputError
-        If the ladder is empty or not in order, or a number is out of range.
+    """Lower or raise the threshold so that a deadline is held: seconds that
+    may pass per second of audio, on a ladder of policies by rising compute.
 
     Example
     -------
@@ -116,18 +95,16 @@ class LatencyController:
     >>> controller.observe(audio_s=10, wall_s=1.5)
     >>> controller.policy, round(controller.load_rtf, 3)
     (FixedExit(exit=1), 0.15)
-    >>> for _ in range(10):
-    ...     controller.observe(audio_s=10, wall_s=0.2)
-    >>> controller.policy, round(controller.load_rtf, 3)
-    (FixedExit(exit=2), 0.02)
     """
 
     def __init__(
         self,
         deadline_rtf: float,
         ladder: Sequence[Rung],
-        margin: float = 0.15,
-        time_constant_s: float = 10.0,
+        margin: float = 0.15,  # share of the deadline that is kept free
+        time_constant_s: float = 10.0,  # of audio: T, over which is averaged
+        # How much more than the next policy's compute must be affordable, so
+        # that noise does not change the policy with every batch.
         hysteresis: float = 0.1,
     ):
         _check("deadline_rtf", deadline_rtf, deadline_rtf > 0)

@@ -438,13 +438,7 @@ def _sorted_batches(
 
 
 def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Results in the order of their numbers, as soon as that allows.
-
-    Example
-    -------
-    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
-    ['a', 'b', 'c']
-    """
+    """Results in the order of their numbers, as soon as that allows."""
     early: dict[int, T] = {}
     due = 0
     for number, result in numbered:
