@@ -239,26 +239,26 @@ def ladder_below(
     macs_NE = _macs_NE(trace)
     if decoding == GREEDY and trace.decoding_macs_NE is not None:
         macs_NE = macs_NE - trace.decoding_macs_NE
+    layers = trace.header.exit_layers
     if top.rule is None:
-        exit = _known_exit(top.exits[-1], trace, exit_layers)
-        rungs = exit_ladder(trace, exit_layers, exit, macs_NE)
-        policies = [
-            LivePolicy.fixed(rung.policy.exit, exit_layers) for rung in rungs
-        ]
-    elif top.layers != trace.header.exit_layers:
+        exits = [exit_layers.index(layer) + 1 for layer in layers]
+        below = _up_to(top.exits[-1], exits)
+        policies = [LivePolicy.fixed(exit, exit_layers) for exit in below]
+        choice_NT = np.tile(np.arange(len(below)), (len(trace), 1))
+        rungs = _measure(trace, policies, choice_NT, macs_NE)
+        return efficient(rungs, len(exits), rungs[-1])
+    if top.layers != layers:
         raise InputError(
             f"deadline: the policy {top.name} chooses from the exits after "
             f"the layers {list(top.layers)}, but what exits cost is known for "
-            f"{list(trace.header.exit_layers)}; give a policy that was "
-            "calibrated on these, or an exit."
+            f"{list(layers)}; give a policy that was calibrated on these, or "
+            "an exit."
         )
-    else:
-        name = top.rule.criterion
-        rungs = threshold_ladder(trace, name, top.rule, macs_NE=macs_NE)
-        # Thresholds alone do not say which exits they are for.
-        policies = [replace(top, rule=rung.policy) for rung in rungs]
+    name = top.rule.criterion
+    # Thresholds alone do not say which exits they are for.
     return tuple(
-        replace(rung, policy=policy) for rung, policy in zip(rungs, policies)
+        replace(rung, policy=replace(top, rule=rung.policy))
+        for rung in threshold_ladder(trace, name, top.rule, macs_NE=macs_NE)
     )
 
 
@@ -293,27 +293,8 @@ def threshold_ladder(
     return efficient(measured, rungs, measured[-1] if top else None)
 
 
-def exit_ladder(
-    trace: Trace,
-    exit_layers: Sequence[int],
-    top: int | None = None,
-    macs_NE: NDArray[np.floating] | None = None,
-) -> tuple[Rung, ...]:
-    """Fixed exits up to ``top``, by default the one with the fewest errors.
-
-    Exits are counted by ``exit_layers``, of which the trace may have some.
-    """
-    exits = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
-    choice_NT = np.tile(np.arange(len(exits)), (len(trace), 1))
-    spent_NE = _macs_NE(trace) if macs_NE is None else macs_NE
-    measured = _measure(trace, list(map(FixedExit, exits)), choice_NT, spent_NE)
-    last = None if top is None else measured[exits.index(top)]
-    return efficient(measured, len(exits), last)
-
-
-def _known_exit(top: int, trace: Trace, exit_layers: Sequence[int]) -> int:
-    """An exit, or the last of the trace below it."""
-    known = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
+def _up_to(top: int, known: Sequence[int]) -> list[int]:
+    """Known exits up to one, or up to the last below it."""
     below = [exit for exit in known if exit <= top]
     if not below:
         raise InputError(
@@ -328,7 +309,7 @@ def _known_exit(top: int, trace: Trace, exit_layers: Sequence[int]) -> int:
             top,
             below[-1],
         )
-    return below[-1]
+    return below
 
 
 def efficient(
