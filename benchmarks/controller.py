@@ -39,8 +39,10 @@ from numpy.typing import NDArray
 from speechbrain_ee.evaluation.figures import SETTINGS
 from speechbrain_ee.evaluation.theme import INK, ORACLE, PALE
 from speechbrain_ee.exits.trace_file import read_trace
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.policies import threshold_ladder
+from speechbrain_ee.inference.controller import (
+    LatencyController,
+    threshold_ladder,
+)
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DEADLINE_RTF = 0.03

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import FixedExit, at_choice
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.inference.controller import LatencyController
-from speechbrain_ee.inference.policies import Rung
+from speechbrain_ee.inference.controller import LatencyController, Rung
 
 SECONDS = 1800
 WINDOW_S = 60.0

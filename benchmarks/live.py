@@ -45,7 +45,7 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.bench import write_result
-from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
+from speechbrain_ee.inference.recordings import Spoken, batches_of, read_spoken
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = "abcde"
@@ -124,7 +124,7 @@ def measure(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
     calibration, spoken = subject.timed(arguments.limit)
     policies = {}
     for criterion in EQUAL_BY:
-        if criterion == EQUAL_BY[0] or asr.policies.selector is not None:
+        if criterion == EQUAL_BY[0] or asr.folder.selector is not None:
             equal = calibrate_trace(calibration, criterion, EQUAL, "naive")
             policies[f"equal WER, {criterion}"] = asr.policies.resolve(equal)
     default = policies[f"equal WER, {EQUAL_BY[0]}"]

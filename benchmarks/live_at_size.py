@@ -24,8 +24,8 @@ from live_parts import criterion_overhead, time_against_macs
 
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.recordings import batches_of, read_spoken
 from speechbrain_ee.inference.runner import LiveRunner
-from speechbrain_ee.inference.spoken import batches_of, read_spoken
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

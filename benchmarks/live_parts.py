@@ -17,9 +17,6 @@ import numpy as np
 import torch
 
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.methods import greedy_tokens
-from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.asr import EarlyExitASR
@@ -30,8 +27,9 @@ from speechbrain_ee.inference.bench import (
     transcribed,
     with_ratios,
 )
-from speechbrain_ee.inference.runner import LivePolicy, chosen_rows
-from speechbrain_ee.inference.spoken import Batch, Spoken, batches_of
+from speechbrain_ee.inference.live import LivePolicy
+from speechbrain_ee.inference.recordings import Batch, Spoken, batches_of
+from speechbrain_ee.inference.runner import TorchBatch, chosen_rows
 
 MAC_TOLERANCE = 0.05
 MOST_OVERHEAD = 0.02
@@ -91,29 +89,26 @@ def criterion_overhead(
     Layers run in between, so that the criterion finds the caches as they
     leave them.
     """
-    model, scorer = asr.model, policy.scorer
+    model = asr.model
     layers, decisions = [], []
     warm = batches[:warmup]
     for turn, batch in enumerate([*warm, *batches]):
         state = model.start(batch.wavs_BS, batch.wav_lens_B)
+        taken = TorchBatch(asr.runner, policy, state, batch.rows)
         for place, exit in enumerate(policy.exits[:-1]):
             before, start = state.depth, time.perf_counter()
             state = model.encoder.advance(state)
             took = (time.perf_counter() - start) / (state.depth - before)
-            output = model.heads(exit, state)
+            taken.output = model.heads(exit, state)
+            taken.exits.append(exit)
             start = time.perf_counter()
-            texts = None
-            if scorer.reads_transcripts:
-                tokens = greedy_tokens(output)
-                texts = [asr.decode(one) for one in tokens]
-            score_B = scorer.direct(ExitView(output), texts)
-            policy.rule.stop(place + 1, score_B)
+            policy.rule.stop(place + 1, taken.scores(place))
             if turn >= len(warm):
                 decisions.append(time.perf_counter() - start)
                 layers.append(took)
     share = float(np.median(decisions) / np.median(layers))
     return {
-        "criterion": scorer.criterion.name,
+        "criterion": policy.scorer.criterion.name,
         "batch_size": len(batches[0].rows),
         "layer_us": round(1e6 * float(np.median(layers)), 1),
         "decision_us": round(1e6 * float(np.median(decisions)), 1),
@@ -127,36 +122,20 @@ def all_then_choose(
     asr: EarlyExitASR, policy: LivePolicy, batch: Batch
 ) -> list[Chosen]:
     """(d): every exit computed, the same decisions taken afterwards."""
-    model, scorer, runner = asr.model, policy.scorer, asr.runner
-    outputs = model(batch.wavs_BS, batch.wav_lens_B)
-    outputs = [outputs[exit - 1] for exit in policy.exits]
-    views: list[ExitView] = []
-    columns: dict[str, list[Any]] = {}
-    texts: list[list[str]] = []
+    outputs = asr.model(batch.wavs_BS, batch.wav_lens_B)
+    taken = TorchBatch(asr.runner, policy, None, batch.rows)
     scores: list[Any] = []
-    for place, output in enumerate(outputs):
-        view = ExitView(output, views)
-        views.append(view)
-        if scorer.reads_transcripts:
-            tokens = greedy_tokens(output)
-            texts.append([asr.decode(one) for one in tokens])
-        found = scorer.measure(view, texts[-1] if texts else None)
-        for name, value_B in found.items():
-            columns.setdefault(name, []).append(value_B)
-        evidence = Evidence(
-            np.array(policy.layers[: place + 1]),
-            [str(row) for row in batch.rows],
-            {name: np.stack(v, axis=1) for name, v in columns.items()},
-            list(zip(*texts)) if texts else None,
-        )
-        last = place == len(outputs) - 1
-        scores.append(scores[-1] if last else scorer.score(evidence))
+    for place, exit in enumerate(policy.exits):
+        taken.output = outputs[exit - 1]
+        taken.exits.append(exit)
+        last = place == len(policy.exits) - 1
+        scores.append(scores[-1] if last else taken.scores(place))
     place_B = policy.rule.choose(np.stack(scores, axis=1))
     chosen = []
     for row, place in enumerate(place_B.tolist()):
         exit = policy.exits[place]
-        output = chosen_rows(outputs[place], np.array([row]))
-        tokens = runner.decoding(exit, output)[0].tokens
+        output = chosen_rows(outputs[exit - 1], np.array([row]))
+        tokens = asr.runner.decoding(exit, output)[0].tokens
         layer = policy.layers[place]
         text = asr.decode(list(tokens))
         chosen.append(Chosen(text, tuple(tokens), exit, layer))
@@ -237,8 +216,8 @@ def probes(asr: EarlyExitASR, trace: Trace) -> dict[str, LivePolicy]:
     for exit, _ in enumerate(trace.layers_E, start=1):
         found[f"exit {exit}"] = asr.policies.resolve(exit)
     for name in PROBED:
-        given = {"learned": asr.policies.selector}
-        given["combination"] = asr.policies.combination
+        given = {"learned": asr.folder.selector}
+        given["combination"] = asr.folder.combination
         criterion = get_criterion(name)
         if given.get(name, True) is None:
             continue

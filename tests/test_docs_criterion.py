@@ -34,7 +34,7 @@ from speechbrain_ee.exits.trace_file import (
     read_trace,
     write_trace,
 )
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.training.options import load_options
 from tests.helpers import (

@@ -20,7 +20,7 @@ import torch
 from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.options import load_options
 from tests.helpers import (

@@ -14,35 +14,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.data.words import decode, pieces_of
+from speechbrain_ee.data.words import decode
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.inference.folder.hub import fetch_folder
 from speechbrain_ee.inference.folder.model_folder import (
-    CONFIG_FILE,
     ModelFolder,
-    read_model_folder,
+    fetch_folder,
 )
-from speechbrain_ee.inference.folder.training_run import run_folder
-from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.policies import Policies, PolicyLike
+from speechbrain_ee.inference.folder.training_run import open_folder
+from speechbrain_ee.inference.hypothesis import Hypothesis, of_speech
+from speechbrain_ee.inference.live import LivePolicy
+from speechbrain_ee.inference.policies import PolicyLike
 from speechbrain_ee.inference.recordings import (
     Recording,
     as_wave,
     open_recording,
     shown,
 )
-from speechbrain_ee.inference.runner import (
-    LivePolicy,
-    LiveRunner,
-    compile_segments,
+from speechbrain_ee.inference.runner import compile_segments
+from speechbrain_ee.inference.segmentation import Cutting, speech_detector
+from speechbrain_ee.inference.transcriber import (
+    Failure,
+    Transcriber,
+    Transcript,
 )
-from speechbrain_ee.inference.segmentation import (
-    NO_SPEECH,
-    Cutting,
-    speech_detector,
-)
-from speechbrain_ee.inference.transcriber import Transcriber
-from speechbrain_ee.inference.transcripts import Failure, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +44,6 @@ Audio = str | Path | Tensor | NDArray[np.number]
 # Padded seconds of a batch, where a list is transcribed.
 BATCH_S = 60.0
 RUN_OPTS = ("device",)
-RUN = "hyperparams.yaml"
 
 
 class EarlyExitASR:
@@ -98,22 +91,8 @@ class EarlyExitASR:
         self.folder = folder
         self.speaks = speech_detector(vad)
         self.device = _device(device)
-        self.runner = LiveRunner(
-            folder.model.to(self.device),
-            pieces_of(folder.tokenizer),
-            self.decode,
-            folder.sample_rate,
-            decoding or folder.decoding,
-            folder.search,
-        )
-        self.policies = Policies(
-            folder.model.exit_layers,
-            folder.policies,
-            folder.default_policy,
-            folder.selector,
-            folder.combination,
-            folder.calibration,
-        )
+        folder.model.to(self.device)
+        self.runner, self.policies = folder.live(decoding)
         self.policy = policy
 
     @classmethod
@@ -298,21 +277,14 @@ class EarlyExitASR:
     ) -> list[Hypothesis]:
         """Transcribe one batch of waves, each float32 of shape (samples,)."""
         followed = self.policy if policy is None else policy
-        rate = self.sample_rate
-        said: list[Hypothesis | None] = [
-            None
-            if self.speaks(wave.cpu().numpy(), rate)
-            else Hypothesis.unheard(len(wave) / rate, NO_SPEECH)
-            for wave in waves
-        ]
-        heard = [place for place, one in enumerate(said) if one is None]
-        if heard:
-            wavs_BS, lens_B = _padded([waves[place] for place in heard])
-            wavs_BS, lens_B = wavs_BS.to(self.device), lens_B.to(self.device)
-            found = self.runner.run(wavs_BS, lens_B, followed)
-            for place, hypothesis in zip(heard, found, strict=True):
-                said[place] = hypothesis
-        return said
+
+        def speaks(wave: Tensor, rate: int) -> bool:
+            return self.speaks(wave.cpu().numpy(), rate)
+
+        def run(heard: Sequence[Tensor]) -> list[Hypothesis]:
+            return self.runner.run(*self._batch(heard), followed)
+
+        return of_speech(waves, self.sample_rate, speaks, run)
 
     def transcribe_file(self, path: str | Path) -> str:
         """The words of a file of any length and sample rate."""
@@ -369,10 +341,7 @@ class EarlyExitASR:
         layers = self.model.exit_layers
         (exit,) = LivePolicy.fixed(exit or len(layers), layers).exits
         waves = _utterances(wavs, wav_lens, self.sample_rate)
-        wavs_BS, lens_B = _padded(waves)
-        state = self.model.start(
-            wavs_BS.to(self.device), lens_B.to(self.device)
-        )
+        state = self.model.start(*self._batch(waves))
         return self.model.walk(state, exit)[0].hidden_BTD
 
     def load_audio(
@@ -417,6 +386,12 @@ class EarlyExitASR:
         compile_segments(self.model, backend)
         return self
 
+    def _batch(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """A padded batch and its relative lengths, on the device."""
+        wavs_BS = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
+        lens_B = torch.tensor([len(wave) for wave in waves]) / wavs_BS.shape[1]
+        return wavs_BS.to(self.device), lens_B.to(self.device)
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of an utterance from its tokens."""
         return decode(self.folder.tokenizer, tokens)
@@ -434,17 +409,7 @@ def open_source(
     folder = Path(source).expanduser()
     if not folder.is_dir():
         folder = fetch_folder(str(source), savedir)
-    if (folder / CONFIG_FILE).is_file() or not (folder / RUN).is_file():
-        return read_model_folder(folder)
-    if trust:
-        logger.warning(
-            "%s: what its %s says may be executed; do this with folders "
-            "that you trust only.",
-            folder,
-            RUN,
-        )
-    # Read as plain data, too, as far as that goes.
-    return run_folder(folder, trust=trust)
+    return open_folder(folder, trust=trust)
 
 
 def _recordings(audio: Iterable[Audio]) -> Iterator[Recording]:
@@ -492,10 +457,3 @@ def _utterances(
         as_wave(wave[:samples], f"wavs[{place}]", sample_rate)
         for place, (wave, samples) in enumerate(zip(wavs_BS, samples_B))
     ]
-
-
-def _padded(waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A batch and its relative lengths."""
-    wavs_BS = torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True)
-    lengths_B = torch.tensor([len(wave) for wave in waves])
-    return wavs_BS, lengths_B / wavs_BS.shape[1]

@@ -30,12 +30,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -49,15 +49,14 @@ from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.hypothesis import Hypothesis
-from speechbrain_ee.inference.onnx.host import OnnxRecogniser
-from speechbrain_ee.inference.onnx.manifest import load
-from speechbrain_ee.inference.runner import LiveRunner, compile_segments
-from speechbrain_ee.inference.spoken import (
+from speechbrain_ee.inference.onnx.host import OnnxRecogniser, load
+from speechbrain_ee.inference.recordings import (
     Batch,
     Spoken,
     batches_of,
     read_spoken,
 )
+from speechbrain_ee.inference.runner import LiveRunner, compile_segments
 
 logger = logging.getLogger(__name__)
 
@@ -91,62 +90,7 @@ _LEGEND = (
     "against the last exit with the same settings."
 )
 
-
 Recogniser = LiveRunner | OnnxRecogniser
-
-
-class Recognisers:
-    """Recognisers of the model of a folder, each made when it is used."""
-
-    def __init__(
-        self,
-        source: str | Path,
-        backends: Sequence[str],
-        onnx: str | Path | None = None,
-        decoding: str | None = None,
-    ):
-        unknown = [name for name in backends if name not in BACKENDS]
-        if unknown:
-            raise InputError(
-                f"--backend {unknown[0]}: unknown; "
-                f"valid: {', '.join(BACKENDS)}."
-            )
-        self.source = Path(source)
-        self.onnx = self.source / "onnx" if onnx is None else Path(onnx)
-        self.decoding = decoding
-        self.asr = EarlyExitASR.from_hparams(source, decoding=decoding)
-        decoded = self.asr.runner.decoding.name
-        for name in backends:
-            if not name.startswith("onnx"):
-                continue
-            if decoded != GREEDY:
-                raise InputError(
-                    f"--backend {name}: graphs are decoded by {GREEDY}, and "
-                    f"this would be measured against {decoded}; give "
-                    f"--decoding {GREEDY}."
-                )
-            load("onnxruntime", f"--backend {name}")
-        self._made: dict[tuple[str, int], Recogniser] = {}
-
-    def get(self, backend: str, threads: int) -> Recogniser:
-        """A recogniser. PyTorch's threads are set for the whole process
-        by whoever measures; onnxruntime's belong to the recogniser.
-        """
-        key = (backend, threads if backend.startswith("onnx") else 0)
-        if key not in self._made:
-            self._made[key] = self._make(*key)
-        return self._made[key]
-
-    def _make(self, backend: str, threads: int) -> Recogniser:
-        if backend == "torch":
-            return self.asr.runner
-        if backend == "compiled":
-            # A model of its own: the other backends keep theirs as it is.
-            asr = EarlyExitASR.from_hparams(self.source, decoding=self.decoding)
-            compile_segments(asr.model)
-            return asr.runner
-        precision = "int8" if backend == "onnx-int8" else "fp32"
-        return OnnxRecogniser(self.onnx, precision, threads)
 
 
 @dataclass(frozen=True)
@@ -159,20 +103,20 @@ class Configuration:
     backend: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
     """What a configuration took, and what it gave."""
 
     configuration: Configuration
-    wall_s_R: tuple[float, ...]  # of every repeat over all data
-    cpu_s_R: tuple[float, ...]  # of all threads together
     audio_s: float
+    wall_s_R: list[float] = field(default_factory=list)  # over all data
+    cpu_s_R: list[float] = field(default_factory=list)  # of all threads
     # Largest resident memory of the process while it ran, the models of
     # other backends included.
-    peak_rss_mib: float
+    peak_rss_mib: float = 0.0
     # Whether that peak began with the configuration; else with the process.
-    peak_is_own: bool
-    hypotheses: tuple[Hypothesis, ...]  # those of the last repeat
+    peak_is_own: bool = True
+    hypotheses: tuple[Hypothesis, ...] = ()  # those of the last repeat
 
     @property
     def wall_s(self) -> float:
@@ -196,9 +140,7 @@ class Measured:
             "audio_s": round(self.audio_s, 3),
             "macs_per_utterance": round(macs / len(exits)),
             "macs_per_audio_s": round(macs / self.audio_s),
-            "average_layer": round(
-                float(np.mean([one.layer for one in self.hypotheses])), 4
-            ),
+            "average_layer": round(fmean(h.layer for h in self.hypotheses), 4),
             "utterances_by_exit": {
                 str(exit): exits.count(exit) for exit in sorted({*exits})
             },
@@ -216,12 +158,9 @@ def word_error_rate(
     """Word error rate in percent over the utterances with a reference; None
     without a word to compare with.
     """
-    pairs = [
-        (one.ref, found.text)
-        for one, found in zip(spoken, hypotheses, strict=True)
-        if one.ref is not None
-    ]
-    refs, hyps = [ref for ref, _ in pairs], [hyp for _, hyp in pairs]
+    pairs = zip(spoken, hypotheses, strict=True)
+    known = [(one.ref, said.text) for one, said in pairs if one.ref is not None]
+    refs, hyps = zip(*known) if known else ((), ())
     words = int(unit_counts(refs, error_unit).sum()) if refs else 0
     if not words:
         return None
@@ -253,32 +192,24 @@ def measure_in_turn(
     after every pass.
     """
     before = torch.get_num_threads()
-    times: dict[Configuration, list[tuple[float, float]]] = {
-        one: [] for one in tasks
-    }
-    peaks: dict[Configuration, tuple[float, bool]] = {}
-    found: dict[Configuration, tuple[Hypothesis, ...]] = {}
+    measured = tuple(Measured(one, audio_s) for one in tasks)
     try:
         for turn in range(-warmup, repeats):
-            order = list(tasks.items())
-            for one, task in reversed(order) if turn % 2 else order:
-                torch.set_num_threads(one.threads)
-                own = start_peak_memory()
+            for one in reversed(measured) if turn % 2 else measured:
+                torch.set_num_threads(one.configuration.threads)
+                one.peak_is_own = start_peak_memory()
                 cpu, wall = time.process_time(), time.perf_counter()
-                found[one] = task()
+                one.hypotheses = tasks[one.configuration]()
                 wall = time.perf_counter() - wall
                 cpu = time.process_time() - cpu
                 if turn >= 0:
-                    times[one].append((wall, cpu))
-                    most = max(peak_memory_mib(), peaks.get(one, (0, own))[0])
-                    peaks[one] = (most, own)
+                    one.wall_s_R.append(wall)
+                    one.cpu_s_R.append(cpu)
+                    one.peak_rss_mib = max(one.peak_rss_mib, peak_memory_mib())
                 on_pass()
     finally:
         torch.set_num_threads(before)
-    return tuple(
-        Measured(one, *zip(*times[one]), audio_s, *peaks[one], found[one])
-        for one in tasks
-    )
+    return measured
 
 
 def machine() -> dict[str, Any]:
@@ -290,12 +221,12 @@ def machine() -> dict[str, Any]:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
-    ram = _field("/proc/meminfo", "MemTotal")
+    ram_kib = _number("/proc/meminfo", "MemTotal")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": cores,
-        "ram_gib": ram and round(int(ram.split()[0]) / _MIB, 1),
+        "ram_gib": ram_kib and round(ram_kib / _MIB, 1),
         "gpu": gpu,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -305,34 +236,36 @@ def machine() -> dict[str, Any]:
 
 def load_1min() -> float | None:
     """Processes that ran or waited over the last minute, if it is known."""
-    try:
+    with suppress(OSError):
         return round(os.getloadavg()[0], 2)
-    except OSError:
-        return None
+    return None
 
 
 def start_peak_memory() -> bool:
     """Reset the peak of this process's memory. Where the system cannot
     (False), :func:`peak_memory_mib` is since the process began.
     """
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-    except OSError:
-        return False
-    resident = _field("/proc/self/status", "VmRSS")
-    if resident is None:
-        return False
-    return peak_memory_mib() <= int(resident.split()[0]) / 1024 + _SLACK_MIB
+        resident_kib = _number("/proc/self/status", "VmRSS")
+        if resident_kib is not None:
+            return peak_memory_mib() <= resident_kib / 1024 + _SLACK_MIB
+    return False
 
 
 def peak_memory_mib() -> float:
     """Largest resident memory of this process since it was reset."""
-    text = _field("/proc/self/status", "VmHWM")
-    if text is not None:
-        return round(int(text.split()[0]) / 1024, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # kilobytes, but bytes on macOS
-    return round(peak / (_MIB if sys.platform == "darwin" else 1024), 1)
+    peak_kib = _number("/proc/self/status", "VmHWM")
+    if peak_kib is None:
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_kib /= 1024 if sys.platform == "darwin" else 1
+    return round(peak_kib / 1024, 1)
+
+
+def _number(path: str, name: str) -> int | None:
+    """As :func:`_field`, of a number with its unit."""
+    text = _field(path, name)
+    return None if text is None else int(text.split()[0])
 
 
 def _field(path: str, name: str) -> str | None:
@@ -408,26 +341,40 @@ def run(arguments: argparse.Namespace) -> str:
     """Measure, write the results, and give the table to show."""
     _check(arguments)
     load_before = load_1min()
-    recognisers = Recognisers(
-        arguments.model,
-        arguments.backend,
-        arguments.onnx,
-        arguments.decoding,
+    asr = EarlyExitASR.from_hparams(
+        arguments.model, decoding=arguments.decoding
     )
+    decoding = asr.runner.decoding.name
+    recogniser = _recognisers(arguments, asr)
     spoken = read_spoken(
-        arguments.data,
-        recognisers.asr.sample_rate,
-        arguments.limit,
-        recognisers.asr.folder.tokenizer,
+        arguments.data, asr.sample_rate, arguments.limit, asr.folder.tokenizer
     )
-    measured = _measured(arguments, recognisers, spoken)
-    known = recognisers.asr.folder.calibration
+    asked = [*(arguments.policy or [asr.policies.default or LAST]), LAST]
+    policies = {name: asr.policies.resolve(name) for name in asked}
+    batches = {size: batches_of(spoken, size) for size in arguments.batch_size}
+    tasks = {
+        Configuration(name, size, threads, backend): partial(
+            transcribed,
+            recogniser(backend, threads),
+            batches[size],
+            policies[name],
+        )
+        for backend, threads, size, name in product(
+            arguments.backend, arguments.threads, batches, policies
+        )
+    }
+    audio_s = sum(len(one.wav_S) for one in spoken) / asr.sample_rate
+    turns = arguments.warmup, arguments.repeats
+    passes = len(tasks) * sum(turns)
+    with tqdm(total=passes, desc="bench", unit="pass", disable=None) as bar:
+        measured = measure_in_turn(tasks, *turns, audio_s, bar.update)
+    known = asr.folder.calibration
     unit = "word" if known is None else known.header.error_unit
     rows = [one.row(spoken, unit) for one in measured]
     result = {
         "schema": SCHEMA,
-        "model": recognisers.asr.folder.name,
-        "decoding": recognisers.asr.runner.decoding.name,
+        "model": asr.folder.name,
+        "decoding": decoding,
         "data": {
             "name": Path(arguments.data).name,
             "utterances": len(spoken),
@@ -447,6 +394,43 @@ def run(arguments: argparse.Namespace) -> str:
     return table(result)
 
 
+def _recognisers(
+    arguments: argparse.Namespace, asr: EarlyExitASR
+) -> Callable[[str, int], Recogniser]:
+    """What makes the recogniser of a backend, once: PyTorch's threads are
+    those of the process, onnxruntime's belong to the recogniser.
+    """
+    for name in arguments.backend:
+        if not name.startswith("onnx"):
+            continue
+        if asr.runner.decoding.name != GREEDY:
+            raise InputError(
+                f"--backend {name}: graphs are decoded by {GREEDY}, and this "
+                f"would be measured against {asr.runner.decoding.name}; give "
+                f"--decoding {GREEDY}."
+            )
+        load("onnxruntime", f"--backend {name}")
+
+    @cache
+    def make(backend: str, threads: int) -> Recogniser:
+        if backend == "torch":
+            return asr.runner
+        if backend == "compiled":
+            # A model of its own: the other backends keep theirs as it is.
+            other = EarlyExitASR.from_hparams(
+                arguments.model, decoding=arguments.decoding
+            )
+            compile_segments(other.model)
+            return other.runner
+        graphs = arguments.onnx or Path(arguments.model) / "onnx"
+        precision = "int8" if backend == "onnx-int8" else "fp32"
+        return OnnxRecogniser(graphs, precision, threads)
+
+    return lambda backend, threads: make(
+        backend, threads if backend.startswith("onnx") else 0
+    )
+
+
 def write_result(path: str | Path, result: dict[str, Any]) -> None:
     """Write a result as JSON, whole or not at all."""
     with whole_file(path, text=True) as stream:
@@ -460,25 +444,18 @@ def with_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     The ratio of times is the median over the repeats, each policy's time
     against that of the last exit in the same repeat.
     """
-    settings = ("backend", "threads", "batch_size")
-    full = {
-        tuple(row[name] for name in settings): row
-        for row in rows
-        if row["policy"] == LAST
-    }
+
+    def settings(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["backend"], row["threads"], row["batch_size"]
+
+    full = {settings(row): row for row in rows if row["policy"] == LAST}
     found = []
     for row in rows:
-        last = full[tuple(row[name] for name in settings)]
+        last = full[settings(row)]
         pairs = zip(row["wall_s_by_repeat"], last["wall_s_by_repeat"])
-        time_ratio = median(one / other for one, other in pairs)
-        relative = row["macs_per_audio_s"] / last["macs_per_audio_s"]
-        found.append(
-            {
-                **row,
-                "relative_time": round(time_ratio, 5),
-                "relative_macs": round(relative, 5),
-            }
-        )
+        times = round(median(one / other for one, other in pairs), 5)
+        macs = round(row["macs_per_audio_s"] / last["macs_per_audio_s"], 5)
+        found.append({**row, "relative_time": times, "relative_macs": macs})
     return found
 
 
@@ -498,11 +475,10 @@ def table(result: dict[str, Any]) -> str:
                 for _, key, form in _COLUMNS
             ]
         )
-    on = result["machine"]
+    on, data = result["machine"], result["data"]
     head = (
-        f"{result['model']}, {result['decoding']}; {result['data']['name']}: "
-        f"{result['data']['utterances']} utterances, "
-        f"{result['data']['audio_s']:.0f} s\n"
+        f"{result['model']}, {result['decoding']}; {data['name']}: "
+        f"{data['utterances']} utterances, {data['audio_s']:.0f} s\n"
         f"{on['cpu']}, {on['cores']} cores, load "
         f"{on['load_1min_before']} before and {on['load_1min_after']} after"
     )
@@ -510,42 +486,19 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([head, "", aligned(lines), "", legend])
 
 
-def _measured(
-    arguments: argparse.Namespace,
-    recognisers: Recognisers,
-    spoken: Sequence[Spoken],
-) -> tuple[Measured, ...]:
-    resolve = recognisers.asr.policies.resolve
-    default = recognisers.asr.policies.default or LAST
-    asked = [*(arguments.policy or [default]), LAST]
-    policies = {name: resolve(name) for name in asked}
-    batches = {size: batches_of(spoken, size) for size in arguments.batch_size}
-    tasks = {}
-    for backend, threads, size, name in product(
-        arguments.backend, arguments.threads, arguments.batch_size, policies
-    ):
-        recogniser = recognisers.get(backend, threads)
-        tasks[Configuration(name, size, threads, backend)] = partial(
-            transcribed, recogniser, batches[size], policies[name]
-        )
-    samples = sum(len(one.wav_S) for one in spoken)
-    passes = len(tasks) * (arguments.warmup + arguments.repeats)
-    with tqdm(total=passes, desc="bench", unit="pass", disable=None) as bar:
-        return measure_in_turn(
-            tasks,
-            arguments.warmup,
-            arguments.repeats,
-            samples / recognisers.asr.sample_rate,
-            bar.update,
-        )
-
-
 def _check(arguments: argparse.Namespace) -> None:
-    lists = ("batch_size", "threads")
-    least = {"warmup": 0, "repeats": 1, "limit": 1}
-    given = [(n, v, 1) for n in lists for v in getattr(arguments, n)]
-    given += [(n, getattr(arguments, n), low) for n, low in least.items()]
-    for name, value, low in given:
-        if value is not None and value < low:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} {value}: give at least {low}.")
+    for name in arguments.backend:
+        if name not in BACKENDS:
+            raise InputError(
+                f"--backend {name}: unknown; valid: {', '.join(BACKENDS)}."
+            )
+    given = [("batch-size", each, 1) for each in arguments.batch_size]
+    given += [("threads", each, 1) for each in arguments.threads]
+    given += [
+        ("warmup", arguments.warmup, 0),
+        ("repeats", arguments.repeats, 1),
+        ("limit", arguments.limit, 1),
+    ]
+    for option, value, least in given:
+        if value is not None and value < least:
+            raise InputError(f"--{option} {value}: give at least {least}.")

@@ -10,16 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.folder.card import default_words, model_card
-from speechbrain_ee.inference.folder.hub import push_to_hub
 from speechbrain_ee.inference.folder.model_folder import (
-    CONFIG_FILE,
-    ModelFolder,
-    read_model_folder,
-    truncated_folder,
+    default_words,
+    model_card,
+    push_to_hub,
     write_model_folder,
 )
-from speechbrain_ee.inference.folder.training_run import run_folder
+from speechbrain_ee.inference.folder.training_run import open_folder
 from speechbrain_ee.inference.onnx.export import export_onnx, export_static
 
 FORMATS = ("folder", "onnx", "sherpa")
@@ -56,14 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command and show what was written."""
-    text = export_command(
-        arguments.source,
-        arguments.out,
-        arguments.exit,
-        arguments.format,
-        arguments.name,
-        arguments.push,
-    )
+    names = ("source", "out", "exit", "format", "name", "push")
+    text = export_command(**{key: getattr(arguments, key) for key in names})
     sys.stdout.write(f"{text}\n")
 
 
@@ -82,43 +73,23 @@ def export_command(
         raise InputError(
             "--push: only inference folders are published; leave --format out."
         )
-    folder = _folder(Path(source), exit)
+    folder = open_folder(source, exit, timed=True)
     if name is not None:
         folder = replace(folder, name=name)
     if format != "folder":
         write = export_static if format == "sherpa" else export_onnx
         return f"Graphs      {write(folder, out)}"
     written = write_model_folder(out, folder, model_card(folder))
-    lines = _summary(folder, written)
-    if push is not None:
-        lines.append(f"Published   {push_to_hub(written, push)}")
-    return "\n".join(lines)
-
-
-def _folder(source: Path, exit: int | None) -> ModelFolder:
-    if (source / CONFIG_FILE).is_file():
-        folder = read_model_folder(source)
-        return folder if exit is None else truncated_folder(folder, exit)
-    if not (source / "hyperparams.yaml").is_file():
-        raise InputError(
-            f"{source}: holds neither {CONFIG_FILE} nor hyperparams.yaml; "
-            "give the output_folder of a finished run, or an inference "
-            "folder."
-        )
-    return run_folder(source, exit, timed=True)
-
-
-def _summary(folder: ModelFolder, written: Path) -> list[str]:
-    layers = ", ".join(map(str, folder.exit_layers))
-    names = ", ".join(folder.policies) or "none"
+    published = None if push is None else push_to_hub(written, push)
     size = sum(f.stat().st_size for f in written.rglob("*") if f.is_file())
-    return [
-        f"Model       {folder.name}",
-        f"Exits       after layers {layers}",
-        f"Decoding    {folder.decoding}",
-        f"Policies    {names}",
-        "Default     "
-        f"{default_words(folder.default_policy, folder.default_reason)}",
-        f"Size        {size / 1e6:.1f} MB",
-        f"Folder      {written}",
-    ]
+    lines = {
+        "Model": folder.name,
+        "Exits": f"after layers {', '.join(map(str, folder.exit_layers))}",
+        "Decoding": folder.decoding,
+        "Policies": ", ".join(folder.policies) or "none",
+        "Default": default_words(folder.default_policy, folder.default_reason),
+        "Size": f"{size / 1e6:.1f} MB",
+        "Folder": written,
+        "Published": published,
+    }
+    return "\n".join(f"{k:<12}{v}" for k, v in lines.items() if v is not None)

@@ -9,13 +9,18 @@ Authors
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sentencepiece import SentencePieceProcessor
 
-from speechbrain_ee.exits.evidence import Evidence
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.files import read_bytes
+from speechbrain_ee.inference.segmentation import NO_SPEECH
 
 WORD_BEGIN = "\u2581"  # SentencePiece's mark in front of a word
 
@@ -182,50 +187,32 @@ def words_of(
     return tuple(words)
 
 
-class Gathered:
-    """Measurements and transcripts by exit.
-
-    Example
-    -------
-    >>> gathered = Gathered()
-    >>> gathered.add({"entropy": np.array([0.1, 0.3])}, ["a cat", "the"])
-    >>> gathered.select(np.array([1]))
-    >>> gathered.evidence([2], [7], "an example").column("entropy")
-    array([[0.3]])
+def of_speech(
+    waves: Sequence[Any],
+    sample_rate: int,
+    speaks: Callable[[Any, int], bool],
+    run: Callable[[Sequence[Any]], Sequence[Hypothesis]],
+) -> list[Hypothesis]:
+    """What ``run`` makes of the waves in which somebody speaks, and no words
+    for the others; in their order.
     """
+    spoken = [speaks(wave, sample_rate) for wave in waves]
+    heard = [wave for wave, each in zip(waves, spoken) if each]
+    found = iter(run(heard) if heard else ())
+    return [
+        next(found)
+        if each
+        else Hypothesis.unheard(len(wave) / sample_rate, NO_SPEECH)
+        for wave, each in zip(waves, spoken)
+    ]
 
-    def __init__(self) -> None:
-        self.values: dict[str, list[NDArray[np.float64]]] = {}
-        self.texts: list[list[str]] = []
 
-    def add(
-        self,
-        values: Mapping[str, NDArray[np.floating]],
-        texts: Sequence[str] | None,
-    ) -> None:
-        """Note what was measured at an exit."""
-        for name, value_B in values.items():
-            exact_B = np.asarray(value_B, dtype=np.float64)
-            self.values.setdefault(name, []).append(exact_B)
-        if texts is not None:
-            self.texts.append(list(texts))
-
-    def evidence(
-        self, layers: Sequence[int], rows: Sequence[int], source: str
-    ) -> Evidence:
-        """What is known of the utterances that are still in."""
-        return Evidence(
-            np.array(layers),
-            [str(row) for row in rows],
-            {name: np.stack(v, axis=1) for name, v in self.values.items()},
-            list(zip(*self.texts)) if self.texts else None,
-            source=source,
-        )
-
-    def select(self, keep: NDArray[np.int64]) -> None:
-        """Forget the utterances that have left."""
-        self.values = {
-            name: [value_B[keep] for value_B in columns]
-            for name, columns in self.values.items()
-        }
-        self.texts = [[texts[at] for at in keep] for texts in self.texts]
+def read_tokenizer(path: str | Path, remedy: str) -> SentencePieceProcessor:
+    """A SentencePiece model; an InputError names the file and the way out."""
+    try:
+        content = read_bytes(path, remedy)
+        return SentencePieceProcessor(model_proto=content or b"\0")
+    except RuntimeError:
+        raise InputError(
+            f"{path}: not a SentencePiece model; {remedy}."
+        ) from None

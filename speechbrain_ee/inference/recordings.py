@@ -6,6 +6,11 @@ streamed (a pipe) is first copied to a temporary file, because most formats
 need to seek. What soundfile does not read (the sound of a video, say) is
 decoded into one by PyAV or by ffmpeg, where one of them is installed.
 
+Utterances to measure on are read whole, before anything is timed, so that a
+slow disk is not taken for a slow model.
+
+Axes: B utterances of a batch, S samples, C channels.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
@@ -19,8 +24,8 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -30,10 +35,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 import torch
+from torch import Tensor
 from torchaudio.transforms import Resample
 
 from speechbrain_ee.data.audio import AudioReader, mixed_down
 from speechbrain_ee.data.clips import FLOAT_SUBTYPES, Clip
+from speechbrain_ee.data.manifests import check_rows, read_manifest
+from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -126,14 +134,6 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     them, hidden ones left out. Names are paths within the folder or names of
     files, without suffix where that is enough to tell them apart. Whether a
     file can be read is not looked at.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name in ("b.wav", "a.flac", "notes.md"):
-    ...     (folder / name).touch()
-    >>> [recording.id for recording in find_recordings([str(folder)])]
-    ['a', 'b']
     """
     found: dict[str, tuple[str, Path]] = {}
     for path, name in _named(inputs):
@@ -163,27 +163,35 @@ def _named(inputs: Sequence[str]) -> Iterator[tuple[str, Path]]:
         if each == STDIN:
             yield STDIN, Path("stdin")
         elif os.path.isdir(each):
-            for path in _audio_below(each):
+            for path in audio_below(each):
                 yield str(path), path.relative_to(each)
         else:
             yield each, Path(Path(each).name)
 
 
-def _audio_below(folder: str) -> list[Path]:
+def audio_below(
+    folder: str | Path, suffixes: frozenset[str] = SUFFIXES
+) -> list[Path]:
+    """Audio files of a folder by their suffixes, hidden ones left out."""
     found = []
     for parent, folders, files in os.walk(folder, onerror=_left_out):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [
-            Path(parent, name)
-            for name in files
-            if Path(name).suffix.lower() in SUFFIXES
-            and not name.startswith(".")
-            and not _is_special(Path(parent, name))
-        ]
+        for path in (Path(parent, name) for name in files):
+            if path.suffix.lower() not in suffixes or path.name[0] == ".":
+                continue
+            # On a pipe or a device a run would wait forever.
+            if path.exists() and not path.is_file():
+                logger.warning(
+                    "%s: is not a regular file and is left out; name it to "
+                    "have it read.",
+                    shown(path),
+                )
+                continue
+            found.append(path)
     if not found:
         raise InputError(
             f"{shown(folder)}: holds no audio; files with the suffixes "
-            f"{' '.join(sorted(SUFFIXES))} are taken from folders."
+            f"{' '.join(sorted(suffixes))} are taken from folders."
         )
     return sorted(found)
 
@@ -194,18 +202,6 @@ def _left_out(error: OSError) -> None:
         shown(error.filename),
         error.strerror,
     )
-
-
-def _is_special(path: Path) -> bool:
-    """Is it a pipe or a device, on which a run would wait forever?"""
-    special = path.exists() and not path.is_file()
-    if special:
-        logger.warning(
-            "%s: is not a regular file and is left out; name it to have it "
-            "read.",
-            shown(path),
-        )
-    return special
 
 
 def as_wave(samples: Any, name: str, sample_rate: int) -> torch.Tensor:
@@ -257,8 +253,8 @@ class SampleStream(AbstractContextManager):
 
     fault: str | None = None
 
-    def __init__(self, samples: Any, name: str, sample_rate: int):
-        self._wave = as_wave(samples, name, sample_rate).cpu().numpy()
+    def __init__(self, wave: Tensor, sample_rate: int):
+        self._wave = wave.cpu().numpy()
         self.announced_s = len(self._wave) / sample_rate
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -276,14 +272,6 @@ class AudioStream(AbstractContextManager):
     cancel each other the loudest is taken, with a warning. A recording that
     breaks off gives what can be decoded of it; then ``fault`` says what is
     missing.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "stereo.flac"
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> with AudioStream(path, 16000) as audio:
-    ...     print(audio.announced_s, sum(len(block) for block in audio))
-    1.0 16000
     """
 
     def __init__(
@@ -296,13 +284,12 @@ class AudioStream(AbstractContextManager):
         self.fault: str | None = None
         self._broken: str | None = None  # why decoding ended, if too early
         self._warned = False
-        # What soundfile reads where it does not read the file itself.
-        self._copy: BinaryIO | None = None
-        try:
-            self._audio = self._open()
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as files:
+            self._files = files
+            self._file = files.enter_context(self._source())
+            self._audio = files.enter_context(self._open())
+            self._check()
+            self._files = files.pop_all()
 
     @property
     def announced_s(self) -> float | None:
@@ -312,27 +299,26 @@ class AudioStream(AbstractContextManager):
         return self._audio.frames / self._audio.samplerate
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        resampler = BlockResampler(self._audio.samplerate, self.sample_rate)
-        for block in self._mono():
-            block = resampler.push(block)
-            if len(block):
-                yield block
-        rest = resampler.finish()
-        if len(rest):
-            yield rest
+        return resampled(self._mono(), self._audio.samplerate, self.sample_rate)
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._files.close()
 
-    def close(self) -> None:
-        """Close the file; a temporary copy is gone with it."""
-        for each in (getattr(self, "_audio", None), self._copy):
-            if each is not None:
-                each.close()
-
-    def _open(self) -> soundfile.SoundFile:
+    def _source(self) -> BinaryIO:
+        """A plain file, or a copy of what a pipe says."""
+        if self.path == STDIN:
+            if sys.stdin.isatty():
+                raise InputError(
+                    "-: standard input is the keyboard; send a recording "
+                    "through a pipe, or name a file."
+                )
+            return _copied(sys.stdin.buffer)
         try:
-            source = self._seekable()
+            file = open(self.path, "rb")
+            if not Path(self.path).is_fifo():
+                return file
+            with file:
+                return _copied(file)
         except OSError as error:
             reason = (
                 f"cannot be opened ({error.strerror}); check the path and "
@@ -344,14 +330,21 @@ class AudioStream(AbstractContextManager):
                     "it to the command `transcribe`."
                 )
             raise InputError(f"{self.name}: {reason}") from None
+
+    def _open(self) -> soundfile.SoundFile:
         try:
-            audio = soundfile.SoundFile(source)
+            audio = _sound(self._file)
         except (TypeError, soundfile.SoundFileError):
             # TypeError: soundfile asks for the format of a name in .raw.
-            audio = self._decoded()
-        self._audio = audio
-        if audio.frames == 0:
-            audio = self._audio = self._unsized() or audio
+            self._file = self._files.enter_context(self._decoded())
+            try:
+                audio = _sound(self._file)
+            except soundfile.SoundFileError:
+                raise InputError(f"{self.name}: {NO_AUDIO}") from None
+        return audio if audio.frames else self._unsized(audio)
+
+    def _check(self) -> None:
+        audio = self._audio
         if audio.frames == 0:
             raise InputError(f"{self.name}: holds no audio; leave it out.")
         lowest, highest = RATES_HZ
@@ -367,37 +360,8 @@ class AudioStream(AbstractContextManager):
                 f"{self.channel} is wanted; choose another, or none for the "
                 "average of all."
             )
-        return audio
 
-    def _seekable(self) -> bytes | BinaryIO:
-        """The path of a plain file, or a copy of what a pipe says."""
-        if self.path == STDIN:
-            if sys.stdin.isatty():
-                raise InputError(
-                    "-: standard input is the keyboard; send a recording "
-                    "through a pipe, or name a file."
-                )
-            return self._copied(sys.stdin.buffer)
-        # The system's own reason where it cannot be opened.
-        with open(self.path, "rb") as file:
-            if Path(self.path).is_fifo():
-                return self._copied(file)
-        # As bytes: soundfile takes no name that is not valid Unicode.
-        return os.fsencode(self.path)
-
-    def _copied(self, source: BinaryIO) -> BinaryIO:
-        self._copy = tempfile.TemporaryFile()
-        shutil.copyfileobj(source, self._copy, BLOCK_SAMPLES)
-        self._copy.seek(0)
-        return self._copy
-
-    def _raw(self) -> AbstractContextManager[BinaryIO]:
-        """The bytes of the file, or of its copy."""
-        if self._copy is None:
-            return open(self.path, "rb")
-        return nullcontext(self._copy)
-
-    def _decoded(self) -> soundfile.SoundFile:
+    def _decoded(self) -> BinaryIO:
         """The sound that another decoder finds in a file."""
         with_av = find_spec("av") is not None
         if not with_av and shutil.which("ffmpeg") is None:
@@ -409,73 +373,64 @@ class AudioStream(AbstractContextManager):
             # libsndfile's own reasons mislead, an MP3 "does not exist".
             raise InputError(f"{self.name}: {NO_AUDIO}")
         target = tempfile.TemporaryFile()
-        try:
-            with self._raw() as source:
-                source.seek(0)
-                decode = _decode_with_av if with_av else _decode_with_ffmpeg
-                self._broken = decode(source, target)
-            target.seek(0)
-            audio = soundfile.SoundFile(target)
-        except soundfile.SoundFileError:
-            target.close()
-            raise InputError(f"{self.name}: {NO_AUDIO}") from None
-        if self._copy is not None:
-            self._copy.close()
-        self._copy = target
-        return audio
+        self._file.seek(0)
+        decode = _decode_with_av if with_av else _decode_with_ffmpeg
+        self._broken = decode(self._file, target)
+        return target
 
-    def _unsized(self) -> soundfile.SoundFile | None:
+    def _unsized(self, audio: soundfile.SoundFile) -> soundfile.SoundFile:
         """A WAV whose sizes were never filled in, read to its end.
 
         Programs that write to a pipe may leave 0 in the header. An empty WAV
         has 0 for the sound, too; there the size of the whole is right.
         """
-        if self._audio.format not in ("WAV", "WAVEX"):
-            return None
-        with self._raw() as file:
-            file.seek(0)
-            header = file.read(WAV_HEADER_BYTES)
-            size = file.seek(0, os.SEEK_END)
-            place = 12
-            while header[place : place + 4] not in (b"data", b""):
-                length = header[place + 4 : place + 8]
-                place += 8 + int.from_bytes(length, "little")
-                place += place % 2
-            sizes = (header[4:8], header[place + 4 : place + 8])
-            whole, sound = (int.from_bytes(each, "little") for each in sizes)
-            begins = place + 8
-            if sound or begins >= size or whole + 8 > begins:
-                return None
-            if self._copy is None:
-                file.seek(0)
-                self._copied(file)
-        self._audio.close()
+        number = self._file.fileno()
+        header = os.pread(number, WAV_HEADER_BYTES, 0)
+        place = 12
+        while header[place : place + 4] not in (b"data", b""):
+            place += 8 + _size(header, place + 4)
+            place += place % 2
+        begins = place + 8
+        if (
+            audio.format not in ("WAV", "WAVEX")
+            or _size(header, place + 4)
+            or begins >= os.fstat(number).st_size
+            or _size(header, 4) + 8 > begins
+        ):
+            return audio
+        self._file.seek(0)
+        self._file = self._files.enter_context(_copied(self._file))
         for at in (4, place + 4):
-            self._copy.seek(at)
-            self._copy.write(b"\xff" * 4)
-        self._copy.seek(0)
-        return soundfile.SoundFile(self._copy)
+            os.pwrite(self._file.fileno(), b"\xff" * 4, at)
+        return _sound(self._file)
 
     def _mono(self) -> Iterator[np.ndarray]:
         """Blocks of one channel, at the file's own rate."""
-        audio = self._audio
+        audio, rate = self._audio, self._audio.samplerate
         is_float = audio.subtype in FLOAT_SUBTYPES
         frames = max(BLOCK_SAMPLES // audio.channels, 1)
-        read = 0
-        goes_on = True
+        read, goes_on, broken = 0, True, False
         while goes_on:
-            block, goes_on, broken = self._next(frames)
-            if not len(block):
-                break
-            if is_float and not np.isfinite(block).all():
-                at_s = read + np.argmin(np.isfinite(block).all(axis=1))
+            # Where decoding fails soundfile does not say how far it came: the
+            # rest of the block still is what it was before.
+            block_SC = np.full((frames, audio.channels), np.nan, np.float32)
+            try:
+                block_SC = audio.read(out=block_SC)
+                goes_on = len(block_SC) == frames
+            except soundfile.LibsndfileError as error:
+                missing = np.append(np.isnan(block_SC).any(axis=1), True)
+                block_SC = block_SC[: missing.argmax()]
+                goes_on = False
+                broken = self.announced_s is not None or error.code != BAD_SEEK
+            if is_float and not np.isfinite(block_SC).all():
+                place = read + np.isfinite(block_SC).all(axis=1).argmin()
                 raise InputError(
                     f"{self.name}: holds samples that are not finite, the "
-                    f"first at {at_s / audio.samplerate:.2f} s; repair it."
+                    f"first at {place / rate:.2f} s; repair it."
                 )
-            mono = self._one_channel(block, read / audio.samplerate)
-            read += len(block)
-            yield mono
+            if len(block_SC):
+                yield self._one_channel(block_SC, read / rate)
+            read += len(block_SC)
         self._judge_end(read, broken)
 
     def _one_channel(self, block_SC: np.ndarray, at_s: float) -> np.ndarray:
@@ -494,20 +449,6 @@ class AudioStream(AbstractContextManager):
             )
         return mono
 
-    def _next(self, frames: int) -> tuple[np.ndarray, bool, bool]:
-        """The next block, whether more follows, whether decoding failed."""
-        # Where decoding fails soundfile does not say how far it came: the
-        # rest of the block still is what it was before.
-        block = np.full((frames, self._audio.channels), np.nan, np.float32)
-        try:
-            block = self._audio.read(out=block)
-            return block, len(block) == frames, False
-        except soundfile.LibsndfileError as error:
-            missing = np.isnan(block).any(axis=1)
-            decoded = int(missing.argmax()) if missing.any() else frames
-            at_end = self.announced_s is None and error.code == BAD_SEEK
-            return block[:decoded], False, not at_end
-
     def _judge_end(self, read: int, broken: bool) -> None:
         """Set ``fault`` if more was announced than there is."""
         rate = self._audio.samplerate
@@ -515,32 +456,52 @@ class AudioStream(AbstractContextManager):
             raise InputError(
                 f"{self.name}: no sample of it can be decoded; repair it."
             )
-        announced_s = self.announced_s or 0.0
+        read_s, announced_s = read / rate, self.announced_s or 0.0
         for said, there in SIZE_MISMATCH.findall(self._audio.extra_info):
             if int(there) < int(said) < STREAMED_BYTES and int(there):
-                part_s = read / rate * int(said) / int(there)
+                part_s = read_s * int(said) / int(there)
                 announced_s = max(announced_s, part_s)
         if self._broken is not None:
-            self.fault = (
-                f"breaks off after {read / rate:.2f} s ({self._broken})"
-            )
+            self.fault = f"breaks off after {read_s:.2f} s ({self._broken})"
         elif broken and self.announced_s is None:
-            self.fault = f"cannot be decoded beyond {read / rate:.2f} s"
+            self.fault = f"cannot be decoded beyond {read_s:.2f} s"
         elif broken or read < announced_s * rate - 1:
             self.fault = (
-                f"breaks off: {announced_s:.2f} s announced, {read / rate:.2f} "
+                f"breaks off: {announced_s:.2f} s announced, {read_s:.2f} "
                 "s decoded"
             )
         elif self._audio.format == "OGG" and not self._has_last_page():
-            self.fault = f"breaks off after {read / rate:.2f} s"
+            self.fault = f"breaks off after {read_s:.2f} s"
 
     def _has_last_page(self) -> bool:
         """Is the last page of an Ogg file marked as the last? (RFC 3533)"""
-        with self._raw() as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - OGG_PAGE_BYTES, 0))
-            header = file.read().rpartition(b"OggS")[2]
+        number = self._file.fileno()
+        begin = max(os.fstat(number).st_size - OGG_PAGE_BYTES, 0)
+        tail = os.pread(number, OGG_PAGE_BYTES, begin)
+        header = tail.rpartition(b"OggS")[2]
         return len(header) > 1 and bool(header[1] & 4)
+
+
+def _size(header: bytes, at: int) -> int:
+    """A size in the header of a WAV."""
+    return int.from_bytes(header[at : at + 4], "little")
+
+
+def _copied(source: BinaryIO) -> BinaryIO:
+    """What is left of a file, in a temporary one."""
+    copy = tempfile.TemporaryFile()
+    shutil.copyfileobj(source, copy, BLOCK_SAMPLES)
+    copy.seek(0)
+    return copy
+
+
+def _sound(file: BinaryIO) -> soundfile.SoundFile:
+    """Open a file by its name, a temporary one by its number."""
+    if isinstance(file.name, str):
+        # As bytes: soundfile takes no name that is not valid Unicode.
+        return soundfile.SoundFile(os.fsencode(file.name))
+    file.seek(0)
+    return soundfile.SoundFile(file.fileno(), closefd=False)
 
 
 def open_recording(
@@ -551,9 +512,10 @@ def open_recording(
     """
     path = recording.path
     if recording.held:
-        return SampleStream(recording.samples, path, sample_rate)
+        wave = as_wave(recording.samples, path, sample_rate)
+        return SampleStream(wave, sample_rate)
     if Clip.parse(path) is not None:
-        return SampleStream(AudioReader(sample_rate)(path), path, sample_rate)
+        return SampleStream(AudioReader(sample_rate)(path), sample_rate)
     return AudioStream(path, sample_rate, channel)
 
 
@@ -613,57 +575,38 @@ def _decode_with_ffmpeg(source: BinaryIO, target: BinaryIO) -> str | None:
     return " ".join(found.stderr.decode("utf-8", "replace").split())[:200]
 
 
-class BlockResampler:
+def resampled(
+    blocks: Iterable[np.ndarray], old_hz: int, new_hz: int
+) -> Iterator[np.ndarray]:
     """Resample a stream; equal to resampling the whole of it at once.
 
     The filter of :class:`torchaudio.transforms.Resample` reaches ``width``
     old samples to either side. Every block is therefore resampled with that
     much of its neighbours, which is cut off again.
-
-    Example
-    -------
-    >>> resampler = BlockResampler(48000, 16000)
-    >>> blocks = [resampler.push(np.zeros(1000, np.float32)) for _ in range(3)]
-    >>> sum(map(len, blocks)) + len(resampler.finish())
-    1000
     """
-
-    def __init__(self, old_hz: int, new_hz: int):
-        self.old, self.new = _ratio(old_hz, new_hz)
-        self._resample = Resample(self.old, self.new)
-        # Context in units of `old` samples, so that the grid stays the same.
-        reach = 0 if self.old == self.new else self._resample.width
-        self._context = math.ceil(reach / self.old)
-        self._buffer = np.zeros(0, dtype=np.float32)
-        self._done = 0  # units at the buffer's head that are context only
-
-    def push(self, block: np.ndarray) -> np.ndarray:
-        """Take the next samples, give those that are now certain."""
-        if self.old == self.new:
-            return block
-        self._buffer = np.concatenate([self._buffer, block])
-        units = len(self._buffer) // self.old
-        certain = units - self._context
-        if certain <= self._done:
-            return self._buffer[:0]
-        out = self._run(self._buffer[: units * self.old])
-        out = out[self._done * self.new : certain * self.new]
-        kept_from = max(certain - self._context, 0)
-        self._buffer = self._buffer[kept_from * self.old :]
-        self._done = certain - kept_from
-        return out
-
-    def finish(self) -> np.ndarray:
-        """Give what is left when no more samples come."""
-        if self.old == self.new or not len(self._buffer):
-            return self._buffer[:0]
-        rest = self._run(self._buffer)[self._done * self.new :]
-        self._buffer = self._buffer[:0]
-        return rest
-
-    def _run(self, samples: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return self._resample(torch.from_numpy(samples)).numpy()
+    old, new = _ratio(old_hz, new_hz)
+    if old == new:
+        yield from blocks
+        return
+    resample = Resample(old, new)
+    # Units are `old` samples, so that the grid stays the same.
+    context = math.ceil(resample.width / old)
+    done = 0  # units at the buffer's head that are context only
+    buffer = np.zeros(0, dtype=np.float32)
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        units = len(buffer) // old
+        certain = units - context
+        if certain > done:
+            out = resample(torch.from_numpy(buffer[: units * old])).numpy()
+            yield out[done * new : certain * new]
+            kept_from = max(certain - context, 0)
+            buffer = buffer[kept_from * old :]
+            done = certain - kept_from
+    if len(buffer):
+        rest = resample(torch.from_numpy(buffer)).numpy()[done * new :]
+        if len(rest):
+            yield rest
 
 
 def _ratio(old_hz: int, new_hz: int) -> tuple[int, int]:
@@ -674,3 +617,82 @@ def _ratio(old_hz: int, new_hz: int) -> tuple[int, int]:
         larger = larger.limit_denominator(int(MAX_TERM / larger) or 1)
         ratio = larger if ratio > 1 else 1 / larger
     return ratio.numerator, ratio.denominator
+
+
+# ---- Utterances to measure on --------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """An utterance."""
+
+    id: str
+    wav_S: Tensor
+    ref: str | None = None  # what was said, if that is known
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances of like length, padded."""
+
+    rows: tuple[int, ...]  # places of the utterances in the data
+    wavs_BS: Tensor
+    wav_lens_B: Tensor  # relative to the longest
+
+
+def read_spoken(
+    data: str | Path,
+    sample_rate: int,
+    limit: int | None = None,
+    tokenizer: Any = None,
+) -> tuple[Spoken, ...]:
+    """Read a manifest, of which only the column ``wav`` is needed, or all
+    audio files of a folder.
+
+    With a limit so many utterances, evenly spread over the data; with the
+    tokenizer of a model references are written as it writes them.
+    """
+    try:
+        rows = _rows(Path(data))
+    except InputError as error:
+        raise InputError(f"--data {error}") from None
+    if limit is not None and limit < len(rows):
+        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    if tokenizer is not None:
+        check = TranscriptCheck(str(data), tokenizer)
+        rows = [(*row, ref and check(ref)) for *row, ref in rows]
+        check.log()
+    reader = AudioReader(sample_rate)
+    return tuple(Spoken(id, reader(path), ref) for id, path, ref in rows)
+
+
+def _rows(data: Path) -> list[tuple[str, str, str | None]]:
+    """Name, file and words of every utterance."""
+    if data.is_dir():
+        formats = soundfile.available_formats()
+        known = frozenset(f".{name.lower()}" for name in (*formats, "opus"))
+        paths = audio_below(data, known)
+        return [(str(p.relative_to(data)), str(p), None) for p in paths]
+    rows = read_manifest(data, needed=("wav",))
+    check_rows(data, rows)
+    return [(name, row["wav"], row.get("wrd")) for name, row in rows.items()]
+
+
+def batches_of(spoken: Sequence[Spoken], size: int) -> tuple[Batch, ...]:
+    """Batches of ``size`` utterances, longest first.
+
+    Example
+    -------
+    >>> data = [Spoken(str(n), torch.zeros(n)) for n in (4, 9, 8)]
+    >>> [(b.rows, b.wav_lens_B.tolist()) for b in batches_of(data, 2)]
+    [((1, 2), [1.0, 0.8888888955116272]), ((0,), [1.0])]
+    """
+    order = sorted(range(len(spoken)), key=lambda i: -len(spoken[i].wav_S))
+    batches = []
+    for first in range(0, len(order), size):
+        rows = tuple(order[first : first + size])
+        waves = [spoken[row].wav_S for row in rows]
+        wavs_BS = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        lengths_B = torch.tensor([len(wave) for wave in waves])
+        batches.append(Batch(rows, wavs_BS, lengths_B / len(wavs_BS[0])))
+    return tuple(batches)

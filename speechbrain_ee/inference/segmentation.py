@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -37,6 +38,10 @@ MAX_RANGE_DB = 50.0
 THRESHOLD_SHARE = 0.3  # of the way from the floor to the peaks
 SILENCE_DB = -100.0  # 16 bits reach down to -96
 SMOOTHING_FRAMES = 9
+PAUSE_S = 0.15  # the shortest stretch that is a pause
+# A pause of this length is certain: the latest of these is taken, and where
+# there is none the longest pause.
+GOOD_PAUSE_S = 0.5
 
 # Does anybody speak in these samples, at this rate in Hz?
 SpeechDetector = Callable[[np.ndarray, int], bool]
@@ -56,14 +61,10 @@ _SILERO_LOCK = Lock()  # it remembers the window before
 
 @dataclass(frozen=True)
 class Cutting:
-    """How long pieces are, and what counts as a pause."""
+    """How long pieces are."""
 
     max_s: float = 20.0  # no piece is longer
     min_s: float = 2.0  # nor shorter, of a recording that is cut
-    pause_s: float = 0.15  # the shortest stretch that is a pause
-    # A pause of this length is certain: the latest of these is taken, and
-    # where there is none the longest pause.
-    good_pause_s: float = 0.5
 
     @classmethod
     def within(cls, max_s: float) -> "Cutting":
@@ -75,11 +76,6 @@ class Cutting:
             raise InputError(
                 f"max_s: {self.max_s} s and min_s: {self.min_s} s; give at "
                 "least 1 s, and for min_s at most half of max_s."
-            )
-        if not 0 < self.pause_s <= self.good_pause_s:
-            raise InputError(
-                f"pause_s: {self.pause_s} s and good_pause_s: "
-                f"{self.good_pause_s} s; give lengths above 0, in order."
             )
 
 
@@ -101,13 +97,6 @@ def quiet_frames(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
     The threshold lies between the floor and the peaks of the loudness in
     dB, so it follows both the noise and the level of the recording.
-
-    Example
-    -------
-    >>> tone = np.sin(np.arange(800) * 0.5)
-    >>> audio = np.concatenate([tone, np.zeros(240), tone])
-    >>> quiet_frames(audio, 8000).nonzero()[0].tolist()
-    [10, 11, 12]
     """
     loudness_T = _loudness_db(samples, sample_rate)
     if not len(loudness_T):
@@ -198,39 +187,27 @@ def cut_at_pauses(
     sample_rate: int,
     cutting: Cutting | None = None,
 ) -> Iterator[Piece]:
-    """Cut a stream of samples, blocks of any length, into pieces in order.
-
-    Example
-    -------
-    >>> blocks = [np.zeros(1000)] * 50
-    >>> [len(piece.samples) for piece in cut_at_pauses(blocks, 1000)]
-    [20000, 20000, 10000]
-    """
+    """Cut a stream of samples, blocks of any length, into pieces in order."""
     cutting = cutting or Cutting()
     longest = int(cutting.max_s * sample_rate)
     shortest = int(cutting.min_s * sample_rate)
     start = 0
-    waiting: list[np.ndarray] = []
-    count = 0
-    for block in blocks:
-        waiting.append(block)
-        count += len(block)
-        while count >= longest + shortest:
+    waiting = [np.zeros(0, np.float32)]
+    for block in chain(blocks, [None]):
+        at_end = block is None
+        if not at_end:
+            waiting.append(block)
+        enough = longest + (1 if at_end else shortest)
+        while sum(map(len, waiting)) >= enough:
             buffer = np.concatenate(waiting)
             # The same view whatever the blocks are.
-            view = buffer[: longest + shortest]
-            cut = _cut(view, sample_rate, cutting)
+            cut = _cut(buffer[: longest + shortest], sample_rate, cutting)
             yield Piece(buffer[:cut].copy(), start)
             start += cut
-            count -= cut
             waiting = [buffer[cut:]]
-    buffer = np.concatenate(waiting) if waiting else np.zeros(0, np.float32)
-    if len(buffer) > longest:
-        cut = _cut(buffer, sample_rate, cutting)
-        yield Piece(buffer[:cut].copy(), start)
-        start, buffer = start + cut, buffer[cut:]
-    if len(buffer):
-        yield Piece(buffer.copy(), start)
+    rest = np.concatenate(waiting)
+    if len(rest):
+        yield Piece(rest, start)
 
 
 def _cut(view: np.ndarray, sample_rate: int, cutting: Cutting) -> int:
@@ -250,9 +227,9 @@ def _cut(view: np.ndarray, sample_rate: int, cutting: Cutting) -> int:
     middles = pauses.mean(axis=1) * frame
     lengths_s = (pauses[:, 1] - pauses[:, 0]) * frame / sample_rate
     fits = (middles >= first) & (middles <= last)
-    fits &= lengths_s >= cutting.pause_s - FRAME_S / 2
+    fits &= lengths_s >= PAUSE_S - FRAME_S / 2
     if fits.any():
-        value = np.where(fits, lengths_s.clip(max=cutting.good_pause_s), -1.0)
+        value = np.where(fits, lengths_s.clip(max=GOOD_PAUSE_S), -1.0)
         return int(middles[len(value) - 1 - value[::-1].argmax()])
     return _quietest(view, sample_rate, first, last)
 

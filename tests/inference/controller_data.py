@@ -17,7 +17,7 @@ LAYERS = (2, 4, 6)
 MACS_PER_S = (20, 60, 100)
 
 
-def trace_of(rows: int = 400, seed: int = 0) -> Trace:
+def trace_of(rows: int = 400, seed: int = 0, search_macs: int = 0) -> Trace:
     """Utterances whose entropy tells whether an exit is right."""
     rng = np.random.default_rng(seed)
     records = []
@@ -31,7 +31,8 @@ def trace_of(rows: int = 400, seed: int = 0) -> Trace:
                     layer,
                     errors=int(rng.random() < entropy),
                     evidence={"entropy": entropy + 0.05 * rng.random()},
-                    macs=int(macs * seconds * 1e6),
+                    macs=int(macs * seconds * 1e6) + search_macs,
+                    decoding_macs=search_macs or None,
                 )
             )
         records.append(

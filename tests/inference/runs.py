@@ -134,10 +134,8 @@ def write_tokenizer(
         sentence_iterator=iter([*texts] * 4),
         model_writer=stream,
         model_type="char",
-        vocab_size=32,
-        hard_vocab_limit=False,
+        **{"vocab_size": 32, "hard_vocab_limit": False, **options},
         minloglevel=2,
-        **options,
     )
     path.write_bytes(stream.getvalue())
     return path

@@ -13,93 +13,69 @@ import torch
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.folder.architecture import (
     CLASSES,
+    FUNCTIONS,
     Architecture,
-    Hyperparams,
+    architecture_of,
+    read_hyperparams,
 )
 from tests.inference.runs import SYSTEMS, write_run
 
 HEADS = {"class": "CTCHeads", "exit_layers": [1], "d_model": 8, "vocab_size": 5}
-FBANK = {"class": "Fbank", "n_mels": 10}
+FBANK = "!new:speechbrain.lobes.features.Fbank"
 
 
 def shapes(model):
     return {name: t.shape for name, t in model.state_dict().items()}
 
 
-def from_yaml(folder: Path, text: str) -> Hyperparams:
+def of_run(folder: Path) -> Architecture:
+    path = folder / "hyperparams.yaml"
+    return architecture_of(read_hyperparams(path), path)
+
+
+def from_yaml(folder: Path, text: str) -> Architecture:
     (folder / "hyperparams.yaml").write_text(text, "utf-8")
-    return Hyperparams(folder / "hyperparams.yaml")
+    return of_run(folder)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_tree_builds_what_the_yaml_builds(run_of, system):
     run = run_of(system)
-    found, backbone = Hyperparams(
-        run.folder / "hyperparams.yaml"
-    ).architecture()
-    tree = json.loads(json.dumps(found.tree))
+    found = of_run(run.folder)
+    text = json.dumps(found.tree)
+    tree = json.loads(text)
     assert tree == found.tree
-    model = Architecture(tree).build(backbone)
-    assert shapes(model) == shapes(run.model)
-    assert model.exit_layers == run.model.exit_layers == found.exit_layers
-    assert not model.training
+    for exits in (len(run.model.exit_layers), 1, 2):
+        wanted = run.model.truncated(exits)
+        cut = Architecture(tree, backbone=found.backbone).truncated(
+            wanted.exit_layers
+        )
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        model = cut.build()
+        assert torch.equal(torch.rand(3), expected)  # none was used up
+        assert shapes(model) == shapes(wanted) and not model.training
+        assert model.exit_layers == wanted.exit_layers
     assert found.uses_backbone == (system == "tiny_ssl")
-    text = json.dumps(tree)
     assert str(run.folder.parent) not in text
     assert "Augmenter" not in text and "feature_augment" not in text
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("exits", [1, 2])
-def test_truncated_tree_builds_the_truncated_model(run_of, system, exits):
-    run = run_of(system)
-    found, backbone = Hyperparams(
-        run.folder / "hyperparams.yaml"
-    ).architecture()
-    small = found.truncated(exits).build(backbone)
-    assert shapes(small) == shapes(run.model.truncated(exits))
-    assert small.exit_layers == run.model.exit_layers[:exits]
-    assert found.exit_layers == run.model.exit_layers
-
-
-def test_building_uses_no_random_number_up(run_of):
-    architecture, _ = Hyperparams(
-        run_of("digits").folder / "hyperparams.yaml"
-    ).architecture()
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    architecture.build()
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_one_object_in_two_places_stays_one(tmp_path):
-    hparams = from_yaml(
+def test_what_a_yaml_can_say_is_kept(tmp_path):
+    """One object in two places, functions, tuples, numbers."""
+    found = from_yaml(
         tmp_path,
-        "a: &a !new:speechbrain.lobes.features.Fbank\n  n_mels: 10\n"
-        "modules:\n  model:\n    one: *a\n    other: *a\n"
-        "    third: !new:speechbrain.lobes.features.Fbank\n",
+        f"a: &a {FBANK}\n  n_mels: 10\n"
+        f"modules:\n  model:\n    one: *a\n    other: *a\n    third: {FBANK}\n"
+        "    a: !name:torch.nn.GELU\n    b: (1, 2)\n    c: !tuple (3, 4)\n"
+        "    d: null\n    e: 1.0e-3\n    f: 'on'\n",
     )
-    tree = hparams.architecture()[0].tree
-    built = Architecture(json.loads(json.dumps(tree))).build_part()
-    assert built["one"] is built["other"] is not built["third"]
-
-
-def test_functions_and_tuples_are_kept(tmp_path):
-    hparams = from_yaml(
-        tmp_path,
-        "modules:\n  model:\n    a: !name:torch.nn.GELU\n    b: (1, 2)\n"
-        "    c: !tuple (3, 4)\n    d: null\n    e: 1.0e-3\n    f: 'on'\n",
-    )
-    built = hparams.architecture()[0].build_part()
-    assert built == {
-        "a": torch.nn.GELU,
-        "b": [1, 2],
-        "c": [3, 4],
-        "d": None,
-        "e": 0.001,
-        "f": "on",
-    }
+    tree = json.loads(json.dumps(found.tree))
+    built = Architecture(tree).build(dict)
+    assert built.pop("one") is built.pop("other") is not built.pop("third")
+    values = {"b": [1, 2], "c": [3, 4], "d": None, "e": 0.001, "f": "on"}
+    assert built == {"a": torch.nn.GELU, **values}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +92,7 @@ def test_functions_and_tuples_are_kept(tmp_path):
         ({"class": "SSLEncoder", "exit_layers": [1]}, "configuration"),
         ({"class": "SSLEncoder", "source": "/etc"}, "model.source"),
         ({"class": "MultiExitEncoder", "feature_augment": 1}, "not an arg"),
-        (HEADS, "CTCHeads is no model"),
+        (HEADS, "EarlyExitModel is expected, not a CTCHeads"),
     ],
 )
 def test_other_trees_are_refused_by_name(tree, said):
@@ -139,68 +115,44 @@ def test_endless_trees_are_refused():
         ("x: 1\n", "modules.model: missing"),
         ("- 1\n", "holds no keys"),
         ("a: [\n", "not a YAML file"),
-        ("modules: {model: !new:os.system {a: 1}}", "!new:os.system"),
+        ("a: 2026-99-99\n", "not a YAML file"),
+        ("modules: {model: !new:os.system {a: 1}}", "key model: os.system"),
         ("modules: {model: !apply:os.system [a]}", "!apply:os.system"),
-        ("modules: {model: !name:os.system }", "!name:os.system"),
+        ("modules: {model: !name:os.system }", "key model: os.system"),
         ("modules: {model: !!python/name:os.system }", "python/name"),
+        (f"modules: {{model: {FBANK} [1]}}", "by name"),
         (
-            "modules: {model: !new:speechbrain.lobes.features.Fbank [1]}",
-            "by name",
+            f"a: &a {FBANK}\n"
+            "modules: {model: {x: !apply:getattr [*a, __class__]}}",
+            "'__class__' is not d_model",
         ),
         (
-            "a: &a !new:speechbrain.lobes.features.Fbank\n"
-            "modules: {model: {x: !apply:getattr [*a, __class__]}}",
-            "'__class__' is not one of d_model",
+            "a0: &a0 [1, 1]\n"
+            + "".join(
+                f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
+            )
+            + "modules: {model: *a39}\n",
+            "too much for a model",
         ),
     ],
 )
 def test_other_yamls_are_refused_by_key(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        from_yaml(tmp_path, text).architecture()
+        from_yaml(tmp_path, text)
 
 
 @pytest.mark.parametrize("tag", ["!apply:", "!new:", "!!python/object/apply:"])
 def test_nothing_of_a_yaml_is_executed(tmp_path, tag):
     run = write_run(tmp_path / "run", exit_layers=[1])
-    path = run.folder / "hyperparams.yaml"
+    text = (run.folder / "hyperparams.yaml").read_text("utf-8")
     marker = tmp_path / "marker"
-    bomb = f"{tag}os.system\n  - touch {marker}\n"
-    path.write_text(f"bomb: {bomb}{path.read_text('utf-8')}", "utf-8")
-    hparams = Hyperparams(path)
-    hparams.architecture()[0].build()
-    with pytest.raises(InputError, match="key bomb"):
-        hparams.value("bomb")
+    bomb = f"bomb: {tag}os.system\n  - touch {marker}\n"
+    from_yaml(tmp_path, bomb + text).build()
     assert not marker.exists()
 
 
-def test_aliases_that_explode_are_refused(tmp_path):
-    text = "a0: &a0 [1, 1]\n" + "".join(
-        f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
-    )
-    hparams = from_yaml(tmp_path, text + "modules: {model: *a39}\n")
-    with pytest.raises(InputError, match="too much for a model"):
-        hparams.architecture()
-
-
-def test_options_are_plain_values(run_of):
-    hparams = Hyperparams(run_of("digits_aed").folder / "hyperparams.yaml")
-    assert hparams.value("sample_rate") == 16000
-    assert hparams.value("exit_layers") == [1, 2, 3, 4, 5, 6]
-    assert hparams.value("no_such", 7) == 7
-    dotted = "speechbrain_ee.exits.decoding.search_options.SearchOptions"
-    assert hparams.arguments("search", dotted)["beam_size"] == 10
-    assert hparams.arguments("no_such", dotted) == {}
-    for ask in ("model", "no_such"):
-        with pytest.raises(InputError, match=f"key {ask}"):
-            hparams.value(ask)
-    with pytest.raises(InputError, match="key search"):
-        hparams.arguments("search", "os.system")
-
-
-def test_every_class_of_the_table_is_there():
-    for name, dotted in CLASSES.items():
-        assert dotted.endswith(f".{name}")
-        module, _, attribute = dotted.rpartition(".")
-        assert isinstance(
-            getattr(__import__(module, fromlist=[attribute]), attribute), type
-        )
+def test_every_class_of_the_tables_is_there():
+    for name, dotted in {**CLASSES, **FUNCTIONS}.items():
+        module = dotted.removesuffix(f".{name}")
+        found = getattr(__import__(module, fromlist=[name]), name)
+        assert isinstance(found, type)

@@ -14,23 +14,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.hypothesis import Word
-from speechbrain_ee.inference.transcripts import (
+from speechbrain_ee.inference.recordings import find_recordings
+from speechbrain_ee.inference.transcribe import (
     CUE_S,
     LINE_LETTERS,
-    Failure,
-    Segment,
-    Summary,
-    Transcript,
     as_ctm,
     as_json,
     as_srt,
     as_text,
-    get_format,
+    as_vtt,
     summary_data,
+    transcribe,
 )
-from tests.inference.heard import hypothesis
+from speechbrain_ee.inference.transcriber import (
+    Failure,
+    Segment,
+    Summary,
+    Transcriber,
+    Transcript,
+)
+from tests.inference.heard import Echo, hypothesis, record
 
 CUE = re.compile(
     r"(\d+)\n([\d:,]{12}) --> ([\d:,]{12})\n((?:.+\n){1,2})(?:\n|$)"
@@ -72,12 +76,6 @@ def cues(text: str) -> list[tuple[float, float, str]]:
     return [(seconds(a), seconds(b), lines) for _, a, b, lines in found]
 
 
-def test_text() -> None:
-    assert as_text(two_segments()) == "GOOD BY E\n"
-    entry = get_format("txt").entry(two_segments())
-    assert entry == "talk one\tGOOD BY E\n"
-
-
 def test_ctm() -> None:
     assert as_ctm(two_segments()).splitlines() == [
         "talk_one 1 1.000 0.500 GOOD 0.9000",
@@ -99,8 +97,7 @@ def test_json() -> None:
 
 
 def test_summary_of_nothing() -> None:
-    nan = float("nan")
-    summary = Summary(0, (Failure("a.wav", "bad"),), 0.0, 1.0, nan, 0)
+    summary = Summary(failures=[Failure("a.wav", "bad")])
     data = json.loads(
         json.dumps(summary_data(summary)), parse_constant=pytest.fail
     )
@@ -159,6 +156,34 @@ def test_silence() -> None:
     assert (as_text(silent), as_srt(silent), as_ctm(silent)) == ("\n", "", "")
 
 
-def test_unknown_format() -> None:
-    with pytest.raises(InputError, match="txt, json, srt, vtt, ctm"):
-        get_format("doc")
+def test_web_subtitles_hold_no_tags() -> None:
+    assert as_vtt(transcript([Word("<I>&", 3661.0, 3661.5, 1.0)])) == (
+        "WEBVTT\n\n01:01:01.000 --> 01:01:02.000\n&lt;I&gt;&amp;\n"
+    )
+
+
+def test_no_cue_is_shown_for_a_whole_silence() -> None:
+    """One word that was spread over 20 s."""
+    found = transcript([Word("THE", 0.0, 20.0, 1.0)])
+    assert as_srt(found) == "1\n00:00:00,000 --> 00:00:07,000\nTHE\n"
+    assert as_vtt(found) == "WEBVTT\n\n00:00:00.000 --> 00:00:07.000\nTHE\n"
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_subtitles_of_several_to_standard_output(tmp_path, form, capsys):
+    """Each after its name; one alone is the file itself."""
+    paths = [record(tmp_path / f"{n}.wav", 8000) for n in "ab"]
+    shown = []
+    for inputs in (*([path] for path in paths), paths):
+        recordings = find_recordings(inputs)
+        assert transcribe(Transcriber(Echo()), recordings, form) == 0
+        shown.append(capsys.readouterr().out)
+    *alone, together = shown
+    assert all("n8000" in text for text in alone)
+    heads = [
+        f"==> {name} <==\n{text}"
+        if form == "srt"
+        else text.replace("WEBVTT", f"WEBVTT {name}", 1)
+        for name, text in zip("ab", alone)
+    ]
+    assert together == "\n".join(heads)

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,18 +23,9 @@ from speechbrain_ee.inference.folder.model_folder import (
     write_model_folder,
 )
 from speechbrain_ee.inference.folder.training_run import export_run
-from speechbrain_ee.inference.folder.weights import (
-    load_weights,
-    model_weights,
-    write_weights,
-)
+from speechbrain_ee.inference.folder.weights import load_weights, write_weights
 from tests.helpers import noise, padded, tiny_model
-from tests.inference.runs import (
-    SYSTEMS,
-    log_probs,
-    same,
-    write_run,
-)
+from tests.inference.runs import SYSTEMS, log_probs, same, write_run
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -49,56 +39,44 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_model_of_the_folder_is_the_trained_one(run_of, exported, system):
     run, folder = run_of(system), read_model_folder(exported(system))
-    trained = run.model.state_dict()
-    loaded = folder.model.state_dict()
-    assert all(torch.equal(loaded[name], trained[name]) for name in loaded)
+    trained, loaded = run.model.state_dict(), folder.model.state_dict()
     kept = [n for n in trained if not n.startswith("encoder.feature_aug")]
     assert sorted(loaded) == sorted(kept)
+    assert all(torch.equal(loaded[name], trained[name]) for name in loaded)
     assert same(log_probs(folder.model), log_probs(run.model))
     assert folder.exit_layers == run.model.exit_layers
     assert not folder.model.training
     assert {p.dtype for p in folder.model.parameters()} == {torch.float32}
-
-
-def test_reading_and_writing_again_changes_no_byte(exported, tmp_path):
-    folder = read_model_folder(exported("digits"))
-    card = (folder.path / "README.md").read_text("utf-8")
-    again = write_model_folder(tmp_path / "again", folder, card)
-    assert files(again) == files(folder.path)
-    assert sorted(files(again)) == [
-        "README.md",
-        "calibration.jsonl.gz",
-        "combination.json",
-        "config.json",
-        "model.safetensors",
-        "policies/entropy.ltt.yaml",
-        "policies/entropy.naive.yaml",
-        "policies/learned.ltt.yaml",
-        "policies/learned.naive.yaml",
-        "selector.json.gz",
-        "tokenizer.model",
-    ]
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_a_folder_tells_no_place_of_its_writer(run_of, exported, system):
-    run = run_of(system)
-    for name, content in files(exported(system)).items():
+    for name, content in files(folder.path).items():
         if name.endswith(".gz"):
             content = gzip.decompress(content)
         assert str(run.folder.parent).encode() not in content, name
         assert not re.search(rb"speaker\d", content), name
 
 
-def test_calibration_has_errors_and_scores_but_no_words(run_of, exported):
-    run, folder = run_of("digits"), read_model_folder(exported("digits"))
-    trace = folder.calibration
-    assert trace.errors_NE.tolist() == run.dev.errors_NE.tolist()
-    assert trace.words_N.tolist() == run.dev.words_N.tolist()
-    assert trace.macs_NE.tolist() == run.dev.macs_NE.tolist()
+def test_reading_and_writing_again_changes_no_byte(run_of, exported, tmp_path):
+    folder = read_model_folder(exported("digits"))
+    card = (folder.path / "README.md").read_text("utf-8")
+    again = write_model_folder(tmp_path / "again", folder, card)
+    assert files(again) == files(folder.path)
+    policies = [
+        f"policies/{criterion}.{method}.yaml"
+        for criterion in ("entropy", "learned")
+        for method in ("ltt", "naive")
+    ]
+    assert sorted(files(again)) == [
+        *("README.md", "calibration.jsonl.gz", "combination.json"),
+        *("config.json", "model.safetensors", *policies),
+        *("selector.json.gz", "tokenizer.model"),
+    ]
+    # The calibration data: errors and scores, but no words.
+    trace, dev = folder.calibration, run_of("digits").dev
+    assert trace.errors_NE.tolist() == dev.errors_NE.tolist()
+    assert trace.words_N.tolist() == dev.words_N.tolist()
+    assert trace.macs_NE.tolist() == dev.macs_NE.tolist()
     for name in ("entropy", "learned"):
-        found = trace.evidence_NE(name)
-        assert found.tolist() == run.dev.evidence_NE(name).tolist()
+        wanted = dev.evidence_NE(name).tolist()
+        assert trace.evidence_NE(name).tolist() == wanted
     assert {word for r in trace.records for word in r.ref.split()} == {"-"}
 
 
@@ -119,13 +97,13 @@ for output in outputs:
 """
 
 
+@torch.no_grad()
 def test_loads_in_a_fresh_process_without_network(exported, tmp_path):
     wavs, lens = padded([noise(16000), noise(9000)])
     torch.save((wavs, lens), tmp_path / "batch.pt")
     command = [sys.executable, "-c", FRESH, exported("tiny_ssl")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = root
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environment.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
         [*map(str, command), str(tmp_path / "batch.pt")],
@@ -136,24 +114,14 @@ def test_loads_in_a_fresh_process_without_network(exported, tmp_path):
         timeout=1800,
     )
     assert done.returncode == 0, done.stderr
-    found = done.stdout.split()
-    model = read_model_folder(exported("tiny_ssl")).model
-    assert len(found) == len(model.exit_layers)
-    assert found == _digests(model, wavs, lens)
-
-
-@torch.no_grad()
-def _digests(model, wavs, lens):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        outputs = model(wavs, lens)
+        outputs = read_model_folder(exported("tiny_ssl")).model(wavs, lens)
     finally:
         torch.set_num_threads(threads)
-    return [
-        hashlib.sha256(o.log_probs_BTV.numpy().tobytes()).hexdigest()
-        for o in outputs
-    ]
+    data = [o.log_probs_BTV.numpy().tobytes() for o in outputs]
+    assert done.stdout.split() == [hashlib.sha256(d).hexdigest() for d in data]
 
 
 def test_a_folder_that_cannot_be_finished_leaves_the_old_one(
@@ -176,15 +144,12 @@ def test_an_inference_folder_is_replaced_and_nothing_else(copied, tmp_path):
     stale = copied / "policies/oracle.naive.yaml"
     stale.write_text("x")
     write_model_folder(copied, replace(folder, name="other"))
-    assert read_model_folder(copied).name == "other"
-    assert not stale.exists()
-    other = tmp_path / "thesis"
+    assert read_model_folder(copied).name == "other" and not stale.exists()
+    empty, other, file = (tmp_path / n for n in ("empty", "thesis", "file"))
+    empty.mkdir()
+    write_model_folder(empty, folder)  # an empty one may be filled
     other.mkdir()
-    write_model_folder(other, folder)  # an empty one may be filled
-    for path in other.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     (other / "thesis.tex").write_text("x")
-    file = tmp_path / "file"
     file.write_text("x")
     for path in (other, file):
         with pytest.raises(InputError, match=f"{path}: something else"):
@@ -212,8 +177,8 @@ def test_tied_parameters_are_written_once_and_stay_tied(tmp_path, tied):
     write_weights(tmp_path / "w", one)
     load_weights(tmp_path / "w", two)
     assert same(log_probs(one), log_probs(two))
-    name = "heads.projections.1.weight"
-    assert (name in model_weights(one)) != tied
+    header = (tmp_path / "w").read_bytes()
+    assert (b"heads.projections.1.weight" in header) != tied
     shared = two.heads.projections
     assert (shared[0].weight is shared[1].weight) == tied
 
@@ -234,7 +199,7 @@ def test_statistics_of_the_corpus_come_along(tmp_path):
     load_weights(tmp_path / "w", two)
     assert same(log_probs(one), log_probs(two))
     # a model without them does not take them, and the other way round
-    with pytest.raises(InputError, match="normalize.count is not a tensor"):
+    with pytest.raises(InputError, match="normalize.count .* a tensor of it"):
         load_weights(tmp_path / "w", tiny_model())
     write_weights(tmp_path / "w", tiny_model())
     with pytest.raises(InputError, match="normalize.count is missing"):
@@ -253,21 +218,17 @@ def test_cut_weights_are_refused(copied, share):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"d_model": 32}, "of shape"),
-        ({"num_layers": 6, "exit_layers": (2, 6)}, "is not a tensor of it"),
+        ({"d_model": 32}, "torch.float32 of shape .* not torch.float32"),
+        ({"num_layers": 6, "exit_layers": (2, 6)}, "not a tensor of it"),
         ({"exit_layers": (2,)}, "is missing"),
+        (None, "is torch.float16 of shape .* not torch.float32"),
     ],
 )
 def test_weights_of_another_model_are_refused(tmp_path, options, said):
-    write_weights(tmp_path / "w", tiny_model(**options))
+    other = tiny_model(**options or {})
+    write_weights(tmp_path / "w", other.half() if options is None else other)
     model = tiny_model()
     before = log_probs(model)
     with pytest.raises(InputError, match=f"{tmp_path / 'w'}: .*{said}"):
         load_weights(tmp_path / "w", model)
     assert same(log_probs(model), before)  # nothing was half loaded
-
-
-def test_weights_of_another_precision_are_refused(tmp_path):
-    write_weights(tmp_path / "w", tiny_model().half())
-    with pytest.raises(InputError, match="is F16 of shape .* with F32"):
-        load_weights(tmp_path / "w", tiny_model())

@@ -5,12 +5,14 @@ Authors
 """
 
 import logging
+import re
 
 import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
@@ -20,8 +22,9 @@ from speechbrain_ee.exits.trace import (
     TraceHeader,
     UtteranceRecord,
 )
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.policies import Policies
-from speechbrain_ee.inference.runner import LivePolicy
+from tests.spoken import spoken
 
 LAYERS = (2, 4, 6)
 ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
@@ -29,38 +32,32 @@ ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
 
 def dev_trace(utterances: int = 400) -> Trace:
     """Hard utterances need more layers, and entropy tells."""
-    rng = np.random.default_rng(0)
     records = []
-    for number in range(utterances):
-        hard = rng.random()
-        exits = tuple(
-            ExitRecord(
-                layer,
-                errors=int(5 * max(0.0, hard - 0.3 * place)),
-                macs=1000 * layer,
-                evidence={
-                    "entropy": max(0.0, hard - 0.3 * place),
-                    "max_prob": 1 - max(0.0, hard - 0.3 * place) / 2,
-                },
+    for number, hard in enumerate(np.random.default_rng(0).random(utterances)):
+        exits = []
+        for place, layer in enumerate(LAYERS):
+            doubt = max(0.0, float(hard) - 0.3 * place)
+            evidence = {"entropy": doubt, "max_prob": 1 - doubt / 2}
+            exits.append(
+                ExitRecord(
+                    layer,
+                    errors=int(5 * doubt),
+                    evidence=evidence,
+                    macs=1000 * layer,
+                )
             )
-            for place, layer in enumerate(LAYERS)
-        )
         records.append(
-            UtteranceRecord(f"u{number}", "dev", "a b c d e f", exits, 1.0)
+            UtteranceRecord(
+                f"u{number}", "dev", "a b c d e f", tuple(exits), 1.0
+            )
         )
     return Trace(TraceHeader("tiny", "greedy", LAYERS), tuple(records))
 
 
 @pytest.fixture
 def policies():
-    return Policies(
-        LAYERS,
-        {"entropy.naive": ENTROPY},
-        "entropy.naive",
-        None,
-        None,
-        dev_trace(),
-    )
+    shipped = {"entropy.naive": ENTROPY}
+    return Policies(LAYERS, shipped, "entropy.naive", dev_trace())
 
 
 @pytest.mark.parametrize("given", [2, "2", " 2 ", FixedExit(2)])
@@ -161,3 +158,74 @@ def test_what_is_not_understood(policies, given, message):
 def test_a_budget_without_calibration_data():
     with pytest.raises(InputError, match=r"calibration\.jsonl\.gz"):
         Policies(LAYERS).resolve("macs=50%")
+
+
+@pytest.mark.parametrize(
+    ("text", "criterion", "threshold"),
+    [
+        ("entropy:0.9", "entropy", -0.9),
+        ("max_prob:0.9", "max_prob", 0.9),
+        (" entropy : 0 ", "entropy", 0.0),
+        ("tsallis_min:alpha=0.5:2e-1", "tsallis_min:alpha=0.5", -0.2),
+        ("agreement:-0.5", "agreement", -0.5),
+    ],
+)
+def test_a_criterion_with_a_threshold(text, criterion, threshold) -> None:
+    live = Policies(LAYERS).resolve(text)
+    assert live.rule.criterion == criterion
+    assert live.rule.threshold == threshold
+    assert (live.layers, live.name) == (LAYERS, text.strip())
+
+
+def test_the_direction_is_right():
+    rule = Policies(LAYERS).resolve("entropy:0.9").rule
+    scores_B = -np.array([0.8, 0.9, 1.0])
+    assert rule.stop(1, scores_B).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("entropie:0.9", "valid criteria"),
+        ("entropy:-0.9", "entropy:0.9 stops where it is at most 0.9"),
+        ("entropy:nan", "none of this model's policies"),
+        ("entropy:", "threshold such as entropy:0.9"),
+    ],
+)
+def test_what_no_threshold_is(text, message) -> None:
+    with pytest.raises(InputError, match=message):
+        Policies(LAYERS).resolve(text)
+
+
+def test_a_threshold_beside_all_values_is_said(caplog) -> None:
+    policies = Policies(LAYERS, calibration=spoken(layers=LAYERS))
+    policies.resolve("entropy:0.3")
+    assert not caplog.records
+    policies.resolve("entropy:9")
+    assert "entropy:9: all" in caplog.text and "the first exit" in caplog.text
+    policies.resolve("entropy:0")
+    assert "the last exit" in caplog.text and "between" in caplog.text
+
+
+def test_a_device_takes_the_same() -> None:
+    found = Policies(LAYERS, measures=("entropy",)).resolve("entropy:0.9")
+    assert found.rule.threshold == -0.9 and found.layers == LAYERS
+    with pytest.raises(InputError, match="max_prob, which is not known here"):
+        Policies(LAYERS, measures=("entropy",)).resolve("max_prob:0.9")
+
+
+def test_numbers_are_short_and_can_be_used() -> None:
+    outcomes = Outcomes(
+        np.zeros((1, 2), int),
+        np.array([9]),
+        np.array([4, 8]),
+        np.array([[7278331.0, 9e6]]),
+    )
+    with pytest.raises(InputError) as told:
+        Budget("macs", 5339322.909).check(outcomes, "dev")
+    said, least = re.findall(r"macs=\S+?[kMGT]", str(told.value))
+    assert (said, least) == ("macs=5.34M", "macs=7.28M")
+    Budget.parse(least).check(outcomes, "dev")
+    assert "26.8M multiply" in Budget("macs", 26839322.9).words
+    exact = Budget("macs", 5339322.909)
+    assert Budget.parse(str(exact)) == exact

@@ -8,7 +8,10 @@ Authors
 """
 
 import io
+import json
+import logging
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -27,18 +30,26 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference import recordings
 from speechbrain_ee.inference.recordings import (
     AudioStream,
-    BlockResampler,
     find_recordings,
+    resampled,
 )
-from tests.inference.heard import record, speech
+from speechbrain_ee.inference.transcribe import transcribe
+from speechbrain_ee.inference.transcriber import Transcriber
+from tests.inference.heard import RATE, Echo, record, speech
 
 
-def heard(path: str | Path, rate: int = 16000) -> tuple[np.ndarray, str | None]:
+def heard(
+    path: str | Path, rate: int = RATE, channel: int | None = None
+) -> tuple[np.ndarray, str | None]:
     """All samples of a recording, and its fault."""
-    with AudioStream(path, rate) as audio:
+    with AudioStream(path, rate, channel) as audio:
         blocks = [*audio]
         assert all(block.dtype == np.float32 for block in blocks)
         return np.concatenate(blocks), audio.fault
+
+
+def samples_of(path: str | Path, channel: int | None = None) -> np.ndarray:
+    return heard(path, RATE, channel)[0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,9 +64,8 @@ def heard(path: str | Path, rate: int = 16000) -> tuple[np.ndarray, str | None]:
 def test_blocks_resample_like_the_whole(rates, cuts, total) -> None:
     samples = speech(total / 44100 + 0.01, 44100, seed=total)[:total]
     edges = sorted({0, total, *(cut for cut in cuts if cut < total)})
-    resampler = BlockResampler(*rates)
-    blocks = [resampler.push(samples[a:b]) for a, b in zip(edges, edges[1:])]
-    found = np.concatenate([*blocks, resampler.finish()])
+    blocks = [samples[a:b] for a, b in zip(edges, edges[1:])]
+    found = np.concatenate([*resampled(blocks, *rates)])
     whole = torchaudio.functional.resample(torch.from_numpy(samples), *rates)
     assert len(found) == len(whole)
     np.testing.assert_allclose(found, whole.numpy(), atol=1e-5)
@@ -63,11 +73,8 @@ def test_blocks_resample_like_the_whole(rates, cuts, total) -> None:
 
 def test_odd_rates_need_no_giant_filters() -> None:
     for rate in (47999, 44101, 15999, 22254):
-        resampler = BlockResampler(rate, 16000)
-        found = len(resampler.push(np.zeros(rate, np.float32)))
-        found += len(resampler.finish())
-        assert found == pytest.approx(16000, abs=2), rate
-        assert resampler.old * resampler.new < 4_000_000
+        blocks = resampled([np.zeros(rate, np.float32)], rate, 16000)
+        assert sum(map(len, blocks)) == pytest.approx(16000, abs=2), rate
 
 
 @pytest.mark.parametrize(
@@ -82,13 +89,7 @@ def test_odd_rates_need_no_giant_filters() -> None:
         ("a.mp3", 48000, None),
     ],
 )
-def test_equals_reading_at_once(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    rate: int,
-    subtype: str | None,
-) -> None:
+def test_equals_reading_at_once(tmp_path, monkeypatch, name, rate, subtype):
     monkeypatch.setattr(recordings, "BLOCK_SAMPLES", 10_000)
     stereo = np.stack([speech(2.3, rate, seed=n) for n in (1, 2)], axis=1)
     path = record(tmp_path / name, stereo, rate, subtype)
@@ -121,18 +122,30 @@ def test_named_pipe(tmp_path: Path) -> None:
 
 
 def test_lengths_that_were_not_known(tmp_path: Path) -> None:
-    wav = bytearray(Path(record(tmp_path / "a.wav", 40000)).read_bytes())
+    """A pipe's are the largest or 0; what is empty is still empty."""
+    whole = Path(record(tmp_path / "a.wav", 40000))
+    wav = bytearray(whole.read_bytes())
     place = wav.index(b"data")
-    wav[4:8] = wav[place + 4 : place + 8] = b"\xff" * 4
-    (tmp_path / "piped.wav").write_bytes(wav)
+    for riff, data in ((-1, -1), (0, 0), (place, 0)):
+        wav[4:8] = riff.to_bytes(4, "little", signed=True)
+        wav[place + 4 : place + 8] = data.to_bytes(4, "little", signed=True)
+        (tmp_path / "piped.wav").write_bytes(wav)
+        found, fault = heard(tmp_path / "piped.wav")
+        assert fault is None
+        np.testing.assert_array_equal(found, samples_of(whole))
     flac = bytearray(Path(record(tmp_path / "a.flac", 40000)).read_bytes())
     flac[21] &= 0xF0  # the number of samples: 36 bits of STREAMINFO
     flac[22:26] = bytes(4)
     (tmp_path / "piped.flac").write_bytes(flac)
-    for name in ("wav", "flac"):
-        found, fault = heard(tmp_path / f"piped.{name}")
-        assert fault is None
-        np.testing.assert_array_equal(found, heard(tmp_path / f"a.{name}")[0])
+    found, fault = heard(tmp_path / "piped.flac")
+    assert fault is None
+    np.testing.assert_array_equal(found, samples_of(tmp_path / "a.flac"))
+    empty = Path(record(tmp_path / "empty.wav", np.zeros(0, np.float32)))
+    listed = empty.read_bytes() + b"LIST\x04\0\0\0INFO"
+    listed = listed[:4] + (len(listed) - 8).to_bytes(4, "little") + listed[8:]
+    (tmp_path / "listed.wav").write_bytes(listed)
+    with pytest.raises(InputError, match="holds no audio"):
+        AudioStream(tmp_path / "listed.wav", RATE)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +212,6 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         AudioStream(path, 16000)
 
 
-def test_wide_files_are_averaged(tmp_path: Path) -> None:
-    channels = np.stack([speech(1, seed=n) for n in range(6)], axis=1)
-    path = record(tmp_path / "a.wav", channels, subtype="FLOAT")
-    np.testing.assert_allclose(heard(path)[0], channels.mean(axis=1), atol=1e-6)
-    assert soundfile.info(path).channels == 6
-
-
 def test_names_tell_recordings_apart(tmp_path: Path) -> None:
     a, b = tmp_path / "x" / "a.wav", tmp_path / "x" / "b.wav"
     for path in (a, b, a.with_suffix(".flac"), tmp_path / "y" / "a.wav"):
@@ -222,3 +228,111 @@ def test_names_tell_recordings_apart(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no audio.*flac"):
         find_recordings([str(tmp_path / "empty")])
+
+
+def test_channels_that_cancel(tmp_path: Path, caplog) -> None:
+    """The louder one is taken, with a word; in training, too."""
+    wave = speech(3)
+    both = np.stack([wave, -0.9 * wave], axis=1)
+    path = record(tmp_path / "phone.wav", both)
+    for read in (samples_of, AudioReader()):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            np.testing.assert_allclose(read(path), wave, atol=1e-4)
+        for said in ("phone.wav", "cancel", "channel 1"):
+            assert said in caplog.text
+
+
+def test_channels_that_do_not_cancel(tmp_path: Path, caplog) -> None:
+    one, other = speech(3), speech(3, seed=1)
+    for name, right in (("same", one), ("two", other), ("none", 0 * one)):
+        both = np.stack([one, right], axis=1)
+        path = record(tmp_path / f"{name}.wav", both, subtype="FLOAT")
+        np.testing.assert_allclose(
+            samples_of(path), both.mean(axis=1), atol=1e-6
+        )
+    six = np.zeros((len(one), 6), np.float32)
+    six[:, 2] = one
+    path = record(tmp_path / "six.wav", six, subtype="FLOAT")
+    np.testing.assert_allclose(samples_of(path), one / 6, atol=1e-6)
+    assert not caplog.records
+
+
+def test_a_channel_is_chosen(tmp_path: Path) -> None:
+    both = np.stack([speech(2), speech(2, seed=1)], axis=1)
+    path = record(tmp_path / "call.wav", both, subtype="FLOAT")
+    for channel in (1, 2):
+        found = samples_of(path, channel)
+        np.testing.assert_array_equal(found, both[:, channel - 1])
+    with pytest.raises(InputError, match="call.wav: has 2 channel.*3 is want"):
+        AudioStream(path, RATE, 3)
+    mono = record(tmp_path / "mono.wav", 5000)
+    found = Transcriber(Echo(), channel=2).run(find_recordings([mono, path]))
+    failed, said = found
+    assert "mono.wav: has 1 channel" in failed.reason
+    assert said.text == f"n{2 * RATE}"
+
+
+def test_nothing_is_left_out_of_a_folder(tmp_path, monkeypatch):
+    record(tmp_path / "in" / "a.wav", 5000)
+    media = ["b.m4a", "c.webm", "d.mp4", "e.wma", "f.AMR"]
+    for name in media:
+        (tmp_path / "in" / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99))
+    monkeypatch.setattr(recordings, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    found = find_recordings([str(tmp_path / "in")])
+    out = tmp_path / "all.json"
+    assert transcribe(Transcriber(Echo()), found, "json", str(out)) == 1
+    summary = json.loads(out.read_text())["summary"]
+    assert summary["transcribed"] == 1
+    for failure, name in zip(summary["failures"], media, strict=True):
+        assert name in failure["path"]
+        assert "ffmpeg" in failure["reason"] and "media" in failure["reason"]
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, caplog) -> None:
+    record(tmp_path / "in" / "a.wav", 5000)
+    os.mkfifo(tmp_path / "in" / "pipe.wav")
+    (tmp_path / "in" / "locked").mkdir(mode=0)
+    found = find_recordings([str(tmp_path / "in")])
+    assert [each.id for each in found] == ["a"]
+    assert "pipe.wav: is not a regular file" in caplog.text
+    if os.geteuid():
+        assert "locked: cannot be searched" in caplog.text
+
+
+def test_other_formats_are_decoded(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    both = np.stack([speech(3, 44100), 0.1 * speech(3, 44100, 1)], axis=1)
+    path = tmp_path / "talk.mkv"
+    with av.open(path, "w") as container:
+        made = container.add_stream("pcm_s16le", rate=44100, layout="stereo")
+        pcm = (both * 32767).astype(np.int16)
+        for part in np.array_split(pcm, 30):
+            frame = av.AudioFrame.from_ndarray(
+                part.reshape(1, -1), "s16", "stereo"
+            )
+            frame.sample_rate = 44100
+            container.mux(made.encode(frame))
+    soundfile.write(tmp_path / "talk.wav", both, 44100)
+    for channel in (None, 1, 2):
+        found = samples_of(str(path), channel)
+        wanted = samples_of(str(tmp_path / "talk.wav"), channel)
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with AudioStream(path, RATE) as audio:
+        assert 0.2 < sum(map(len, audio)) / len(wanted) < 0.8
+        assert "breaks off" in audio.fault and "3.00 s" in audio.fault
+
+
+def test_no_playlist_is_followed(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    secret = record(tmp_path / "secret.wav", 5000)
+    for name, text in (
+        ("a.m3u8", f"#EXTM3U\n#EXTINF:9,\n{secret}\n#EXT-X-ENDLIST\n"),
+        ("b.mp4", f"ffconcat version 1.0\nfile '{secret}'\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="no audio in a known format"):
+            samples_of(str(tmp_path / name))

@@ -114,7 +114,7 @@ def test_quiet_follows_level_and_offset() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_s": 0.5}, {"min_s": 11}, {"min_s": 0}, {"pause_s": 2}]
+    "options", [{"max_s": 0.5}, {"min_s": 11}, {"min_s": 0}]
 )
 def test_lengths_that_make_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):

@@ -10,7 +10,6 @@ Authors
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -46,10 +45,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("stub", STUBS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_while_importing(
-    command: str, stub: str, tmp_path: Path, repository: Path
-) -> None:
-    """Of every script and command."""
+def test_while_importing(command, stub, tmp_path, repository):
     library, arguments = COMMANDS[command]
     (tmp_path / f"{library}.py").write_text(STUBS[stub], "utf-8")
     done = subprocess.run(
@@ -64,7 +60,6 @@ def test_while_importing(
 
 
 def test_at_work(capsys: pytest.CaptureFixture[str]) -> None:
-    """Inside main(), however deep; a caller's handlers still run."""
     seen = []
 
     @exits_on_input_error
@@ -82,7 +77,6 @@ def test_at_work(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
 def test_other_ends_are_left_alone(error: BaseException) -> None:
-    """Also where something was caught before."""
     with pytest.raises(type(error)) as end, ends_on_interrupt():
         try:
             raise OSError

@@ -61,10 +61,7 @@ def check(*flags: str, **hparams: object) -> object:
 
 
 @pytest.mark.parametrize("flags, culprit, way_out", FLAGS)
-def test_one_sentence_says_what_to_do(
-    flags: tuple[str, ...], culprit: str, way_out: str
-) -> None:
-    """It begins with the flag."""
+def test_one_sentence_says_what_to_do(flags, culprit, way_out):
     with pytest.raises(InputError) as error:
         check(*flags)
     said = str(error.value)
@@ -82,10 +79,7 @@ def test_one_sentence_says_what_to_do(
         ("optimizer_step_limit", 0, "optimizer_step_limit: 0"),
     ],
 )
-def test_the_same_in_a_yaml_is_refused(
-    key: str, value: object, culprit: str
-) -> None:
-    """And the command line has the last word."""
+def test_the_same_in_a_yaml_is_refused(key, value, culprit):
     _, run_opts, _ = parse_arguments(["demo.yaml"])
     given = {"modules": {}, "device": "cpu", key: value}
     with pytest.raises(InputError, match=culprit):
@@ -93,10 +87,7 @@ def test_the_same_in_a_yaml_is_refused(
     assert check("--precision=bf16", precision="fp16").precision == "bf16"
 
 
-def test_processes_without_gpus_are_told_of_gloo(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Under torchrun on a machine with CPUs, or too few GPUs."""
+def test_processes_without_gpus_are_told_of_gloo(monkeypatch):
     gpus = torch.cuda.device_count()
     monkeypatch.setenv("RANK", str(gpus))
     monkeypatch.setenv("LOCAL_RANK", str(gpus))
@@ -106,7 +97,6 @@ def test_processes_without_gpus_are_told_of_gloo(
 
 
 def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be found out in the first step."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(InputError, match="--compile: .*C.. compiler"):
@@ -115,14 +105,12 @@ def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_limit_of_steps_is_a_number() -> None:
-    """SpeechBrain's parser leaves it a string, which it cannot compare."""
     assert check("--optimizer_step_limit=7").optimizer_step_limit == 7
     assert check().optimizer_step_limit is None
 
 
 @pytest.fixture
 def train(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The recipe's script."""
     recipe = repository / "recipes/LibriSpeech/EarlyExit"
     monkeypatch.chdir(recipe)
     monkeypatch.syspath_prepend(str(recipe))
@@ -145,7 +133,6 @@ def test_nothing_is_prepared(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Status 2, one paragraph, and no output folder with manifests."""
     monkeypatch.setattr(
         sys,
         "argv",

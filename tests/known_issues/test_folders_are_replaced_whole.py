@@ -8,7 +8,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """What a folder holds."""
     return {
         str(file.relative_to(path)): file.read_bytes()
         for file in path.rglob("*")
@@ -42,19 +40,20 @@ def contents(path: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_language_model_of_others_is_not_deleted(folder, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    ['{"model_type": "llama"}', "{", '{"schema": "early-exit-model/9"}'],
+)
+def test_a_language_model_of_others_is_not_deleted(folder, tmp_path, config):
+    """A schema is what tells a folder; a later version's is not ours, either."""
     path = tmp_path / "llama"
     path.mkdir()
-    (path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    (path / "config.json").write_text(config, "utf-8")
     (path / "tokenizer.model").write_bytes(b"precious")
-    (path / "model.safetensors").write_bytes(b"precious")
     before = contents(path)
     with pytest.raises(InputError, match=f"{path}: something else"):
         write_model_folder(path, folder)
-    (path / "config.json").write_text("{", "utf-8")
-    with pytest.raises(InputError, match=f"{path}: something else"):
-        write_model_folder(path, folder)
-    assert contents(path).keys() == before.keys()
+    assert contents(path) == before
 
 
 @pytest.mark.parametrize(
@@ -99,25 +98,17 @@ def test_a_note_deep_in_a_demo_corpus_stops_its_rebuild(tmp_path):
         refuse_foreign(tmp_path)
 
 
-@pytest.mark.parametrize("write", [replacing.plain, replacing.in_two_steps])
-def test_old_or_new_after_a_kill_before_any_step(write, tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "in_two_steps", "model"])
+def test_old_or_new_after_a_kill_before_any_step(folder, tmp_path, kind):
     """By a kill or by an interrupt."""
-    found = replacing.killed(write.__name__, write, tmp_path, 0, 1)
+    if kind == "model":
+        write = replacing.of_model(folder)
+        assert replacing.killed(kind, write, tmp_path, 4, 1).lost == []
+        return
+    found = replacing.killed(kind, getattr(replacing, kind), tmp_path, 0, 1)
     assert found.lost == []
     assert found.steps > 5 and found.found["old"] and found.found["new"]
     assert found.ends["killed"] and found.ends["interrupted"]
-
-
-def test_an_interrupt_while_a_model_takes_its_place(folder, tmp_path):
-    cards = ("old", "new")
-    found = replacing.killed(
-        "write_model_folder",
-        lambda path, one: write_model_folder(path, folder, cards[one]),
-        tmp_path,
-        4,
-        1,
-    )
-    assert found.lost == []
 
 
 def test_graphs_of_another_model_leave_nothing(folder, tmp_path, monkeypatch):
@@ -125,17 +116,19 @@ def test_graphs_of_another_model_leave_nothing(folder, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     from speechbrain_ee.inference.onnx import export
 
+    def full(*_: object) -> None:
+        raise InputError("the disk is full")
+
     path = export.export_onnx(folder, tmp_path / "graphs", int8=False)
-    first = contents(path)
-    assert any(name.startswith("policies/") for name in first)
+    assert any(name.startswith("policies/") for name in contents(path))
     bare = replace(folder, policies={}, default_policy=None, selector=None)
     export.export_onnx(bare, path, int8=False)
-    assert sorted(contents(path)) == [
+    before = contents(path)
+    assert sorted(before) == [
         *("exit_01.onnx", "exit_02.onnx", "onnx.json"),
         *("start.onnx", "tokenizer.model"),
     ]
-    before = contents(path)
-    monkeypatch.setattr(export, "write_manifest", _full)
+    monkeypatch.setattr(export, "write_manifest", full)
     with pytest.raises(InputError, match="full"):
         export.export_onnx(folder, path, int8=False)
     assert contents(path) == before
@@ -143,26 +136,12 @@ def test_graphs_of_another_model_leave_nothing(folder, tmp_path, monkeypatch):
     (path / "policies/mine.yaml").write_text("mine", "utf-8")
     with pytest.raises(InputError, match=r"holds policies/mine\.yaml"):
         export.export_onnx(folder, path, int8=False)
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "model.onnx").write_text("thesis", "utf-8")
     for write in (export.export_onnx, export.export_static):
-        other = tmp_path / "thesis"
-        other.mkdir(exist_ok=True)
-        (other / "model.onnx").write_text("thesis", "utf-8")
         with pytest.raises(InputError, match="something else"):
             write(folder, other, int8=False)
     one = export.export_static(folder, tmp_path / "graph", int8=True)
     export.export_static(folder, one, int8=False)
     assert sorted(contents(one)) == ["model.onnx", "tokens.txt"]
-
-
-def _full(*_: object) -> None:
-    raise InputError("the disk is full")
-
-
-def test_a_schema_is_what_tells_a_folder(folder, tmp_path):
-    """Not the names of its files; a later version's are not ours, either."""
-    path = write_model_folder(tmp_path / "model", folder)
-    config = json.loads((path / "config.json").read_text("utf-8"))
-    config["schema"] = "early-exit-model/9"
-    (path / "config.json").write_text(json.dumps(config), "utf-8")
-    with pytest.raises(InputError, match="something else"):
-        write_model_folder(path, folder)

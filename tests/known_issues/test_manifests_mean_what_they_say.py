@@ -25,7 +25,7 @@ from speechbrain_ee.data.manifests import check_rows, read_manifest
 from speechbrain_ee.data.shard_writer import write_shards
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.inference.spoken import read_spoken
+from speechbrain_ee.inference.recordings import read_spoken
 from tests.data.corpora import rows_of
 
 RATE = 8000

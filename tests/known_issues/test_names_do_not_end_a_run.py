@@ -31,7 +31,6 @@ BROKEN = "two\nlines\t.wav"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A recording of each kind of name, and a plain one."""
     for name, samples in ((BYTES, 1000), (BROKEN, 2000), ("z.wav", 3000)):
         plain = Path(record(tmp_path / "plain.wav", samples))
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -49,10 +48,7 @@ def run(inputs: list[str], form: str, out: str | None = None) -> int:
     return transcribe(Transcriber(Echo()), recordings, form, out)
 
 
-def test_only_the_file_that_cannot_be_read_fails(
-    folder: Path, tmp_path: Path, caplog
-) -> None:
-    """Others are transcribed, under names that every output can hold."""
+def test_only_the_file_that_cannot_be_read_fails(folder, tmp_path, caplog):
     out = tmp_path / "all.json"
     assert run([str(folder)], "json", str(out)) == 1
     data = json.loads(out.read_text(encoding="utf-8"))
@@ -73,7 +69,6 @@ def test_only_the_file_that_cannot_be_read_fails(
 
 @pytest.mark.parametrize("form", ["txt", "ctm", "srt", "vtt"])
 def test_a_name_stays_on_its_line(folder: Path, form: str, capsys) -> None:
-    """A line break in it is written as an escape."""
     os.remove(folder / ("a" + BYTES))
     assert run([str(folder)], form) == 0
     shown = capsys.readouterr().out
@@ -88,7 +83,6 @@ def test_a_name_stays_on_its_line(folder: Path, form: str, capsys) -> None:
 
 
 def test_the_same_file_twice_is_said(tmp_path: Path, caplog) -> None:
-    """By name, by folder, and by a link."""
     path = record(tmp_path / "in" / "a.wav", 1000)
     (tmp_path / "in" / "b.wav").symlink_to(path)
     with caplog.at_level(logging.WARNING):
@@ -107,10 +101,7 @@ class Accents(Echo):
 
 
 @pytest.mark.parametrize("form", ["txt", "json", "srt"])
-def test_an_output_that_is_not_utf8(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    """Standard output gets the same bytes as a file."""
+def test_an_output_that_is_not_utf8(tmp_path, monkeypatch, form):
     path = record(tmp_path / "é.wav", 5000)
     binary = io.BytesIO()
     ascii_only = io.TextIOWrapper(binary, encoding="ascii")
@@ -121,10 +112,7 @@ def test_an_output_that_is_not_utf8(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_speaks_of_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not of training, nor of a folder that nobody named."""
+def test_a_full_disk_speaks_of_the_output(tmp_path, monkeypatch):
     path = record(tmp_path / "a.wav", 5000)
     full = io.TextIOWrapper(open("/dev/full", "wb"))
     monkeypatch.setattr(sys, "stdout", full)
@@ -137,7 +125,6 @@ def test_a_full_disk_speaks_of_the_output(
 def test_other_commands_and_outputs_they_cannot_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """A table of a set with an accent, to ASCII and to a full disk."""
     trace = spoken(20, name="dév")
     path = tmp_path / "dév.jsonl"
     write_trace(path, trace.header, trace.records)
@@ -160,7 +147,6 @@ def test_other_commands_and_outputs_they_cannot_write(
 
 
 def test_a_run_in_which_all_fails_says_so_once(tmp_path: Path, caplog) -> None:
-    """No line about audio that there was not."""
     with caplog.at_level(logging.INFO):
         assert run([str(tmp_path / "gone.wav")], "txt") == 2
     assert len(caplog.records) == 1

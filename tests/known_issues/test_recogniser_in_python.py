@@ -20,9 +20,9 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.asr import EarlyExitASR
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.inference.onnx import host
-from speechbrain_ee.inference.runner import LivePolicy
-from speechbrain_ee.inference.transcripts import Failure, Transcript
+from speechbrain_ee.inference.transcriber import Failure, Transcript
 from tests.helpers import padded
 from tests.inference.heard import RATE, record, speech
 from tests.inference.live_runs import EXITS, folder_of, live_model, waves
@@ -176,29 +176,19 @@ def test_batches_are_checked(asr, method, row, lengths, message) -> None:
         getattr(asr, method)(wavs, torch.tensor(lengths))
 
 
-@pytest.mark.parametrize(
-    "options", [{"devise": "cpu"}, {"device": "cpu", "compile": True}]
-)
-def test_misspelt_options_are_refused(options) -> None:
-    """With those that are valid, before a folder is read."""
-    with pytest.raises(InputError, match="valid: device"):
-        EarlyExitASR.from_hparams("no/such/folder", run_opts=options)
-
-
-@pytest.mark.parametrize("device", ["cdua", "cuda:99", 1.5])
-def test_a_device_that_is_not_there(asr, device) -> None:
-    """One sentence, from the loader and from to()."""
-    with pytest.raises(InputError, match="device: .* cannot be used here"):
-        asr.to(device)
-    with pytest.raises(InputError, match="device"):
-        EarlyExitASR.from_hparams("no/such", run_opts={"device": device})
-
-
-@pytest.mark.parametrize("policy", [True, False])
-def test_a_truth_value_is_no_policy(asr, policy) -> None:
-    """True is not exit 1."""
-    with pytest.raises(InputError, match="says nothing"):
-        asr.transcribe(waves()[0], policy)
+def test_options_that_mean_nothing_are_refused(asr) -> None:
+    """Misspelt ones, devices that are not there; True is not exit 1."""
+    for options in ({"devise": "cpu"}, {"device": "cpu", "compile": True}):
+        with pytest.raises(InputError, match="valid: device"):
+            EarlyExitASR.from_hparams("no/such/folder", run_opts=options)
+    for device in ("cdua", "cuda:99", 1.5):
+        with pytest.raises(InputError, match="device: .* cannot be used here"):
+            asr.to(device)
+        with pytest.raises(InputError, match="device"):
+            EarlyExitASR.from_hparams("no/such", run_opts={"device": device})
+    for policy in (True, False):
+        with pytest.raises(InputError, match="says nothing"):
+            asr.transcribe(waves()[0], policy)
 
 
 def test_it_compiles_in_a_supported_way(asr) -> None:

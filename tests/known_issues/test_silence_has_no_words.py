@@ -42,13 +42,11 @@ SILENT = {
 
 @pytest.fixture(scope="module")
 def asr() -> EarlyExitASR:
-    """The loudness decides, whatever is installed."""
     return EarlyExitASR(folder_of(live_model()), vad="energy")
 
 
 @pytest.mark.parametrize("samples", SILENT.values(), ids=SILENT)
 def test_no_words_and_no_layers(asr, samples) -> None:
-    """In Python, alone and in a batch with speech."""
     counter = LayerCounter(asr.model)
     wave = torch.from_numpy(np.asarray(samples, np.float32))
     said = asr.transcribe(wave, "last")
@@ -67,7 +65,6 @@ def test_no_words_and_no_layers(asr, samples) -> None:
 
 
 def test_it_is_said_in_the_json(asr, tmp_path: Path) -> None:
-    """By segment, by recording, and in the summary."""
     quiet = np.zeros(20 * RATE, np.float32)
     record(tmp_path / "in" / "a.wav", SILENT["digital silence"])
     long = np.concatenate([speech(10), quiet, quiet, speech(10)])
@@ -89,12 +86,10 @@ def test_it_is_said_in_the_json(asr, tmp_path: Path) -> None:
 
 
 def test_quiet_speech_is_heard(asr) -> None:
-    """What was recorded far too low, at -50 dB, is no silence."""
     assert asr.transcribe(0.015 * waves()[0], "last").skipped is None
 
 
 def test_the_detector_can_be_chosen() -> None:
-    """Off is off, an unknown one is refused with those there are."""
     off = EarlyExitASR(folder_of(live_model()), vad="off")
     assert off.transcribe(torch.zeros(2 * RATE)).layer > 0
     with pytest.raises(InputError, match="auto, silero, energy, off"):
@@ -102,7 +97,6 @@ def test_the_detector_can_be_chosen() -> None:
 
 
 def test_silero_where_it_is_installed() -> None:
-    """A hum is loud and is no speech; PyTorch keeps its threads."""
     if find_spec("silero_vad") is None:
         pytest.skip("silero-vad is not installed")
     threads = torch.get_num_threads()
@@ -115,7 +109,6 @@ def test_silero_where_it_is_installed() -> None:
 
 
 def test_on_a_device(tmp_path: Path) -> None:
-    """The host of the ONNX graphs asks, too."""
     found = object.__new__(host.OnnxRecogniser)
     found.manifest = type("Manifest", (), {"sample_rate": RATE})
     found.speaks = speech_detector("energy")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.inference.asr import EarlyExitASR
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import CTCHeads
 from speechbrain_ee.models.model import EarlyExitModel
@@ -123,8 +123,7 @@ def test_graphs_take_the_own_step(tmp_path: Path) -> None:
     """Segments, and the one graph of an exit."""
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    from speechbrain_ee.inference.onnx.export import export_graphs
-    from speechbrain_ee.inference.onnx.graphs import WholeGraph
+    from speechbrain_ee.inference.onnx.export import WholeGraph, export_graphs
 
     model, batch = own_model(), padded(waves()[:1])
     wanted = model(*batch)

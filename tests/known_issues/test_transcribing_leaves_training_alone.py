@@ -15,14 +15,13 @@ import torch
 from speechbrain.nnet import attention
 
 from speechbrain_ee.inference.folder.model_folder import read_model_folder
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
 from tests.helpers import noise, padded
 from tests.inference.live_runs import EXITS, live_model, runner_of
 from tests.test_earlier_files import ARCHIVE
 
 
 def test_gradients_after_transcribing() -> None:
-    """Of a width that no other test has, so that no table is there yet."""
     model = live_model(attention_type="RoPEMHA", d_model=20)
     batch = padded([noise(20_000)])
     runner_of(model).run(*batch, LivePolicy.fixed(4, EXITS))
@@ -36,7 +35,6 @@ def test_gradients_after_transcribing() -> None:
 
 
 def test_gradients_after_opening_a_folder(tmp_path: Path) -> None:
-    """Opening runs the model once, to see whether it can be run."""
     attention._get_precomputed_values.memo.clear()
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")

@@ -29,7 +29,7 @@ from speechbrain_ee.data.words import decode, librispeech_words, normalised
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.learn import _lines
 from speechbrain_ee.exits.scoring import edit_counts
-from speechbrain_ee.inference.spoken import read_spoken
+from speechbrain_ee.inference.recordings import read_spoken
 
 # As somebody writes it, and as it is read.
 WRITTEN = {
@@ -91,7 +91,6 @@ def experiment(folder: Path, train: list[str], test: list[str]) -> dict:
 
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_text_that_reads_the_same_is_written_the_same(kind: str) -> None:
-    """Normalised once; then it stays."""
     written, read = WRITTEN[kind]
     for text in (written, read, unicodedata.normalize("NFD", written)):
         assert normalised(text) == read
@@ -99,7 +98,6 @@ def test_text_that_reads_the_same_is_written_the_same(kind: str) -> None:
 
 
 def test_the_tokenizers_own_rule_has_nothing_left_to_change() -> None:
-    """Of no character that Unicode has assigned, in any of its forms."""
     rule = sentencepiece.SentencePieceNormalizer(
         rule_name="nmt_nfkc",
         remove_extra_whitespaces=True,
@@ -122,10 +120,7 @@ def test_the_tokenizers_own_rule_has_nothing_left_to_change() -> None:
 @pytest.mark.parametrize(
     ("kind", "size"), [("char", 40), ("bpe", 30), ("unigram", 20)]
 )
-def test_composed_and_decomposed_text_train_alike(
-    kind: str, size: int, tmp_path: Path
-) -> None:
-    """Same pieces, same targets, same references, whichever set is which."""
+def test_composed_and_decomposed_text_train_alike(kind, size, tmp_path):
     found = []
     forms = ("NFC", "NFD"), ("NFD", "NFC"), ("NFKD", "NFD")
     for train, test in forms:
@@ -147,10 +142,7 @@ def test_composed_and_decomposed_text_train_alike(
         assert sp.decode_ids(tokens) == ref and 0 not in tokens
 
 
-def test_a_reference_is_what_its_tokens_decode_to(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """So that a model that has learned it by heart makes no error."""
+def test_a_reference_is_what_its_tokens_decode_to(tmp_path, caplog):
     texts = [written for written, _ in WRITTEN.values()]
     hparams = experiment(tmp_path, texts, texts) | {"output_neurons": 99}
     tokenizer = make_tokenizer(hparams)
@@ -168,10 +160,7 @@ def test_a_reference_is_what_its_tokens_decode_to(
     assert caplog.text.count(told) == 1
 
 
-def test_a_tokenizer_with_another_rule_rewrites_the_references(
-    tmp_path: Path,
-) -> None:
-    """One that folds case, say: else every word would count as wrong."""
+def test_a_tokenizer_with_another_rule_rewrites_the_references(tmp_path):
     hparams = experiment(tmp_path, ["ABC DE", "aBc"], ["CAB", "Ж cab"])
     (tmp_path / "save").mkdir()
     (tmp_path / "text").write_text("abc de\nabc\n")
@@ -209,13 +198,7 @@ def test_a_tokenizer_with_another_rule_rewrites_the_references(
         ),
     ],
 )
-def test_what_cannot_be_recognised_is_told_once(
-    test: list[str],
-    told: str | None,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """One warning for a set, with counts; the references keep the words."""
+def test_what_cannot_be_recognised_is_told_once(test, told, tmp_path, caplog):
     train = ["un nino le fin", "fin d'ete"]
     hparams = experiment(tmp_path, train, test)
     tokenizer = make_tokenizer(hparams)
@@ -231,7 +214,6 @@ def test_what_cannot_be_recognised_is_told_once(
 
 
 def test_transcripts_without_any_word_are_refused(tmp_path: Path) -> None:
-    """Nothing can be learned from them, and no checkpoint be chosen."""
     hparams = experiment(tmp_path, ["\u200b", ""], ["a"])
     with pytest.raises(InputError, match=r"train\.csv: all transcripts are"):
         make_tokenizer(hparams)
@@ -243,7 +225,6 @@ def test_transcripts_without_any_word_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_recognised_apart_is_composed(tmp_path: Path) -> None:
-    """Where letters and marks are tokens, they may come one by one."""
     marked = "o\u0323\u0301 \u00f3"  # the first has no composed form
     tokenizer = make_tokenizer(experiment(tmp_path, [marked, "o"], ["o"]))
     letter, mark = map(tokenizer.sp.piece_to_id, "o\u0301")
@@ -252,7 +233,6 @@ def test_what_is_recognised_apart_is_composed(tmp_path: Path) -> None:
 
 
 def test_language_models_read_the_same_text(tmp_path: Path) -> None:
-    """Those of `learn --texts`; those of training take the data sets'."""
     path = tmp_path / "texts.txt"
     path.write_text(
         "cafe\u0301\n\u200b\n\n\ufeffdon\u2019t\n", encoding="utf-8"
@@ -261,7 +241,6 @@ def test_language_models_read_the_same_text(tmp_path: Path) -> None:
 
 
 def test_corpora_that_are_rewritten_are_normalised_first() -> None:
-    """Nothing invisible splits a word."""
     assert (
         librispeech_words("so\u00adfa \uff21\u200db don`t") == "SOFA AB DON'T"
     )
@@ -269,7 +248,6 @@ def test_corpora_that_are_rewritten_are_normalised_first() -> None:
 
 
 def test_ids_are_compared_composed(tmp_path: Path) -> None:
-    """Some systems decompose the names of files, and nothing inside them."""
     folder = tmp_path / "dev/s/c"
     folder.mkdir(parents=True)
     for name in ("jose\u0301-1-0001", "jose\u0301-1-0002"):
@@ -286,7 +264,6 @@ def test_ids_are_compared_composed(tmp_path: Path) -> None:
 
 
 def test_bench_scores_what_the_tokenizer_can_write(tmp_path: Path) -> None:
-    """Its manifest may be in another form than the training's was."""
     hparams = experiment(tmp_path, ["caf\u00e9"], ["cafe\u0301", ""])
     sp = make_tokenizer(hparams).sp
     spoken = read_spoken(hparams["test_csv"], 16000, tokenizer=sp)

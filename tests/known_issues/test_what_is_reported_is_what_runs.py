@@ -26,8 +26,8 @@ from speechbrain_ee.inference.folder.training_run import (
     choose_default,
     export_run,
 )
-from speechbrain_ee.inference.onnx.host import HostEvidence, HostPolicy
-from speechbrain_ee.inference.runner import LivePolicy
+from speechbrain_ee.inference.live import LivePolicy
+from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.training.checkpoints import write_policies
 from tests.inference.runs import write_run
 from tests.known_issues.test_policies_say_what_they_rest_on import with_audio
@@ -75,13 +75,12 @@ def test_all_users_of_the_stop_rule_agree(scores_NE, limits, per_exit):
     asked = limits_K[None] if per_exit else limits[:1]
     assert choices_NT(scores_NE, asked)[:, 0].tolist() == wanted
     live = LivePolicy.of(policy, layers)
-    host = HostPolicy.thresholds(policy, layers, ("entropy",))
+    host = Policies(layers, measures=("entropy",)).resolve(policy)
     for rule in (policy, live.rule, host.rule):
         assert alive(rule, scores_NE) == wanted
         assert alive(rule, torch.from_numpy(scores_NE)) == wanted
-    looks = HostEvidence(host, np.arange(len(scores_NE)))
     for place, limit in enumerate([*limits_K, -np.inf]):
-        assert live.decides[place] == looks.looks(place) == (limit != np.inf)
+        assert live.decides[place] == host.reads[place] == (limit != np.inf)
     # the search of a calibration knows the sum of every threshold it tries
     places_NE = np.broadcast_to(np.arange(exits), scores_NE.shape)
     search = Search.on(scores_NE)

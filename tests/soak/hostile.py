@@ -12,7 +12,9 @@ Authors
 """
 
 import argparse
+import functools
 import gzip
+import itertools
 import json
 import os
 import resource
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR, open_source
 from speechbrain_ee.inference.folder.model_folder import read_combination
 from speechbrain_ee.inference.folder.training_run import export_run
-from speechbrain_ee.inference.onnx.manifest import read_manifest
+from speechbrain_ee.inference.onnx.host import read_manifest
 from tests.inference.runs import write_run
 from tests.soak.killing import forked, status_of
 
@@ -83,17 +85,7 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Target:
-    """A file of a folder, and what reads it.
-
-    Arguments
-    ---------
-    file : str
-        Its place in the folder.
-    read : callable
-        Is given the folder, or the file.
-    of_folder : bool
-        Which of the two.
-    """
+    """A file, and what reads it, or the folder that it is in."""
 
     file: str
     read: Callable[[Path], Any]
@@ -162,15 +154,11 @@ def write_all(root: Path) -> Path:
 
 def places(value: Any, at: tuple = ()) -> list[tuple]:
     """Where every part of a value is."""
-    found = [at]
-    pairs: Any = ()
-    if isinstance(value, dict):
-        pairs = value.items()
-    elif isinstance(value, list):
+    pairs: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
         pairs = enumerate(value[:50])
-    for key, each in pairs:
-        found += places(each, (*at, key))
-    return found
+    below = (places(each, (*at, key)) for key, each in pairs)
+    return [at, *itertools.chain.from_iterable(below)]
 
 
 def replaced(value: Any, at: tuple, new: Any) -> Any:
@@ -184,10 +172,7 @@ def replaced(value: Any, at: tuple, new: Any) -> Any:
 
 def deep(levels: int) -> list:
     """Lists in lists."""
-    value: list = []
-    for _ in range(levels):
-        value = [value]
-    return value
+    return functools.reduce(lambda value, _: [value], range(levels), [])
 
 
 def changed_bytes(content: bytes) -> st.SearchStrategy[bytes]:
@@ -248,14 +233,14 @@ def changed(path: Path) -> st.SearchStrategy[bytes]:
     elif path.name.endswith((".json", ".json.gz")):
         ways += [changed_values(json.loads(text), json.dumps)]
     elif path.name.endswith(".jsonl.gz"):
-        head, first, rest = text.split(b"\n", 2)
-        for line in (head, first):
+        lines = text.split(b"\n", 2)
+        for place in (0, 1):
 
-            def lines(new: bytes, line: bytes = line) -> bytes:
-                pair = (new, first) if line is head else (head, new)
-                return b"\n".join((*pair, rest))
+            def line(new: bytes, place: int = place) -> bytes:
+                return b"\n".join((*lines[:place], new, *lines[place + 1 :]))
 
-            ways += [changed_values(json.loads(line), json.dumps).map(lines)]
+            value = json.loads(lines[place])
+            ways += [changed_values(value, json.dumps).map(line)]
     elif path.parent.name == "policies":
         ways += [changed_values(yaml.safe_load(text), yaml.safe_dump)]
     found = st.one_of(ways)
@@ -318,25 +303,9 @@ def _forget_lazy_modules() -> None:
 def attacked(
     name: str, root: Path, examples: int, seed: int
 ) -> tuple[int, str | None]:
-    """Change a file many times, and read it.
+    """Change a file of :func:`write_all` so many times, and read it.
 
-    Arguments
-    ---------
-    name : str
-        One of :data:`TARGETS`.
-    root : Path
-        What :func:`write_all` wrote; left as it was.
-    examples : int
-        How many times.
-    seed : int
-        Of the changes.
-
-    Returns
-    -------
-    int
-        How many were read.
-    str, optional
-        What went wrong, if anything did, with the smallest such content.
+    How often it was read, and what went wrong with the smallest content.
     """
     target, count = TARGETS[name], 0
     file, log = root / target.file, root / "log.txt"
@@ -377,28 +346,6 @@ def attacked(
     return count, None
 
 
-@dataclass
-class Attack:
-    """What became of the readers of a file.
-
-    Arguments
-    ---------
-    target : str
-        What was changed.
-    seed : int
-        Of the first changes.
-    read : int
-        How many files were read.
-    faults : list of str
-        What went wrong.
-    """
-
-    target: str
-    seed: int
-    read: int
-    faults: list[str]
-
-
 def main() -> int:
     """The command line; 1 if a reader went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -409,25 +356,27 @@ def main() -> int:
     chosen = parser.parse_args()
     end = time.monotonic() + 60 * chosen.minutes
     names = [chosen.only] if chosen.only else list(TARGETS)
-    attacks = [Attack(name, chosen.seed, 0, []) for name in names]
+    attacks: dict[str, Any] = {
+        name: {"target": name, "seed": chosen.seed, "read": 0, "faults": []}
+        for name in names
+    }
     with tempfile.TemporaryDirectory() as folder:
         root = write_all(Path(folder).resolve())
-        seed = chosen.seed
-        while time.monotonic() < end:
-            for attack in attacks:
-                if time.monotonic() < end and len(attack.faults) < 3:
-                    read, fault = attacked(attack.target, root, 40, seed)
-                    attack.read += read
-                    attack.faults += [fault] if fault else []
-            seed += 1
-            if all(len(attack.faults) >= 3 for attack in attacks):
+        for seed in itertools.count(chosen.seed):
+            left = [n for n in names if len(attacks[n]["faults"]) < 3]
+            if not left or time.monotonic() >= end:
                 break
-    text = json.dumps([asdict(attack) for attack in attacks], indent=1)
+            for name in left:
+                if time.monotonic() < end:
+                    read, fault = attacked(name, root, 40, seed)
+                    attacks[name]["read"] += read
+                    attacks[name]["faults"] += [fault] if fault else []
+    text = json.dumps([*attacks.values()], indent=1)
     sys.stdout.write(f"{text}\n")
     if chosen.out is not None:
         with whole_file(chosen.out, text=True) as stream:
             stream.write(f"{text}\n")
-    return int(any(attack.faults for attack in attacks))
+    return int(any(each["faults"] for each in attacks.values()))
 
 
 if __name__ == "__main__":

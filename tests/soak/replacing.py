@@ -29,7 +29,10 @@ from speechbrain_ee import files
 from speechbrain_ee.data.demo import build_demo_corpus
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import restore, whole_file, whole_folder
-from speechbrain_ee.inference.folder.model_folder import write_model_folder
+from speechbrain_ee.inference.folder.model_folder import (
+    ModelFolder,
+    write_model_folder,
+)
 from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.onnx.export import export_onnx, export_static
 from tests.inference.runs import write_run
@@ -49,30 +52,14 @@ Writer = Callable[[Path, int], object]
 
 @dataclass(frozen=True)
 class Replaced:
-    """What became of the folders of a writer.
-
-    Arguments
-    ---------
-    writer : str
-        The function.
-    seed : int
-        Of the kills.
-    steps : int
-        Changes of the disk that it makes.
-    ends : dict of str to int
-        How often it was killed or interrupted, and came to its end.
-    found : dict of str to int
-        How often the old and the new folder was there after that.
-    lost : list of str
-        Where neither was.
-    """
+    """What became of the folders of a writer."""
 
     writer: str
-    seed: int
-    steps: int
-    ends: dict[str, int]
-    found: dict[str, int]
-    lost: list[str] = field(default_factory=list)
+    seed: int  # of the kills
+    steps: int  # changes of the disk that it makes
+    ends: dict[str, int]  # how often it was killed, interrupted, or ended
+    found: dict[str, int]  # how often the old and the new folder was there
+    lost: list[str] = field(default_factory=list)  # where neither was
 
 
 def plain(folder: Path, content: int) -> None:
@@ -110,25 +97,7 @@ def digest(folder: Path) -> str | None:
 def killed(
     name: str, write: Writer, root: Path, kills: int, seed: int
 ) -> Replaced:
-    """Kill a writer before steps that are drawn.
-
-    Arguments
-    ---------
-    name : str
-        Of the writer.
-    write : callable
-        Writes one of two contents to a folder.
-    root : Path
-        An empty folder.
-    kills : int
-        How many; 0: once before every step.
-    seed : int
-        Of the steps.
-
-    Returns
-    -------
-    Replaced
-    """
+    """Kill a writer before so many steps that are drawn; 0: before each."""
     whole = [root / "whole" / each / "folder" for each in ("old", "new")]
     log, count = root / "log.txt", root / "count"
 
@@ -177,38 +146,36 @@ def killed(
 _ENDS = {KILLED: "killed", CRASHED: "interrupted", 0: "ended"}
 
 
+def of_model(folder: ModelFolder) -> Writer:
+    """Writes a model folder with one of two cards."""
+    return lambda path, one: write_model_folder(
+        path, folder, ("old", "new")[one]
+    )
+
+
 def writers(root: Path) -> Iterator[tuple[str, Writer]]:
     """Every function that replaces a folder, where its packages are there."""
-    yield "whole_folder", plain
-    yield "whole_folder, in two steps", in_two_steps
     run = write_run(root / "run", exit_layers=[2], number_of_layers=2)
     folder = run_folder(run.folder)
-    cards = ("old", "new")
-    yield (
-        "write_model_folder",
-        lambda path, one: write_model_folder(path, folder, cards[one]),
-    )
-    try:
-        export_onnx(folder, root / "graphs", int8=False)
-        yield (
-            "export_onnx",
-            lambda path, one: export_onnx(folder, path, int8=bool(one)),
-        )
-        export_static(folder, root / "graph", int8=False)
-        yield (
-            "export_static",
-            lambda path, one: export_static(folder, path, int8=bool(one)),
-        )
-    except InputError as error:
-        sys.stderr.write(f"left out: {error}\n")
-    try:
-        build_demo_corpus(root / "corpus", scale=1e-3, progress=False)
-        yield (
-            "build_demo_corpus",
-            lambda path, one: build_demo_corpus(path, one + 1, 1e-3, False),
-        )
-    except InputError as error:
-        sys.stderr.write(f"left out: {error}\n")
+    yield "whole_folder", plain
+    yield "whole_folder, in two steps", in_two_steps
+    yield "write_model_folder", of_model(folder)
+    others: dict[str, Writer] = {
+        "export_onnx": lambda path, one: export_onnx(folder, path, bool(one)),
+        "export_static": lambda path, one: export_static(
+            folder, path, int8=bool(one)
+        ),
+        "build_demo_corpus": lambda path, one: build_demo_corpus(
+            path, one + 1, 1e-3, False
+        ),
+    }
+    for name, write in others.items():
+        try:
+            write(root / name, 0)
+        except InputError as error:
+            sys.stderr.write(f"left out: {error}\n")
+        else:
+            yield name, write
 
 
 def main() -> int:

@@ -21,8 +21,7 @@ import inspect
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,61 +30,56 @@ from typing import Any, NoReturn
 import yaml
 
 from speechbrain_ee.errors import InputError, one_line, quoted
-from speechbrain_ee.files import (
-    MOST_DEPTH,
-    check_values,
-    compose_yaml,
-    read_json,
-    whole_file,
-)
+from speechbrain_ee.files import LOADER, compose_yaml, read_json, whole_file
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.ssl import SSLEncoder
 from speechbrain_ee.training.seeding import kept_random_state
 
 logger = logging.getLogger(__name__)
 
-_SB = "speechbrain.lobes.models.transformer"
+
+def _by_name(*dotted: str) -> Mapping[str, str]:
+    return {each.rpartition(".")[2]: each for each in dotted}
+
+
 # What a tree may build, by the name it has there.
-CLASSES: Mapping[str, str] = {
-    "EarlyExitModel": "speechbrain_ee.models.model.EarlyExitModel",
-    "MultiExitEncoder": "speechbrain_ee.models.encoder.MultiExitEncoder",
-    "SSLEncoder": "speechbrain_ee.models.ssl.SSLEncoder",
-    "LogMel": "speechbrain_ee.models.features.LogMel",
-    "MaskedConvolutionFrontEnd": (
-        "speechbrain_ee.models.masking.MaskedConvolutionFrontEnd"
-    ),
-    "CTCHeads": "speechbrain_ee.models.heads.CTCHeads",
-    "AttentionHeads": "speechbrain_ee.models.attention.AttentionHeads",
-    "Fbank": "speechbrain.lobes.features.Fbank",
-    "InputNormalization": "speechbrain.processing.features.InputNormalization",
-    "TransformerASR": f"{_SB}.TransformerASR.TransformerASR",
-}
+CLASSES = _by_name(
+    "speechbrain_ee.models.model.EarlyExitModel",
+    "speechbrain_ee.models.encoder.MultiExitEncoder",
+    "speechbrain_ee.models.ssl.SSLEncoder",
+    "speechbrain_ee.models.features.LogMel",
+    "speechbrain_ee.models.masking.MaskedConvolutionFrontEnd",
+    "speechbrain_ee.models.heads.CTCHeads",
+    "speechbrain_ee.models.attention.AttentionHeads",
+    "speechbrain.lobes.features.Fbank",
+    "speechbrain.processing.features.InputNormalization",
+    "speechbrain.lobes.models.transformer.TransformerASR.TransformerASR",
+)
 # What it may pass on: activations and norms.
-FUNCTIONS: Mapping[str, str] = {
-    "GELU": "torch.nn.GELU",
-    "ReLU": "torch.nn.ReLU",
-    "LeakyReLU": "torch.nn.LeakyReLU",
-    "SiLU": "torch.nn.SiLU",
-    "Swish": "speechbrain.nnet.activations.Swish",
-    "LayerNorm": "speechbrain.nnet.normalization.LayerNorm",
-    "BatchNorm2d": "speechbrain.nnet.normalization.BatchNorm2d",
-}
+FUNCTIONS = _by_name(
+    "torch.nn.GELU",
+    "torch.nn.ReLU",
+    "torch.nn.LeakyReLU",
+    "torch.nn.SiLU",
+    "speechbrain.nnet.activations.Swish",
+    "speechbrain.nnet.normalization.LayerNorm",
+    "speechbrain.nnet.normalization.BatchNorm2d",
+)
 # Arguments of training alone, and those that say where the weights of a
 # pre-trained encoder came from: its configuration lies in the folder.
-LEFT_OUT: Mapping[str, frozenset[str]] = {
-    "MultiExitEncoder": frozenset({"feature_augment", "layerdrop_prob"}),
-    "SSLEncoder": frozenset(
-        "source save_path pretrained feature_augment freeze_convolutions "
-        "freeze_backbone layerdrop_prob".split()
+LEFT_OUT: Mapping[str, Sequence[str]] = {
+    "MultiExitEncoder": ("feature_augment", "layerdrop_prob"),
+    "SSLEncoder": (
+        *("source", "save_path", "pretrained", "feature_augment"),
+        *("freeze_convolutions", "freeze_backbone", "layerdrop_prob"),
     ),
 }
-_MARKS = ("class", "id")
 _LARGEST = 10**6  # layers, widths, tokens, frames of a table
 WAY_OUT = (
-    "write the folder again with `python -m speechbrain_ee export`, or fetch "
-    "it again"
+    "write the folder again with `python -m speechbrain_ee export`, fetch it "
+    "again, or update speechbrain-ee"
 )
-_RUN_WAY_OUT = (
+RUN_WAY_OUT = (
     "give the output_folder of a finished run of this recipe, with the "
     "hyperparams.yaml that it wrote"
 )
@@ -93,16 +87,9 @@ BACKBONE_FOLDER = "backbone"
 _BACKBONE_FILES = ("config.json", "preprocessor_config.json")
 # They name a place on the writer's machine, or code.
 _NOT_WRITTEN = ("_name_or_path", "name_or_path", "auto_map")
-_PLAIN = tuple(
-    f"tag:yaml.org,2002:{kind}"
-    for kind in "null bool int float str seq map".split()
-)
-_MISSING = object()
 # The same classes in SpeechBrain, and the same names of parameters.
 _CONTRIBUTED = "speechbrain.lobes.models.early_exit."
 _MOST_NODES = 100_000
-# What one object of a YAML may ask of another.
-_ATTRIBUTES = ("d_model",)
 
 
 @dataclass(frozen=True)
@@ -115,9 +102,9 @@ class Architecture:
     ...     {"class": "CTCHeads", "exit_layers": [2, 4], "d_model": 8,
     ...      "vocab_size": 5}
     ... )
-    >>> heads.build_part().num_exits
+    >>> heads.build(object).num_exits
     2
-    >>> Architecture({"class": "os.system", "command": "ls"}).build_part()
+    >>> Architecture({"class": "os.system", "command": "ls"}).build()
     Traceback (most recent call last):
     ...
     speechbrain_ee.errors.InputError: config.json, key model.class: ...
@@ -125,50 +112,36 @@ class Architecture:
 
     tree: Mapping[str, Any]
     source: str = "config.json"  # where it was read, for messages
-    prefix: str = "model"  # the key under which it lies there
+    backbone: Path | None = None  # configuration of a pre-trained encoder
 
     @property
     def uses_backbone(self) -> bool:
         """Whether its encoder is a pre-trained one."""
-        return any(
-            part["class"] == "SSLEncoder" for part in objects_of(self.tree)
+        encoder = self.tree.get("encoder")
+        return (
+            isinstance(encoder, dict) and encoder.get("class") == "SSLEncoder"
         )
-
-    @property
-    def exit_layers(self) -> tuple[int, ...]:
-        """Layers that an exit follows, as the tree says."""
-        for part in objects_of(self.tree):
-            if isinstance(part.get("exit_layers"), list):
-                return tuple(part["exit_layers"])
-        self.fail(f"{self.prefix}.exit_layers", "missing")
 
     def fail(self, path: str, problem: str) -> NoReturn:
         """Refuse a key of the file."""
         raise InputError(f"{self.source}, key {path}: {problem}; {WAY_OUT}.")
 
-    def build(self, backbone: Path | None = None) -> EarlyExitModel:
+    def build(self, kind: type = EarlyExitModel) -> Any:
         """Build the model, with random weights; no random number is used up."""
-        model = self.build_part(backbone)
-        if not isinstance(model, EarlyExitModel):
-            self.fail(
-                f"{self.prefix}.class",
-                f"{type(model).__name__} is no model; EarlyExitModel is "
-                "expected",
-            )
-        return model.eval()
-
-    def build_part(self, backbone: Path | None = None) -> Any:
-        """As :meth:`build`, for a tree that need not be a whole model."""
         with kept_random_state():
-            builder = _Builder(self.fail, backbone)
-            with suppress(RecursionError):
-                return builder.make(self.tree, self.prefix)
-            self.fail(self.prefix, "nested too deeply")
+            try:
+                made = _Builder(self).make(self.tree, "model")
+            except RecursionError:
+                self.fail("model", "nested too deeply")
+        if not isinstance(made, kind):
+            self.fail(
+                "model.class",
+                f"a {kind.__name__} is expected, not a {type(made).__name__}",
+            )
+        return made.eval() if isinstance(made, EarlyExitModel) else made
 
-    def truncated(self, exits: int) -> "Architecture":
-        """What ends at an exit: no layer and no head above it."""
-        layers = list(self.exit_layers)
-        depth = layers[exits - 1]
+    def truncated(self, exit_layers: Sequence[int]) -> "Architecture":
+        """What ends at the last of its first exits: no layer above it."""
 
         def cut(value: Any) -> Any:
             if isinstance(value, list):
@@ -176,22 +149,22 @@ class Architecture:
             if not isinstance(value, Mapping):
                 return value
             part = {key: cut(each) for key, each in value.items()}
-            if part.get("exit_layers") == layers:
-                part["exit_layers"] = layers[:exits]
+            if "exit_layers" in part:
+                part["exit_layers"] = list(exit_layers)
             if part.get("class") == "TransformerASR":
-                part["num_encoder_layers"] = depth
+                part["num_encoder_layers"] = exit_layers[-1]
             return part
 
         return replace(self, tree=cut(self.tree))
 
 
-@dataclass
 class _Builder:
     """Builds the objects of one tree."""
 
-    fail: Callable[[str, str], NoReturn]
-    backbone: Path | None
-    made: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, architecture: Architecture):
+        self.fail = architecture.fail
+        self.backbone = architecture.backbone
+        self.made: dict[str, Any] = {}
 
     def make(self, value: Any, path: str) -> Any:
         """The value that a part of the tree stands for."""
@@ -202,94 +175,71 @@ class _Builder:
         if not isinstance(value, Mapping):
             return value
         if "class" in value:
-            return self._object(value, path)
+            return self._object(dict(value), path)
         if "function" in value:
-            return self._known(value, "function", FUNCTIONS, path)
+            return self._known(value["function"], FUNCTIONS, f"{path}.function")
         if "same_as" in value:
-            if str(value["same_as"]) not in self.made:
-                self.fail(
-                    path,
-                    f"no object before has id {str(value['same_as'])[:100]}",
-                )
-            return self.made[str(value["same_as"])]
+            name = str(value["same_as"])
+            if name not in self.made:
+                self.fail(path, f"no object before has id {name[:100]}")
+            return self.made[name]
         return {key: self.make(v, f"{path}.{key}") for key, v in value.items()}
 
-    def _object(self, value: Mapping[str, Any], path: str) -> Any:
-        built = self._known(value, "class", CLASSES, path)
-        name = value["class"]
+    def _object(self, value: dict[str, Any], path: str) -> Any:
+        name, mark = value.pop("class"), value.pop("id", None)
+        kind = self._known(name, CLASSES, f"{path}.class")
         for key in LEFT_OUT.get(name, ()):
             if key in value:
                 self.fail(f"{path}.{key}", f"not an argument of {name} here")
-        arguments = {
-            key: self.make(each, f"{path}.{key}")
-            for key, each in value.items()
-            if key not in _MARKS
-        }
-        if name == "SSLEncoder":
+        given = {k: self.make(each, f"{path}.{k}") for k, each in value.items()}
+        if kind is SSLEncoder:
             if self.backbone is None:
                 self.fail(path, "there is no configuration of the backbone")
-            arguments |= {"source": str(self.backbone), "pretrained": False}
-        made = self._call(built, arguments, path)
-        if "id" in value:
-            self.made[str(value["id"])] = made
-        return made
-
-    def _known(
-        self,
-        value: Mapping[str, Any],
-        key: str,
-        table: Mapping[str, str],
-        path: str,
-    ) -> Callable[..., Any]:
-        name = value[key]
-        if not isinstance(name, str) or name not in table:
-            self.fail(
-                f"{path}.{key}",
-                f"{quoted(name)} is not one of {', '.join(table)}; nothing else is "
-                "built",
-            )
-        module, _, attribute = table[name].rpartition(".")
-        return getattr(importlib.import_module(module), attribute)
-
-    def _call(
-        self, built: Callable[..., Any], arguments: dict[str, Any], path: str
-    ) -> Any:
-        signature = inspect.signature(built)
+            given |= {"source": str(self.backbone), "pretrained": False}
+        signature = inspect.signature(kind)
         try:
-            signature.bind(**arguments)
+            signature.bind(**given)
         except TypeError as error:
-            self.fail(
-                path,
-                f"{error}; the arguments of {built.__name__} are "
-                f"{', '.join(signature.parameters)}",
-            )
+            valid = ", ".join(signature.parameters)
+            self.fail(path, f"{error}; the arguments of {name} are {valid}")
         try:
-            return built(**arguments)
+            made = kind(**given)
         except InputError as error:
             self.fail(path, str(error).rstrip("."))
         # A wrong value can raise anything inside a library.
         except Exception as error:
             logger.debug("%s cannot be built", path, exc_info=True)
             self.fail(path, f"cannot be built ({one_line(error)})")
+        if mark is not None:
+            self.made[str(mark)] = made
+        return made
+
+    def _known(self, name: Any, table: Mapping[str, str], path: str) -> Any:
+        if not isinstance(name, str) or name not in table:
+            self.fail(
+                path,
+                f"{quoted(name)} is not one of {', '.join(table)}; nothing "
+                "else is built",
+            )
+        module, _, attribute = table[name].rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
 
 
-def objects_of(tree: Any) -> list[Mapping[str, Any]]:
-    """Every object of a tree, the outermost first."""
-    found, queue = [], deque([tree])
-    while queue:
-        value = queue.popleft()
-        if isinstance(value, Mapping):
-            if isinstance(value.get("class"), str):
-                found.append(value)
-            queue.extend(value.values())
-        elif isinstance(value, list):
-            queue.extend(value)
-    return found
+# ---- Pre-trained encoders --------------------------------------------------
 
 
 def read_backbone_files(place: Path) -> list[dict[str, Any]]:
-    """The configuration of a pre-trained encoder in a checked folder."""
-    return [read_json(place / name, WAY_OUT) for name in _BACKBONE_FILES]
+    """The configuration of a pre-trained encoder, which must name no code."""
+    found = []
+    for name in _BACKBONE_FILES:
+        found.append(read_json(place / name, WAY_OUT))
+        for key in found[-1]:
+            if key == "auto_map" or "implementation" in key:
+                raise InputError(
+                    f"{place / name}, key {key}: names code to be loaded, "
+                    "which is never done; remove it if you trust the rest."
+                )
+    return found
 
 
 def write_backbone(folder: Path, model: EarlyExitModel) -> None:
@@ -325,24 +275,18 @@ def read_backbone(folder: Path) -> Path:
                 f"{place / name}: is not read; {place} holds "
                 f"{' and '.join(_BACKBONE_FILES)}. Remove it, or {WAY_OUT}."
             )
-    return _checked(place, WAY_OUT)
+    read_backbone_files(place)
+    return place
 
 
-def find_backbone(
-    source: str, save_path: str | None = None, fetch: bool = False
-) -> Path:
+def _find_backbone(source: str, save_path: str | None, fetch: bool) -> Path:
     """Where the configuration is of the encoder that a YAML names: a folder,
     or in the hub's caches; nothing is fetched without being asked."""
-    found = [Path(source).expanduser()]
-    if not found[0].is_dir():
-        found = _in_caches(source, save_path, fetch)
-        found = [
-            place
-            for place in found
-            if all((place / name).is_file() for name in _BACKBONE_FILES)
-        ]
-    if found:
-        return _checked(found[0], "fetch the model again")
+    place = Path(source).expanduser()
+    places = [place] if place.is_dir() else _cached(source, save_path, fetch)
+    for place in places:
+        read_backbone_files(place)
+        return place
     raise InputError(
         f"source: {quoted(source)} is the pre-trained encoder of this run, is "
         "not on this machine, and is not fetched without being asked. If you "
@@ -352,248 +296,182 @@ def find_backbone(
     )
 
 
-def _in_caches(source: str, save_path: str | None, fetch: bool) -> list[Path]:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        return []
-    asked = [(save_path, True), (None, True)]
-    # Not to where the YAML says: that may be anywhere.
-    asked += [(None, False)] if fetch else []
-    found = []
-    for place, local in asked:
-        # Of a dozen kinds: no such name, not here, no network.
+def _cached(source: str, save_path: str | None, fetch: bool) -> Iterator[Path]:
+    # Fetched to the hub's own cache: where the YAML says may be anywhere.
+    asked = [(save_path, True), (None, True), *([(None, False)] * fetch)]
+    for cache, local in asked:
+        # Of a dozen kinds: no hub, no such name, not here, no network.
         with suppress(Exception):
-            path = snapshot_download(
-                source,
-                cache_dir=place,
-                allow_patterns=list(_BACKBONE_FILES),
-                local_files_only=local,
-            )
-            found.append(Path(path))
-    return found
+            from huggingface_hub import snapshot_download
 
-
-def _checked(place: Path, remedy: str) -> Path:
-    for name in _BACKBONE_FILES:
-        path = place / name
-        for key in read_json(path, remedy):
-            if key == "auto_map" or "implementation" in key:
-                raise InputError(
-                    f"{path}, key {key}: names code to be loaded, which is "
-                    "never done; remove it if you trust the rest."
+            place = Path(
+                snapshot_download(
+                    source,
+                    cache_dir=cache,
+                    allow_patterns=list(_BACKBONE_FILES),
+                    local_files_only=local,
                 )
-    return place
+            )
+            if all((place / name).is_file() for name in _BACKBONE_FILES):
+                yield place
 
 
-class Hyperparams:
-    """What a run's ``hyperparams.yaml`` says, read without executing it.
+# ---- Out of a YAML ---------------------------------------------------------
 
-    HyperPyYAML builds objects and calls functions while it parses. Here the
-    file is taken apart into its nodes, tags and all, and only plain values
-    and the tree of the model are made of them.
+
+@dataclass(eq=False)
+class Tagged:
+    """What HyperPyYAML would build or call: a tag and plain values."""
+
+    tag: str
+    value: Any
+
+
+class _Reader(LOADER):
+    """Plain values of nodes; nothing that a tag names is built."""
+
+    def tuple_of(self, node: yaml.ScalarNode) -> list[Any]:
+        """HyperPyYAML reads (1, 2) as a tuple."""
+        return list(ast.literal_eval(node.value))
+
+    def text_of(self, node: yaml.ScalarNode) -> Any:
+        """A text, or a tuple without its tag."""
+        is_tuple = not node.style and node.value[:1] == "("
+        return self.tuple_of(node) if is_tuple else node.value
+
+    def tagged(self, tag: str, node: yaml.Node) -> Tagged:
+        """What follows a tag that is not YAML's own."""
+        if isinstance(node, yaml.MappingNode):
+            return Tagged(tag, self.construct_mapping(node, deep=True))
+        if isinstance(node, yaml.SequenceNode):
+            return Tagged(tag, self.construct_sequence(node, deep=True))
+        return Tagged(tag, node.value)
+
+
+_Reader.add_constructor("tag:yaml.org,2002:str", _Reader.text_of)
+_Reader.add_constructor("!tuple", _Reader.tuple_of)
+_Reader.add_multi_constructor("", _Reader.tagged)
+
+
+def read_hyperparams(path: str | Path) -> dict[str, Any]:
+    """What a run's ``hyperparams.yaml`` says, read without executing it:
+    plain values, and :class:`Tagged` where it builds something.
     """
+    root = compose_yaml(path, RUN_WAY_OUT)
+    try:
+        return _Reader("").construct_document(root)
+    # A wrong date, number or tuple can raise anything.
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a YAML file of this recipe ({one_line(error)}); "
+            f"{RUN_WAY_OUT}."
+        ) from error
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        root = compose_yaml(self.path, _RUN_WAY_OUT)
-        self.nodes = _Converter(self.path).pairs(root, "")
 
-    def value(
-        self, key: str, default: Any = _MISSING, kind: type | None = None
-    ) -> Any:
-        """The plain value of a key, refused if it builds something."""
-        converter = _Converter(self.path)
-        if key not in self.nodes:
-            if default is _MISSING:
-                converter.fail(key, "missing")
-            return default
-        value = converter.plain(self.nodes[key], key)
-        optional = default is not _MISSING and value is None
-        if kind is not None and type(value) is not kind and not optional:
-            converter.fail(key, f"{quoted(value)} is no {kind.__name__}")
-        return value
-
-    def arguments(self, key: str, dotted: str) -> dict[str, Any]:
-        """The plain arguments of an object of one known class."""
-        node, converter = self.nodes.get(key), _Converter(self.path)
-        if node is None or node.tag == _PLAIN[0]:
-            return {}
-        if node.tag != f"!new:{dotted}":
-            converter.fail(key, f"{dotted} is expected, not {quoted(node.tag)}")
-        return {
-            name: converter.plain(value, f"{key}.{name}")
-            for name, value in converter.pairs(node, key).items()
-        }
-
-    def architecture(
-        self, fetch: bool = False
-    ) -> tuple[Architecture, Path | None]:
-        """The tree of ``modules: model:``, and where the configuration of a
-        pre-trained encoder lies; fetched if it is nowhere and that is asked."""
-        converter = _Converter(self.path, fetch)
-        found = {}
-        if "modules" in self.nodes:
-            found = converter.pairs(self.nodes["modules"], "modules")
-        if "model" not in found:
-            converter.fail("modules.model", "missing")
-        tree = converter.convert(found["model"], "model")
-        if not isinstance(tree, dict):
-            converter.fail("modules.model", f"{quoted(tree)} is no model")
-        return Architecture(tree, str(self.path)), converter.backbone
+def architecture_of(
+    hparams: Mapping[str, Any], path: str | Path, fetch: bool = False
+) -> Architecture:
+    """The tree of ``modules: model:``; the configuration of its pre-trained
+    encoder is fetched if it is nowhere and that is asked.
+    """
+    converter = _Converter(str(path), fetch)
+    modules = hparams.get("modules")
+    if not isinstance(modules, dict) or "model" not in modules:
+        converter.fail("modules.model", "missing")
+    try:
+        tree = converter.convert(modules["model"], "model")
+    except RecursionError:
+        converter.fail("modules.model", "refers to itself")
+    if not isinstance(tree, dict):
+        converter.fail("modules.model", f"{quoted(tree)} is not a model")
+    return Architecture(tree, str(path), converter.backbone)
 
 
 @dataclass
 class _Converter:
-    """From nodes to the tree of an architecture."""
+    """From what a YAML says to the tree of an architecture."""
 
-    path: Path
-    fetch: bool = False
+    path: str
+    fetch: bool
     backbone: Path | None = None
-    depth: int = 0
-    seen: dict[int, tuple[dict[str, Any], str]] = field(default_factory=dict)
     count: int = 0
+    seen: dict[int, tuple[dict[str, Any], str]] = field(default_factory=dict)
 
     def fail(self, key: str, problem: str) -> NoReturn:
         """Refuse a key of the file."""
-        raise InputError(f"{self.path}, key {key}: {problem}; {_RUN_WAY_OUT}.")
+        raise InputError(f"{self.path}, key {key}: {problem}; {RUN_WAY_OUT}.")
 
-    def plain(self, node: yaml.Node, key: str) -> Any:
-        """A value; nothing that builds."""
-        value = self.convert(node, key)
-        if isinstance(node, yaml.MappingNode) and node.tag not in _PLAIN:
-            self.fail(key, f"a plain value is expected, not {quoted(node.tag)}")
-        return value
-
-    def convert(self, node: yaml.Node, key: str) -> Any:
+    def convert(self, value: Any, key: str) -> Any:
         """A value or an object."""
         self.count += 1
-        if self.count > _MOST_NODES or self.depth > MOST_DEPTH:
+        if self.count > _MOST_NODES:
             self.fail(key[:100], "refers to itself, or is too much for a model")
-        self.depth += 1
-        try:
-            return self._converted(node, key)
-        finally:
-            self.depth -= 1
-
-    def pairs(self, node: yaml.Node, key: str) -> dict[str, yaml.Node]:
-        """The keys of a mapping, which must be texts."""
-        if not isinstance(node, yaml.MappingNode):
-            self.fail(key, "keys and values are expected")
-        for name, _ in node.value:
-            if not isinstance(name, yaml.ScalarNode):
-                self.fail(key, "a key is a list or a mapping, not a text")
-        return {name.value: value for name, value in node.value}
-
-    def _converted(self, node: yaml.Node, key: str) -> Any:
-        kind, _, name = node.tag.partition(":")
+        if isinstance(value, dict):
+            pairs = value.items()
+            return {str(k): self.convert(v, f"{key}.{k}") for k, v in pairs}
+        if isinstance(value, list):
+            pairs = enumerate(value)
+            return [self.convert(each, f"{key}[{n}]") for n, each in pairs]
+        if isinstance(value, str | int | float | None):
+            return value
+        kind, _, dotted = getattr(value, "tag", "").partition(":")
         if kind == "!new":
-            return self._object(node, name, key)
-        if kind == "!name":
-            return {"function": self._short(node, name, key, FUNCTIONS)}
-        if node.tag == "!apply:getattr":
-            return self._attribute(node, key)
-        if node.tag in ("!tuple", "!list", *_PLAIN):
-            return self._value(node, key)
-        self.fail(
-            key, f"{node.tag[:100]} cannot be kept in an inference folder"
-        )
+            return self._object(value, dotted, key)
+        if kind == "!name" and not value.value:
+            return {"function": self._short(dotted, key, FUNCTIONS)}
+        if kind == "!apply" and dotted == "getattr":
+            return self._width(value.value, key)
+        named = quoted(getattr(value, "tag", value))
+        self.fail(key, f"{named} cannot be kept in an inference folder")
 
-    def _value(self, node: yaml.Node, key: str) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return {
-                name: self.convert(value, f"{key}.{name}")
-                for name, value in self.pairs(node, key).items()
-            }
-        if isinstance(node, yaml.SequenceNode):
-            return [
-                self.convert(value, f"{key}[{place}]")
-                for place, value in enumerate(node.value)
-            ]
-        # HyperPyYAML reads (1, 2) as a tuple.
-        if node.tag == "!tuple" or (not node.style and node.value[:1] == "("):
-            try:
-                return list(ast.literal_eval(node.value))
-            # What is nested deeply can end the parser in several ways.
-            except (
-                *(ValueError, SyntaxError, TypeError),
-                *(MemoryError, RecursionError),
-            ):
-                self.fail(key, f"{quoted(node.value)} is no tuple")
-        try:
-            value = yaml.constructor.SafeConstructor().construct_object(node)
-            check_values(value)
-        except (yaml.YAMLError, ValueError, ArithmeticError) as error:
-            self.fail(key, one_line(error))
-        return value
-
-    def _object(self, node: yaml.Node, dotted: str, key: str) -> dict[str, Any]:
-        if id(node) in self.seen:
-            first, place = self.seen[id(node)]
+    def _object(self, given: Tagged, dotted: str, key: str) -> dict[str, Any]:
+        if id(given) in self.seen:
+            first, place = self.seen[id(given)]
             return {"same_as": first.setdefault("id", place)}
-        name = self._short(node, dotted, key, CLASSES)
-        if node.value and not isinstance(node, yaml.MappingNode):
+        name = self._short(dotted, key, CLASSES)
+        if given.value and not isinstance(given.value, dict):
             self.fail(key, f"{name}: give its arguments by name")
         tree = {"class": name}
-        self.seen[id(node)] = tree, key
-        parts = self.pairs(node, key) if node.value else {}
+        self.seen[id(given)] = tree, key
+        parts = dict(given.value or {})
         if name == "SSLEncoder":
             # SpeechBrain's recipe wraps the class that loads the model.
-            loaded = parts.pop("wav2vec2", None)
-            if loaded is not None:
-                parts |= self.pairs(loaded, f"{key}.wav2vec2")
+            if isinstance(loaded := parts.pop("wav2vec2", None), Tagged):
+                parts |= loaded.value
                 parts.pop("freeze_feature_extractor", None)
-            where = {
-                each: self.convert(parts[each], f"{key}.{each}")
-                for each in ("source", "save_path")
-                if each in parts
-            }
-            if where.get("save_path", "") is None:
-                del where["save_path"]
-            for each, value in where.items():
-                if not isinstance(value, str):
-                    self.fail(f"{key}.{each}", f"{quoted(value)} is no text")
-            if "source" not in where:
-                self.fail(f"{key}.source", "missing")
-            self.backbone = find_backbone(**where, fetch=self.fetch)
+            self.backbone = self._backbone(parts, key)
         for part, value in parts.items():
             if part not in LEFT_OUT.get(name, ()):
                 tree[part] = self.convert(value, f"{key}.{part}")
         return tree
 
-    def _attribute(self, node: yaml.Node, key: str) -> Any:
-        """``!ref <encoder.d_model>``, which HyperPyYAML leaves to getattr."""
-        parts = node.value if isinstance(node, yaml.SequenceNode) else []
-        owner, attribute = parts if len(parts) == 2 else (None, None)
-        name = getattr(attribute, "value", None)
-        if name not in _ATTRIBUTES:
-            self.fail(
-                key,
-                f"attribute {quoted(name)} is not one of "
-                f"{', '.join(_ATTRIBUTES)}",
-            )
-        # What the object would say is told by what it is built from.
-        part = _Converter(self.path, self.fetch)
-        tree = part.convert(owner, key)
-        for each in objects_of(tree):
-            if name in each:
-                return each[name]
-        if part.backbone is None:
-            self.fail(key, f"there is no {name} in it")
-        config = read_json(part.backbone / "config.json", _RUN_WAY_OUT)
-        return config.get("hidden_size")
+    def _backbone(self, parts: Mapping[str, Any], key: str) -> Path:
+        source, save_path = parts.get("source"), parts.get("save_path")
+        if not isinstance(source, str) or not isinstance(save_path, str | None):
+            self.fail(f"{key}.source", f"{quoted(source)} is not text")
+        return _find_backbone(source, save_path, self.fetch)
 
-    def _short(
-        self, node: yaml.Node, dotted: str, key: str, table: Mapping[str, str]
-    ) -> str:
+    def _width(self, given: Any, key: str) -> Any:
+        """``!ref <encoder.d_model>``, which HyperPyYAML leaves to getattr:
+        what the object would say is told by what it is built from.
+        """
+        owner, attribute = given if len(given) == 2 else (None, given)
+        if attribute == "d_model" and isinstance(owner, Tagged):
+            if self.backbone is not None:
+                return read_backbone_files(self.backbone)[0].get("hidden_size")
+            stack = owner.value.get("stack", owner)
+            if isinstance(stack, Tagged) and "d_model" in stack.value:
+                return stack.value["d_model"]
+        self.fail(key, f"attribute {quoted(attribute)} is not d_model")
+
+    def _short(self, dotted: str, key: str, table: Mapping[str, str]) -> str:
         """The name that a class has in a table."""
-        names = {path: name for name, path in table.items()}
-        names |= {f"{_CONTRIBUTED}{name}": name for name in table}
-        # What is passed on takes no arguments.
-        if dotted not in names or (table is FUNCTIONS and node.value):
+        name = dotted.rpartition(".")[2]
+        known = table.get(name), f"{_CONTRIBUTED}{name}"
+        if name not in table or dotted not in known:
             self.fail(
                 key,
-                f"{node.tag[:100]} cannot be kept in an inference folder, "
-                f"which knows {', '.join(table.values())}",
+                f"{dotted[:100]} cannot be kept in an inference folder, which "
+                f"knows {', '.join(table.values())}",
             )
-        return names[dotted]
+        return name

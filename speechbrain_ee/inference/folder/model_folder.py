@@ -19,25 +19,33 @@ Reading executes nothing that a file says: weights are numbers, the classes of
 ``config.json`` come from a table, YAML and JSON are read as plain values. Every
 key is checked; what is missing, unknown or of a wrong type is refused by name.
 
+The package huggingface_hub is optional, and asked for when it is needed.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import importlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from msgspec import Meta
 from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee import __version__
-from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.data.words import decode, pieces_of
+from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
+from speechbrain_ee.evaluation.cost import CostModel
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
@@ -46,7 +54,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
+from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
@@ -54,18 +62,12 @@ from speechbrain_ee.exits.selector.selector_file import (
     write_selector,
 )
 from speechbrain_ee.exits.selector.truncation import truncated_selector
-from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_file import (
-    read_trace,
-    write_trace,
-)
+from speechbrain_ee.exits.trace import MACS_REFERENCE_S, Trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.files import (
     MB,
-    check_keys,
     check_ours,
     has_schema,
-    read_bytes,
-    read_json,
     restore,
     whole_file,
     whole_folder,
@@ -81,17 +83,17 @@ from speechbrain_ee.inference.folder.weights import (
     WEIGHTS_FILE,
     build_bounded,
     load_weights,
-    read_header,
+    read_shapes,
     write_weights,
 )
+from speechbrain_ee.inference.hypothesis import read_tokenizer
+from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.checkpoints import (
-    POLICY_FOLDER,
-    backbone_fingerprint,
-    differences,
-    flat_fingerprint,
-    tokenizer_fingerprint,
-)
+from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.schema import Count, Finite, Record, plain, read_record
+from speechbrain_ee.training import checkpoints
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,8 @@ FILES = (
     *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, SELECTOR_FILE),
     *(COMBINATION_FILE, CALIBRATION_FILE, CARD_FILE),
 )
+# What a hub has of it. Pickles and code are not even fetched.
+HUB_FILES = (*FILES, f"{POLICY_FOLDER}/*.yaml", f"{BACKBONE_FOLDER}/*.json")
 # What an export may delete: the files of an earlier one, as regular
 # expressions. A policy of another name was put there by somebody.
 _REPLACED = (
@@ -115,62 +119,68 @@ _REPLACED = (
     rf"{BACKBONE_FOLDER}/[^/]+\.json",
 )
 SCHEMA = "early-exit-model/1"
-COMBINATION_SCHEMA = "exit-combination/1"
 # Criteria that look at later exits, or read with what belongs to the selector.
 _WHOLE_ONLY = ("learned", "combination")
 OF_SELECTOR = ("learned", *OF_TEXT)  # criteria whose scores it gives
-SAMPLE_RATES = range(1000, 384_001)  # Hz
 # Scorers are objects; a folder holds numbers.
 SEARCH_KEYS = tuple(
     each.name
     for each in fields(SearchOptions)
     if not each.name.startswith("scorer") or each.name == "scorer_beam_scale"
 )
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "schema": str,
-    "version": str,
-    "name": str,
-    "sample_rate": int,
-    "decoding": str,
-    "search": dict,
-    "default_policy": (str, type(None)),
-    "default_reason": str,
-    "facts": dict,
-    "measured": list,
-    "model": dict,
-}
-_NUMBER = (int, float)
-_OF_ROW = {
-    "set": str,
-    "choice": str,
-    "layer": _NUMBER,
-    "wer": _NUMBER,
-    "macs": (*_NUMBER, type(None)),
-    "utterances": int,
-}
-_OF_COMBINATION = ("weights", "means", "scales")
+SampleRate = Annotated[int, Meta(ge=1000, le=384_000)]  # Hz, of speech
 _MOST_POLICIES = 200
 _MOST_CALIBRATION = 48 * MB  # of text, which takes ten times as much in memory
 _TRIED_SAMPLES = 8000  # of noise, for which every model has some frames
+_FEW = 500  # utterances of a set, below which its numbers are rough
 _OF_DEPTH = ("exit_layers", "num_encoder_layers")
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Record):
     """A fixed exit or a policy on a test set."""
 
     set: str
     choice: str  # `exit 3`, or the name of a policy
     layer: float  # per utterance
     wer: float  # percent
-    macs: float | None  # per utterance, those of the criterion included
-    utterances: int  # of the set
+    macs: int | float | None  # per utterance, the criterion's included
+    utterances: Count  # of the set
 
-    @property
-    def exit(self) -> int | None:
-        """Number of the exit, from 1; None for a policy."""
-        kind, _, number = self.choice.partition(" ")
-        return int(number) if kind == "exit" and number.isdecimal() else None
+
+class Config(Record, kw_only=True):
+    """What ``config.json`` holds."""
+
+    schema: Literal[SCHEMA]
+    version: str
+    name: str
+    sample_rate: SampleRate
+    decoding: str
+    search: dict[str, bool | int | float]
+    default_policy: str | None
+    default_reason: str = ""  # 0.1.0 did not say it
+    facts: dict[str, str]
+    measured: tuple[Measured, ...]
+    model: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for key in self.search.keys() - {*SEARCH_KEYS}:
+            raise ValueError(
+                f"search.{key}: not known; valid keys: {', '.join(SEARCH_KEYS)}"
+            )
+        SearchOptions(**self.search)
+
+
+class _Combination(Record):
+    """What ``combination.json`` holds: numbers by criterion."""
+
+    schema: Literal["exit-combination/1"]
+    weights: dict[str, Finite]
+    means: dict[str, Finite]
+    scales: dict[str, Finite]
+
+    def __post_init__(self) -> None:
+        if not self.weights.keys() == self.means.keys() == self.scales.keys():
+            raise ValueError("weights, means and scales: criteria differ")
 
 
 @dataclass(frozen=True)
@@ -202,59 +212,91 @@ class ModelFolder:
         """Layers that an exit follows."""
         return self.model.exit_layers
 
+    def live(self, decoding: str | None = None) -> tuple[LiveRunner, Policies]:
+        """What transcribes with it, and what knows its policies."""
+        runner = LiveRunner(
+            self.model,
+            pieces_of(self.tokenizer),
+            partial(decode, self.tokenizer),
+            self.sample_rate,
+            decoding or self.decoding,
+            self.search,
+        )
+        policies = Policies(
+            self.exit_layers,
+            self.policies,
+            self.default_policy,
+            self.calibration,
+            selector=self.selector,
+            combination=self.combination,
+        )
+        return runner, policies
+
+
+# What the folder in memory and ``config.json`` say in the same words.
+_ALIKE = (
+    *("name", "sample_rate", "decoding", "default_policy", "default_reason"),
+    *("facts", "measured"),
+)
+
 
 def read_model_folder(path: str | Path) -> ModelFolder:
     """Load an inference folder; an InputError names file and key."""
     path = Path(path)
     restore(path)
-    if not path.is_dir():
+    source = path / CONFIG_FILE
+    if not source.exists():
         raise InputError(
-            f"{path}: there is no such folder; give an inference folder, as "
-            "training writes it to <output_folder>/model."
+            f"{source}: there is no such file; give an inference folder, as "
+            "training writes it to <output_folder>/model, or the "
+            "output_folder of a finished run, with its hyperparams.yaml."
         )
-    config = read_config(path / CONFIG_FILE)
-    architecture = config["architecture"]
-    backbone = read_backbone(path) if architecture.uses_backbone else None
-    header = read_header(path / WEIGHTS_FILE)
-    model = build_bounded(architecture, backbone, header)
-    tokenizer = read_tokenizer(path / TOKENIZER_FILE, model)
+    config = read_record(source, Config, WAY_OUT)
+    architecture = Architecture(config.model, str(source))
+    if architecture.uses_backbone:
+        architecture = replace(architecture, backbone=read_backbone(path))
+    model = build_bounded(architecture, read_shapes(path / WEIGHTS_FILE))
+    tokenizer = read_tokenizer(path / TOKENIZER_FILE, WAY_OUT)
+    pieces, size = tokenizer.get_piece_size(), model.heads.vocab_size
+    if pieces > size:  # characters may be fewer than output_neurons
+        raise InputError(
+            f"{path / TOKENIZER_FILE}: has {pieces} tokens, but the model of "
+            f"config.json {size}; {WAY_OUT}."
+        )
     verified = load_weights(
         path / WEIGHTS_FILE,
         model,
-        _fingerprint(architecture, config["sample_rate"], tokenizer)
-        | backbone_fingerprint(model),
+        _fingerprint(config.model, config.sample_rate, tokenizer, model),
     )
     check_outputs(path, model)
-    check_decodings(
-        [config["decoding"]], model, f"{path / CONFIG_FILE}, key decoding"
-    )
-    readers: dict[str, Callable[[Path], Any]] = {
-        SELECTOR_FILE: read_selector,
-        COMBINATION_FILE: read_combination,
-        CALIBRATION_FILE: partial(read_trace, most=_MOST_CALIBRATION),
-    }
+    check_decodings([config.decoding], model, f"{source}, key decoding")
     selector, combination, calibration = (
         read(path / name) if (path / name).exists() else None
-        for name, read in readers.items()
+        for name, read in (
+            (SELECTOR_FILE, read_selector),
+            (COMBINATION_FILE, read_combination),
+            (CALIBRATION_FILE, partial(read_trace, most=_MOST_CALIBRATION)),
+        )
     )
-    for name, layers in {
-        SELECTOR_FILE: selector and selector.exit_layers,
-        CALIBRATION_FILE: calibration and calibration.header.exit_layers,
-    }.items():
-        check_layers(path / name, layers, model)
-    policies = read_policies(
-        path, path / CONFIG_FILE, config["default_policy"], model, selector
-    )
+    if selector is not None:
+        _check_layers(path / SELECTOR_FILE, selector.exit_layers, model)
+    if calibration is not None:
+        layers = calibration.header.exit_layers
+        _check_layers(path / CALIBRATION_FILE, layers, model)
     return ModelFolder(
         path=path,
         model=model,
+        architecture=architecture,
         tokenizer=tokenizer,
-        policies=policies,
+        search=SearchOptions(**config.search),
+        policies=read_policies(
+            path, source, config.default_policy, model, selector
+        ),
         selector=selector,
         combination=combination,
         calibration=calibration,
         verified=verified,
-        **config,
+        **{key: getattr(config, key) for key in _ALIKE},
     )
 
 
@@ -279,14 +321,21 @@ def write_model_folder(
 
 
 def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
-    write_config(target / CONFIG_FILE, folder)
+    tree, model = folder.architecture.tree, folder.model
+    config = Config(
+        schema=SCHEMA,
+        version=__version__,
+        search={key: getattr(folder.search, key) for key in SEARCH_KEYS},
+        model=tree,
+        **{key: getattr(folder, key) for key in _ALIKE},
+    )
+    _write_record(target / CONFIG_FILE, config)
     write_weights(
         target / WEIGHTS_FILE,
-        folder.model,
-        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer)
-        | backbone_fingerprint(folder.model),
+        model,
+        _fingerprint(tree, folder.sample_rate, folder.tokenizer, model),
     )
-    write_backbone(target, folder.model)
+    write_backbone(target, model)
     with whole_file(target / TOKENIZER_FILE) as stream:
         stream.write(folder.tokenizer.serialized_model_proto())
     for name, policy in folder.policies.items():
@@ -303,15 +352,17 @@ def _write_files(target: Path, folder: ModelFolder, card: str) -> None:
 
 
 def _fingerprint(
-    architecture: Architecture,
+    tree: Mapping[str, Any],
     sample_rate: int,
     tokenizer: SentencePieceProcessor,
+    model: EarlyExitModel | None = None,
 ) -> dict[str, str]:
-    """What gives the weights of a folder their meaning, but a backbone."""
+    """What gives the weights of a folder their meaning."""
     return {
-        **flat_fingerprint(architecture.tree, "model"),
-        **flat_fingerprint(sample_rate, "sample_rate"),
-        **tokenizer_fingerprint(tokenizer),
+        **checkpoints.flat_fingerprint(tree, "model"),
+        **checkpoints.flat_fingerprint(sample_rate, "sample_rate"),
+        **checkpoints.tokenizer_fingerprint(tokenizer),
+        **checkpoints.backbone_fingerprint(model),
     }
 
 
@@ -347,15 +398,15 @@ def _check_replaced(folder: ModelFolder, path: Path) -> None:
     written = [f"{POLICY_FOLDER}/{name}.yaml" for name in folder.policies]
     check_ours(path, ours, *_REPLACED, *map(re.escape, written))
     try:
-        there = read_config(path / CONFIG_FILE)
-        tokenizer = SentencePieceProcessor(
-            model_proto=(path / TOKENIZER_FILE).read_bytes()
-        )
-    except (InputError, OSError, RuntimeError):
+        there = read_record(path / CONFIG_FILE, Config, WAY_OUT)
+        tokenizer = read_tokenizer(path / TOKENIZER_FILE, WAY_OUT)
+    except InputError:
         return  # no whole model, so no better one
-    keys = differences(
-        _fingerprint(there["architecture"], there["sample_rate"], tokenizer),
-        _fingerprint(folder.architecture, folder.sample_rate, folder.tokenizer),
+    keys = checkpoints.differences(
+        _fingerprint(there.model, there.sample_rate, tokenizer),
+        _fingerprint(
+            folder.architecture.tree, folder.sample_rate, folder.tokenizer
+        ),
     )
     # a truncated model differs in these
     keys = [key for key in keys if not key.endswith(_OF_DEPTH)]
@@ -388,7 +439,7 @@ def read_policies(
         )
     for file in files:
         policy = read_policy(file)
-        check_layers(file, policy.exit_layers, model)
+        _check_layers(file, policy.exit_layers, model)
         if policy.criterion in OF_SELECTOR and selector is None:
             wanted = Path(policy.selector or SELECTOR_FILE).name
             raise InputError(
@@ -404,181 +455,46 @@ def read_policies(
     return found
 
 
-def check_layers(
-    file: Path, layers: tuple[int, ...] | None, model: EarlyExitModel
+def _check_layers(
+    file: Path, layers: tuple[int, ...], model: EarlyExitModel
 ) -> None:
-    """Refuse what was made for other exits."""
-    if layers is not None and not set(layers) <= set(model.exit_layers):
+    if not set(layers) <= set(model.exit_layers):
         raise InputError(
             f"{file}, key exit_layers: {list(layers)}, but the model of "
             f"config.json has {list(model.exit_layers)}; {WAY_OUT}."
         )
 
 
-def read_tokenizer(path: Path, model: EarlyExitModel) -> SentencePieceProcessor:
-    """Read the tokenizer."""
-    try:
-        tokenizer = SentencePieceProcessor(
-            model_proto=read_bytes(path, WAY_OUT) or b"\0"
-        )
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: not a SentencePiece model; {WAY_OUT}."
-        ) from error
-    pieces, size = tokenizer.get_piece_size(), model.heads.vocab_size
-    # Characters may be fewer than output_neurons.
-    if pieces > size:
-        raise InputError(
-            f"{path}: has {pieces} tokens, but the model of config.json "
-            f"{size}; {WAY_OUT}."
-        )
-    return tokenizer
-
-
-def write_config(path: str | Path, folder: ModelFolder) -> None:
-    """Write ``config.json``."""
-    content = {
-        "schema": SCHEMA,
-        "version": __version__,
-        "name": folder.name,
-        "sample_rate": folder.sample_rate,
-        "decoding": folder.decoding,
-        "search": {key: getattr(folder.search, key) for key in SEARCH_KEYS},
-        "default_policy": folder.default_policy,
-        "default_reason": folder.default_reason,
-        "facts": dict(folder.facts),
-        "measured": [asdict(row) for row in folder.measured],
-        "model": folder.architecture.tree,
-    }
-    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
-    with whole_file(path) as stream:
-        stream.write(f"{text}\n".encode())
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read ``config.json`` and check every key but those of the model.
-
-    What comes back are arguments of :class:`ModelFolder`.
-    """
-    path = Path(path)
-    content = read_json(path, WAY_OUT)
-    schema = content.get("schema")
-    if schema != SCHEMA:
-        advice = WAY_OUT
-        if str(schema).startswith(SCHEMA.partition("/")[0]):
-            advice = (
-                f"update speechbrain-ee (this is {__version__}), or {advice}"
-            )
-        _fail(
-            path, "schema", f"{quoted(schema)}, but {SCHEMA!r} is read", advice
-        )
-    for key in content:
-        if key not in _TYPES:
-            _fail(path, key, f"not known; valid keys: {', '.join(_TYPES)}")
-    content.setdefault("default_reason", "")  # 0.1.0 did not say it
-    for key, kind in _TYPES.items():
-        if key not in content:
-            _fail(path, key, "missing")
-        value = content[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            _fail(path, key, f"{quoted(value)} is of a wrong type")
-    check_sample_rate(content["sample_rate"], path)
-    if content["decoding"] not in DECODINGS:
-        _fail(
-            path,
-            "decoding",
-            f"{quoted(content['decoding'])} is not one of {', '.join(DECODINGS)}",
-        )
-    rows = content["measured"]
-    if not all(isinstance(row, dict) and _is_row(row) for row in rows):
-        _fail(
-            path,
-            "measured",
-            f"a list of rows with {', '.join(_OF_ROW)} is expected",
-        )
-    facts = content["facts"].items()
-    return {
-        "name": content["name"],
-        "architecture": Architecture(content["model"], str(path)),
-        "sample_rate": content["sample_rate"],
-        "decoding": content["decoding"],
-        "search": _search(path, content["search"]),
-        "default_policy": content["default_policy"],
-        "default_reason": content["default_reason"],
-        "facts": {str(key): str(value) for key, value in facts},
-        "measured": tuple(Measured(**row) for row in rows),
-    }
-
-
-def _is_row(row: Mapping[str, Any]) -> bool:
-    return sorted(row) == sorted(_OF_ROW) and all(
-        isinstance(row[key], kind) for key, kind in _OF_ROW.items()
+def _write_record(path: Path, record: Record) -> None:
+    text = json.dumps(
+        plain(record), ensure_ascii=False, indent=2, allow_nan=False
     )
-
-
-def check_sample_rate(rate: Any, path: Path) -> int:
-    """A sample rate that speech can have; an InputError for others."""
-    if type(rate) is not int or rate not in SAMPLE_RATES:
-        _fail(
-            path,
-            "sample_rate",
-            f"{quoted(rate)} Hz, but a whole number from {SAMPLE_RATES[0]} to "
-            f"{SAMPLE_RATES[-1]} is expected",
-        )
-    return rate
-
-
-def _search(path: Path, options: Mapping[str, Any]) -> SearchOptions:
-    for key in options:
-        if key not in SEARCH_KEYS:
-            _fail(
-                path,
-                f"search.{key}",
-                f"not known; valid keys: {', '.join(SEARCH_KEYS)}",
-            )
-    try:
-        return SearchOptions(**options)
-    except InputError as error:
-        _fail(path, "search", str(error).rstrip("."))
-
-
-def _fail(
-    path: Path, key: str, problem: str, advice: str = WAY_OUT
-) -> NoReturn:
-    raise InputError(f"{path}, key {key}: {problem}; {advice}.")
+    with whole_file(path, text=True) as stream:
+        stream.write(f"{text}\n")
 
 
 def write_combination(path: str | Path, combination: ZScores) -> None:
     """Write a combination whole or not at all."""
-    content = {"schema": COMBINATION_SCHEMA}
-    content |= {key: dict(getattr(combination, key)) for key in _OF_COMBINATION}
-    with whole_file(Path(path)) as stream:
-        stream.write(f"{json.dumps(content, indent=2)}\n".encode())
+    parts = combination.weights, combination.means, combination.scales
+    record = _Combination("exit-combination/1", *map(dict, parts))
+    _write_record(Path(path), record)
 
 
 def read_combination(path: str | Path) -> ZScores:
     """Read a combination and check it."""
-    path = Path(path)
-    content = read_json(path, WAY_OUT)
-    check_keys(content, COMBINATION_SCHEMA, _OF_COMBINATION, path, WAY_OUT)
-    parts = [content[key] for key in _OF_COMBINATION]
-    if not all(isinstance(part, dict) for part in parts):
-        parts = [{"": None}]
-    values = [value for part in parts for value in part.values()]
-    same = len({tuple(sorted(part)) for part in parts}) == 1
-    if not same or not all(type(value) in (int, float) for value in values):
-        raise InputError(
-            f"{path}, {', '.join(_OF_COMBINATION)}: a number by criterion is "
-            f"expected; {WAY_OUT}."
-        )
-    return ZScores(*parts)
+    found = read_record(path, _Combination, WAY_OUT)
+    return ZScores(found.weights, found.means, found.scales)
+
+
+# ---- Truncation ------------------------------------------------------------
 
 
 def up_to_layer(trace: Trace, layer: int) -> Trace | None:
-    """What a trace says of a model that ends at a layer.
+    """What a trace says of a model that ends at a layer; None if it has no
+    exit so early.
 
-    None if it has no exit so early. The scores of a learned selector are left
-    out: they look at what later exits would bring.
+    The scores of a learned selector are left out: they look at what later
+    exits would bring.
     """
     header = trace.header
     exits = sum(each <= layer for each in header.exit_layers)
@@ -589,24 +505,21 @@ def up_to_layer(trace: Trace, layer: int) -> Trace | None:
         for key in ("exit_layers", "macs", "parameters")
         if (value := getattr(header, key)) is not None
     }
-    records = tuple(
-        replace(
-            record,
-            exits=tuple(
-                replace(
-                    exit_,
-                    evidence={
-                        name: value
-                        for name, value in exit_.evidence.items()
-                        if name not in _WHOLE_ONLY
-                    },
-                )
-                for exit_ in record.exits[:exits]
-            ),
-        )
-        for record in trace.records
-    )
-    return Trace(replace(header, **cut), records, trace.source)
+    records = []
+    for record in trace.records:
+        kept = [
+            replace(
+                exit_,
+                evidence={
+                    name: value
+                    for name, value in exit_.evidence.items()
+                    if name not in _WHOLE_ONLY
+                },
+            )
+            for exit_ in record.exits[:exits]
+        ]
+        records.append(replace(record, exits=tuple(kept)))
+    return Trace(replace(header, **cut), tuple(records), trace.source)
 
 
 def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
@@ -631,12 +544,12 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             again = shipped_policies(trace, policy.budget, [policy.criterion])
             if name in again:
                 policies[name] = _known_as(again[name], policy)
-    kept = [r for r in folder.measured if r.exit and r.exit <= exits]
+    kept = {f"exit {exit}" for exit in range(1, exits + 1)}
     default, reason = default_of(policies, trace)
     return replace(
         folder,
         model=model.eval(),
-        architecture=folder.architecture.truncated(exits),
+        architecture=folder.architecture.truncated(model.exit_layers),
         policies=policies,
         default_policy=default,
         default_reason=reason,
@@ -647,7 +560,7 @@ def truncated_folder(folder: ModelFolder, exits: int) -> ModelFolder:
             **folder.facts,
             "Truncated": f"at exit {exits} of {len(folder.exit_layers)}",
         },
-        measured=tuple(kept),
+        measured=tuple(r for r in folder.measured if r.choice in kept),
     )
 
 
@@ -658,3 +571,118 @@ def _known_as(policy: ExitPolicy, old: ExitPolicy) -> ExitPolicy:
     fingerprint = old.calibration.fingerprint
     known = replace(policy.calibration, fingerprint=fingerprint)
     return replace(policy, calibration=known)
+
+
+# ---- Card and hub ----------------------------------------------------------
+
+
+def model_card(folder: ModelFolder) -> str:
+    """Describe a model in Markdown, with the front matter that hubs read."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # it is Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    costs, measured = CostModel(folder.model), folder.measured
+    counts = {row.set: row.utterances for row in measured}
+    choices = dict.fromkeys(row.choice for row in measured)
+    rows = dict.fromkeys((name, each) for name in counts for each in choices)
+    macs = costs.macs(round(MACS_REFERENCE_S * folder.sample_rate))
+    return environment.get_template("card.md.j2").render(
+        folder=folder,
+        exits=len(folder.exit_layers),
+        default=default_words(folder.default_policy, folder.default_reason),
+        encoder=_encoder(folder),
+        attention=folder.model.attention,
+        pieces=folder.tokenizer.get_piece_size(),
+        seconds=f"{MACS_REFERENCE_S:g}",
+        sizes=list(zip(folder.exit_layers, costs.parameters(), macs)),
+        counts=counts,
+        choices=choices,
+        measured=rows | {(row.set, row.choice): row for row in measured},
+        few=sorted(name for name, count in counts.items() if count < _FEW),
+        least=_FEW,
+    )
+
+
+def default_words(name: str | None, reason: str) -> str:
+    """The default policy (None: the last exit), and why it is that."""
+    if name is None:
+        return f"`last`, the last exit: {reason}" if reason else "`last`."
+    return f"`{name}`, which {reason}" if reason else f"`{name}`."
+
+
+def _encoder(folder: ModelFolder) -> str:
+    encoder = folder.model.encoder
+    depth = len(encoder.layers)
+    width = folder.model.heads.norms[0].normalized_shape[0]
+    if isinstance(encoder, SSLEncoder):
+        kind = f"Pre-trained encoder of type {encoder.config.model_type}"
+    else:
+        kind = type(encoder.layers[0]).__name__
+        kind = kind.removeprefix("Masked").removesuffix("Layer")
+        kind = f"{kind.removesuffix('Encoder')} encoder"
+        kind += f" ({encoder.attention_type})"
+    return f"{kind} of {depth} layers, {width} wide"
+
+
+def push_to_hub(folder: str | Path, repo_id: str, private: bool = False) -> str:
+    """Publish a folder under the account that is logged in, and say where.
+
+    It is read first, so that nothing broken is published.
+    """
+    read_model_folder(folder)
+    remedy = (
+        "check the name, the connection, and that you are logged in (`hf "
+        "auth login`)"
+    )
+    with _hub(repo_id, "could not be published", remedy) as hub:
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        found = hub.upload_folder(
+            repo_id=repo_id,
+            folder_path=str(folder),
+            allow_patterns=list(HUB_FILES),
+        )
+    return str(found)
+
+
+def fetch_folder(repo_id: str, savedir: str | Path | None = None) -> Path:
+    """Fetch a folder, not read yet; files of no other kind come with it.
+
+    It is kept in ``savedir``, by default in the hub's own cache.
+    """
+    problem = "not a folder here, and could not be fetched from the hub"
+    with _hub(repo_id, problem, "check the name and the connection") as hub:
+        found = hub.snapshot_download(
+            repo_id,
+            local_dir=None if savedir is None else str(savedir),
+            allow_patterns=list(HUB_FILES),
+        )
+    return Path(found)
+
+
+@contextmanager
+def _hub(repo_id: str, problem: str, remedy: str) -> Iterator[Any]:
+    """The hub's package, whose errors name what could not be done."""
+    if repo_id.startswith((".", "/", "~")) or repo_id.count("/") != 1:
+        raise InputError(
+            f"{repo_id}: there is no such folder, and that is not a hub name; give "
+            "an inference folder, or a name such as owner/model."
+        )
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise InputError(
+            "the hub needs the package huggingface_hub, which is not "
+            f"installed or does not import ({error}): pip install "
+            "huggingface_hub."
+        ) from error
+    try:
+        yield hub
+    except Exception as error:  # of a dozen kinds: network, names, rights
+        short = " ".join(str(error).split()).partition(". ")[0][:200]
+        raise InputError(
+            f"{repo_id}: {problem} ({short}); {remedy}."
+        ) from error

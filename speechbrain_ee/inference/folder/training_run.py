@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import ruamel.yaml
 import torch
@@ -28,7 +28,6 @@ from speechbrain.utils.checkpoints import METAFNAME, Checkpoint
 from tqdm import tqdm
 
 from speechbrain_ee.data.preparation import dev_set_manifest
-from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import (
     WORTH,
@@ -54,20 +53,26 @@ from speechbrain_ee.exits.selector.selection import COMBINED
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 from speechbrain_ee.exits.trace_file import read_trace
-from speechbrain_ee.files import compose_yaml, read_bytes
+from speechbrain_ee.files import compose_yaml
 from speechbrain_ee.inference.folder.architecture import (
+    RUN_WAY_OUT,
     Architecture,
-    Hyperparams,
+    Tagged,
+    architecture_of,
+    read_hyperparams,
 )
-from speechbrain_ee.inference.folder.card import default_words, model_card
 from speechbrain_ee.inference.folder.model_folder import (
+    CONFIG_FILE,
     OF_SELECTOR,
     POLICY_SELECTOR,
     SEARCH_KEYS,
     Measured,
     ModelFolder,
+    SampleRate,
     check_outputs,
-    check_sample_rate,
+    default_words,
+    model_card,
+    read_model_folder,
     read_policies,
     truncated_folder,
     up_to_layer,
@@ -79,32 +84,46 @@ from speechbrain_ee.inference.folder.weights import (
     check_finite,
     global_norms,
 )
-from speechbrain_ee.inference.policies import LAST, Policies
-from speechbrain_ee.inference.runner import LivePolicy, LiveRunner
-from speechbrain_ee.inference.spoken import read_spoken
+from speechbrain_ee.inference.hypothesis import read_tokenizer
+from speechbrain_ee.inference.live import LivePolicy
+from speechbrain_ee.inference.policies import LAST
+from speechbrain_ee.inference.recordings import read_spoken
+from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.checkpoints import (
-    DEFAULT_FILE,
-    POLICY_FOLDER,
-    averaged_weights,
-    backbone_fingerprint,
-    best_checkpoints,
-    build_model,
-    check_checkpoints,
-    moved_save_folder,
-    read_default,
-    tokenizer_fingerprint,
-    write_default,
-    yaml_fingerprint,
-)
+from speechbrain_ee.schema import Count, convert
+from speechbrain_ee.training import checkpoints
+from speechbrain_ee.training.checkpoints import POLICY_FOLDER
 
 logger = logging.getLogger(__name__)
 
 FOLDER_NAME = "model"
+RUN = "hyperparams.yaml"
 TIMED = 32  # utterances on which policies are timed
-_SEARCH = f"{SearchOptions.__module__}.{SearchOptions.__name__}"
-_REGIME = "speechbrain_ee.training.regimes.Regime"
-_WAY_OUT = "give the output_folder of a finished run of this recipe"
+_TRACE = ".jsonl.gz"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of ``hyperparams.yaml`` beside the model; other keys are
+    of training alone.
+    """
+
+    system_name: str
+    output_folder: str
+    save_folder: str
+    data_folder: str
+    train_splits: list[str] | str | None = None
+    dev_splits: list[str] | str | None
+    valid_csv: str | None
+    skip_prep: bool
+    sample_rate: SampleRate
+    token_type: str
+    output_neurons: Count
+    average_checkpoints: Count
+    decodings: list[str] | None = None
+    exit_budget: str | None = None
+    error_unit: str = "word"
+    search: Any = None
+    regime: Any = None
 
 
 class TrainingRun:
@@ -112,15 +131,13 @@ class TrainingRun:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.hparams = Hyperparams(folder / "hyperparams.yaml")
-        self.value = self.hparams.value
-        self.save_folder = moved_save_folder(
-            folder,
-            self.value("save_folder", kind=str),
-            self.value("output_folder", kind=str),
+        self.path = folder / RUN
+        self.hparams = read_hyperparams(self.path)
+        self.settings = convert(self.hparams, Settings, self.path, RUN_WAY_OUT)
+        self.save_folder = checkpoints.moved_save_folder(
+            folder, self.settings.save_folder, self.settings.output_folder
         )
-        decodings = self.value("decodings", [GREEDY], list) or [GREEDY]
-        self.decoding = str(decodings[0])
+        self.decoding = (self.settings.decodings or [GREEDY])[0]
         self.verified = False  # by a fingerprint of its checkpoints
 
     def model(self, trust: bool) -> tuple[EarlyExitModel, Architecture | None]:
@@ -130,33 +147,30 @@ class TrainingRun:
         it names is fetched; it then is not known as plain data.
         """
         found = self._checkpoints()
-        with _loading(self.save_folder):
+        unloadable = f"{self.save_folder}: its checkpoints cannot be loaded"
+        with _explained(unloadable):
             weights = {
                 name: tensor
-                for name, tensor in averaged_weights(found).items()
+                for name, tensor in checkpoints.averaged_weights(found).items()
                 if not name.startswith(LEFT_OUT)
             }
-            check_finite(self.save_folder, weights)
-        header = {
-            name: (tuple(tensor.shape), str(tensor.dtype))
-            for name, tensor in weights.items()
-        }
+        check_finite(self.save_folder, weights)
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         try:
-            architecture, backbone = self.hparams.architecture(fetch=trust)
-            model = build_bounded(architecture, backbone, header)
+            architecture = architecture_of(self.hparams, self.path, fetch=trust)
+            model = build_bounded(architecture, shapes)
         except InputError:
             if not trust:
                 raise
-            model, architecture = _executed(self.hparams.path), None
-        text = self.hparams.path.read_text(encoding="utf-8")
-        self.verified = check_checkpoints(
+            model, architecture = _executed(self.path), None
+        self.verified = checkpoints.check_checkpoints(
             self.save_folder,
             found,
-            yaml_fingerprint(text)
-            | backbone_fingerprint(model)
-            | tokenizer_fingerprint(self.tokenizer()),
+            checkpoints.yaml_fingerprint(self.path.read_text(encoding="utf-8"))
+            | checkpoints.backbone_fingerprint(model)
+            | checkpoints.tokenizer_fingerprint(self.tokenizer()),
         )
-        with _loading(self.save_folder):
+        with _explained(f"{unloadable} into the model of hyperparams.yaml"):
             model.load_state_dict(weights, strict=True)
             for norm in global_norms(model).values():
                 # SpeechBrain keeps the means of features beside the weights.
@@ -164,65 +178,55 @@ class TrainingRun:
                 norm._load_statistics_dict(
                     torch.load(path, weights_only=True, map_location="cpu")
                 )
-        trained = self.hparams.arguments("regime", _REGIME).get("active_exits")
+        trained = _arguments(self.settings.regime).get("active_exits")
         if trained is not None:  # the exits above it are as they began
             model = model.truncated(trained)
-            architecture = architecture and architecture.truncated(trained)
+            if architecture is not None:
+                architecture = architecture.truncated(model.exit_layers)
         return model.eval(), architecture
 
     def _checkpoints(self) -> list[Checkpoint]:
         """Those that are averaged, of a whole epoch; the best first."""
         for path in self.save_folder.glob(f"*/{METAFNAME}"):
-            compose_yaml(path, _WAY_OUT)  # SpeechBrain's reader has no bounds
-        try:
-            found = best_checkpoints(
-                self.save_folder, self.value("average_checkpoints", kind=int)
-            )
+            compose_yaml(
+                path, RUN_WAY_OUT
+            )  # SpeechBrain's reader has no bounds
         # Numbers in them may be texts, or whatever else.
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise InputError(
-                f"{self.save_folder}: its checkpoints cannot be compared "
-                f"({one_line(error)}); {_WAY_OUT}."
-            ) from error
+        with _explained(f"{self.save_folder}: its checkpoints do not compare"):
+            found = checkpoints.best_checkpoints(
+                self.save_folder, self.settings.average_checkpoints
+            )
         if not found:
             raise InputError(
                 f"{self.save_folder}: holds no checkpoint of a whole epoch; "
-                f"{_WAY_OUT}."
+                f"{RUN_WAY_OUT}."
             )
         return found
 
     def tokenizer(self) -> SentencePieceProcessor:
         """SentencePiece's, as training made it."""
-        size = self.value("output_neurons", kind=int)
-        name = f"{size}_{self.value('token_type', kind=str)}.model"
-        path = self.save_folder / Path(name).name
-        try:
-            content = read_bytes(path, _WAY_OUT)
-            return SentencePieceProcessor(model_proto=content or b"\0")
-        except (InputError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: the tokenizer cannot be read ({one_line(error)}); "
-                f"{_WAY_OUT}."
-            ) from error
+        size, kind = self.settings.output_neurons, self.settings.token_type
+        name = Path(f"{size}_{kind}.model").name
+        return read_tokenizer(self.save_folder / name, RUN_WAY_OUT)
 
     def search(self) -> SearchOptions:
         """How hypotheses are searched for; its numbers."""
-        options = {}
+        options: dict[str, Any] = {}
         if self.decoding in BY_ATTENTION:
-            options = self.hparams.arguments("search", _SEARCH)
+            options = _arguments(self.settings.search)
         if options.get("scorers"):
             raise InputError(
-                f"{self.hparams.path}, key search.scorers: language models "
+                f"{self.path}, key search.scorers: language models "
                 "are not kept in an inference folder; evaluate without them "
                 "first (the best checkpoints stay), then export."
             )
-        return SearchOptions(
-            **{key: options[key] for key in SEARCH_KEYS if key in options}
-        )
+        numbers = {key: options[key] for key in SEARCH_KEYS if key in options}
+        kind = dict[str, bool | int | float]
+        return SearchOptions(**convert(numbers, kind, self.path, RUN_WAY_OUT))
 
     def trace(self, name: str, model: EarlyExitModel) -> Trace | None:
         """The trace of a set; None if there is none for this model."""
-        path = self.folder / "traces" / f"{name}.jsonl.gz"
+        path = self.folder / "traces" / f"{name}{_TRACE}"
         if not path.exists():
             return None
         trace = read_trace(path)
@@ -239,41 +243,37 @@ class TrainingRun:
 
     def development_manifest(self) -> Path:
         """The set that policies are calibrated on, where the run lies now."""
-        keys = "valid_csv dev_splits data_folder output_folder skip_prep"
-        named = Path(
-            dev_set_manifest({key: self.value(key) for key in keys.split()})
-        )
+        named = Path(dev_set_manifest(msgspec.structs.asdict(self.settings)))
         moved = self.folder / named.name
         return moved if moved.exists() else named
 
-    def development_trace(self, model: EarlyExitModel) -> Trace | None:
-        """What policies are calibrated on."""
-        trace = self.trace(self.development_manifest().stem, model)
-        if trace is None:
-            logger.warning(
-                "%s: no trace of the development set, so no policy is "
-                "shipped; the model always goes to its last exit.",
-                self.folder,
-            )
-        return trace
-
-    def selector(self, trace: Trace | None) -> LearnedSelector | None:
-        """The learned selector, if there is one for these exits."""
+    def selector(self, trace: Trace) -> LearnedSelector | None:
+        """The learned selector, if there is one for the exits of a trace."""
         path = self.save_folder / SELECTOR_FILE
-        if trace is None or not path.exists():
-            return None
-        selector = read_selector(path)
-        same = selector.exit_layers == trace.header.exit_layers
-        return selector if same else None
+        found = read_selector(path) if path.exists() else None
+        same = found and found.exit_layers == trace.header.exit_layers
+        return found if same else None
 
     def policies(
-        self, model: EarlyExitModel, selector: LearnedSelector | None
-    ) -> dict[str, ExitPolicy] | None:
-        """What evaluation calibrated; None of a run of an earlier version."""
+        self,
+        trace: Trace,
+        model: EarlyExitModel,
+        selector: LearnedSelector | None,
+    ) -> dict[str, ExitPolicy]:
+        """What evaluation calibrated, or, of a run of an earlier version,
+        what it would have.
+        """
         if not (self.save_folder / POLICY_FOLDER).is_dir():
-            return None
-        name, _ = read_default(self.save_folder) or (None, "")
-        place = self.save_folder / DEFAULT_FILE
+            found = shipped_policies(
+                trace, self.settings.exit_budget, selector=POLICY_SELECTOR
+            )
+            return {
+                name: policy
+                for name, policy in found.items()
+                if selector is not None or policy.criterion not in OF_SELECTOR
+            }
+        name, _ = checkpoints.read_default(self.save_folder) or (None, "")
+        place = self.save_folder / checkpoints.DEFAULT_FILE
         found = read_policies(self.save_folder, place, name, model, selector)
         return {
             name: replace(policy, selector=policy.selector and POLICY_SELECTOR)
@@ -285,7 +285,11 @@ class TrainingRun:
     ) -> tuple[Measured, ...]:
         """What the folder's exits and policies give on the test sets."""
         rows: list[Measured] = []
-        for name in self.test_sets():
+        dev = self.development_manifest().stem
+        for path in sorted((self.folder / "traces").glob(f"*{_TRACE}")):
+            name = path.name.removesuffix(_TRACE)
+            if name == dev or name.rpartition(".")[2] in DECODINGS:
+                continue
             trace = self.trace(name, whole)
             if trace is not None and folder.exit_layers != whole.exit_layers:
                 trace = up_to_layer(trace, folder.exit_layers[-1])
@@ -295,68 +299,49 @@ class TrainingRun:
                 )
         return tuple(rows)
 
-    def test_sets(self) -> list[str]:
-        """Names of the sets that were tested."""
-        files = (self.folder / "traces").glob("*.jsonl.gz")
-        names = [file.name.removesuffix(".jsonl.gz") for file in files]
-        return sorted(
-            name
-            for name in names
-            if name != self.development_manifest().stem
-            and name.rpartition(".")[2] not in DECODINGS
-        )
-
     def facts(self) -> dict[str, str]:
         """What the card says of data and training."""
-        splits = {
-            "Training data": self.value("train_splits", None),
-            "Development data": self.value("dev_splits", None),
-        }
-        facts = {
-            key: ", ".join(map(str, value))
-            if isinstance(value, list)
-            else str(value)
-            for key, value in splits.items()
-            if value
-        }
-        size, kind = self.value("output_neurons"), self.value("token_type")
-        facts["Tokens"] = f"{size}, {kind}"
-        if self.value("error_unit", "word") != "word":
+        settings, facts = self.settings, {}
+        for key, splits in {
+            "Training data": settings.train_splits,
+            "Development data": settings.dev_splits,
+        }.items():
+            if splits:
+                facts[key] = (
+                    splits if isinstance(splits, str) else ", ".join(splits)
+                )
+        facts["Tokens"] = f"{settings.output_neurons}, {settings.token_type}"
+        if settings.error_unit != "word":
             facts["WER"] = "is the character error rate (error_unit)"
-        facts["Checkpoints averaged"] = str(self.value("average_checkpoints"))
+        facts["Checkpoints averaged"] = str(settings.average_checkpoints)
         return facts
+
+
+def _arguments(built: Any) -> dict[str, Any]:
+    """The arguments of an object of a YAML; none if it has no such object."""
+    value = built.value if isinstance(built, Tagged) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _executed(path: Path) -> EarlyExitModel:
     """The model of a YAML that is trusted."""
-    logger.warning(
-        "%s: executing what it says of the model; trust it only if you trust "
-        "whoever wrote it.",
-        path,
-    )
-    try:
-        tree = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-        return build_model(tree)
-    # A YAML builds objects, so a wrong value can raise anything.
-    except Exception as error:
-        raise InputError(
-            f"{path}: its model cannot be built ({one_line(error)}); {_WAY_OUT}."
-        ) from error
+    with _explained(f"{path}: its model cannot be built"):
+        return checkpoints.build_model(
+            ruamel.yaml.YAML().load(path.read_text("utf-8"))
+        )
 
 
 @contextmanager
-def _loading(place: Path) -> Iterator[None]:
-    """Name the checkpoints that cannot be loaded."""
+def _explained(what: str) -> Iterator[None]:
+    """Say what failed, whatever a damaged or hostile file raises."""
     try:
         yield
     except InputError:
         raise
-    # A damaged or hostile file can raise anything.
     except Exception as error:
-        logger.debug("%s", place, exc_info=True)
+        logger.debug("%s", what, exc_info=True)
         raise InputError(
-            f"{place}: its checkpoints cannot be loaded into the model of "
-            f"hyperparams.yaml ({one_line(error)}); {_WAY_OUT}."
+            f"{what} ({one_line(error)}); {RUN_WAY_OUT}."
         ) from error
 
 
@@ -372,20 +357,16 @@ def measure_choices(
     rows = []
     for name in trace.labelled_sets:
         part = trace.subset(name)
-        points = []
+        points = {}
         for place, layer in enumerate(trace.header.exit_layers):
             exit = list(exit_layers).index(layer) + 1
-            point = measure(part, np.full(len(part), place))
-            points.append((f"exit {exit}", point))
-        for policy_name, policy in policies.items():
-            found = get_criterion(policy.criterion)
-            given = {*part.evidence_names, "transcripts"}
+            points[f"exit {exit}"] = measure(part, np.full(len(part), place))
+        given = {*part.evidence_names, "transcripts"}
+        for key, policy in policies.items():
             fits = policy.exit_layers == trace.header.exit_layers
-            if not fits or not set(found.needs) <= given:
-                continue
-            choice_N, cost_NE = choice_of(part, policy)
-            point = measure(part, choice_N, None, cost_NE)
-            points.append((policy_name, point))
+            if fits and set(get_criterion(policy.criterion).needs) <= given:
+                choice_N, cost_NE = choice_of(part, policy)
+                points[key] = measure(part, choice_N, None, cost_NE)
         rows += [
             Measured(
                 name,
@@ -395,7 +376,7 @@ def measure_choices(
                 None if point.avg_macs is None else round(point.avg_macs),
                 len(part),
             )
-            for choice, point in points
+            for choice, point in points.items()
         ]
     return tuple(rows)
 
@@ -444,7 +425,7 @@ def without_transcripts(trace: Trace) -> Trace:
     """
     records = []
     errors_NE, words_N = trace.errors_NE, trace.words_N
-    clusters = trace.clusters
+    speaker_N = trace.clusters.label_N + 1
     space = " " if trace.header.error_unit == "word" else ""
     for row, record in enumerate(trace.records):
         exits = tuple(
@@ -458,7 +439,7 @@ def without_transcripts(trace: Trace) -> Trace:
                 ref=space.join("-" * int(words_N[row])),
                 exits=exits,
                 duration_s=record.duration_s,
-                speaker=record.speaker and str(clusters.label_N[row] + 1),
+                speaker=record.speaker and str(speaker_N[row]),
             )
         )
     return Trace(trace.header, tuple(records), trace.source)
@@ -508,7 +489,7 @@ def choose_default(
         logger.warning(
             "The default policy is chosen by multiply-accumulates: %s", error
         )
-    write_default(Path(hparams["save_folder"]), default, reason)
+    checkpoints.write_default(Path(hparams["save_folder"]), default, reason)
     return policies.get(default or ""), default_words(default, reason)
 
 
@@ -539,25 +520,11 @@ def _timed(folder: ModelFolder, run: TrainingRun) -> ModelFolder:
             error,
         )
         return folder
-    runner = LiveRunner(
-        folder.model,
-        pieces_of(folder.tokenizer),
-        partial(decode, folder.tokenizer),
-        folder.sample_rate,
-        folder.decoding,
-        folder.search,
-    )
-    resolve = Policies(
-        folder.exit_layers,
-        folder.policies,
-        None,
-        folder.selector,
-        folder.combination,
-    ).resolve
+    runner, policies = folder.live()
     times = time_shares(
         runner,
-        {name: resolve(name) for name in chosen},
-        resolve(LAST),
+        {name: policies.resolve(name) for name in chosen},
+        policies.resolve(LAST),
         [one.wav_S for one in spoken],
     )
     default, reason = default_of(folder.policies, folder.calibration, times)
@@ -579,72 +546,76 @@ def run_folder(
     one: that which its report names.
     """
     run = TrainingRun(Path(output_folder))
+    if trust:
+        logger.warning(
+            "%s: what it says may be executed; do this with folders that you "
+            "trust only.",
+            run.path,
+        )
     model, architecture = run.model(trust)
-    trace = run.development_trace(model)
-    selector = run.selector(trace)
-    combination = _combination(trace, selector)
-    policies, calibration, known = {}, None, None
-    if trace is not None:
-        calibration = without_transcripts(trace)
-        known = read_default(run.save_folder)
-        policies = run.policies(model, selector)
-        if policies is None:
-            policies, known = _calibrated(trace, run, selector), None
-    default, reason = known or default_of(policies, calibration)
+    check_outputs(run.folder, model)
     folder = ModelFolder(
         path=run.folder,
-        name=run.value("system_name", kind=str),
+        name=run.settings.system_name,
         model=model,
         architecture=architecture,
         tokenizer=run.tokenizer(),
-        sample_rate=check_sample_rate(
-            run.value("sample_rate"), run.hparams.path
-        ),
+        sample_rate=run.settings.sample_rate,
         decoding=run.decoding,
         search=run.search(),
-        policies=policies,
-        default_policy=default,
-        default_reason=reason,
-        selector=selector,
-        combination=combination,
-        calibration=calibration,
         facts=run.facts(),
         verified=run.verified,
     )
-    check_outputs(folder.path, model)
+    trace, known = run.trace(run.development_manifest().stem, model), None
+    if trace is None:
+        logger.warning(
+            "%s: no trace of the development set, so no policy is shipped; "
+            "the model always goes to its last exit.",
+            run.folder,
+        )
+    else:
+        selector = run.selector(trace)
+        folder = replace(
+            folder,
+            selector=selector,
+            combination=_combination(trace, selector),
+            policies=run.policies(trace, model, selector),
+            calibration=without_transcripts(trace),
+        )
+        known = checkpoints.read_default(run.save_folder)
+    default, reason = known or default_of(folder.policies, folder.calibration)
+    folder = replace(folder, default_policy=default, default_reason=reason)
     if exits is not None:
         whole, folder = folder, truncated_folder(folder, exits)
         known = known if folder is whole else None
     if timed and known is None:
         folder = _timed(folder, run)
-    measured = run.measured(model, folder)
-    return replace(folder, measured=measured)
+    return replace(folder, measured=run.measured(model, folder))
 
 
-def _calibrated(
-    trace: Trace, run: TrainingRun, selector: LearnedSelector | None
-) -> dict[str, ExitPolicy]:
-    """Policies of a run whose evaluation, of an earlier version, left none."""
-    budget = run.value("exit_budget", None, str)
-    return {
-        name: policy
-        for name, policy in shipped_policies(
-            trace, budget, selector=POLICY_SELECTOR
-        ).items()
-        if selector is not None or policy.criterion not in OF_SELECTOR
-    }
+def open_folder(
+    path: str | Path,
+    exits: int | None = None,
+    trust: bool = False,
+    timed: bool = False,
+) -> ModelFolder:
+    """An inference folder, or what :func:`run_folder` gives of a run."""
+    path = Path(path)
+    if (path / RUN).is_file() and not (path / CONFIG_FILE).is_file():
+        return run_folder(path, exits, trust, timed)
+    folder = read_model_folder(path)
+    return folder if exits is None else truncated_folder(folder, exits)
 
 
 def _combination(
-    trace: Trace | None, selector: LearnedSelector | None
+    trace: Trace, selector: LearnedSelector | None
 ) -> ZScores | None:
     """The same as training made it, from the same trace."""
-    if trace is None or selector is None:
+    if selector is None:
         return None
-    model = selector.language_model
-    if model is not None and trace.evidence.hyps is not None:
-        trace = add_plausibility(trace, model)
-    known = {"agreement"} if trace.evidence.hyps is not None else set()
-    known |= set(trace.evidence_names)
+    has_texts = trace.evidence.hyps is not None
+    if has_texts and selector.language_model is not None:
+        trace = add_plausibility(trace, selector.language_model)
+    known = {*trace.evidence_names, *(["agreement"] * has_texts)}
     names = [name for name in COMBINED if name in known]
     return ZScores.fit(trace, names) if names else None

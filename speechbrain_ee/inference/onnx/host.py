@@ -15,188 +15,213 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
-from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.ngram import CharNgram, read_ngram
-from speechbrain_ee.exits.criteria.registry import Criterion, read_threshold
-from speechbrain_ee.exits.criteria.text import OF_TEXT, measure_texts
-from speechbrain_ee.exits.policy import (
-    ThresholdPolicy,
-    check_exit,
-    rule_for,
-)
-from speechbrain_ee.files import open_plain, read_bytes, restore
+from speechbrain_ee.exits.criteria.ngram import read_ngram
+from speechbrain_ee.files import open_plain, restore, whole_file
 from speechbrain_ee.inference.hypothesis import (
-    Gathered,
     Hypothesis,
-    TimedToken,
+    of_speech,
+    read_tokenizer,
     timed_runs,
-    words_of,
 )
-from speechbrain_ee.inference.onnx.manifest import (
-    LANGUAGE_MODEL_FILE,
-    MANIFEST_FILE,
-    START_FILE,
-    TRANSCRIPTS,
-    Manifest,
-    load,
-    read_manifest,
-    segment_file,
+from speechbrain_ee.inference.live import LiveBatch, LivePolicy, Said
+from speechbrain_ee.inference.policies import Policies
+from speechbrain_ee.inference.segmentation import speech_detector
+from speechbrain_ee.schema import (
+    Count,
+    Finite,
+    Positive,
+    Record,
+    plain,
+    read_record,
 )
-from speechbrain_ee.inference.segmentation import NO_SPEECH, speech_detector
 
+SCHEMA = "early-exit-onnx/1"
+MANIFEST_FILE = "onnx.json"
+START_FILE = "start.onnx"  # from waveforms to the first layer
+LANGUAGE_MODEL_FILE = "language_model.json.gz"  # of characters, of texts
 PURPOSE = "ONNX graphs"
-LAST = "last"
-_WAY_OUT = "export the model again"
+_WAY_OUT = "write the graphs again with `export --format onnx`"
 _TRIED_SAMPLES = 8000
 Array = NDArray[np.generic]
+Quadratic = tuple[Finite, Finite, Finite]  # coefficients of 1, T, T squared
 
 
-@dataclass(frozen=True)
-class HostPolicy:
-    """Which exits are read, and which utterances stop there."""
+class Manifest(Record):
+    """What ``onnx.json`` says of the graphs of a folder."""
 
-    exits: tuple[int, ...]  # that can be taken, from 1; all stop at the last
-    layers: tuple[int, ...]  # that they follow
-    rule: ThresholdPolicy | None = None  # None: there is one exit
-
-    @classmethod
-    def fixed(cls, exit: int, exit_layers: Sequence[int]) -> "HostPolicy":
-        """All utterances take one exit."""
-        check_exit(exit, exit_layers, "these graphs have")
-        return cls((exit,), (exit_layers[exit - 1],))
-
-    @classmethod
-    def thresholds(
-        cls,
-        policy: Any,
-        exit_layers: Sequence[int],
-        evidence: Sequence[str],
-        its_layers: Sequence[int] | None = None,
-    ) -> "HostPolicy":
-        """Thresholds on a criterion that reads ``evidence`` or transcripts;
-        bare thresholds may say which exits' layers they are for.
-        """
-        exits, layers, rule = rule_for(
-            policy, exit_layers, "these graphs have", its_layers
-        )
-        missing = {*get_criterion(policy.criterion).needs}
-        missing -= {*evidence, TRANSCRIPTS}
-        if missing:
-            raise InputError(
-                f"policy: {policy.criterion} reads {', '.join(sorted(missing))}"
-                f", which is not known here; there are "
-                f"{', '.join(evidence)} and transcripts."
-            )
-        return cls(exits, layers, rule)
-
-    @property
-    def criterion(self) -> Criterion | None:
-        """What gives the scores; None where nothing is asked."""
-        return None if self.rule is None else get_criterion(self.rule.criterion)
-
-
-@dataclass
-class HostEvidence:
-    """What the utterances that are still in the batch have shown."""
-
-    policy: HostPolicy
-    rows: NDArray[np.int64]  # of the original batch
-    language_model: CharNgram | None = None
-    reads: list[int] = field(default_factory=list)  # exits whose heads ran
-    gathered: Gathered = field(default_factory=Gathered)
+    schema: Literal[SCHEMA]
+    name: str  # of the system
+    sample_rate: Positive  # samples per second of the audio
+    exit_layers: Annotated[tuple[Positive, ...], Meta(min_length=1)]
+    vocab_size: Annotated[int, Meta(ge=2)]  # blank included
+    blank_index: Count
+    positions: Literal["relative", "rotary", "none"]
+    measures: tuple[str, ...]  # evidence that every segment puts out
+    frame_s: Annotated[float, Meta(gt=0)]  # from one encoder frame to the next
+    precisions: Annotated[
+        tuple[Literal["fp32", "int8"], ...], Meta(min_length=1)
+    ]
+    default_policy: str | None  # followed if nothing is said
+    hop: Positive  # samples from one frame of features to the next
+    # Multiply-accumulates (MACs) of the start for so many hops of audio: 0,
+    # 1, up to those of one encoder frame.
+    start_macs: Annotated[tuple[int, ...], Meta(min_length=2)]
+    # MACs of the layers of each segment and of its head, T encoder frames.
+    segment_macs: tuple[Quadratic, ...]
+    head_macs: tuple[Quadratic, ...]
 
     def __post_init__(self) -> None:
-        found = self.policy.criterion
-        needs = () if found is None else found.needs
-        self.criterion = found
-        self.of_text = tuple(name for name in needs if name in OF_TEXT)
-        other = (*self.of_text, TRANSCRIPTS)
-        self.measures = tuple(name for name in needs if name not in other)
-        self.keeps_texts = TRANSCRIPTS in needs
-        self.reads_texts = self.keeps_texts or bool(self.of_text)
+        exits = self.exit_layers
+        if list(exits) != sorted({*exits}):
+            raise ValueError(f"exit_layers: {list(exits)} do not increase")
+        if self.blank_index >= self.vocab_size:
+            raise ValueError(f"blank_index: {self.blank_index} is no token")
+        for key in ("segment_macs", "head_macs"):
+            if len(getattr(self, key)) != len(exits):
+                raise ValueError(f"{key}: there are {len(exits)} exits")
 
-    def looks(self, place: int) -> bool:
-        """Whether an exit's head is read, by its place in the policy."""
-        rule = self.policy.rule
-        if place == len(self.policy.exits) - 1 or rule is None:
-            return True
-        remembers = self.criterion.sign is None
-        return remembers or rule.decides(place + 1)
+    def macs(self, samples: int, frames: int, reads: tuple[int, ...]) -> int:
+        """MACs of an utterance that ends at the last of the exits whose
+        heads were read: those of ``evaluation.cost.CostModel``.
+        """
+        hops = len(self.start_macs) - 1
+        # Every further encoder frame costs what the first one did.
+        whole, rest = divmod(samples // self.hop, hops)
+        each = self.start_macs[-1] - self.start_macs[0]
+        start = self.start_macs[rest] + whole * each
+        powers = np.array([1.0, frames, float(frames) ** 2])
+        layers = np.array(self.segment_macs[: reads[-1]]).sum(0) @ powers
+        heads = sum(np.array(self.head_macs[k - 1]) @ powers for k in reads)
+        return round(float(start + layers + heads))
 
-    def score(self) -> NDArray[np.float64]:
-        """Scores at the exit where the batch stands."""
-        layers = self.policy.layers[: len(self.reads)]
-        evidence = self.gathered.evidence(
-            layers, self.rows, "evidence of the graphs"
-        )
-        return self.criterion.scores(evidence)[:, -1]
 
-    def add(
-        self, values: dict[str, NDArray[np.floating]], texts: Sequence[str]
-    ) -> None:
-        """Note what an exit has shown."""
-        read = {name: values[name] for name in self.measures}
-        if self.of_text:
-            read |= measure_texts(texts, self.language_model, self.of_text)
-        self.gathered.add(read, texts if self.keeps_texts else None)
+def segment_file(exit: int, precision: str) -> str:
+    """File of the graph of a segment, by the exit that it ends with."""
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return f"exit_{exit:02d}{suffix}.onnx"
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write ``onnx.json``."""
+    with whole_file(Path(folder) / MANIFEST_FILE, text=True) as stream:
+        stream.write(json.dumps(plain(manifest), indent=1) + "\n")
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read ``onnx.json`` and check it; errors name file and key."""
+    return read_record(Path(folder) / MANIFEST_FILE, Manifest, _WAY_OUT)
+
+
+def load(name: str, purpose: str) -> ModuleType:
+    """Import an optional package, or say what it is wanted for."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{purpose}: {name} is not there ({error}); install onnx and "
+            "onnxruntime: pip install 'speechbrain-ee[onnx]'."
+        ) from error
+
+
+class GraphBatch(LiveBatch):
+    """A batch on graphs."""
+
+    def __init__(
+        self,
+        host: "OnnxRecogniser",
+        policy: LivePolicy,
+        wavs_BS: NDArray[np.float32],
+        samples_B: NDArray[np.int64],
+    ):
+        super().__init__(host.manifest, policy, samples_B.tolist())
+        self.host = host
+        inputs = {"wavs": wavs_BS, "samples": samples_B}
+        hidden, lengths_B, *positions = host.start.run(None, inputs)
+        self._state = {"hidden": hidden, "lengths": lengths_B}
+        if positions:
+            self._state["positions"] = positions[0]
+        self._depth = 0
+        self._read: dict[str, Array] = {}
+        self._wanted = ["log_probs"]
+        if policy.scorer is not None:
+            self._wanted += [each.name for each in policy.scorer.measures]
+
+    def climb(self, exit: int) -> None:
+        """Compute up to an exit, and read its head."""
+        for segment in range(self._depth + 1, exit):
+            self._run(segment, [])
+        self._read = self._run(exit, self._wanted)
+        self._depth = exit
+
+    def measure(self) -> dict[str, Array]:
+        """What the policy's measures give at this exit."""
+        return {name: self._read[name] for name in self._wanted[1:]}
+
+    def texts(self) -> list[str]:
+        """What CTC's best path says at this exit."""
+        return [one.texts[0] for one in self.said(np.arange(len(self.rows_B)))]
+
+    def said(self, places: NDArray[np.int64]) -> list[Said]:
+        """What this exit says of some of the utterances."""
+        manifest = self.host.manifest
+        layer = manifest.exit_layers[self._depth - 1]
+        found = []
+        for place in places:
+            frames = int(self._state["lengths"][place])
+            log_probs_TV = self._read["log_probs"][place, :frames]
+            if not np.isfinite(log_probs_TV).all():
+                raise InputError(
+                    f"{manifest.name}: the graphs give NaN or infinite "
+                    "numbers, as after a training that diverged; export "
+                    "another model."
+                )
+            timed = timed_runs(
+                log_probs_TV.argmax(-1),
+                np.exp(log_probs_TV.max(-1)),
+                manifest.blank_index,
+                self.host.pieces,
+            )
+            tokens = [one.token for one in timed]
+            text = decode(self.host.tokenizer, tokens)
+            found.append(Said(layer, frames, tokens, timed, [text]))
+        return found
 
     def select(self, keep: NDArray[np.int64]) -> None:
-        """Forget the utterances that have left."""
-        self.rows = self.rows[keep]
-        self.gathered.select(keep)
+        """Go on with some of the utterances, cut to the longest."""
+        state, kind = self._state, self.host.manifest.positions
+        frames = state["hidden"].shape[1]
+        lengths_B = state["lengths"][keep]
+        shorter = int(lengths_B.max())
+        if kind == "rotary":
+            state["positions"] = state["positions"][:, :shorter]
+        elif kind == "relative":
+            # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
+            cut = slice(frames - shorter, frames + shorter - 1)
+            state["positions"] = state["positions"][:, cut]
+        state["hidden"] = state["hidden"][keep, :shorter]
+        state["lengths"] = lengths_B
 
-
-def resolve(
-    given: Any,
-    manifest: Manifest,
-    policies: Mapping[str, ExitPolicy],
-    language_model: CharNgram | None = None,
-) -> HostPolicy:
-    """See :meth:`OnnxRecogniser.resolve`."""
-    layers = manifest.exit_layers
-    evidence = manifest.measures
-    if language_model is not None:
-        evidence = (*evidence, *OF_TEXT)
-    if given is None:
-        given = manifest.default_policy or LAST
-    if isinstance(given, HostPolicy):
-        return given
-    if hasattr(given, "rule"):  # a policy of the runner on PyTorch
-        if given.rule is None:
-            return HostPolicy.fixed(given.exits[-1], layers)
-        return HostPolicy.thresholds(given.rule, layers, evidence, given.layers)
-    if hasattr(given, "threshold"):
-        return HostPolicy.thresholds(given, layers, evidence)
-    text = str(getattr(given, "exit", given)).strip()
-    if text == LAST or text.isdecimal():
-        exit = len(layers) if text == LAST else int(text)
-        return HostPolicy.fixed(exit, layers)
-    named = text in policies or Path(text).is_file()
-    rule = None if named else read_threshold(text)
-    if rule is not None:
-        return HostPolicy.thresholds(ThresholdPolicy(*rule), layers, evidence)
-    if not named:
-        raise InputError(
-            f"policy: {text!r} is none of these graphs' policies "
-            f"({', '.join(policies) or 'there are none'}) and no "
-            f"file; give one of these, a policy file, an exit (1 to "
-            f"{len(layers)}), or last."
+    def _run(self, exit: int, wanted: Sequence[str]) -> dict[str, Array]:
+        """Run a segment, and give what is wanted of it."""
+        hidden, *values = self.host.segments[exit - 1].run(
+            ["out", *wanted], self._state, self.host.options
         )
-    policy = policies.get(text) or read_policy(text)
-    return HostPolicy.thresholds(policy, layers, evidence)
+        self._state["hidden"] = hidden
+        return dict(zip(wanted, values))
 
 
 class OnnxRecogniser:
@@ -239,17 +264,21 @@ class OnnxRecogniser:
         files += [segment_file(exit, precision) for exit in exits]
         start, *segments = [_session(self.folder / f, options) for f in files]
         self.start, self.segments = start, segments
-        self.tokenizer = _tokenizer(self.folder / "tokenizer.model")
+        path = self.folder / "tokenizer.model"
+        self.tokenizer = read_tokenizer(path, _WAY_OUT)
         self.pieces = pieces_of(self.tokenizer)
         self.speaks = speech_detector("energy")
-        self.policies = {
-            path.stem: read_policy(path)
-            for path in sorted(self.folder.glob("policies/*.yaml"))
-        }
         spelling = self.folder / LANGUAGE_MODEL_FILE
-        self.language_model = None
-        if spelling.exists():
-            self.language_model = read_ngram(spelling)
+        self.policies = Policies(
+            self.manifest.exit_layers,
+            {
+                path.stem: read_policy(path)
+                for path in sorted(self.folder.glob("policies/*.yaml"))
+            },
+            self.manifest.default_policy,
+            language_model=read_ngram(spelling) if spelling.exists() else None,
+            measures=self.manifest.measures,
+        )
         # What is fetched decides what is computed: no head that nobody reads.
         self.options = library.RunOptions()
         self.options.only_execute_path_to_fetches = True
@@ -273,7 +302,7 @@ class OnnxRecogniser:
         """Samples per second of the audio."""
         return self.manifest.sample_rate
 
-    def resolve(self, given: Any = None) -> HostPolicy:
+    def resolve(self, given: Any = None) -> LivePolicy:
         """What to follow.
 
         Arguments
@@ -286,14 +315,14 @@ class OnnxRecogniser:
 
         Returns
         -------
-        HostPolicy
+        LivePolicy
 
         Raises
         ------
         InputError
             If it is none of these, or reads what the graphs do not give.
         """
-        return resolve(given, self.manifest, self.policies, self.language_model)
+        return self.policies.resolve(given)
 
     def transcribe(
         self,
@@ -325,23 +354,15 @@ class OnnxRecogniser:
             return self.transcribe([waves], policy)[0]
         followed = self.resolve(policy)
         read = [_wave(wave, place) for place, wave in enumerate(waves)]
-        rate = self.sample_rate
-        said: list[Hypothesis | None] = [
-            None
-            if self.speaks(wave, rate)
-            else Hypothesis.unheard(len(wave) / rate, NO_SPEECH)
-            for wave in read
-        ]
-        heard = [place for place, one in enumerate(said) if one is None]
-        if heard:
-            samples_B = np.array([len(read[place]) for place in heard])
+
+        def run(heard: Sequence[NDArray[np.float32]]) -> list[Hypothesis]:
+            samples_B = np.array([len(wave) for wave in heard])
             wavs_BS = np.zeros((len(heard), samples_B.max()), np.float32)
-            for row, place in zip(wavs_BS, heard):
-                row[: len(read[place])] = read[place]
-            found = self._run(wavs_BS, samples_B, followed)
-            for place, hypothesis in zip(heard, found):
-                said[place] = hypothesis
-        return said
+            for row, wave in zip(wavs_BS, heard):
+                row[: len(wave)] = wave
+            return self._run(wavs_BS, samples_B, followed)
+
+        return of_speech(read, self.sample_rate, self.speaks, run)
 
     def run(self, wavs_BS: Any, wav_lens_B: Any, policy: Any = None) -> Any:
         """Transcribe a padded batch, as the runner on PyTorch does."""
@@ -361,143 +382,9 @@ class OnnxRecogniser:
         self,
         wavs_BS: NDArray[np.float32],
         samples_B: NDArray[np.int64],
-        policy: HostPolicy,
+        policy: LivePolicy,
     ) -> list[Hypothesis]:
-        inputs = {"wavs": wavs_BS, "samples": samples_B}
-        hidden, lengths_B, *positions = self.start.run(None, inputs)
-        state = {"hidden": hidden, "lengths": lengths_B}
-        if positions:
-            state["positions"] = positions[0]
-        rows_B = np.arange(len(samples_B))
-        known = HostEvidence(policy, rows_B, self.language_model)
-        found: dict[int, Hypothesis] = {}
-        depth = 0
-        for place, exit in enumerate(policy.exits):
-            for segment in range(depth + 1, exit):
-                state |= self._climb(segment, state, ["out"])
-            depth = exit
-            if not known.looks(place):
-                state |= self._climb(exit, state, ["out"])
-                continue
-            wanted = ["out", "log_probs", *known.measures]
-            read = self._climb(exit, state, wanted)
-            state["hidden"] = read["hidden"]
-            stop_B, score_B = self._stops(place, exit, read, state, known)
-            for row in np.flatnonzero(stop_B):
-                at = known.rows[row]
-                found[at] = self._hypothesis(
-                    read["log_probs"][row, : state["lengths"][row]],
-                    float(score_B[row]),
-                    int(samples_B[at]),
-                    known,
-                )
-            if stop_B.all():
-                break
-            if stop_B.any():
-                keep = np.flatnonzero(~stop_B)
-                known.select(keep)
-                state = self._select(state, keep)
-        return [found[row] for row in range(len(samples_B))]
-
-    def _climb(
-        self, exit: int, state: Mapping[str, Array], wanted: Sequence[str]
-    ) -> dict[str, Array]:
-        """Run a segment; its hidden states come under their input's name."""
-        values = self.segments[exit - 1].run(
-            list(wanted), dict(state), self.options
-        )
-        return {
-            "hidden" if name == "out" else name: value
-            for name, value in zip(wanted, values)
-        }
-
-    def _stops(
-        self,
-        place: int,
-        exit: int,
-        read: Mapping[str, Array],
-        state: Mapping[str, Array],
-        known: HostEvidence,
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Which utterances stop at an exit, and their scores."""
-        policy, rows = known.policy, len(known.rows)
-        known.reads.append(exit)
-        score_B = np.full(rows, np.nan)
-        if policy.rule is None or place == len(policy.exits) - 1:
-            return np.ones(rows, dtype=bool), score_B
-        texts: list[str] = []
-        if known.reads_texts:
-            pairs = zip(read["log_probs"], state["lengths"])
-            texts = [self._text(one[:frames]) for one, frames in pairs]
-        known.add(dict(read), texts)
-        score_B = known.score()
-        return policy.rule.stop(place + 1, score_B), score_B
-
-    def _select(
-        self, state: Mapping[str, Array], keep: NDArray[np.int64]
-    ) -> dict[str, Array]:
-        """The utterances that stay, cut to the longest of them."""
-        frames = state["hidden"].shape[1]
-        lengths_B = state["lengths"][keep]
-        shorter = int(lengths_B.max())
-        kept = {"hidden": state["hidden"][keep, :shorter], "lengths": lengths_B}
-        if self.manifest.positions == "rotary":
-            kept["positions"] = state["positions"][:, :shorter]
-        elif self.manifest.positions == "relative":
-            # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
-            cut = slice(frames - shorter, frames + shorter - 1)
-            kept["positions"] = state["positions"][:, cut]
-        return kept
-
-    def _text(self, log_probs_TV: NDArray[np.float32]) -> str:
-        """What CTC's best path says, of an utterance without its padding."""
-        timed = self._timed(log_probs_TV)
-        return decode(self.tokenizer, [one.token for one in timed])
-
-    def _hypothesis(
-        self,
-        log_probs_TV: NDArray[np.float32],
-        score: float,
-        samples: int,
-        known: HostEvidence,
-    ) -> Hypothesis:
-        manifest, frames = self.manifest, len(log_probs_TV)
-        timed = self._timed(log_probs_TV)
-        tokens = tuple(one.token for one in timed)
-        spoken = [token.confidence for token in timed]
-        duration_s = samples / manifest.sample_rate
-        text = decode(self.tokenizer, tokens)
-        exit = known.reads[-1]
-        macs = manifest.macs(samples, frames, tuple(known.reads))
-        if known.criterion is not None:
-            # The last exit is not asked.
-            asked = len(known.reads) - (exit == known.policy.exits[-1])
-            once = known.criterion.macs(frames, manifest.vocab_size)
-            macs += asked * int(once)
-        return Hypothesis(
-            text=text,
-            tokens=tokens,
-            exit=exit,
-            layer=manifest.exit_layers[exit - 1],
-            score=score,
-            confidence=sum(spoken) / len(spoken) if spoken else 0.0,
-            words=words_of(timed, manifest.frame_s, duration_s),
-            nbest=(text,),
-            macs=macs,
-            duration_s=duration_s,
-        )
-
-    def _timed(self, log_probs_TV: NDArray[np.float32]) -> list[TimedToken]:
-        if not np.isfinite(log_probs_TV).all():
-            raise InputError(
-                f"{self.manifest.name}: the graphs give NaN or infinite "
-                "numbers, as after a training that diverged; export another "
-                "model."
-            )
-        path_T, prob_T = log_probs_TV.argmax(-1), np.exp(log_probs_TV.max(-1))
-        return timed_runs(
-            path_T, prob_T, self.manifest.blank_index, self.pieces
-        )
+        return GraphBatch(self, policy, wavs_BS, samples_B).run()
 
 
 def _wave(samples: Any, place: int) -> NDArray[np.float32]:
@@ -530,14 +417,4 @@ def _session(path: Path, options: Any) -> Any:
     except Exception as error:  # onnxruntime's errors share no other class
         raise InputError(
             f"{path}: cannot be loaded ({one_line(error)}); {_WAY_OUT}."
-        ) from error
-
-
-def _tokenizer(path: Path) -> SentencePieceProcessor:
-    try:
-        content = read_bytes(path, _WAY_OUT)
-        return SentencePieceProcessor(model_proto=content or b"\0")
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: not a SentencePiece model; {_WAY_OUT}."
         ) from error
