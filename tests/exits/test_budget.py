@@ -91,11 +91,11 @@ def test_budget_holds_exactly_if_the_mean_loss_is_at_most_zero(choice, text):
 
 def test_compute_budget_below_the_first_exit_names_the_smallest_value():
     with pytest.raises(InputError, match="layers=2"):
-        Budget.parse("layers=1.9").check(OUTCOMES, "dev.jsonl")
+        Budget.parse("layers=1.9").check(OUTCOMES)
     with pytest.raises(InputError, match="macs=2G"):
-        Budget.parse("macs=1.9G").check(OUTCOMES, "dev.jsonl")
+        Budget.parse("macs=1.9G").check(OUTCOMES)
     for text in ("layers=2", "macs=2G", "wer=+0"):
-        Budget.parse(text).check(OUTCOMES, "dev.jsonl")
+        Budget.parse(text).check(OUTCOMES)
 
 
 def test_macs_budget_needs_macs():

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration.calibrate import calibrate
-from speechbrain_ee.exits.calibration.ladder import (
+from speechbrain_ee.exits.calibration.calibrate import (
     CANDIDATES,
     Search,
+    calibrate,
     per_exit_ladder,
     single_ladder,
 )
@@ -83,7 +83,7 @@ def test_single_ladder_has_at_most_200_falling_candidates():
 @given(SEEDS, st.integers(0, 2))
 def test_search_totals_by_trying_every_threshold(seed, exit):
     scores_NE, outcomes = data(seed, utterances=30)
-    search = Search.on(scores_NE)
+    search = Search(scores_NE)
     limits_K = np.random.default_rng(seed).normal(-1, 1, 3)
     totals_G = search.totals(limits_K, exit, outcomes.errors_NE)
     for threshold, total in zip(search.grids[exit], totals_G, strict=True):

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration.calibrate import calibrate
-from speechbrain_ee.exits.calibration.ladder import (
+from speechbrain_ee.exits.calibration.calibrate import (
     Search,
+    calibrate,
     per_exit_ladder,
     single_ladder,
 )
+from speechbrain_ee.exits.calibration.policy_file import ScoreDistribution
 from speechbrain_ee.exits.calibration.risk import METHODS
-from speechbrain_ee.exits.calibration.shift import ScoreDistribution
 from speechbrain_ee.exits.policy import at_choice, choices_NT, first_exit
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
@@ -237,7 +237,7 @@ def test_ladders_go_down(table):
 @given(tables(), st.integers(0, 999))
 def test_search_never_rises_and_keeps_the_bound(table, seed):
     scores_NE, outcomes = table
-    search = Search.on(scores_NE)
+    search = Search(scores_NE)
     losses_NE = Budget("wer_percent", 20).losses_NE(outcomes)
     start_K = np.full(scores_NE.shape[1] - 1, np.inf)
 

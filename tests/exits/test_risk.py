@@ -12,8 +12,8 @@ from scipy import stats
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.risk import (
+    _TEST_SHARE,
     METHODS,
-    TEST_SHARE,
     check_method,
     guarantee,
     p_values,
@@ -75,7 +75,7 @@ def test_passing_by_loop(seed, method):
         if method == "crc":
             on &= (column.sum() + 3) / (n + 1) <= 0
         else:
-            on &= p <= TEST_SHARE * 0.2
+            on &= p <= _TEST_SHARE * 0.2
         expected.append(on)
     assert passing(losses_NT, method, 0.2, 3, n, False).tolist() == expected
 

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import (
+from speechbrain_ee.exits.calibration.policy_file import (
     CalibrationSummary,
     ExitPolicy,
+    ScoreDistribution,
 )
 from speechbrain_ee.exits.calibration.shift import (
-    KNOTS,
-    ScoreDistribution,
     distributions,
     score_warnings,
     shift_warnings,
@@ -34,7 +33,7 @@ LAYERS = (2, 4, 6)
 def test_distance_is_the_kolmogorov_smirnov_statistic(seed, with_ties):
     """Exactly, if there are no more scores than are stored."""
     rng = np.random.default_rng(seed)
-    one_N, other_N = rng.normal(size=KNOTS), rng.normal(0.3, 1, 50)
+    one_N, other_N = rng.normal(size=33), rng.normal(0.3, 1, 50)
     if with_ties:
         one_N, other_N = one_N.round(), other_N.round()
     change, score = ScoreDistribution.of(one_N).distance(other_N)

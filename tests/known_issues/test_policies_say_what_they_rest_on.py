@@ -31,8 +31,8 @@ from speechbrain_ee.evaluation.report import report_command
 from speechbrain_ee.evaluation.tables import policy_table
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.budget import Budget
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )
