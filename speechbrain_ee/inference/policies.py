@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.cost import criterion_macs
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.ladder import single_ladder
-from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.calibration.calibrate import single_ladder
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.registry import read_threshold

@@ -25,7 +25,7 @@ from torchaudio.functional import forced_align
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.registry import Measure, get_measure

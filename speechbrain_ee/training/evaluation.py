@@ -19,7 +19,7 @@ from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
     Decoding,

@@ -15,8 +15,8 @@ import torch
 from sentencepiece import SentencePieceTrainer
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )

@@ -11,7 +11,7 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel, criterion_macs
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
 from speechbrain_ee.exits.decoding.methods import greedy_tokens
 from speechbrain_ee.exits.policy import ThresholdPolicy

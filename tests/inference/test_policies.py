@@ -11,8 +11,10 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
+    write_policy,
+)
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.exits.trace import (
     ExitRecord,

@@ -38,8 +38,8 @@ from sentencepiece import SentencePieceProcessor
 from speechbrain_ee import __version__
 from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )

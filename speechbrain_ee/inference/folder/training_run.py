@@ -39,7 +39,7 @@ from speechbrain_ee.evaluation.calibrate import (
 from speechbrain_ee.evaluation.curves import measure
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.policies import choice_of
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import add_plausibility

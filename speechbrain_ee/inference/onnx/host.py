@@ -26,8 +26,7 @@ from sentencepiece import SentencePieceProcessor
 
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.ngram import CharNgram, read_ngram
 from speechbrain_ee.exits.criteria.registry import Criterion, read_threshold
