@@ -9,34 +9,95 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from msgspec import Meta
+from msgspec.structs import astuple
 
-from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.exits.criteria.ngram import ngram_content, parse_ngram
 from speechbrain_ee.exits.selector.features import FAMILIES
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.ridge import Ridge
-from speechbrain_ee.exits.selector.steps import Steps
-from speechbrain_ee.exits.selector.word_table import WORD_FEATURES
-from speechbrain_ee.exits.selector.word_value import WordValue
-from speechbrain_ee.files import check_keys, read_json, write_json
+from speechbrain_ee.exits.selector.selector import LearnedSelector, Ridge
+from speechbrain_ee.exits.selector.value import WIDTH, WordValue
+from speechbrain_ee.exits.selector.words import WORD_FEATURES
+from speechbrain_ee.files import write_json
+from speechbrain_ee.schema import Finite, Positive, Record, plain, read_record
 
 SCHEMA = "exit-selector/1"
-_KEYS = (
-    "exit_layers",
-    "evidence",
-    "explanation",
-    "ridges",
-    "word_value",
-    "language_model",
-    "steps",
-)
 _REMEDY = "train the selector again from a development trace"
+# As torch names the parameters of the networks.
+_PARAMETERS = [f"{n}.{kind}" for n in (0, 2, 4) for kind in ("weight", "bias")]
+# Numbers of double precision; what single precision holds; standard deviations.
+_Doubles = tuple[Finite, ...]
+_Single = Annotated[float, Meta(ge=-3.4e38, le=3.4e38)]
+_Singles = tuple[_Single, ...]
+_Scales = tuple[Annotated[float, Meta(ge=1e-38, le=3.4e38)], ...]
+
+
+class _Ridge(Record):
+    names: tuple[str, ...]
+    mean: _Doubles
+    scale: _Scales
+    weights: tuple[_Doubles, ...]
+    bias: _Doubles
+    shares: _Doubles
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name.partition(" ")[0] not in FAMILIES:
+                raise ValueError(f"no feature is called {name[:100]!r}")
+        *by_name, bias, shares = astuple(self)
+        widths = {len(bias), *map(len, self.weights)}
+        if len({len(shares), *map(len, by_name)}) > 1 or len(widths) > 1:
+            raise ValueError("names and numbers differ in length")
+
+
+class _WordValue(Record):
+    exits: Positive
+    mean: _Singles
+    scale: _Scales
+    members: tuple[dict[str, tuple[_Single | _Singles, ...]], ...]
+
+    def __post_init__(self) -> None:
+        count = len(WORD_FEATURES)
+        if not len(self.mean) == len(self.scale) == count:
+            raise ValueError(f"mean and scale need {count} numbers each")
+        shapes = (WIDTH, count + self.exits), (WIDTH,), (WIDTH, WIDTH), (WIDTH,)
+        shapes = (*shapes, (self.exits, WIDTH), (self.exits,))
+        for member in self.members:
+            found = {name: np.shape(each) for name, each in member.items()}
+            if found != dict(zip(_PARAMETERS, shapes)):
+                raise ValueError(f"a network of {found}, not of {shapes}")
+
+
+class _SelectorFile(Record):
+    schema: Literal["exit-selector/1"]
+    exit_layers: tuple[Positive, ...]
+    evidence: tuple[str, ...]
+    explanation: Any
+    ridges: tuple[_Ridge, ...]
+    word_value: _WordValue | None
+    language_model: dict[str, Any] | None
+    steps: tuple[dict[str, _Doubles], ...]
+
+    def __post_init__(self) -> None:
+        layers, value = self.exit_layers, self.word_value
+        exits = len(layers)
+        if not exits or [*layers] != sorted({*layers}):
+            raise ValueError(f"exit_layers {[*layers]} do not rise")
+        later = [len(ridge.bias) for ridge in self.ridges]
+        if later != [*range(exits - 1, 0, -1)]:
+            raise ValueError(f"ridges predict {later} of {exits} exits")
+        if (value is None) != (self.language_model is None):
+            raise ValueError("word_value and language_model go together")
+        if value is not None and value.exits != exits:
+            raise ValueError(f"word_value is for {value.exits} exits")
+        if len(self.steps) not in (0, exits - 1):
+            raise ValueError(f"steps are of {len(self.steps)} exits")
+        for name, places in (pair for of in self.steps for pair in of.items()):
+            if name not in self.evidence or [*places] != sorted({*places}):
+                raise ValueError(f"steps of {name[:100]!r} do not increase")
 
 
 def write_selector(path: str | Path, selector: LearnedSelector) -> None:
@@ -55,17 +116,37 @@ def write_selector(path: str | Path, selector: LearnedSelector) -> None:
         If the target cannot be written.
     """
     model, value = selector.language_model, selector.word_value
-    content: dict[str, Any] = {
-        "schema": SCHEMA,
-        "exit_layers": list(selector.exit_layers),
-        "evidence": list(selector.evidence_names),
-        "explanation": selector.explain(),
-        "ridges": [ridge.to_dict() for ridge in selector.ridges],
-        "word_value": None if value is None else value.to_dict(),
-        "language_model": None if model is None else ngram_content(model),
-        "steps": [dict(places) for places in selector.steps],
-    }
-    write_json(path, content)
+    ridges = [
+        _Ridge(
+            ridge.names,
+            ridge.mean_P.tolist(),
+            ridge.scale_P.tolist(),
+            ridge.weights_PQ.tolist(),
+            ridge.bias_Q.tolist(),
+            ridge.shares_P.tolist(),
+        )
+        for ridge in selector.ridges
+    ]
+    content = _SelectorFile(
+        SCHEMA,
+        selector.exit_layers,
+        selector.evidence_names,
+        selector.explain(),
+        tuple(ridges),
+        value
+        and _WordValue(
+            value.exits,
+            value.mean_F.tolist(),
+            value.scale_F.tolist(),
+            tuple(
+                dict(zip(_PARAMETERS, (each.tolist() for each in member)))
+                for member in value.members
+            ),
+        ),
+        model and ngram_content(model),
+        selector.steps,
+    )
+    write_json(path, plain(content))
 
 
 def read_selector(path: str | Path) -> LearnedSelector:
@@ -85,106 +166,34 @@ def read_selector(path: str | Path) -> LearnedSelector:
     InputError
         With file and key, if the file is missing, cut or malformed.
     """
-    path = Path(path)
-    content = read_json(path, _REMEDY)
-    check_keys(content, SCHEMA, _KEYS, path, _REMEDY)
-    model, value = content["language_model"], content["word_value"]
-    try:
-        layers = _exit_layers(content["exit_layers"])
-        names = _strings(content["evidence"], "evidence")
-        ridges = [_ridge(row) for row in content["ridges"]]
-        _check_ridges(ridges, len(layers))
-        if (value is None) != (model is None):
-            raise ValueError("word_value and language_model go together")
-        value = None if value is None else _word_value(value, len(layers))
-        return LearnedSelector(
-            layers,
-            names,
-            tuple(ridges),
-            value,
-            None if model is None else parse_ngram(path, model),
-            _steps(content["steps"], names, len(ridges)),
-        )
-    except InputError:
-        raise
-    except KeyError as error:
-        problem = f"{error} is missing"
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        problem = one_line(error)
-    raise InputError(
-        f"{path}: the weights are not whole ({problem}); {_REMEDY}."
+    row = read_record(path, _SelectorFile, _REMEDY)
+    value, model = row.word_value, row.language_model
+    return LearnedSelector(
+        row.exit_layers,
+        row.evidence,
+        tuple(map(_ridge, row.ridges)),
+        value
+        and WordValue(
+            value.exits,
+            np.array(value.mean, np.float32),
+            np.array(value.scale, np.float32),
+            tuple(
+                tuple(
+                    np.array(member[name], np.float32) for name in _PARAMETERS
+                )
+                for member in value.members
+            ),
+        ),
+        model and parse_ngram(Path(path), model),
+        row.steps,
     )
 
 
-def _exit_layers(found: Any) -> tuple[int, ...]:
-    numbers = isinstance(found, list) and all(type(n) is int for n in found)
-    if not numbers or not found or found != sorted({*found}) or found[0] < 1:
-        raise ValueError(
-            f"exit_layers is {quoted(found)}, not increasing numbers"
-        )
-    return tuple(found)
-
-
-def _strings(found: Any, key: str) -> tuple[str, ...]:
-    if not isinstance(found, list) or {*map(type, found)} - {str}:
-        raise ValueError(f"{key} is {quoted(found)}, not a list of names")
-    return tuple(found)
-
-
-def _ridge(row: dict[str, Any]) -> Ridge:
-    names = _strings(row["names"], "names")
-    for name in names:
-        if not name.startswith(FAMILIES):
-            raise ValueError(f"no feature is called {quoted(name)}")
-    return Ridge.from_dict(row)
-
-
-def _steps(found: Any, names: Sequence[str], exits: int) -> tuple[Steps, ...]:
-    if not isinstance(found, list) or len(found) not in (0, exits):
-        raise ValueError(f"steps is not a list of {exits} objects")
-    for places in found:
-        for name, values in places.items():
-            if name not in names or values != sorted({*values}):
-                raise ValueError(f"steps of {quoted(name)} do not increase")
-            _check_array("steps", np.array(values, float), (len(values),))
-    return tuple(
-        {name: tuple(values) for name, values in places.items()}
-        for places in found
+def _ridge(row: _Ridge) -> Ridge:
+    names, *numbers = astuple(row)
+    mean_P, scale_P, weights, bias_Q, shares_P = (
+        np.array(each, np.float64) for each in numbers
     )
-
-
-def _check_ridges(ridges: list[Ridge], exits: int) -> None:
-    if len(ridges) != exits - 1:
-        raise ValueError(f"ridges holds {len(ridges)} for {exits} exits")
-    for exit_, ridge in enumerate(ridges):
-        size, later = len(ridge.names), exits - 1 - exit_
-        _check_array("mean", ridge.mean_P, (size,))
-        _check_array("scale", ridge.scale_P, (size,), positive=True)
-        _check_array("weights", ridge.weights_PQ, (size, later))
-        _check_array("bias", ridge.bias_Q, (later,))
-        _check_array("shares", ridge.shares_P, (size,))
-
-
-def _word_value(row: dict[str, Any], exits: int) -> WordValue:
-    if row["exits"] != exits:
-        raise ValueError(f"word_value is for {quoted(row['exits'])} exits")
-    value = WordValue.from_dict(row)
-    shape = (len(WORD_FEATURES),)
-    _check_array("mean", value.mean_F, shape)
-    _check_array("scale", value.scale_F, shape, positive=True)
-    for member in value.members:
-        for name, weight in member.state_dict().items():
-            _check_array(name, weight.numpy(), weight.shape)
-    return value
-
-
-def _check_array(
-    key: str,
-    found: NDArray[np.floating],
-    shape: Sequence[int],
-    positive: bool = False,
-) -> None:
-    if found.shape != tuple(shape):
-        raise ValueError(f"{key} has the shape {found.shape}, not {shape}")
-    if not np.isfinite(found).all() or (positive and not (found > 0).all()):
-        raise ValueError(f"{key} holds a number that is not possible")
+    # without rows the columns are not known
+    weights_PQ = weights.reshape(len(names), len(bias_Q))
+    return Ridge(names, mean_P, scale_P, weights_PQ, bias_Q, shares_P)
