@@ -35,7 +35,7 @@ from speechbrain_ee.exits.policy import (
     error_rate,
     first_exit,
 )
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.runner import LivePolicy

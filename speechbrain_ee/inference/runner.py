@@ -50,7 +50,7 @@ from speechbrain_ee.exits.policy import (
     check_exit,
     rule_for,
 )
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.inference.hypothesis import (
     Gathered,

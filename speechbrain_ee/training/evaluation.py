@@ -26,7 +26,7 @@ from speechbrain_ee.exits.decoding.methods import (
     check_decodings,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
     MACS_REFERENCE_S,

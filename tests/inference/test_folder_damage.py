@@ -21,7 +21,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
     write_policy,
 )
 from speechbrain_ee.exits.criteria.combined import ZScores
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.inference.folder.model_folder import (

@@ -19,7 +19,7 @@ from speechbrain_ee.exits.criteria.text import measure_texts
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
 from tests.helpers import noise, padded
 from tests.inference.live_runs import (

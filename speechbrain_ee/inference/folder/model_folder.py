@@ -48,12 +48,14 @@ from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import (
+    LearnedSelector,
+    truncated_selector,
+)
 from speechbrain_ee.exits.selector.selector_file import (
     read_selector,
     write_selector,
 )
-from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import (
     read_trace,

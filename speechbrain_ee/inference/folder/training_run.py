@@ -49,8 +49,7 @@ from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.selection import COMBINED
+from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 from speechbrain_ee.exits.trace_file import read_trace
