@@ -17,9 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import yaml
+from msgspec import defstruct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
@@ -194,7 +195,7 @@ class ExitPolicy:
 
 
 # The same as a record, which refuses keys that it does not know.
-_Summary = msgspec.defstruct(
+_Summary = defstruct(
     "_Summary",
     [
         (field.name, field.type)
@@ -286,22 +287,17 @@ def read_policy(path: str | Path) -> ExitPolicy:
     """
     remedy = f"give the path of a policy file, or {_REMEDY}"
     row = convert(read_yaml(path, remedy), _PolicyFile, path, _REMEDY)
-    limits = row.threshold if row.thresholds is None else row.thresholds
-    known = row.calibration and msgspec.structs.asdict(row.calibration)
-    return ExitPolicy(
-        row.criterion,
-        row.exit_layers,
-        limits,
-        str(Budget.parse(row.budget)),
-        row.method,
-        row.delta,
-        row.satisfied,
-        row.guarantee,
-        row.target_utterances,
-        known and CalibrationSummary(**known),
-        tuple(ScoreDistribution(s.scores, s.share_at_most) for s in row.scores),
-        row.selector,
-    )
+    fields = asdict(row)
+    del fields["schema"]
+    limits, scores = fields.pop("thresholds"), fields.pop("scores")
+    if limits is not None:
+        fields["threshold"] = limits
+    fields["budget"] = str(Budget.parse(row.budget))
+    if row.calibration is not None:
+        summary = CalibrationSummary(**asdict(row.calibration))
+        fields["calibration"] = summary
+    stored = (ScoreDistribution(s.scores, s.share_at_most) for s in scores)
+    return ExitPolicy(**fields, distributions=tuple(stored))
 
 
 def write_policy(path: str | Path, policy: ExitPolicy) -> None:
@@ -319,27 +315,18 @@ def write_policy(path: str | Path, policy: ExitPolicy) -> None:
     InputError
         If the file cannot be written.
     """
-    limits = policy.threshold
-    one = None if isinstance(limits, tuple) else float(limits)
-    row = _PolicyFile(
-        schema=SCHEMA,
-        criterion=policy.criterion,
-        exit_layers=tuple(map(int, policy.exit_layers)),
-        thresholds=tuple(map(float, limits)) if one is None else None,
-        threshold=one,
-        selector=policy.selector,
-        budget=policy.budget,
-        method=policy.method,
-        delta=policy.delta,
-        satisfied=policy.satisfied,
-        guarantee=policy.guarantee,
-        target_utterances=policy.target_utterances,
-        calibration=policy.calibration and _Summary(**vars(policy.calibration)),
-        scores=tuple(
-            _Scores(int(layer), each.scores, each.shares)
-            for layer, each in zip(policy.exit_layers, policy.distributions)
-        ),
-    )
+    fields = vars(policy) | {"schema": SCHEMA}
+    fields["exit_layers"] = tuple(map(int, policy.exit_layers))
+    stored = zip(fields["exit_layers"], fields.pop("distributions"))
+    fields["scores"] = tuple(_Scores(k, s.scores, s.shares) for k, s in stored)
+    limits = fields.pop("threshold")
+    if isinstance(limits, tuple):
+        fields["thresholds"] = tuple(map(float, limits))
+    else:
+        fields["threshold"] = float(limits)
+    if policy.calibration is not None:
+        fields["calibration"] = _Summary(**vars(policy.calibration))
+    row = _PolicyFile(**fields)
     parts = ["# When may an utterance leave the encoder? An exit policy.\n"]
     for key, value in plain(row).items():
         if value is None or value == ():
