@@ -308,16 +308,19 @@ def test_seed_decides_own_and_earlier_exits_teach_nothing(fitted):
 
 def test_predict_is_the_mean_of_the_networks(fitted):
     value, table = fitted[2], random_table(2, 5000)  # several chunks
-    scaled = (table.features_MF - value.mean_F) / value.scale_F
-    exits = np.eye(3, dtype=np.float32)[table.exit_M]
+    scaled = (table.features_MF - value.mean) / value.scale
+    exits = np.eye(3)[table.exit_M]
     inputs = np.concatenate([np.clip(scaled, -6, 6), exits], axis=1)
     each = []
     for member in value.members:
         hidden = torch.from_numpy(inputs)
-        *layers, last = zip(*[iter(map(torch.from_numpy, member))] * 2)
-        for weight, bias in layers:
-            hidden = torch.nn.functional.silu(hidden @ weight.T + bias)
-        each.append(hidden @ last[0].T + last[1])
+        for layer in "024":
+            if layer != "0":
+                hidden = torch.nn.functional.silu(hidden)
+            weight, bias = (member[f"{layer}.{p}"] for p in ("weight", "bias"))
+            hidden = hidden @ torch.tensor(weight).double().T
+            hidden += torch.tensor(bias)
+        each.append(hidden)
     mean_ME = torch.stack(each).mean(0).numpy()
     assert value.predict(table) == pytest.approx(mean_ME, abs=2e-6)
 

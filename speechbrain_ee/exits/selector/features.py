@@ -11,7 +11,7 @@ Authors
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -217,11 +217,13 @@ def fit_steps(evidence: Evidence, measures: Sequence[str], exit_: int) -> Steps:
     return steps
 
 
-def family_shares(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def family_shares(
+    shares: Iterable[tuple[Sequence[str], Sequence[float]]],
+) -> dict[str, float]:
     """Shares of the features of every exit by family, largest first, sum 1."""
     sums = dict.fromkeys(FAMILIES, 0.0)
-    for of_exit in shares:
-        for name, share in of_exit.items():
+    for names, of_exit in shares:
+        for name, share in zip(names, of_exit):
             sums[name.partition(" ")[0]] += share
     total = sum(sums.values()) or 1.0  # 0: nothing was learned
     ordered = sorted(sums.items(), key=lambda item: -item[1])

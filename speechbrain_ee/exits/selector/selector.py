@@ -24,7 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
@@ -33,6 +35,7 @@ from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.text import add_plausibility
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.features import (
+    FAMILIES,
     Steps,
     Transcripts,
     exit_features,
@@ -42,9 +45,10 @@ from speechbrain_ee.exits.selector.features import (
     usable_evidence,
     valued_transcripts,
 )
-from speechbrain_ee.exits.selector.value import WordValue, value_words
+from speechbrain_ee.exits.selector.value import Scale, WordValue, value_words
 from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.schema import Finite, Record
 
 # One criterion of each kind: frames, agreement of exits, spelling.
 COMBINED = ("entropy", "agreement", "plausibility")
@@ -54,18 +58,26 @@ _LIMIT = 6.0  # standard deviations beyond which a feature is cut
 _FLAT = 1e-9
 
 
-@dataclass(frozen=True)
-class Ridge:
+class Ridge(Record, eq=False, dict=True):
     """Linear predictions of several targets from standardised features."""
 
     names: tuple[str, ...]  # of the features
-    mean_P: NDArray[np.float64]  # of the features in training
-    scale_P: NDArray[np.float64]  # their standard deviations
-    weights_PQ: NDArray[np.float64]
-    bias_Q: NDArray[np.float64]
+    mean: list[Finite]  # of the features in training
+    scale: list[Scale]  # their standard deviations
+    weights: list[list[Finite]]  # by feature, by target
+    bias: list[Finite]
     # share of the variance of all predictions that goes with each feature's
     # term, in training
-    shares_P: NDArray[np.float64]
+    shares: list[Finite]
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name.partition(" ")[0] not in FAMILIES:
+                raise ValueError(f"no feature is called {name[:100]!r}")
+        *by_name, bias, shares = astuple(self)
+        widths = {len(bias), *map(len, self.weights)}
+        if len({len(shares), *map(len, by_name)}) > 1 or len(widths) > 1:
+            raise ValueError("names and numbers differ in length")
 
     @classmethod
     def fit(
@@ -95,20 +107,31 @@ class Ridge:
         parts_NP = inputs_NP * weights_PQ.mean(1)
         total_N = parts_NP.sum(1)
         power = max(float(total_N @ total_N), _FLAT)
-        bias_Q = mean_Q - centre_P @ weights_PQ
-        shares_P = parts_NP.T @ total_N / power
-        names = tuple(names)
-        ridge = cls(names, mean_P, scale_P, weights_PQ, bias_Q, shares_P)
+        numbers = (
+            mean_P,
+            scale_P,
+            weights_PQ,
+            mean_Q - centre_P @ weights_PQ,
+            parts_NP.T @ total_N / power,
+        )
+        ridge = cls(tuple(names), *(each.tolist() for each in numbers))
         return ridge, targets_NQ - missed_NQ
 
     def predict(self, values_NP: NDArray[np.floating]) -> NDArray[np.float64]:
         """The targets (N, Q) from features in the order of the names."""
-        inputs_NP = _standardised(values_NP, self.mean_P, self.scale_P)
-        return inputs_NP @ self.weights_PQ + self.bias_Q
+        mean_P, scale_P, weights_PQ, bias_Q = self._arrays
+        return _standardised(values_NP, mean_P, scale_P) @ weights_PQ + bias_Q
 
-    def shares(self) -> dict[str, float]:
-        """Share of the predictions that each feature makes."""
-        return dict(zip(self.names, self.shares_P.tolist(), strict=True))
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.float64], ...]:
+        # without rows the columns are not known
+        weights_PQ = np.array(self.weights).reshape(-1, len(self.bias))
+        return (
+            np.array(self.mean),
+            np.array(self.scale),
+            weights_PQ,
+            np.array(self.bias),
+        )
 
 
 def _standardised(
@@ -318,7 +341,7 @@ class LearnedSelector:
             family's part of the sum, averaged over exits; largest first.
             The shares sum to 1; one below 0 works against the others.
         """
-        return family_shares([ridge.shares() for ridge in self.ridges])
+        return family_shares([(r.names, r.shares) for r in self.ridges])
 
     def _scores_NE(
         self,
@@ -397,10 +420,10 @@ def truncated_selector(
     that stay it expects what it expected before.
     """
     ridges = [
-        replace(
+        msgspec.structs.replace(
             ridge,
-            weights_PQ=ridge.weights_PQ[:, :later],
-            bias_Q=ridge.bias_Q[:later],
+            weights=[row[:later] for row in ridge.weights],
+            bias=ridge.bias[:later],
         )
         for ridge, later in zip(selector.ridges, range(exits - 1, 0, -1))
     ]

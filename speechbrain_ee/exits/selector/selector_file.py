@@ -10,65 +10,16 @@ Authors
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import numpy as np
-from msgspec import Meta
-from msgspec.structs import astuple
+from typing import Any, Literal
 
 from speechbrain_ee.exits.criteria.ngram import ngram_content, parse_ngram
-from speechbrain_ee.exits.selector.features import FAMILIES
 from speechbrain_ee.exits.selector.selector import LearnedSelector, Ridge
-from speechbrain_ee.exits.selector.value import WIDTH, WordValue
-from speechbrain_ee.exits.selector.words import WORD_FEATURES
+from speechbrain_ee.exits.selector.value import WordValue
 from speechbrain_ee.files import write_json
 from speechbrain_ee.schema import Finite, Positive, Record, plain, read_record
 
 SCHEMA = "exit-selector/1"
 _REMEDY = "train the selector again from a development trace"
-# As torch names the parameters of the networks.
-_PARAMETERS = [f"{n}.{kind}" for n in (0, 2, 4) for kind in ("weight", "bias")]
-# Numbers of double precision; what single precision holds; standard deviations.
-_Doubles = tuple[Finite, ...]
-_Single = Annotated[float, Meta(ge=-3.4e38, le=3.4e38)]
-_Singles = tuple[_Single, ...]
-_Scales = tuple[Annotated[float, Meta(ge=1e-38, le=3.4e38)], ...]
-
-
-class _Ridge(Record):
-    names: tuple[str, ...]
-    mean: _Doubles
-    scale: _Scales
-    weights: tuple[_Doubles, ...]
-    bias: _Doubles
-    shares: _Doubles
-
-    def __post_init__(self) -> None:
-        for name in self.names:
-            if name.partition(" ")[0] not in FAMILIES:
-                raise ValueError(f"no feature is called {name[:100]!r}")
-        *by_name, bias, shares = astuple(self)
-        widths = {len(bias), *map(len, self.weights)}
-        if len({len(shares), *map(len, by_name)}) > 1 or len(widths) > 1:
-            raise ValueError("names and numbers differ in length")
-
-
-class _WordValue(Record):
-    exits: Positive
-    mean: _Singles
-    scale: _Scales
-    members: tuple[dict[str, tuple[_Single | _Singles, ...]], ...]
-
-    def __post_init__(self) -> None:
-        count = len(WORD_FEATURES)
-        if not len(self.mean) == len(self.scale) == count:
-            raise ValueError(f"mean and scale need {count} numbers each")
-        shapes = (WIDTH, count + self.exits), (WIDTH,), (WIDTH, WIDTH), (WIDTH,)
-        shapes = (*shapes, (self.exits, WIDTH), (self.exits,))
-        for member in self.members:
-            found = {name: np.shape(each) for name, each in member.items()}
-            if found != dict(zip(_PARAMETERS, shapes)):
-                raise ValueError(f"a network of {found}, not of {shapes}")
 
 
 class _SelectorFile(Record):
@@ -76,10 +27,10 @@ class _SelectorFile(Record):
     exit_layers: tuple[Positive, ...]
     evidence: tuple[str, ...]
     explanation: Any
-    ridges: tuple[_Ridge, ...]
-    word_value: _WordValue | None
+    ridges: tuple[Ridge, ...]
+    word_value: WordValue | None
     language_model: dict[str, Any] | None
-    steps: tuple[dict[str, _Doubles], ...]
+    steps: tuple[dict[str, tuple[Finite, ...]], ...]
 
     def __post_init__(self) -> None:
         layers, value = self.exit_layers, self.word_value
@@ -115,34 +66,14 @@ def write_selector(path: str | Path, selector: LearnedSelector) -> None:
     InputError
         If the target cannot be written.
     """
-    model, value = selector.language_model, selector.word_value
-    ridges = [
-        _Ridge(
-            ridge.names,
-            ridge.mean_P.tolist(),
-            ridge.scale_P.tolist(),
-            ridge.weights_PQ.tolist(),
-            ridge.bias_Q.tolist(),
-            ridge.shares_P.tolist(),
-        )
-        for ridge in selector.ridges
-    ]
+    model = selector.language_model
     content = _SelectorFile(
         SCHEMA,
         selector.exit_layers,
         selector.evidence_names,
         selector.explain(),
-        tuple(ridges),
-        value
-        and _WordValue(
-            value.exits,
-            value.mean_F.tolist(),
-            value.scale_F.tolist(),
-            tuple(
-                dict(zip(_PARAMETERS, (each.tolist() for each in member)))
-                for member in value.members
-            ),
-        ),
+        selector.ridges,
+        selector.word_value,
         model and ngram_content(model),
         selector.steps,
     )
@@ -167,33 +98,12 @@ def read_selector(path: str | Path) -> LearnedSelector:
         With file and key, if the file is missing, cut or malformed.
     """
     row = read_record(path, _SelectorFile, _REMEDY)
-    value, model = row.word_value, row.language_model
+    model = row.language_model
     return LearnedSelector(
         row.exit_layers,
         row.evidence,
-        tuple(map(_ridge, row.ridges)),
-        value
-        and WordValue(
-            value.exits,
-            np.array(value.mean, np.float32),
-            np.array(value.scale, np.float32),
-            tuple(
-                tuple(
-                    np.array(member[name], np.float32) for name in _PARAMETERS
-                )
-                for member in value.members
-            ),
-        ),
+        row.ridges,
+        row.word_value,
         model and parse_ngram(Path(path), model),
         row.steps,
     )
-
-
-def _ridge(row: _Ridge) -> Ridge:
-    names, *numbers = astuple(row)
-    mean_P, scale_P, weights, bias_Q, shares_P = (
-        np.array(each, np.float64) for each in numbers
-    )
-    # without rows the columns are not known
-    weights_PQ = weights.reshape(len(names), len(bias_Q))
-    return Ridge(names, mean_P, scale_P, weights_PQ, bias_Q, shares_P)

@@ -12,21 +12,28 @@ Authors
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
+from msgspec import Meta
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.selector.words import WordReader, WordTable
+from speechbrain_ee.exits.selector.words import (
+    WORD_FEATURES,
+    WordReader,
+    WordTable,
+)
 from speechbrain_ee.exits.trace import Trace
+from speechbrain_ee.schema import Positive, Record
 
-WIDTH = 48
+_WIDTH = 48
 _FOLDS = 5
 _EPOCHS = 6
 _BATCH = 2048
@@ -37,15 +44,32 @@ _FLAT, _NEVER = 1e-6, 1e9
 _CHUNK = 4096  # words at a time: what a cache holds
 
 
-@dataclass(frozen=True, eq=False)
-class WordValue:
+# What single precision holds; standard deviations.
+Single = Annotated[float, Meta(ge=-3.4e38, le=3.4e38)]
+Scale = Annotated[float, Meta(ge=1e-38, le=3.4e38)]
+
+
+class WordValue(Record, eq=False, dict=True):
     """Errors that each later exit takes away at a word."""
 
-    exits: int
-    mean_F: NDArray[np.float32]  # of the features in training
-    scale_F: NDArray[np.float32]  # their standard deviations
-    # of each network that is averaged the weights and biases of its layers
-    members: tuple[tuple[NDArray[np.float32], ...], ...] = ()
+    exits: Positive
+    mean: list[Single]  # of the features in training
+    scale: list[Scale]  # their standard deviations
+    # of each network that is averaged the parameters, as torch names them
+    members: list[dict[str, list[Single | list[Single]]]]
+
+    def __post_init__(self) -> None:
+        count = len(WORD_FEATURES)
+        if not len(self.mean) == len(self.scale) == count:
+            raise ValueError(f"mean and scale need {count} numbers each")
+        with torch.device("meta"):  # which draws no random numbers
+            network = _network(count + self.exits, self.exits)
+        parameters = network.state_dict().items()
+        shapes = {name: (*each.shape,) for name, each in parameters}
+        for member in self.members:
+            found = {name: np.shape(each) for name, each in member.items()}
+            if found != shapes:
+                raise ValueError(f"a network of {found}, not of {shapes}")
 
     @classmethod
     def fit(
@@ -60,13 +84,14 @@ class WordValue:
         """
         features_MF, exits = table.features_MF, gains_ME.shape[1]
         if not len(features_MF):
-            none_F = np.zeros(features_MF.shape[1], dtype=np.float32)
-            return cls(exits, none_F, none_F + 1)
+            none = [0.0] * features_MF.shape[1]
+            return cls(exits, none, [1.0] * len(none), [])
         mean_F = features_MF.mean(0, dtype=float).astype(np.float32)
         scale_F = features_MF.std(0, dtype=float)
         # of a feature that never varied nothing is learned
         scale_F = np.where(scale_F > _FLAT, scale_F + _FLAT, _NEVER)
-        value = cls(exits, mean_F, scale_F.astype(np.float32))
+        scale_F = scale_F.astype(np.float32)
+        value = cls(exits, mean_F.tolist(), scale_F.tolist(), [])
         inputs = torch.from_numpy(value.inputs(table).T.copy())
         targets = torch.from_numpy(gains_ME.astype(np.float32))
         exit_M1 = torch.from_numpy(table.exit_M).unsqueeze(1)
@@ -78,7 +103,7 @@ class WordValue:
             trained = [
                 _trained(inputs, targets, later_ME) for _ in range(members)
             ]
-        return replace(value, members=tuple(trained))
+        return replace(value, members=trained)
 
     def predict(self, table: WordTable) -> NDArray[np.float32]:
         """Expected gains (M, E); columns up to a word's own exit hold no
@@ -98,8 +123,9 @@ class WordValue:
         words, features = table.features_MF.shape
         inputs_IM = np.empty((features + self.exits, words), np.float32)
         scaled_FM = inputs_IM[:features]
-        np.subtract(table.features_MF.T, self.mean_F[:, None], out=scaled_FM)
-        np.divide(scaled_FM, self.scale_F[:, None], out=scaled_FM)
+        mean_F1, scale_F1 = self._standard_2F1
+        np.subtract(table.features_MF.T, mean_F1, out=scaled_FM)
+        np.divide(scaled_FM, scale_F1, out=scaled_FM)
         np.maximum(scaled_FM, -_LIMIT, out=scaled_FM)
         np.minimum(scaled_FM, _LIMIT, out=scaled_FM)
         exits_E1 = np.arange(self.exits)[:, None]
@@ -112,9 +138,13 @@ class WordValue:
         """
         (first, bias1), (second, bias2), (third, bias3) = self._layers
         hidden = _silu_of_twice(first @ inputs_IM + bias1)
-        hidden = hidden.reshape(len(self.members), WIDTH, -1)
+        hidden = hidden.reshape(len(self.members), _WIDTH, -1)
         hidden = _silu_of_twice(second @ hidden + bias2)
         return third @ hidden.reshape(len(third[0]), -1) + bias3
+
+    @cached_property
+    def _standard_2F1(self) -> NDArray[np.float32]:
+        return np.array([self.mean, self.scale], np.float32)[:, :, None]
 
     @cached_property
     def _layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -123,8 +153,10 @@ class WordValue:
         Those before a SiLU are halved, which it would do otherwise; the last
         layer takes the mean of the members.
         """
-        stacked = map(np.stack, zip(*self.members, strict=True))
-        first, bias1, second, bias2, third, bias3 = stacked
+        bias1, first, bias2, second, bias3, third = (
+            np.array([member[name] for member in self.members], np.float32)
+            for name in sorted(self.members[0])
+        )
         third, bias3 = np.concatenate(third, axis=1), bias3.mean(0)
         return [
             (np.concatenate(first) / 2, bias1.reshape(-1, 1) / 2),
@@ -137,17 +169,21 @@ def _silu_of_twice(half: NDArray[np.float32]) -> NDArray[np.float32]:
     return half + half * np.tanh(half)  # no overflow, as x / (1 + e^-x) has
 
 
+def _network(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, _WIDTH),
+        nn.SiLU(),
+        nn.Linear(_WIDTH, _WIDTH),
+        nn.SiLU(),
+        nn.Linear(_WIDTH, outputs),
+    )
+
+
 def _trained(
     inputs: Tensor, targets: Tensor, weights: Tensor
-) -> tuple[NDArray[np.float32], ...]:
+) -> dict[str, list]:
     """Least squares over the later exits of every word."""
-    network = nn.Sequential(
-        nn.Linear(inputs.shape[1], WIDTH),
-        nn.SiLU(),
-        nn.Linear(WIDTH, WIDTH),
-        nn.SiLU(),
-        nn.Linear(WIDTH, targets.shape[1]),
-    )
+    network = _network(inputs.shape[1], targets.shape[1])
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-3
     )
@@ -165,7 +201,8 @@ def _trained(
             loss.backward()
             optimiser.step()
             schedule.step()
-    return tuple(each.detach().numpy() for each in network.parameters())
+    parameters = network.state_dict().items()
+    return {name: each.tolist() for name, each in parameters}
 
 
 def word_gains(evidence: Evidence, refs: Sequence[str]) -> NDArray[np.float32]:
