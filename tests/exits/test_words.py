@@ -329,6 +329,6 @@ def test_a_feature_that_never_varied_says_nothing():
     table, changed = random_table(3), random_table(3)
     table.features_MF[:, 4], changed.features_MF[:, 4] = 0.3, 50.0
     gains_ME = np.random.default_rng(3).normal(size=(600, 3))
-    value = WordValue.fit(table, gains_ME, members=1)
+    value = WordValue.fit(table, gains_ME)
     expected = value.predict(table)
     assert value.predict(changed) == pytest.approx(expected, abs=1e-5)

@@ -79,7 +79,6 @@ def calibrate(
     delta: float = 0.1,
     per_exit: bool = False,
     target: float | None = None,
-    seed: int = 0,
     target_clusters: float | None = None,
 ) -> Calibration:
     """Choose thresholds that hold a budget.
@@ -103,8 +102,6 @@ def calibrate(
     target : float, optional
         Utterances of the target set (``ltt``); by default as many as in the
         calibration set; infinite for a statement on the expectation.
-    seed : int
-        Of the split that ``per_exit`` makes with ``crc`` and ``ltt``.
     target_clusters : float, optional
         Speakers of the target set (``ltt``); by default with as many
         utterances each as those of the calibration set.
@@ -151,7 +148,7 @@ def calibrate(
                     f"are too few to be split; calibrate one threshold, or "
                     f"on more data."
                 )
-            made, tested = clusters.split(_LADDER_SHARE, seed)
+            made, tested = clusters.split(_LADDER_SHARE, seed=0)
         rungs_TK = per_exit_ladder(
             scores_NE[made], errors_NE[made], costs_NE[made]
         )

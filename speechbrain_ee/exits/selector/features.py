@@ -39,6 +39,9 @@ Transcripts: TypeAlias = Mapping[int, list[list[float]]]
 Steps: TypeAlias = Mapping[str, tuple[float, ...]]
 
 _GREEDY = "greedy"
+# how a measure is read at an exit and at the one before: as it is, and times
+# the words of the transcript
+_KINDS = (("0", "by words"), ("-1", "before by words"))
 _QUANTILES = np.linspace(0.1, 0.9, 9)
 # what `Transcript.sums` adds up beside the words
 _SUMMED = ("letters", "unseen", "spelling_total", "is_stable", "worst_spelling")
@@ -51,7 +54,7 @@ def exit_features(
     transcripts: Transcripts,
     exits: int,
     steps: Steps,
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+) -> tuple[list[str], NDArray[np.float64]]:
     """Names and values (N, P) of what is known at an exit, counted from 0.
 
     A name is family, feature, and how many exits back (``frames entropy
@@ -60,58 +63,34 @@ def exit_features(
     """
     # in plain lists, since live there is one utterance at a time
     rows: list[list[float]] = [[] for _ in range(len(evidence))]
+    names: list[str] = []
     columns = range(exit_, max(exit_ - 2, -1), -1)  # here and before
     words_N = [1.0] * len(rows)
     if transcripts:
         words_N = [values[0] for values in transcripts[exit_]]
         for column in columns:
+            own = _transcript_names(column, exits)
+            names += [f"{name} {column - exit_}" for name in own]
             for row, values in zip(rows, transcripts[column]):
                 row += values
-    measured = []
     for name in measures:
         values_NE = evidence.column(name)
-        known = 0
-        for column in columns:
+        for column, kinds in zip(columns, _KINDS):
             values_N = values_NE[:, column].tolist()
             if any(map(math.isnan, values_N)):
                 break  # compares with an exit that is not there
-            known += 1
+            names += [f"frames {name} {kind}" for kind in kinds]
             for row, value, words in zip(rows, values_N, words_N):
                 row += (value, value * words)
-        measured.append((name, known))
     for name, places in steps.items():
+        names += [f"frames {name} step {n}" for n in range(len(places))]
         values_N = evidence.column(name)[:, exit_].tolist()
         for row, value in zip(rows, values_N):
             row += [float(value > place) for place in places]
-    names = _names(
-        exit_,
-        exits,
-        tuple(measured),
-        tuple((name, len(places)) for name, places in steps.items()),
-    )
     return names, np.array(rows, dtype=float).reshape(len(rows), -1)
 
 
-@lru_cache(maxsize=64)
-def _names(
-    exit_: int,
-    exits: int,
-    measured: tuple[tuple[str, int], ...],
-    steps: tuple[tuple[str, int], ...],
-) -> tuple[str, ...]:
-    """Names of the features, in their order; no exits without transcripts."""
-    names = []
-    for back in range(min(exit_ + 1, 2) if exits else 0):
-        own = _transcript_names(exit_ - back, exits)
-        names += [f"{name} {-back}" for name in own]
-    kinds = ("0", "by words", "-1", "before by words")
-    for name, known in measured:
-        names += [f"frames {name} {kind}" for kind in kinds[: 2 * known]]
-    for name, count in steps:
-        names += [f"frames {name} step {n}" for n in range(count)]
-    return tuple(names)
-
-
+@lru_cache(maxsize=256)
 def _transcript_names(column: int, exits: int) -> list[str]:
     """Names of what :func:`_transcript_features` gives."""
     names = ["length words", "length letters"]

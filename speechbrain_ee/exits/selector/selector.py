@@ -61,7 +61,7 @@ _FLAT = 1e-9
 class Ridge(Record, eq=False, dict=True):
     """Linear predictions of several targets from standardised features."""
 
-    names: tuple[str, ...]  # of the features
+    names: list[str]  # of the features
     mean: list[Finite]  # of the features in training
     scale: list[Scale]  # their standard deviations
     weights: list[list[Finite]]  # by feature, by target
@@ -114,7 +114,7 @@ class Ridge(Record, eq=False, dict=True):
             mean_Q - centre_P @ weights_PQ,
             parts_NP.T @ total_N / power,
         )
-        ridge = cls(tuple(names), *(each.tolist() for each in numbers))
+        ridge = cls([*names], *(each.tolist() for each in numbers))
         return ridge, targets_NQ - missed_NQ
 
     def predict(self, values_NP: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -298,17 +298,13 @@ class LearnedSelector:
             scores_NE[:, exit_] = selector._score_N(left_out_NQ, exit_)
         return replace(selector, ridges=tuple(ridges)), scores_NE
 
-    def scores(
-        self, evidence: Evidence, reader: WordReader | None = None
-    ) -> NDArray[np.float64]:
+    def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores at every exit passed, higher = more ready to stop.
 
         Arguments
         ---------
         evidence : Evidence
             Of exits 1 to k of this model.
-        reader : WordReader, optional
-            Kept from exit to exit, so that no text is read twice.
 
         Returns
         -------
@@ -321,12 +317,14 @@ class LearnedSelector:
         InputError
             If the exits are others, or evidence is missing.
         """
-        return self._scores_NE(evidence, range(evidence.shape[1]), reader)
+        return self._scores_NE(evidence, range(evidence.shape[1]), None)
 
     def score_at(
         self, evidence: Evidence, exit: int, reader: WordReader | None = None
     ) -> NDArray[np.float64]:
-        """Column ``exit - 1`` of :meth:`scores`, and no more computed."""
+        """Column ``exit - 1`` of :meth:`scores`, and no more computed; a reader
+        that is kept from exit to exit reads no text twice.
+        """
         if not 1 <= exit <= evidence.shape[1]:
             raise ValueError(f"exit {exit}: evidence of {evidence.shape[1]}")
         return self._scores_NE(evidence, [exit - 1], reader)[:, 0]
@@ -391,7 +389,7 @@ class LearnedSelector:
 
     def _features(
         self, evidence: Evidence, exit_: int, transcripts: Transcripts
-    ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    ) -> tuple[list[str], NDArray[np.float64]]:
         return exit_features(
             evidence,
             self.evidence_names,
@@ -405,12 +403,9 @@ class LearnedSelector:
         self, gains_NQ: NDArray[np.float64], exit_: int
     ) -> NDArray[np.float64]:
         """Minus the best gain per layer among the later exits."""
-        steps_Q = self._layers_E[exit_ + 1 :] - self._layers_E[exit_]
+        own, *later = self.exit_layers[exit_:]
+        steps_Q = np.array([layer - own for layer in later], dtype=float)
         return -(gains_NQ / steps_Q).max(axis=1)
-
-    @cached_property
-    def _layers_E(self) -> NDArray[np.float64]:
-        return np.array(self.exit_layers, dtype=float)
 
 
 def truncated_selector(

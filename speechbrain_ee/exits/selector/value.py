@@ -76,7 +76,6 @@ class WordValue(Record, eq=False, dict=True):
         cls,
         table: WordTable,
         gains_ME: NDArray[np.floating],
-        members: int = _MEMBERS,
         seed: int = 0,
     ) -> "WordValue":
         """Learn from words of which it is known what each exit takes away
@@ -101,7 +100,7 @@ class WordValue(Record, eq=False, dict=True):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             trained = [
-                _trained(inputs, targets, later_ME) for _ in range(members)
+                _trained(inputs, targets, later_ME) for _ in range(_MEMBERS)
             ]
         return replace(value, members=trained)
 
