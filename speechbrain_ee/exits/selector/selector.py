@@ -92,7 +92,7 @@ class Ridge(Record, eq=False, dict=True):
         Example
         -------
         >>> x = np.random.default_rng(0).normal(size=(200, 2))
-        >>> ridge, _ = Ridge.fit(["a", "b"], x, 3 * x[:, :1] + 1)
+        >>> ridge, _ = Ridge.fit(["frames a", "frames b"], x, 3 * x[:, :1] + 1)
         >>> ridge.predict(np.array([[1.0, 5.0]])).round(1).tolist()
         [[4.0]]
         """
