@@ -9,7 +9,7 @@ Authors
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.exits.calibration.ladder import Search
+from speechbrain_ee.exits.calibration.calibrate import Search
 from speechbrain_ee.exits.policy import at_choice, choices_NT
 from speechbrain_ee.exits.trace import Trace
 
@@ -57,7 +57,7 @@ def per_exit(
     totals = np.zeros((PRICES, 2))
     for fold in np.unique(fold_N):
         seen, rows = fold_N != fold, fold_N == fold
-        search = Search.on(scores_NE[seen])
+        search = Search(scores_NE[seen])
         limits_K = np.full(errors_NE.shape[1] - 1, np.inf)
         for place, price in enumerate(np.geomspace(1e-3, 1.0, PRICES)):
             total_NE = errors_NE[seen] + price * layers_NE[seen]

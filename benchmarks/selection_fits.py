@@ -19,8 +19,7 @@ from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.text import measure_texts
 from speechbrain_ee.exits.policy import first_exit
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.selection import COMBINED
+from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.trace import Trace, cross_fitted
 
 Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]

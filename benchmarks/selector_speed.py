@@ -30,7 +30,7 @@ from environment import describe, store
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.combined import LIGHT
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace

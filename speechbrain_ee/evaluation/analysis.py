@@ -34,7 +34,7 @@ from speechbrain_ee.evaluation.curves import (
     sweep,
 )
 from speechbrain_ee.evaluation.policies import PolicyResult, measured
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.calibration.shift import (
     distributions,
     score_warnings,

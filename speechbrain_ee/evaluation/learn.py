@@ -10,7 +10,7 @@ from pathlib import Path
 from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.tables import aligned
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_file import read_trace, write_trace
 

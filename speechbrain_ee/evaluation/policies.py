@@ -22,7 +22,7 @@ from speechbrain_ee.evaluation.curves import (
     relative_excess,
 )
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.calibration.shift import (
     seen_share,
     seen_warnings,

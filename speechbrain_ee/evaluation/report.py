@@ -78,8 +78,7 @@ from speechbrain_ee.evaluation.tables import (
     unlabelled_table,
 )
 from speechbrain_ee.evaluation.theme import decoding_said, search_note
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.files import whole_file

@@ -24,7 +24,7 @@ from speechbrain_ee.evaluation.curves import (
 )
 from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.evaluation.theme import label, needs_search
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.clusters import UTTERANCE
 from speechbrain_ee.exits.trace import Trace
 

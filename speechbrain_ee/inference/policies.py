@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import read_policy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.registry import read_threshold
 from speechbrain_ee.exits.policy import (

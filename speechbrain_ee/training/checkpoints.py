@@ -41,8 +41,10 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
+    write_policy,
+)
 from speechbrain_ee.files import read_json, whole_file
 
 logger = logging.getLogger(__name__)

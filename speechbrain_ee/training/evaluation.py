@@ -19,14 +19,14 @@ from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
     Decoding,
     check_decodings,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
     MACS_REFERENCE_S,

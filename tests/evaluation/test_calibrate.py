@@ -16,7 +16,7 @@ from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import ExitRecord, TraceHeader, UtteranceRecord
 from tests.spoken import spoken, texts

@@ -24,11 +24,9 @@ from speechbrain_ee.evaluation.report import (
     write_report,
 )
 from speechbrain_ee.exits import read_trace, write_trace
-from speechbrain_ee.exits.calibration.exit_policy import (
+from speechbrain_ee.exits.calibration.policy_file import (
     CalibrationSummary,
     ExitPolicy,
-)
-from speechbrain_ee.exits.calibration.policy_file import (
     read_policy,
     write_policy,
 )

@@ -23,19 +23,18 @@ NUMBERS = st.floats(allow_nan=False)
 SCORES_NE = np.random.default_rng(0).normal(size=(60, 3)).round(3)
 
 
-def policy_of(threshold, **changes):
+def policy_of(threshold):
     """A policy with every field filled."""
-    fields = {
-        "criterion": "tsallis_min:alpha=0.5",
-        "exit_layers": (2, 4, 6),
-        "threshold": threshold,
-        "budget": "wer=+5%",
-        "method": "ltt",
-        "delta": 0.05,
-        "satisfied": True,
-        "guarantee": 'It\'s: "likely", but # not sure\nä',
-        "target_utterances": 60,
-        "calibration": CalibrationSummary(
+    return ExitPolicy(
+        criterion="tsallis_min:alpha=0.5",
+        exit_layers=(2, 4, 6),
+        threshold=threshold,
+        budget="wer=+5%",
+        method="ltt",
+        delta=0.05,
+        guarantee='It\'s: "likely", but # not sure\nä',
+        target_utterances=60,
+        calibration=CalibrationSummary(
             "a: model",
             "greedy",
             ("one", "2"),
@@ -48,20 +47,22 @@ def policy_of(threshold, **changes):
             clustered_by="speaker",
             clusters=12,
         ),
-        "distributions": distributions(SCORES_NE),
-        "selector": "selectors/value.json",
-    }
-    return ExitPolicy(**{**fields, **changes})
+        distributions=distributions(SCORES_NE),
+        selector="selectors/value.json",
+    )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(NUMBERS | st.tuples(NUMBERS, NUMBERS))
 def test_written_and_read_is_the_same_policy(tmp_path_factory, threshold):
     path = tmp_path_factory.mktemp("policy") / "policy.yaml"
     policy = policy_of(threshold)
     write_policy(path, policy)
+    before = path.read_bytes()
     again = read_policy(path)
     assert again == policy
+    write_policy(path, again)
+    assert path.read_bytes() == before and len(before) < 5000
     chosen = again.choose(SCORES_NE)
     assert chosen.tolist() == policy.choose(SCORES_NE).tolist()
     live = np.full(len(SCORES_NE), -1)
@@ -75,32 +76,24 @@ def test_least_a_policy_can_say(tmp_path):
     policy = ExitPolicy("entropy", (2, 4), -0.25, "layers=3", "naive")
     write_policy(path, policy)
     assert read_policy(path) == policy
-    text = path.read_text(encoding="utf-8")
-    assert "entropy at most 0.25" in text
+    assert "entropy at most 0.25" in path.read_text(encoding="utf-8")
     assert policy.thresholds == (-0.25,)
     assert policy.name == "entropy, layers=3 (naive)"
 
 
-def test_equal_policies_give_equal_bytes_and_short_files(tmp_path):
-    paths = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    for path in paths:
-        write_policy(path, policy_of((0.5, np.inf)))
-    one, two = (path.read_bytes() for path in paths)
-    assert one == two
-    assert len(one) < 5000
-
-
+NAN, INF = float("nan"), float("inf")
+# a place in the file, another value (None: none) and what is said of it
 MISTAKES = [
-    ("schema", "exit-policy/2", "schema"),
-    ("schema", None, "schema"),
+    ("schema", "exit-policy/2", "schema: .*valid: exit-policy/1"),
+    ("schema", None, "schema: missing"),
     ("criterion", 3, "criterion"),
     ("criterion", None, "criterion: missing"),
     ("exit_layers", [4, 2, 6], "exit_layers"),
     ("exit_layers", [2], "exit_layers"),
-    ("exit_layers", [2.0, 4, 6], "exit_layers"),
+    ("exit_layers", [2.5, 4, 6], "exit_layers"),
     ("thresholds", [0.5], "thresholds: 1 numbers where 2"),
     ("thresholds", [0.5, "high"], "'high'"),
-    ("thresholds", [0.5, float("nan")], "thresholds"),
+    ("thresholds", [0.5, NAN], "threshold"),
     ("thresholds", [0.5, True], "thresholds"),
     ("thresholds", None, "either threshold or thresholds"),
     ("threshold", 0.5, "either threshold or thresholds"),
@@ -115,51 +108,36 @@ MISTAKES = [
     ("limit", 0.5, "limit: not known"),
     ("calibration", [], "calibration"),
     ("calibration", None, "calibration"),
-    ("scores", [], None),
-    ("scores", [{"layer": 2}], "scores: a list of 2"),
-    ("scores", [{"layer": 2}, {"layer": 4}], r"scores\[0\].scores: missing"),
-    ("scores", [{"layer": 4}, {"layer": 2}], r"scores\[0\].layer"),
+    ("calibration.model", None, "calibration.model: missing"),
+    ("calibration.sets", "one", "calibration.sets"),
+    ("calibration.wer", INF, "calibration.wer"),
+    ("calibration.wers", 1.0, "calibration.wers: not known"),
+    ("calibration.clusters", -1, "calibration.clusters"),
+    ("calibration.clustered_by", "talk", "clustered_by: .*valid: speaker"),
+    ("scores", [{"layer": 2}], r"scores\[0\].scores: missing"),
+    ("scores.0.layer", 4, "scores are needed of layers"),
+    ("scores.0.scores", [0.5, NAN], r"scores\[0\]: scores must rise"),
+    ("scores.1.scores", [0.5, 0.5], r"scores\[1\]: scores must rise"),
+    ("scores.1.share_at_most", [0.5, 2], r"scores\[1\]: scores must rise"),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), MISTAKES)
-def test_mistakes_name_file_and_key(tmp_path, key, value, said):
+@pytest.mark.parametrize(("place", "value", "said"), MISTAKES)
+def test_mistakes_name_file_and_key(tmp_path, place, value, said):
     path = tmp_path / "policy.yaml"
     write_policy(path, policy_of((0.5, 0.25)))
-    row = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    row, (*outer, key) = content, place.split(".")
+    for each in outer:
+        row = row[int(each) if each.isdecimal() else each]
     row.pop(key, None)
     if value is not None:
         row[key] = value
-    path.write_text(yaml.safe_dump(row), encoding="utf-8")
-    if said is None:
-        assert read_policy(path).distributions == ()
-        return
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(InputError, match=said) as caught:
         read_policy(path)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("model", None, "calibration.model: missing"),
-        ("sets", "one", "calibration.sets"),
-        ("wer", float("inf"), "calibration.wer"),
-        ("wers", 1.0, "calibration.wers: not known"),
-        ("clusters", -1, "calibration.clusters"),
-        ("clustered_by", "talk", "calibration.clustered_by: 'talk'"),
-    ],
-)
-def test_mistakes_inside_calibration(tmp_path, key, value, said):
-    path = tmp_path / "policy.yaml"
-    write_policy(path, policy_of(0.5))
-    row = yaml.safe_load(path.read_text(encoding="utf-8"))
-    row["calibration"].pop(key, None)
-    if value is not None:
-        row["calibration"][key] = value
-    path.write_text(yaml.safe_dump(row), encoding="utf-8")
-    with pytest.raises(InputError, match=said):
-        read_policy(path)
+    assert "`calibrate`" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,12 @@ Authors
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.calibration.risk import (
     METHODS,
-    TEST_SHARE,
-    check_method,
     guarantee,
     p_values,
     passing,
@@ -22,6 +19,7 @@ from speechbrain_ee.exits.calibration.risk import (
 from speechbrain_ee.exits.clusters import Clusters
 
 SEEDS = st.integers(0, 10_000)
+FEW = settings(max_examples=40, deadline=None)
 
 
 def losses(seed, utterances=60, candidates=12):
@@ -31,15 +29,12 @@ def losses(seed, utterances=60, candidates=12):
     return drift + rng.standard_normal((utterances, candidates))
 
 
+@FEW
 @given(SEEDS)
-def test_p_value_is_the_one_sample_t_test(seed):
+def test_p_value_is_the_t_test_with_the_noise_of_the_target_set(seed):
     losses_NT = losses(seed)
     expected = stats.ttest_1samp(losses_NT, 0, alternative="less").pvalue
     assert p_values(losses_NT, np.inf) == pytest.approx(expected)
-
-
-def test_p_value_counts_the_noise_of_the_target_set():
-    losses_NT = losses(1)
     n = len(losses_NT)
     t_T = losses_NT.mean(axis=0) / (
         losses_NT.std(axis=0, ddof=1) * np.sqrt(1 / n + 1 / 30)
@@ -53,39 +48,24 @@ def test_p_value_without_spread():
     assert p_values(losses_NT[:1], 10).tolist() == [1, 1, 1]
 
 
-@given(SEEDS, st.floats(0.05, 0.5), st.floats(0.05, 0.5))
-def test_ltt_passes_more_with_a_larger_delta(seed, one, two):
-    small, large = sorted((one, two))
-    few, many = (
-        passing(losses(seed), "ltt", delta, 3, 60, True)
-        for delta in (small, large)
-    )
-    assert (few <= many).all()
-
-
-@given(SEEDS, st.sampled_from(["naive", "crc", "ltt"]))
-def test_passing_by_loop(seed, method):
+@FEW
+@given(SEEDS, st.sampled_from(METHODS), st.booleans())
+def test_passing_by_loop(seed, method, safe):
     losses_NT = losses(seed)
     n = len(losses_NT)
     expected, on = [], True
     for column, p in zip(losses_NT.T, p_values(losses_NT, n)):
-        if method == "naive":
-            expected.append(column.sum() <= 0)
-            continue
+        passes = column.sum() <= 0
         if method == "crc":
-            on &= (column.sum() + 3) / (n + 1) <= 0
-        else:
-            on &= p <= TEST_SHARE * 0.2
-        expected.append(on)
-    assert passing(losses_NT, method, 0.2, 3, n, False).tolist() == expected
-
-
-def test_first_candidate_may_be_safe_by_construction():
-    losses_NT = np.ones((20, 2))
-    for method in ("naive", "crc", "ltt"):
-        for safe in (True, False):
-            passed_T = passing(losses_NT, method, 0.1, 1, 20, safe)
-            assert passed_T.tolist() == [safe, False]
+            passes = (column.sum() + 3) / (n + 1) <= 0
+        elif method == "ltt":
+            passes = p <= 0.7 * 0.2
+        passes = passes or (safe and not expected)
+        on &= passes
+        expected.append(passes if method == "naive" else on)
+    assert passing(losses_NT, method, 0.2, 3, n, safe).tolist() == expected
+    passed_T = passing(np.ones((20, 2)), method, 0.1, 1, 20, safe)
+    assert passed_T.tolist() == [safe, False]
 
 
 def test_ltt_breaks_the_budget_in_at_most_delta_of_the_draws():
@@ -105,33 +85,46 @@ def test_ltt_breaks_the_budget_in_at_most_delta_of_the_draws():
     assert broken["naive"] / draws >= 0.3
 
 
+def clusters(speakers, utterances=60):
+    names = [f"s{n % speakers}" for n in range(utterances)]
+    return Clusters.of(names, [str(n) for n in range(utterances)])
+
+
 @pytest.mark.parametrize(
-    ("method", "delta", "said"),
-    [("lt", 0.1, "naive, crc, ltt"), ("ltt", 0.0, "0.1"), ("ltt", 1, "0.1")],
+    ("method", "of", "said"),
+    [
+        ("naive", clusters(20), ["None: B"]),
+        (
+            # word errors are not monotone, and their bound is what was seen
+            "crc",
+            clusters(20),
+            [
+                "In expectation",
+                "need not rise",
+                "largest loss seen",
+                "No promise for new speakers.",
+            ],
+        ),
+        (
+            "ltt",
+            clusters(20),
+            [
+                "With probability 0.9",
+                "60 or more utterances of 20 or more new speakers",
+            ],
+        ),
+        ("ltt", clusters(5), ["None: 5 speakers: too few"]),
+        (
+            "ltt",
+            Clusters.single(60),
+            [
+                "With probability 0.9",
+                "By utterance; no promise for new speakers.",
+            ],
+        ),
+    ],
 )
-def test_unknown_method_and_delta_out_of_range(method, delta, said):
-    with pytest.raises(InputError, match=said):
-        check_method(method, delta)
-
-
-def test_guarantee_says_what_is_and_is_not_promised():
-    many = Clusters.of(
-        [f"s{n % 20}" for n in range(60)], [str(n) for n in range(60)]
-    )
-    said = {m: guarantee(m, 0.1, 60, 20, many, "B") for m in METHODS}
-    assert said["naive"].startswith("None: B")
-    assert "expectation" in said["crc"]
-    # word errors are not monotone, and their bound is what was seen
-    assert "need not rise" in said["crc"] and "largest loss seen" in said["crc"]
-    assert "No promise for new speakers." in said["crc"]
-    assert "probability 0.9" in said["ltt"]
-    assert "60 or more utterances of 20 or more new speakers" in said["ltt"]
-    blind = guarantee("ltt", 0.1, 60, 60, Clusters.single(60), "B")
-    assert blind.startswith("With probability 0.9")
-    assert blind.endswith("By utterance; no promise for new speakers.")
-    few = Clusters.of(
-        [f"s{n % 5}" for n in range(60)], [str(n) for n in range(60)]
-    )
-    assert guarantee("ltt", 0.1, 60, 5, few, "B").startswith(
-        "None: 5 speakers: too few"
-    )
+def test_guarantee_says_what_is_and_is_not_promised(method, of, said):
+    text = guarantee(method, 0.1, 60, of.count, of, "B")
+    assert text.startswith(said[0])
+    assert all(each in text for each in said)

@@ -1,4 +1,4 @@
-"""A learned selector on traces where the value of going on is known.
+"""A learned selector where the value of going on is known, and its file.
 
 Axes: N utterances, E exits.
 
@@ -6,6 +6,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import copy
+import gzip
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +17,13 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.selector_file import write_selector
-from speechbrain_ee.exits.selector.valued_words import ValuedWords
+from speechbrain_ee.exits.policy import at_choice, choices_NT
+from speechbrain_ee.exits.selector.selector import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import (
+    read_selector,
+    write_selector,
+)
+from speechbrain_ee.exits.selector.value import value_words
 from speechbrain_ee.exits.selector.words import WordReader
 from speechbrain_ee.exits.trace import (
     ExitRecord,
@@ -50,15 +57,11 @@ def correlation(first, second):
 
 def fewest_layers(trace, scores_NE, errors):
     """Layers per utterance at the most errors allowed, over thresholds."""
-    least = np.inf
-    rows = np.arange(len(trace))
-    for threshold in [*np.unique(scores_NE[:, :-1]), np.inf]:
-        stops_NE = scores_NE >= threshold
-        stops_NE[:, -1] = True
-        chosen_N = stops_NE.argmax(axis=1)
-        if trace.errors_NE[rows, chosen_N].sum() <= errors:
-            least = min(least, trace.layers_E[chosen_N].mean())
-    return least
+    limits = [*np.unique(scores_NE[:, :-1]), np.inf]
+    choice_NT = choices_NT(scores_NE, limits)
+    errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
+    layers_T = trace.layers_E[choice_NT].mean(axis=0)
+    return layers_T[errors_T <= errors].min()
 
 
 def test_learns_the_value_of_going_on(selector, other):
@@ -82,15 +85,11 @@ def test_needs_fewer_layers_than_entropy(selector, other):
         assert own < fewest_layers(other, entropy_NE, most) - 0.2
 
 
-def test_later_exits_change_nothing(selector, other):
+def test_later_exits_and_other_utterances_change_nothing(selector, other):
     whole_NE = selector.scores(other.evidence)
     for exits in (1, 2, 3, 4):
         part_NE = selector.scores(other.evidence.upto(exits))
         assert part_NE == pytest.approx(whole_NE[:, :exits], abs=1e-6)
-
-
-def test_an_utterance_alone_as_in_a_batch(selector, other):
-    whole_NE = selector.scores(other.evidence)
     for row in range(0, 80, 7):
         alone_NE = selector.scores(other.evidence.select([row]))
         assert alone_NE == pytest.approx(whole_NE[[row]], abs=1e-6)
@@ -107,11 +106,49 @@ def test_score_at_an_exit_with_a_kept_reader(selector, other):
             expected_N = whole_NE[stay, exit - 1]
             assert scores_N == pytest.approx(expected_N, abs=1e-6)
         stay = stay[exit % 2 :: 2]  # utterances leave
-    assert selector.score_at(other.evidence, 2) == pytest.approx(
-        whole_NE[:, 1], abs=1e-6
-    )
+    early_N = selector.score_at(other.evidence, 2)
+    assert early_N == pytest.approx(whole_NE[:, 1], abs=1e-6)
     with pytest.raises(ValueError, match="exit 5"):
         selector.score_at(other.evidence, 5)
+
+
+def test_a_kept_reader_remembers_for_one_selector(selector, dev, other):
+    reader = WordReader(selector.language_model)
+    twin = LearnedSelector.fit(dev, seed=1)
+    with pytest.raises(ValueError, match="another language model"):
+        twin.score_at(other.evidence, 2, reader)
+    twin = replace(twin, language_model=selector.language_model)
+    evidence = other.evidence.upto(2)
+    for each in (selector, twin, selector, selector):
+        found_N = each.score_at(evidence, 2, reader)
+        expected_N = each.scores(evidence)[:, 1]
+        assert found_N == pytest.approx(expected_N, abs=1e-6)
+    assert (twin.scores(evidence) != selector.scores(evidence))[:, 1].any()
+    # another entropy or another history is another utterance
+    entropy_NE = evidence.column("entropy") + [0.1, 0.0]
+    changed = evidence.with_columns({"entropy": entropy_NE})
+    hyps = [[second, first] for first, second in evidence.hyps]
+    for part in (changed, replace(evidence, hyps=hyps)):
+        found_N = selector.score_at(part, 2, reader)
+        expected_N = selector.score_at(part, 2)
+        assert found_N == pytest.approx(expected_N, abs=1e-6)
+
+
+def test_the_exit_before_is_not_valued_again(selector, other, monkeypatch):
+    reader, evidence = WordReader(selector.language_model), other.evidence
+    selector.score_at(evidence.upto(1), 1, reader)
+    exits = []
+    value = type(selector.word_value)
+    monkeypatch.setattr(
+        value,
+        "predict",
+        lambda self, table, predict=value.predict: (
+            exits.append({*table.exit_M.tolist()}) or predict(self, table)
+        ),
+    )
+    for _ in range(2):
+        selector.score_at(evidence.upto(2), 2, reader)
+        assert exits == [{1}]
 
 
 def test_same_seed_same_bytes_and_callers_randomness_stays(
@@ -127,22 +164,37 @@ def test_same_seed_same_bytes_and_callers_randomness_stays(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_from_errors_and_evidence_alone(other):
+def read_again(selector, path):
+    """As its file has it, whose bytes are those of what was read."""
+    write_selector(path, selector)
+    before = path.read_bytes()
+    again = read_selector(path)
+    write_selector(path, again)
+    assert path.read_bytes() == before
+    assert again.explain() == selector.explain()
+    assert json.loads(gzip.decompress(before))["explanation"] == again.explain()
+    return again
+
+
+def test_from_errors_and_evidence_alone(other, tmp_path):
     learned = LearnedSelector.fit(synthetic_trace(transcripts=False))
     assert learned.word_value is None
     scores_NE = learned.scores(other.evidence)  # transcripts are left alone
+    again = read_again(learned, tmp_path / "s.json.gz")
+    assert again.scores(other.evidence).tolist() == scores_NE.tolist()
     assert correlation(scores_NE[:, 0], true_scores(other)[:, 0]) > 0.5
     assert learned.explain()["frames"] == pytest.approx(1)
 
 
-def test_from_transcripts_alone(other):
+def test_from_transcripts_alone(other, tmp_path):
     learned = LearnedSelector.fit(synthetic_trace(evidence=False))
     assert learned.evidence_names == ()
     bare = replace(other.evidence, values={})
     scores_NE = learned.scores(bare)
     assert correlation(scores_NE[:, 0], true_scores(other)[:, 0]) > 0.7
     # an entropy that was not there in training changes nothing
-    assert learned.scores(other.evidence).tolist() == scores_NE.tolist()
+    again = read_again(learned, tmp_path / "s.json.gz")
+    assert again.scores(other.evidence).tolist() == scores_NE.tolist()
     assert learned.explain()["frames"] == 0
 
 
@@ -179,20 +231,14 @@ def test_one_speaker_and_empty_transcripts(dev):
     assert learned.scores(alone.evidence) == pytest.approx(0)
 
 
-def test_explains_itself(selector):
+def test_explains_itself(selector, dev):
     shares = selector.explain()
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert shares["words"] + shares["spelling"] > 0.5
-
-
-def test_explains_exits_that_teach_nothing(dev):
     # the third exit is as good as the last: nothing to learn there
     records = [
-        replace(
-            r,
-            exits=(*r.exits[:3], replace(r.exits[2], layer=8)),
-        )
+        replace(r, exits=(*r.exits[:3], replace(r.exits[2], layer=8)))
         for r in dev.records[:60]
     ]
     learned = LearnedSelector.fit(Trace(dev.header, tuple(records)))
@@ -228,13 +274,10 @@ def noise_trace(seed):
             exits.append(
                 ExitRecord(layer, heard, None, {"entropy": rng.random()})
             )
+        name = f"s{row % 20}"
         records.append(
             UtteranceRecord(
-                f"s{row % 20}-{row}",
-                "dev",
-                ref,
-                tuple(exits),
-                speaker=f"s{row % 20}",
+                f"{name}-{row}", "dev", ref, tuple(exits), speaker=name
             )
         )
     header = TraceHeader("noise", "greedy", (2, 4, 6))
@@ -252,25 +295,24 @@ def test_chance_is_not_learned():
         )
         left_out.append(correlation(-left_out_NE[:, 0], gains_N))
         crossed.append(correlation(-crossed_NE[:, 0], gains_N))
-    # whoever has seen the answers correlates with them
+    # whoever has seen the answers correlates with them; the mean of all
+    # others is below the own value where that is high
     assert abs(np.mean(crossed)) < 0.15
-    # the mean of all others is below the own value where that is high, so
-    # that leaving one out correlates negatively with chance
     assert -0.5 < np.mean(left_out) < 0.15
 
 
 def test_no_network_knows_what_its_own_utterances_said(dev):
     texts = [record.ref for record in dev.records]
-    before = ValuedWords.fit(dev, texts, False, seed=0)
     own = [n for n, name in enumerate(dev.ids) if name.startswith("s7-")]
     records = list(dev.records)
     for row in own:
         records[row] = replace(records[row], ref="something else was said")
-    after = ValuedWords.fit(
-        Trace(dev.header, tuple(records)), texts, False, seed=0
+    other = Trace(dev.header, tuple(records))
+    before_NEE, after_NEE = (
+        value_words(trace, texts, False, seed=0)[-1] for trace in (dev, other)
     )
-    assert after.gains_NEE[own].tolist() == before.gains_NEE[own].tolist()
-    assert after.gains_NEE.tolist() != before.gains_NEE.tolist()
+    assert after_NEE[own].tolist() == before_NEE[own].tolist()
+    assert after_NEE.tolist() != before_NEE.tolist()
 
 
 def test_left_out_scores_are_as_good_as_on_other_utterances(dev, other):
@@ -293,3 +335,86 @@ def test_real_exits(shared_folder):
     entropy_NE = get_criterion("entropy").scores(test.evidence).round(4)
     own = fewest_layers(test, scores_NE, most)
     assert own < fewest_layers(test, entropy_NE, most) - 0.2
+
+
+# a place in the file, what stands there instead (None: nothing) and what is
+# said of it
+BROKEN = [
+    ("schema", "exit-selector/2", "valid: exit-selector/1"),
+    ("ridges", None, "ridges: missing"),
+    ("exit_layers", None, "exit_layers: missing"),
+    ("exit_layers", [2, 4, 4, 8], "exit_layers"),
+    ("exit_layers", [0, 4, 6, 8], "exit_layers"),
+    ("exit_layers", [2, 4, 6.5, 8], "exit_layers"),
+    ("exit_layers", ["2", "4", "6", "8"], "exit_layers"),
+    ("exit_layers", [], "exit_layers"),
+    ("exit_layers", [2, 4, 6], "of 3 exits"),
+    ("evidence", "entropy", "evidence"),
+    ("evidence", [1], "evidence"),
+    ("ridges", [], "of 4 exits"),
+    ("ridges/0", [], r"ridges\[0\]"),
+    ("ridges/0/names", None, "names: missing"),
+    ("ridges/0/names/0", "wrods", "wrods"),
+    ("ridges/0/names/0", 3, "names"),
+    ("ridges/0/mean", [0.0], "differ in length"),
+    ("ridges/0/mean/0", "zero", "zero"),
+    ("ridges/0/scale/0", 0.0, r"scale\[0\]"),
+    ("ridges/0/bias", [0.0], "differ in length"),
+    ("ridges/0/weights/0", [0.0], "differ in length"),
+    ("ridges/0/weights", [[0.0]], "differ in length"),
+    ("ridges/0/shares", [], "differ in length"),
+    ("ridges/1/mean/0", float("nan"), "no number|not finite"),
+    ("ridges/1/mean/0", float("-inf"), "no number|not finite"),
+    ("word_value", "null", "go together"),
+    ("language_model", "null", "go together"),
+    ("word_value", [], "word_value"),
+    ("word_value/exits", 3, "a network of"),
+    ("word_value/mean", [0.0], "22 numbers"),
+    ("word_value/scale/0", -1.0, r"scale\[0\]"),
+    ("word_value/members", None, "members: missing"),
+    ("word_value/members/0", [], r"members\[0\]"),
+    ("word_value/members/0/0.bias", None, "a network of"),
+    ("word_value/members/0/0.bias", [0.0], "a network of"),
+    ("word_value/members/0/0.bias/0", "x", "'x'"),
+    ("word_value/members/0/2.bias/0", 1e300, "1e\\+300"),
+    ("steps", [{}], "steps"),
+    ("steps/0", {"entropy": [1, 1]}, "steps"),
+    ("language_model/order", 0, "order"),
+    ("language_model/words", [], "words"),
+]
+
+
+@pytest.fixture(scope="module")
+def content(selector, tmp_path_factory):
+    path = tmp_path_factory.mktemp("selector") / "selector.json.gz"
+    write_selector(path, selector)
+    return json.loads(gzip.decompress(path.read_bytes())) | {"steps": [{}] * 3}
+
+
+@pytest.mark.parametrize("place, value, message", BROKEN)
+def test_malformed_files(tmp_path, content, place, value, message):
+    path = tmp_path / "selector.json.gz"
+    keys = [int(n) if n.isdecimal() else n for n in place.split("/")]
+    broken = inner = copy.deepcopy(content)
+    *outer, key = keys
+    for each in outer:
+        inner = inner[each]
+    if value is None:
+        del inner[key]
+    else:
+        inner[key] = None if value == "null" else value
+    path.write_bytes(gzip.compress(json.dumps(broken).encode(), 1))
+    with pytest.raises(InputError, match=message) as caught:
+        read_selector(path)
+    assert str(path) in str(caught.value)
+    assert "again" in str(caught.value)
+
+
+def test_files_that_are_cut_or_not_there(tmp_path, selector):
+    path = tmp_path / "selector.json.gz"
+    with pytest.raises(InputError, match="no such file"):
+        read_selector(path)
+    write_selector(path, selector)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a whole file"):
+        read_selector(path)

@@ -1,4 +1,4 @@
-"""Words of transcripts against a reading word by word.
+"""Words of transcripts against a reading word by word, and what they are worth.
 
 Axes: N utterances, E exits, M words.
 
@@ -8,15 +8,17 @@ Authors
 
 import math
 
+import jiwer
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.evidence import Evidence, text_change
-from speechbrain_ee.exits.selector.word_changes import Transcript
+from speechbrain_ee.exits.selector.value import WordValue, word_gains
 from speechbrain_ee.exits.selector.words import (
     WORD_FEATURES,
     WordReader,
@@ -40,8 +42,26 @@ def evidence_of(hyps, seed=0):
     )
 
 
-def transcript(text):
-    return Transcript(MODEL.word_scores(text))
+def table_of(evidence, reader=None, columns=None):
+    reader = reader or WordReader(MODEL)
+    columns = range(evidence.shape[1]) if columns is None else columns
+    return WordTable.of(
+        evidence,
+        (
+            (row, column, reader.read(tuple(texts[: column + 1])))
+            for row, texts in enumerate(evidence.hyps)
+            for column in columns
+        ),
+    )
+
+
+def column(table, name):
+    return table.features_MF[:, WORD_FEATURES.index(name)]
+
+
+def same(one, other):
+    for name in ("features_MF", "utterance_M", "exit_M"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist()
 
 
 def reference_rows(evidence):
@@ -77,12 +97,13 @@ def reference_rows(evidence):
                 previous = scores[place - 1] if place else ("", 0.0, 8.0)
                 last = place + 1 == len(words)
                 following = ("", 0.0, 8.0) if last else scores[place + 1]
+                unseen = [w not in MODEL.words for w in words]
                 yield {
                     "letters": len(word),
                     "spelling": spelling,
                     "spelling_total": totals[place],
                     "log_count": log_count,
-                    "unseen": float(word not in MODEL.words),
+                    "unseen": float(unseen[place]),
                     "stable_exits": stable[place],
                     "is_stable": float(stable[place] > 0),
                     "change": edits[place],
@@ -97,24 +118,22 @@ def reference_rows(evidence):
                     "log_entropy": log_E[exit_],
                     "log_entropy_earlier": log_E[max(exit_ - 1, 0)],
                     "unstable_share": np.mean([s == 0 for s in stable]),
-                    "unseen_share": np.mean(
-                        [w not in MODEL.words for w in words]
-                    ),
+                    "unseen_share": np.mean(unseen),
                     "mean_spelling": sum(totals) / characters,
                     "worst_spelling": min(s for _, s, _ in scores),
                 }
 
 
 @given(hyps=TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_features_as_word_by_word(hyps):
-    evidence = evidence_of(hyps)
-    table = WordReader(MODEL).table(evidence)
+    evidence, reader = evidence_of(hyps), WordReader(MODEL)
+    table = table_of(evidence, reader)
     rows = list(reference_rows(evidence))
     assert table.features_MF.shape == (len(rows), len(WORD_FEATURES))
     for name in WORD_FEATURES:
         expected = [row[name] for row in rows]
-        assert table.feature(name) == pytest.approx(expected, abs=2e-6), name
+        assert column(table, name) == pytest.approx(expected, abs=2e-6), name
     places = [
         (row, exit_)
         for row, texts in enumerate(hyps)
@@ -122,33 +141,19 @@ def test_features_as_word_by_word(hyps):
         for _ in text.split()
     ]
     assert list(zip(table.utterance_M, table.exit_M)) == places
-
-
-@given(before=TEXT, after=TEXT)
-@settings(max_examples=100, deadline=None)
-def test_alignment(before, after):
-    earlier, here = transcript(before), transcript(after)
-    changes = here.changes(earlier)
-    mapped = [place for place in changes.equal if place >= 0]
-    assert mapped == sorted(set(mapped))
-    for place, source in enumerate(changes.equal):
-        if source >= 0:
-            assert earlier.words[source] == here.words[place]
-            assert changes.edits[place] == 0
-        else:
-            assert changes.edits[place] > 0
-    # nothing that stays in order is missed: at most that many were edited
-    edited = max(len(earlier.words), len(here.words)) - len(mapped)
-    assert edited <= 2 * Levenshtein.distance(earlier.words, here.words)
-    assert here.changes(earlier) is changes
-    same = here.changes(here)
-    assert same.equal == list(range(len(here.words)))
+    summed = "letters", "unseen", "spelling_total", "is_stable"
+    for row, texts in enumerate(hyps):
+        own = table.select((table.utterance_M == row) & (table.exit_M == 1))
+        words = [column(own, n).sum() for n in (*summed, "worst_spelling")]
+        expected = (len(own.exit_M), *words)
+        found = reader.read(tuple(texts[:2])).sums()
+        assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_stability_counts_exits():
     hyps = [["a cat", "the cat", "the cat sat", "cat sat", ""]]
-    table = WordReader(MODEL).table(evidence_of(hyps))
-    stable = table.feature("stable_exits")
+    table = table_of(evidence_of(hyps))
+    stable = column(table, "stable_exits")
     counted = [stable[table.exit_M == exit_].tolist() for exit_ in range(5)]
     assert counted == [[0, 0], [0, 1], [1, 2, 0], [3, 1], []]
 
@@ -157,92 +162,44 @@ def test_stability_counts_exits():
 @settings(max_examples=30, deadline=None)
 def test_an_utterance_alone_an_exit_alone_and_a_kept_reader(hyps):
     evidence = evidence_of(hyps)
-    whole = WordReader(MODEL).table(evidence)
-    kept = WordReader(MODEL)
+    whole, kept = table_of(evidence), WordReader(MODEL)
     for row in range(len(hyps)):
-        alone = WordReader(MODEL).table(evidence.select([row]))
         own = whole.select(whole.utterance_M == row)
-        assert alone.features_MF.tolist() == own.features_MF.tolist()
-        assert alone.exit_M.tolist() == own.exit_M.tolist()
-    for exits in (1, 2, 3):
-        part = kept.table(evidence.upto(exits), [exits - 1])
-        own = whole.select(whole.exit_M == exits - 1)
-        assert part.features_MF.tolist() == own.features_MF.tolist()
-        assert part.utterance_M.tolist() == own.utterance_M.tolist()
+        alone = table_of(evidence.select([row]))
+        same(alone, WordTable(own.features_MF, own.utterance_M * 0, own.exit_M))
+    for exit_ in range(3):
+        part = table_of(evidence.upto(exit_ + 1), kept, [exit_])
+        same(part, whole.select(whole.exit_M == exit_))
 
 
-@given(hyps=TEXTS, data=st.data())
-@settings(max_examples=30, deadline=None)
-def test_joined_restores_the_order(hyps, data):
-    evidence = evidence_of(hyps)
-    rows = data.draw(st.permutations(range(len(hyps))))
-    cut = data.draw(st.integers(0, len(rows)))
-    places = [np.array(sorted(part), int) for part in (rows[:cut], rows[cut:])]
-    reader = WordReader(MODEL)
-    parts = [reader.table(evidence.select(part)) for part in places]
-    joined = WordTable.joined(parts, places)
-    whole = reader.table(evidence)
-    assert joined.features_MF.tolist() == whole.features_MF.tolist()
-    assert joined.utterance_M.tolist() == whole.utterance_M.tolist()
-    assert joined.exit_M.tolist() == whole.exit_M.tolist()
-
-
-def test_totals_are_sums():
+def test_sums_and_totals():
     hyps = [["a cat", "the", ""], ["", "", "the cat sat"]]
-    table = WordReader(MODEL).table(evidence_of(hyps))
+    table = table_of(evidence_of(hyps))
     values = np.arange(12.0).reshape(6, 2)
     totals = table.totals(values, (2, 3))
     assert totals[:, :, 0].tolist() == [[2, 4, 0], [0, 0, 24]]
     assert totals[:, :, 1].tolist() == [[4, 5, 0], [0, 0, 27]]
+    assert table.sums(values, 2).tolist() == totals.sum(1).tolist()
 
 
 def test_without_words_or_entropy():
-    none = WordReader(MODEL).table(evidence_of([["", " ", ""]]))
+    none = table_of(evidence_of([["", " ", ""]]))
     assert none.features_MF.shape == (0, len(WORD_FEATURES))
     assert none.totals(np.zeros((0, 2)), (1, 3)).tolist() == [[[0, 0]] * 3]
     texts = Evidence(np.array([2]), ["u"], hyps=[["the cat"]])
-    table = WordReader(MODEL).table(texts)
-    assert table.feature("log_entropy").tolist() == [0, 0]
+    assert column(table_of(texts), "log_entropy").tolist() == [0, 0]
+    value = WordValue.fit(none, np.zeros((0, 3)))
+    assert value.predict(table_of(texts)).tolist() == np.zeros((2, 3)).tolist()
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("speechbrain_ee.exits.selector.words._REMEMBERED", 3)
+    evidence = evidence_of([["a", "a cat", "the cat"], ["hat", "a hat", "a"]])
+    whole = table_of(evidence)
+    monkeypatch.setattr("speechbrain_ee.exits.selector.words._REMEMBERED", 2)
     reader = WordReader(MODEL)
-    hyps = [["a", "a cat", "the cat"], ["hat", "a hat", "the hat"]]
-    first = reader.table(evidence_of(hyps))
-    assert not reader._texts and not reader._stable
-    again = reader.table(evidence_of(hyps))
-    assert again.features_MF.tolist() == first.features_MF.tolist()
-
-
-def test_memory_has_one_owner_and_is_bounded(monkeypatch):
-    reader, first, second = WordReader(MODEL), object(), object()
-    reader.memory(first)["the cat"] = 1
-    assert reader.memory(first) == {"the cat": 1}
-    assert reader.memory(second) == {}
-    assert reader.memory(first) == {}
-    monkeypatch.setattr("speechbrain_ee.exits.selector.words._REMEMBERED", 3)
-    reader.memory(first).update(zip("abcd", "abcd"))
-    assert reader.memory(first) == {}
-
-
-@given(hyps=TEXTS)
-@settings(max_examples=30, deadline=None)
-def test_sums_and_chosen_utterances(hyps):
-    evidence, reader = evidence_of(hyps), WordReader(MODEL)
-    whole = reader.table(evidence)
-    chosen = [row for row in range(len(hyps)) if row % 2 == 0]
-    part = reader.table(evidence, [1], chosen)
-    own = whole.select((whole.exit_M == 1) & (whole.utterance_M % 2 == 0))
-    assert part.features_MF.tolist() == own.features_MF.tolist()
-    assert part.utterance_M.tolist() == own.utterance_M.tolist()
-    names = ("letters", "unseen", "spelling_total", "is_stable")
-    for row in chosen:
-        rows = own.utterance_M == row
-        expected = [own.feature(name)[rows].sum() for name in names]
-        worst = own.feature("worst_spelling")[rows].sum()
-        found = reader.sums(hyps[row][:2])
-        assert found == pytest.approx((rows.sum(), *expected, worst), abs=1e-4)
+    for _ in range(2):
+        same(table_of(evidence, reader), whole)
+        assert len(reader._read) <= 2
 
 
 def test_a_word_s_score_is_that_of_its_place(monkeypatch):
@@ -264,3 +221,114 @@ def test_a_word_s_score_is_that_of_its_place(monkeypatch):
 def test_text_change_as_evidence_has_it(before, after):
     change_NE = evidence_of([[before, after]]).change_NE(1)
     assert text_change(before, after) == change_NE[0, 1]
+
+
+def gains_of(ref, *texts):
+    evidence = Evidence(np.arange(len(texts)) + 1, ["u"], hyps=[list(texts)])
+    return word_gains(evidence, [ref])
+
+
+def test_gains_by_hand():
+    gains_ME = gains_of("the cat sat", "the kat sat uh", "a cat", "The cat sat")
+    assert gains_ME.tolist() == [
+        # the kat sat uh
+        [0, -1, 0],
+        [0, 1, 1],
+        [0, -1, 0],
+        [1, 1, 1],  # nobody said it: any exit may be without
+        # a cat
+        [1, 0, 1],
+        [-1, 0, 0],
+        # The cat sat
+        [0, -1, 0],
+        [-1, 0, 0],
+        [0, -1, 0],
+    ]
+
+
+SAID = st.lists(st.sampled_from("abcd"), min_size=1, max_size=7)
+
+
+@given(ref=SAID, texts=st.lists(SAID, min_size=3, max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_gains_add_up_to_errors(ref, texts):
+    texts = [" ".join(text) for text in texts]
+    gains_ME = gains_of(" ".join(ref), *texts)
+    exit_M = np.repeat(range(3), [len(text.split()) for text in texts])
+    scored = [jiwer.process_words(" ".join(ref), text) for text in texts]
+    for here, own in enumerate(scored):
+        if own.deletions:
+            continue  # a word that is not there has no row
+        for there, other in enumerate(scored):
+            total = gains_ME[exit_M == here, there].sum()
+            expected = own.substitutions + own.insertions
+            lost = other.substitutions + other.deletions
+            assert total == expected - lost
+        # words too many count as put right by every exit, this one included
+        assert gains_ME[exit_M == here, here].sum() == own.insertions
+
+
+def random_table(seed, words=600, exits=3):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(words, len(WORD_FEATURES))).astype(np.float32)
+    rows = np.sort(rng.integers(0, 50, words))
+    return WordTable(features, rows, rng.integers(0, exits, words))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    table = random_table(0, 4000)
+    gains_ME = np.repeat(np.tanh(table.features_MF[:, [1]]), 3, axis=1)
+    return table, gains_ME, WordValue.fit(table, gains_ME)
+
+
+def test_learns_a_function_of_the_features(fitted):
+    unseen = random_table(1)
+    predicted_ME = fitted[2].predict(unseen)
+    wanted_M = np.tanh(unseen.features_MF[:, 1])
+    rows = unseen.exit_M == 0
+    for exit_ in (1, 2):  # from the first exit to a later one
+        found = np.corrcoef(predicted_ME[rows, exit_], wanted_M[rows])
+        assert found[0, 1] > 0.95
+
+
+def test_seed_decides_own_and_earlier_exits_teach_nothing(fitted):
+    table, gains_ME, value = fitted
+    wild_ME = gains_ME.copy()
+    wild_ME[np.arange(3) <= table.exit_M[:, None]] = 1e3
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again = WordValue.fit(table, wild_ME)
+    assert torch.equal(torch.get_rng_state(), state)
+    predicted = value.predict(table).tolist()
+    assert again.predict(table).tolist() == predicted
+    other = WordValue.fit(table, gains_ME, seed=1)
+    assert other.predict(table).tolist() != predicted
+
+
+def test_predict_is_the_mean_of_the_networks(fitted):
+    value, table = fitted[2], random_table(2, 5000)  # several chunks
+    scaled = (table.features_MF - value.mean) / value.scale
+    exits = np.eye(3)[table.exit_M]
+    inputs = np.concatenate([np.clip(scaled, -6, 6), exits], axis=1)
+    each = []
+    for member in value.members:
+        hidden = torch.from_numpy(inputs)
+        for layer in "024":
+            if layer != "0":
+                hidden = torch.nn.functional.silu(hidden)
+            weight, bias = (member[f"{layer}.{p}"] for p in ("weight", "bias"))
+            hidden = hidden @ torch.tensor(weight).double().T
+            hidden += torch.tensor(bias)
+        each.append(hidden)
+    mean_ME = torch.stack(each).mean(0).numpy()
+    assert value.predict(table) == pytest.approx(mean_ME, abs=2e-6)
+
+
+def test_a_feature_that_never_varied_says_nothing():
+    table, changed = random_table(3), random_table(3)
+    table.features_MF[:, 4], changed.features_MF[:, 4] = 0.3, 50.0
+    gains_ME = np.random.default_rng(3).normal(size=(600, 3))
+    value = WordValue.fit(table, gains_ME)
+    expected = value.predict(table)
+    assert value.predict(changed) == pytest.approx(expected, abs=1e-5)

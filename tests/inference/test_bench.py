@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference import bench
 from speechbrain_ee.inference.bench import (

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.policy import FixedExit
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.controller import (

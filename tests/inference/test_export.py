@@ -16,7 +16,7 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import calibrate_trace, default_of
-from speechbrain_ee.exits.calibration.exit_policy import (
+from speechbrain_ee.exits.calibration.policy_file import (
     CalibrationSummary,
     ExitPolicy,
 )

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )
 from speechbrain_ee.exits.criteria.combined import ZScores
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace_file import write_trace
 from speechbrain_ee.inference.folder.model_folder import (

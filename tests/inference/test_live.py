@@ -11,7 +11,7 @@ import torch
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel, criterion_macs
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import (
     criterion_names,
     get_criterion,
@@ -21,7 +21,7 @@ from speechbrain_ee.exits.criteria import (
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding.methods import greedy_tokens
 from speechbrain_ee.exits.policy import ThresholdPolicy
-from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.inference.hypothesis import TimedToken, words_of
 from speechbrain_ee.inference.live import LivePolicy, LiveScorer
 from speechbrain_ee.inference.runner import (

@@ -27,8 +27,10 @@ from speechbrain.nnet.attention import PrecomputedRoPESinusoids
 from speechbrain_ee.data.words import pieces_of
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
+    write_policy,
+)
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.view import ExitView

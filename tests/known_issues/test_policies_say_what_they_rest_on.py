@@ -31,8 +31,8 @@ from speechbrain_ee.evaluation.report import report_command
 from speechbrain_ee.evaluation.tables import policy_table
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.budget import Budget
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )
@@ -102,9 +102,8 @@ def test_the_fingerprint_is_kept(tmp_path):
     assert known == fingerprint(trace.records) and len(known) == 64
     write_policy(tmp_path / "p.yaml", policy)
     assert read_policy(tmp_path / "p.yaml") == policy
-    old = replace(
-        policy, calibration=replace(policy.calibration, fingerprint=())
-    )
+    blind = replace(policy.calibration, fingerprint=())
+    old = replace(policy, calibration=blind)
     write_policy(tmp_path / "old.yaml", old)
     assert "fingerprint" not in (tmp_path / "old.yaml").read_text("utf-8")
     assert read_policy(tmp_path / "old.yaml") == old
@@ -126,10 +125,8 @@ def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
     """As live inference does, from the same trace."""
     path = written(tmp_path, "dev", spoken(120))
     out = tmp_path / "policy.yaml"
-    for budget, same in {
-        "macs=60%": "macs=3.6k",
-        "layers=60%": "layers=3.6",
-    }.items():
+    given = {"macs=60%": "macs=3.6k", "layers=60%": "layers=3.6"}
+    for budget, same in given.items():
         calibrate_command(path, "entropy", budget, "naive", out=out)
         policy = read_policy(out)
         assert policy.budget == same
@@ -145,15 +142,13 @@ def test_calibrate_takes_shares_of_the_last_exit(tmp_path):
 
 def with_audio(run: Run) -> None:
     """The manifest of the run's development set, and some recordings."""
-    rows = []
+    rows = [("ID", "duration", "wav", "spk_id", "wrd")]
     for number, record in enumerate(run.dev.records[:4]):
         path = run.folder / f"{number}.wav"
         soundfile.write(path, noise(8000, number).numpy(), 16000)
         rows.append((record.id, 0.5, str(path), "s", record.ref))
     with open(run.folder / "dev.csv", "w", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["ID", "duration", "wav", "spk_id", "wrd"])
-        writer.writerows(rows)
+        csv.writer(stream).writerows(rows)
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +231,7 @@ def test_times_are_shares_of_the_last_exits():
     runner = SimpleNamespace(run=run)
     waves = [torch.zeros(800), torch.zeros(400)]
     found = time_shares(runner, {"half": 0.01, "most": 0.018}, 0.02, waves)
-    assert found == {
-        "half": pytest.approx(0.5, abs=0.15),
-        "most": pytest.approx(0.9, abs=0.15),
-    }
+    assert found == pytest.approx({"half": 0.5, "most": 0.9}, abs=0.15)
     assert found["half"] < found["most"]
     assert {shape for shape, _ in passes} == {(1, 800), (1, 400)}
     threads = torch.get_num_threads()

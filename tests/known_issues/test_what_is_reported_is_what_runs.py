@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import shipped_policies
 from speechbrain_ee.evaluation.report import console_tables, write_report
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.ladder import Search
+from speechbrain_ee.exits.calibration.calibrate import Search
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.policy import choices_NT, first_exit
 from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.folder import training_run
@@ -83,7 +83,7 @@ def test_all_users_of_the_stop_rule_agree(scores_NE, limits, per_exit):
         assert live.decides[place] == host.reads[place] == (limit != np.inf)
     # the search of a calibration knows the sum of every threshold it tries
     places_NE = np.broadcast_to(np.arange(exits), scores_NE.shape)
-    search = Search.on(scores_NE)
+    search = Search(scores_NE)
     for exit, grid in enumerate(search.grids):
         sums_G = search.totals(limits_K, exit, places_NE)
         for limit, total in zip(grid, sums_G, strict=True):

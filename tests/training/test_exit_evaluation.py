@@ -16,7 +16,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.report import report_command
 from speechbrain_ee.exits import Trace, read_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.selector.selection import Selection
+from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.training.options import check_exit_budget
 from speechbrain_ee.training.systems import CTCEarlyExitBrain

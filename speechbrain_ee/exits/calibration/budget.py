@@ -4,7 +4,7 @@ A budget turns a choice of exits into one *loss* per utterance, scaled so
 that the budget holds exactly if the mean loss is at most 0. All methods of
 :mod:`speechbrain_ee.exits.calibration.risk` work on such losses.
 
-Axes: N utterances, E exits, T candidate policies.
+Axes: N utterances, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -26,7 +26,7 @@ FORMS = (
     "average), wer=+0.5 (word error rate at most 0.5 points above the last "
     "exit's), wer=+5% (at most 5 % above it, relative)"
 )
-_PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
 _PATTERNS = {
     "layers": rf"layers={_NUMBER}()",
@@ -38,26 +38,14 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What every exit does to every utterance of a calibration set.
+    """What every exit does to every utterance of a calibration set."""
 
-    Arguments
-    ---------
-    errors_NE : array of shape (N, E)
-        Word errors.
-    words_N : array of shape (N,)
-        Words of each reference.
-    layers_E : array of shape (E,)
-        Encoder layer of each exit.
-    macs_NE : array of shape (N, E), optional
-        Multiply-accumulates up to each exit, the criterion included.
-    by_speaker : Clusters, optional
-        Who speaks; by default every utterance stands by itself.
-    """
-
-    errors_NE: NDArray[np.integer]
-    words_N: NDArray[np.integer]
+    errors_NE: NDArray[np.integer]  # of words
+    words_N: NDArray[np.integer]  # of the references
     layers_E: NDArray[np.integer]
+    # multiply-accumulates up to each exit, the criterion included; if known
     macs_NE: NDArray[np.floating] | None = None
+    # None: every utterance stands by itself
     by_speaker: Clusters | None = None
 
     def __len__(self) -> int:
@@ -71,22 +59,11 @@ class Outcomes:
     @property
     def layers_NE(self) -> NDArray[np.float64]:
         """Layers up to each exit, for every utterance."""
-        return np.broadcast_to(
-            self.layers_E.astype(np.float64), self.errors_NE.shape
-        )
+        layers_E = self.layers_E.astype(np.float64)
+        return np.broadcast_to(layers_E, self.errors_NE.shape)
 
     def select(self, rows: NDArray[np.integer]) -> "Outcomes":
-        """Some of the utterances.
-
-        Arguments
-        ---------
-        rows : array of int
-            Their positions.
-
-        Returns
-        -------
-        Outcomes
-        """
+        """Some of the utterances."""
         return Outcomes(
             self.errors_NE[rows],
             self.words_N[rows],
@@ -126,7 +103,7 @@ class Budget:
         Arguments
         ---------
         text : str
-            One of the forms that the error message lists.
+            One of :data:`FORMS`.
 
         Returns
         -------
@@ -135,31 +112,33 @@ class Budget:
         Raises
         ------
         InputError
-            If it is none of them.
+            If it is none of them; lists them.
         """
+        text = str(text)
         for kind, pattern in _PATTERNS.items():
-            found = re.fullmatch(pattern, str(text).strip())
-            if found is None:
-                continue
-            value = float(found[1]) * _PREFIXES[found[2]]
-            if math.isfinite(value) and (value > 0 or kind.startswith("wer")):
+            found = re.fullmatch(pattern, text.strip())
+            value = float(found[1]) * _PREFIXES[found[2]] if found else -1
+            if 0 < value < math.inf or (value == 0 and kind.startswith("wer")):
                 return cls(kind, value)
         share = ""
-        if re.fullmatch(r"(macs|layers)=.*%", str(text).strip()):
+        if re.fullmatch(r"(macs|layers)=.*%", text.strip()):
             share = (
                 "a share of what the last exit takes needs a trace, to which "
                 "`calibrate` and `transcribe --policy` apply it; "
             )
         raise InputError(
-            f"budget {str(text)!r} is not understood; {share}valid forms: "
-            f"{FORMS}."
+            f"budget {text!r} is not understood; {share}valid forms: {FORMS}."
         )
 
     def __str__(self) -> str:
+        return self.said()
+
+    def said(self, digits: int = 12) -> str:
+        """As :meth:`parse` reads it, MACs with so many digits."""
+        if self.kind == "macs":
+            return f"macs={_scaled(self.value, digits)}"
         if self.kind == "layers":
             return f"layers={self.value:.12g}"
-        if self.kind == "macs":
-            return f"macs={_scaled(self.value, 12)}"
         percent = "%" if self.kind == "wer_percent" else ""
         return f"wer=+{self.value:.12g}{percent}"
 
@@ -167,13 +146,6 @@ class Budget:
     def on_compute(self) -> bool:
         """Whether it bounds compute; else it bounds errors."""
         return self.kind in ("layers", "macs")
-
-    @property
-    def brief(self) -> str:
-        """The budget in a message: three digits, as :meth:`parse` reads it."""
-        if self.kind == "macs":
-            return f"macs={_scaled(self.value)}"
-        return str(self)
 
     @property
     def words(self) -> str:
@@ -190,27 +162,12 @@ class Budget:
         }[self.kind]
 
     def costs_NE(self, outcomes: Outcomes) -> NDArray[np.float64]:
-        """The compute that counts: MACs for a MAC budget, else layers.
-
-        Arguments
-        ---------
-        outcomes : Outcomes
-            Of the calibration set.
-
-        Returns
-        -------
-        array of shape (N, E)
-
-        Raises
-        ------
-        InputError
-            If the trace does not tell MACs and the budget needs them.
-        """
+        """The compute that counts: MACs for a MAC budget, else layers."""
         if self.kind != "macs":
             return outcomes.layers_NE
         if outcomes.macs_NE is None:
             raise InputError(
-                f"budget {self.brief}: the trace does not tell multiply-"
+                f"budget {self.said(3)}: the trace does not tell multiply-"
                 f"accumulates; give a budget in layers, for example "
                 f"layers={outcomes.layers_E.mean():.1f}."
             )
@@ -224,15 +181,6 @@ class Budget:
         e_E`` for a word error budget, and ``cost_k - bound`` for a compute
         budget. Sums, not ratios, so that the corpus-level word error rate
         is what is bounded.
-
-        Arguments
-        ---------
-        outcomes : Outcomes
-            Of the calibration set.
-
-        Returns
-        -------
-        array of shape (N, E)
 
         Example
         -------
@@ -248,27 +196,12 @@ class Budget:
             return self.costs_NE(outcomes) - self.value
         errors_NE = outcomes.errors_NE.astype(np.float64)
         last_N1 = errors_NE[:, -1:]
-        if self.kind == "wer_points":
-            allowed_N1 = outcomes.words_N[:, None] * (self.value / 100)
-        else:
-            allowed_N1 = last_N1 * (self.value / 100)
-        return errors_NE - last_N1 - allowed_N1
+        points = self.kind == "wer_points"
+        allowed_N1 = outcomes.words_N[:, None] if points else last_N1
+        return errors_NE - last_N1 - allowed_N1 * (self.value / 100)
 
-    def check(self, outcomes: Outcomes, source: str) -> None:
-        """Refuse a compute budget that no policy can hold.
-
-        Arguments
-        ---------
-        outcomes : Outcomes
-            Of the calibration set.
-        source : str
-            The trace, for the message.
-
-        Raises
-        ------
-        InputError
-            With the smallest possible value.
-        """
+    def check(self, outcomes: Outcomes) -> None:
+        """Refuse a compute budget that no policy can hold on these data."""
         if not self.on_compute:
             return
         least = float(self.costs_NE(outcomes)[:, 0].mean())
@@ -278,15 +211,13 @@ class Budget:
             step = 10.0 ** (math.floor(math.log10(least)) - 2)
             shown = math.ceil(least / step * (1 - 1e-12)) * step
             raise InputError(
-                f"budget {self.brief}: even the first exit takes more on "
-                f"{source}; the smallest possible value is "
+                f"budget {self.said(3)}: even the first exit takes "
+                f"more on the calibration set; the smallest possible value is "
                 f"{self.kind}={_scaled(shown)}."
             )
 
 
 def _scaled(value: float, digits: int = 3) -> str:
     """A number as people write it: 5.34M."""
-    for prefix in ("T", "G", "M", "k"):
-        if value >= _PREFIXES[prefix]:
-            return f"{value / _PREFIXES[prefix]:.{digits}g}{prefix}"
-    return f"{value:.{digits}g}"
+    prefix = next((p for p, size in _PREFIXES.items() if value >= size), "")
+    return f"{value / _PREFIXES[prefix]:.{digits}g}{prefix}"

@@ -1,95 +1,271 @@
-"""Policy files: a calibrated policy as a small readable YAML file.
+"""Calibrated policies, and the small readable YAML file that holds one.
 
 Schema ``exit-policy/1``. The file says which criterion is compared with
 which thresholds at which exits, what was promised and on what it was
 calibrated, and how the scores were distributed there. It is read with a
 loader that builds plain values only.
 
+Axes: B utterances of a batch, N of a trace, E exits, Q stored scores.
+
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import dataclasses
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
+from msgspec import defstruct
+from msgspec.structs import asdict
+from numpy.typing import NDArray
 
-from speechbrain_ee.errors import quoted
-from speechbrain_ee.exits.calibration.exit_policy import (
-    CalibrationSummary,
-    ExitPolicy,
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.calibration.budget import Budget
+from speechbrain_ee.exits.policy import ThresholdPolicy, check_thresholds
+from speechbrain_ee.files import read_yaml, whole_file
+from speechbrain_ee.schema import (
+    Finite,
+    Positive,
+    Record,
+    Share,
+    convert,
+    plain,
 )
-from speechbrain_ee.exits.calibration.policy_parse import Keys
-from speechbrain_ee.exits.calibration.shift import ScoreDistribution
-from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE
-from speechbrain_ee.files import whole_file
-
-__all__ = [
-    "SCHEMA",
-    "CalibrationSummary",
-    "ExitPolicy",
-    "read_policy",
-    "write_policy",
-]
 
 SCHEMA = "exit-policy/1"
+_REMEDY = "correct it, or write the policy again with `calibrate`"
+_KNOTS = 33  # scores stored, at most
+_NOTES = {
+    "criterion": "when to stop; scores are higher the readier an exit is",
+    "threshold": "stop if the score is at least this",
+    "thresholds": "by exit, the last left out; .inf: never stop there",
+    "budget": "calibrated by {method}",
+    "scores": "distribution on the calibration data, by exit",
+}
 
 
-class _Dumper(yaml.SafeDumper):
-    """Mappings by line, lists of plain values in brackets."""
+@dataclass(frozen=True)
+class ScoreDistribution:
+    """Rising scores of one exit, and the share of utterances up to each.
 
-    def represent_list(self, values: list[Any]) -> yaml.Node:
-        """A list; in one line unless it holds mappings."""
-        flat = not any(isinstance(value, dict) for value in values)
-        return self.represent_sequence(
-            "tag:yaml.org,2002:seq", values, flow_style=flat
-        )
+    Example
+    -------
+    >>> ScoreDistribution.of(np.array([3.0, 1.0, 1.0, 2.0]))
+    ScoreDistribution(scores=(1.0, 2.0, 3.0), shares=(0.5, 0.75, 1.0))
+    """
+
+    scores: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scores_N: NDArray[np.floating]) -> "ScoreDistribution":
+        """Quantiles of the scores of a calibration set."""
+        ordered_N = np.sort(np.asarray(scores_N, dtype=np.float64))
+        places = np.linspace(0, len(ordered_N) - 1, _KNOTS).round().astype(int)
+        # six digits are enough: shares are those of the rounded scores
+        knots = np.unique([float(f"{s:.6g}") for s in ordered_N[places]])
+        knots += 0.0  # no negative zero in a file
+        shares = _shares(ordered_N, knots).tolist()
+        return cls(tuple(knots.tolist()), tuple(round(s, 6) for s in shares))
+
+    def distance(self, scores_N: NDArray[np.floating]) -> tuple[float, float]:
+        """Largest change of the share of utterances up to a score, and that
+        score; the change is positive if new data are less ready to stop.
+        """
+        ordered_N = np.sort(np.asarray(scores_N, dtype=np.float64))
+        knots = np.array(self.scores)
+        change = _shares(ordered_N, knots) - np.array(self.shares)
+        place = int(np.abs(change).argmax())
+        return float(change[place]), float(knots[place])
 
 
-_Dumper.add_representer(list, _Dumper.represent_list)
+def _shares(
+    ordered_N: NDArray[np.floating], knots: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Share of sorted values that are at most each knot."""
+    return np.searchsorted(ordered_N, knots, side="right") / len(ordered_N)
 
 
-def write_policy(path: str | Path, policy: ExitPolicy) -> None:
-    """Write a policy file: all of it or nothing.
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """What a policy was calibrated on and what it reached there."""
+
+    model: str
+    decoding: str
+    sets: tuple[str, ...]
+    utterances: Positive
+    words: Positive
+    wer_last: Finite  # word error rate of the last exit, percent
+    wer: Finite
+    avg_layer: Finite
+    avg_macs: Finite | None = None
+    # hashes by which its utterances are known again; empty if unknown
+    fingerprint: tuple[str, ...] = ()
+    # what the spread was taken over; None in files that do not say
+    clustered_by: Literal["speaker", "utterance"] | None = None
+    clusters: Positive | None = None
+
+
+@dataclass(frozen=True)
+class ExitPolicy:
+    """A policy with what is known about it; the content of a policy file.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    policy : ExitPolicy
-        Its content.
+    criterion : str
+        Name of the criterion, parameters included.
+    exit_layers : tuple of E int
+        Encoder layer of each exit.
+    threshold : float or tuple of E - 1 float
+        One score threshold, or one per exit but the last.
+    budget : str
+        For example ``wer=+5%``.
+    method : str
+        ``naive``, ``crc`` or ``ltt``.
+    delta : float
+        Accepted probability of breaking the budget.
+    satisfied : bool
+        Whether a threshold passed.
+    guarantee : str
+        What is promised, in words.
+    target_utterances : int, optional
+        Size of the target set that the promise is about; None: its
+        expectation.
+    calibration : CalibrationSummary, optional
+        What it was calibrated on.
+    distributions : tuple of E - 1 ScoreDistribution
+        Of the scores there; empty if unknown.
+    selector : str, optional
+        File of a learned selector that gives the scores, relative to the
+        policy file.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+    Example
+    -------
+    >>> policy = ExitPolicy("entropy", (2, 4), -0.1, "wer=+5%", "naive")
+    >>> policy.choose(np.array([[-0.05, -0.01], [-0.2, -0.01]])).tolist()
+    [0, 1]
     """
-    path = Path(path)
-    row = _rows(policy)
-    notes = {
-        "criterion": "when to stop; scores are higher the readier an exit is",
-        "threshold": f"stop if the score is at least this{_raw(policy)}",
-        "thresholds": "by exit, the last left out; .inf: never stop there",
-        "budget": f"calibrated by {policy.method}",
-        "scores": "distribution on the calibration data, by exit",
-    }
-    parts = ["# When may an utterance leave the encoder? An exit policy.\n"]
-    for key, value in row.items():
-        if key in notes:
-            parts.append(f"# {notes[key]}\n")
-        parts.append(
-            yaml.dump(
-                {key: value},
-                Dumper=_Dumper,
-                sort_keys=False,
-                allow_unicode=True,
-                default_flow_style=False,
-                width=78,
+
+    criterion: str
+    exit_layers: tuple[int, ...]
+    threshold: float | tuple[float, ...]
+    budget: str
+    method: str
+    delta: float = 0.1
+    satisfied: bool = True
+    guarantee: str = ""
+    target_utterances: int | None = None
+    calibration: CalibrationSummary | None = None
+    distributions: tuple[ScoreDistribution, ...] = ()
+    selector: str | None = None
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.threshold)
+
+    @property
+    def name(self) -> str:
+        """For tables and figures."""
+        kind = " per exit" if isinstance(self.threshold, tuple) else ""
+        return f"{self.criterion}{kind}, {self.budget} ({self.method})"
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Threshold of every exit but the last."""
+        if isinstance(self.threshold, tuple):
+            return self.threshold
+        return (self.threshold,) * (len(self.exit_layers) - 1)
+
+    @property
+    def policy(self) -> ThresholdPolicy:
+        """Criterion and thresholds alone."""
+        exits = len(self.exit_layers)
+        return ThresholdPolicy(self.criterion, self.threshold, exits)
+
+    def stop(self, exit: int, score_B: Any) -> Any:
+        """See :meth:`ThresholdPolicy.stop`."""
+        return self.policy.stop(exit, score_B)
+
+    def choose(self, scores_NE: NDArray[np.floating]) -> NDArray[np.int64]:
+        """See :meth:`ThresholdPolicy.choose`."""
+        return self.policy.choose(scores_NE)
+
+
+# The same as a record, which refuses keys that it does not know.
+_Summary = defstruct(
+    "_Summary",
+    [
+        (field.name, field.type)
+        if field.default is dataclasses.MISSING
+        else (field.name, field.type, field.default)
+        for field in dataclasses.fields(CalibrationSummary)
+    ],
+    bases=(Record,),
+    omit_defaults=True,
+)
+
+
+class _Scores(Record):
+    """The distribution of scores at one exit."""
+
+    layer: Positive
+    scores: tuple[float, ...]
+    share_at_most: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        shares = (0.0, *self.share_at_most, 1.0)
+        if (
+            len(self.scores) != len(self.share_at_most)
+            or np.isnan(self.scores).any()
+            or any(a >= b for a, b in pairwise(self.scores))
+            or not all(a <= b for a, b in pairwise(shares))
+        ):
+            raise ValueError(
+                "scores must rise, and the shares (0 to 1), one for each"
             )
-        )
-    with whole_file(path) as stream:
-        stream.write("".join(parts).encode())
+
+
+class _PolicyFile(Record, kw_only=True):
+    """The file, its keys in reading order."""
+
+    schema: Literal["exit-policy/1"]
+    criterion: str
+    exit_layers: tuple[Positive, ...]
+    thresholds: tuple[float, ...] | None = None
+    threshold: float | None = None
+    selector: str | None = None
+    budget: str
+    method: Literal["naive", "crc", "ltt"]
+    delta: Share
+    satisfied: bool
+    guarantee: str = ""
+    target_utterances: Positive | None = None
+    calibration: _Summary | None = None
+    scores: tuple[_Scores, ...] = ()
+
+    def __post_init__(self) -> None:
+        layers, limits = self.exit_layers, self.thresholds
+        if len(layers) < 2 or [*layers] != sorted({*layers}):
+            raise ValueError(f"exit_layers {[*layers]} are not rising layers")
+        if (self.threshold is None) == (limits is None):
+            raise ValueError("give either threshold or thresholds")
+        if limits is not None and len(limits) != len(layers) - 1:
+            raise ValueError(
+                f"thresholds: {len(limits)} numbers where {len(layers) - 1} "
+                f"are needed"
+            )
+        if self.scores and self.calibration is None:
+            raise ValueError("scores need calibration, which is missing")
+        if self.scores and layers[:-1] != (*(s.layer for s in self.scores),):
+            raise ValueError(f"scores are needed of layers {[*layers[:-1]]}")
+        try:
+            Budget.parse(self.budget)
+            check_thresholds(self.threshold if limits is None else limits)
+        except InputError as error:
+            raise ValueError(str(error).rstrip(".")) from None
 
 
 def read_policy(path: str | Path) -> ExitPolicy:
@@ -109,126 +285,80 @@ def read_policy(path: str | Path) -> ExitPolicy:
     InputError
         With file and key, if the file is missing or malformed.
     """
-    path = Path(path)
-    keys = Keys.read(path)
-    schema = keys.text("schema")
-    if schema != SCHEMA:
-        keys.fail("schema", f"{quoted(schema)} is not {SCHEMA!r}")
-    layers = keys.rising("exit_layers")
-    early = len(layers) - 1
-    if ("threshold" in keys.values) == ("thresholds" in keys.values):
-        keys.fail("threshold", "give either threshold or thresholds")
-    threshold: float | tuple[float, ...]
-    if "threshold" in keys.values:
-        threshold = keys.number("threshold")
+    remedy = f"give the path of a policy file, or {_REMEDY}"
+    row = convert(read_yaml(path, remedy), _PolicyFile, path, _REMEDY)
+    fields = asdict(row)
+    del fields["schema"]
+    limits, scores = fields.pop("thresholds"), fields.pop("scores")
+    if limits is not None:
+        fields["threshold"] = limits
+    fields["budget"] = str(Budget.parse(row.budget))
+    if row.calibration is not None:
+        summary = CalibrationSummary(**asdict(row.calibration))
+        fields["calibration"] = summary
+    stored = (ScoreDistribution(s.scores, s.share_at_most) for s in scores)
+    return ExitPolicy(**fields, distributions=tuple(stored))
+
+
+def write_policy(path: str | Path, policy: ExitPolicy) -> None:
+    """Write a policy file: all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    policy : ExitPolicy
+        Its content.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    fields = vars(policy) | {"schema": SCHEMA}
+    fields["exit_layers"] = tuple(map(int, policy.exit_layers))
+    stored = zip(fields["exit_layers"], fields.pop("distributions"))
+    fields["scores"] = tuple(_Scores(k, s.scores, s.shares) for k, s in stored)
+    limits = fields.pop("threshold")
+    if isinstance(limits, tuple):
+        fields["thresholds"] = tuple(map(float, limits))
     else:
-        threshold = keys.numbers("thresholds", early)
-    policy = ExitPolicy(
-        criterion=keys.text("criterion"),
-        exit_layers=layers,
-        threshold=threshold,
-        budget=keys.budget("budget"),
-        method=keys.method("method"),
-        delta=keys.share("delta"),
-        satisfied=keys.flag("satisfied"),
-        guarantee=keys.text("guarantee", ""),
-        target_utterances=keys.count("target_utterances", None),
-        calibration=_summary(keys.part("calibration")),
-        distributions=_distributions(keys, layers),
-        selector=keys.text("selector", None),
-    )
-    keys.end()
-    if policy.distributions and policy.calibration is None:
-        keys.fail("calibration", "scores are given without it; add it")
-    return policy
-
-
-def _summary(keys: Keys | None) -> CalibrationSummary | None:
-    if keys is None:
-        return None
-    summary = CalibrationSummary(
-        model=keys.text("model"),
-        decoding=keys.text("decoding"),
-        sets=keys.texts("sets"),
-        utterances=keys.count("utterances"),
-        words=keys.count("words"),
-        wer_last=keys.finite("wer_last"),
-        wer=keys.finite("wer"),
-        avg_layer=keys.finite("avg_layer"),
-        avg_macs=keys.finite("avg_macs", None),
-        fingerprint=keys.texts("fingerprint", ()),
-        clustered_by=keys.text("clustered_by", None),
-        clusters=keys.count("clusters", None),
-    )
-    if summary.clustered_by not in (None, SPEAKER, UTTERANCE):
-        keys.fail(
-            "clustered_by",
-            f"{summary.clustered_by!r} is neither {SPEAKER!r} nor "
-            f"{UTTERANCE!r}",
-        )
-    keys.end()
-    return summary
-
-
-def _distributions(
-    keys: Keys, layers: tuple[int, ...]
-) -> tuple[ScoreDistribution, ...]:
-    parts = keys.parts("scores", len(layers) - 1)
-    found = []
-    for layer, part in zip(layers, parts):
-        if part.count("layer") != layer:
-            part.fail("layer", f"layer {layer} is expected here")
-        scores = part.numbers("scores")
-        shares = part.numbers("share_at_most", len(scores))
-        rising = all(a < b for a, b in zip(scores, scores[1:]))
-        growing = all(a <= b for a, b in zip((0.0, *shares), (*shares, 1.0)))
-        if not rising or not growing:
-            part.fail("scores", "scores and shares (0 to 1) must rise")
-        part.end()
-        found.append(ScoreDistribution(scores, shares))
-    return tuple(found)
-
-
-def _rows(policy: ExitPolicy) -> dict[str, Any]:
-    """The file's content, in reading order."""
-    row: dict[str, Any] = {
-        "schema": SCHEMA,
-        "criterion": policy.criterion,
-        "exit_layers": [int(layer) for layer in policy.exit_layers],
-    }
-    if isinstance(policy.threshold, tuple):
-        row["thresholds"] = [float(limit) for limit in policy.threshold]
-    else:
-        row["threshold"] = float(policy.threshold)
-    if policy.selector is not None:
-        row["selector"] = policy.selector
-    for key in ("budget", "method", "delta", "satisfied", "guarantee"):
-        row[key] = getattr(policy, key)
-    if policy.target_utterances is not None:
-        row["target_utterances"] = int(policy.target_utterances)
+        fields["threshold"] = float(limits)
     if policy.calibration is not None:
-        row["calibration"] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in vars(policy.calibration).items()
-            if value is not None and value != ()
-        }
-    if policy.distributions:
-        row["scores"] = [
-            {
-                "layer": int(layer),
-                "scores": list(each.scores),
-                "share_at_most": list(each.shares),
-            }
-            for layer, each in zip(policy.exit_layers, policy.distributions)
-        ]
-    return row
+        fields["calibration"] = _Summary(**vars(policy.calibration))
+    row = _PolicyFile(**fields)
+    parts = ["# When may an utterance leave the encoder? An exit policy.\n"]
+    for key, value in plain(row).items():
+        if value is None or value == ():
+            continue
+        if key in _NOTES:
+            parts.append(f"# {_NOTES[key].format(method=row.method)}")
+            simple = key == "threshold" and row.criterion == "entropy"
+            if simple and np.isfinite(value):
+                parts.append(f" (entropy at most {-value:.6g})")
+            parts.append("\n")
+        parts.append(
+            yaml.dump(
+                {key: value},
+                Dumper=_Dumper,
+                sort_keys=False,
+                allow_unicode=True,
+                default_flow_style=False,
+                width=78,
+            )
+        )
+    with whole_file(path) as stream:
+        stream.write("".join(parts).encode())
 
 
-def _raw(policy: ExitPolicy) -> str:
-    """What a single threshold means for the raw measure, where simple."""
-    limit = policy.threshold
-    if isinstance(limit, tuple) or not np.isfinite(limit):
-        return ""
-    if policy.criterion == "entropy":
-        return f" (entropy at most {-limit:.6g})"
-    return ""
+class _Dumper(yaml.SafeDumper):
+    """Mappings by line, lists of plain values in brackets."""
+
+
+def _represent(dumper: _Dumper, values: tuple[Any, ...]) -> yaml.Node:
+    flat = not any(isinstance(value, dict) for value in values)
+    tag = "tag:yaml.org,2002:seq"
+    return dumper.represent_sequence(tag, values, flow_style=flat)
+
+
+_Dumper.add_representer(tuple, _represent)

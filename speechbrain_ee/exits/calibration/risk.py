@@ -58,26 +58,13 @@ from speechbrain_ee.exits.clusters import UTTERANCE, Clusters
 
 METHODS = ("naive", "crc", "ltt")
 # share of delta that tests use; the rest is for the t approximation
-TEST_SHARE = 0.7
+_TEST_SHARE = 0.7
 # rounding of a sum of losses that are 0 on paper
 _ROUNDING = 1e-9
 
 
 def check_method(method: str, delta: float) -> None:
-    """Refuse what cannot be calculated with.
-
-    Arguments
-    ---------
-    method : str
-        One of ``METHODS``.
-    delta : float
-        Between 0 and 1, both excluded.
-
-    Raises
-    ------
-    InputError
-        If it is none of them, or delta is out of range.
-    """
+    """Refuse what cannot be calculated with."""
     if method not in METHODS:
         raise InputError(
             f"method {method!r} is not known; valid methods: "
@@ -93,19 +80,8 @@ def check_method(method: str, delta: float) -> None:
 def p_values(
     losses_GT: NDArray[np.floating], target: float
 ) -> NDArray[np.float64]:
-    """p-values of "the mean loss of the target set is positive".
-
-    Arguments
-    ---------
-    losses_GT : array of shape (G, T)
-        Losses on the calibration set, summed by speaker.
-    target : float
-        Speakers of the target set; infinite for the expected loss.
-
-    Returns
-    -------
-    array of shape (T,)
-        1 where a single speaker tells nothing of the spread.
+    """p-values (T,) of "the mean loss of the target set is positive", from
+    losses summed by speaker and for so many speakers of the target set.
 
     Example
     -------
@@ -114,7 +90,7 @@ def p_values(
     [0.029, 0.5]
     """
     count = len(losses_GT)
-    if count < 2:
+    if count < 2:  # a single speaker tells nothing of the spread
         return np.ones(losses_GT.shape[1])
     mean_T = losses_GT.mean(axis=0)
     spread_T = losses_GT.std(axis=0, ddof=1)
@@ -138,28 +114,11 @@ def passing(
     first_is_safe: bool,
     clusters: Clusters | None = None,
 ) -> NDArray[np.bool_]:
-    """Which candidates hold the budget.
+    """Which candidates (T,), from the safest to the boldest, hold the budget.
 
-    Arguments
-    ---------
-    losses_NT : array of shape (N, T)
-        Losses, candidates from the safest to the boldest.
-    method : str
-        One of ``METHODS``.
-    delta : float
-        Accepted probability of breaking the budget (``ltt``).
-    largest : float
-        Bound B on the loss of an utterance (``crc``).
-    target : float
-        Clusters of the target set (``ltt``).
-    first_is_safe : bool
-        The first candidate holds the budget whatever the data.
-    clusters : Clusters, optional
-        Which utterances are alike (``ltt``); by default none are.
-
-    Returns
-    -------
-    bool array of shape (T,)
+    ``largest`` bounds the loss of an utterance (``crc``), ``target`` counts
+    the clusters of the target set (``ltt``); where ``first_is_safe``, the
+    first candidate holds the budget whatever the data.
 
     Example
     -------
@@ -169,20 +128,19 @@ def passing(
     >>> passing(losses, "ltt", 0.1, 1, 50, True).tolist()
     [True, False, False]
     """
-    mean_T = losses_NT.mean(axis=0)
-    if method == "naive":
-        passed_T = mean_T <= _ROUNDING
-        passed_T[0] |= first_is_safe
-        return passed_T
-    if method == "crc":
-        n = len(losses_NT)
-        bound_T = n / (n + 1) * mean_T + max(largest, 0) / (n + 1)
-        passed_T = bound_T <= _ROUNDING
-    else:
+    count, mean_T = len(losses_NT), losses_NT.mean(axis=0)
+    if method == "ltt":
         losses_GT = losses_NT if clusters is None else clusters.sums(losses_NT)
-        passed_T = p_values(losses_GT, target) <= TEST_SHARE * delta
+        passed_T = p_values(losses_GT, target) <= _TEST_SHARE * delta
+    elif method == "crc":
+        bound = max(largest, 0) / (count + 1)
+        passed_T = count / (count + 1) * mean_T + bound <= _ROUNDING
+    else:
+        passed_T = mean_T <= _ROUNDING
     passed_T[0] |= first_is_safe
-    return np.logical_and.accumulate(passed_T)
+    return (
+        passed_T if method == "naive" else np.logical_and.accumulate(passed_T)
+    )
 
 
 def guarantee(
@@ -193,27 +151,8 @@ def guarantee(
     clusters: Clusters,
     budget_words: str,
 ) -> str:
-    """What a method promises, in words.
-
-    Arguments
-    ---------
-    method : str
-        One of ``METHODS``.
-    delta : float
-        Accepted probability of breaking the budget.
-    target : float
-        Utterances of the target set.
-    target_clusters : float
-        Clusters of the target set.
-    clusters : Clusters
-        What was tested on.
-    budget_words : str
-        The budget as a clause.
-
-    Returns
-    -------
-    str
-        Beginning with ``None`` if nothing is promised.
+    """What a method promises of a target set of so many utterances and
+    speakers; begins with ``None`` if nothing.
     """
     if method == "naive":
         return (

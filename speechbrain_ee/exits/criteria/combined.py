@@ -1,7 +1,7 @@
 """Criteria that combine others, and the baselines that all must beat.
 
 Combinations are weighted z-scores, or scores of the learned selector
-(:mod:`speechbrain_ee.exits.selector.learned`).
+(:mod:`speechbrain_ee.exits.selector.selector`).
 
 Axes: N utterances, E exits.
 

@@ -9,34 +9,46 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.exits.criteria.ngram import ngram_content, parse_ngram
-from speechbrain_ee.exits.selector.features import FAMILIES
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.ridge import Ridge
-from speechbrain_ee.exits.selector.steps import Steps
-from speechbrain_ee.exits.selector.word_table import WORD_FEATURES
-from speechbrain_ee.exits.selector.word_value import WordValue
-from speechbrain_ee.files import check_keys, read_json, write_json
+from speechbrain_ee.exits.selector.selector import LearnedSelector, Ridge
+from speechbrain_ee.exits.selector.value import WordValue
+from speechbrain_ee.files import write_json
+from speechbrain_ee.schema import Finite, Positive, Record, plain, read_record
 
 SCHEMA = "exit-selector/1"
-_KEYS = (
-    "exit_layers",
-    "evidence",
-    "explanation",
-    "ridges",
-    "word_value",
-    "language_model",
-    "steps",
-)
 _REMEDY = "train the selector again from a development trace"
+
+
+class _SelectorFile(Record):
+    schema: Literal["exit-selector/1"]
+    exit_layers: tuple[Positive, ...]
+    evidence: tuple[str, ...]
+    explanation: Any
+    ridges: tuple[Ridge, ...]
+    word_value: WordValue | None
+    language_model: dict[str, Any] | None
+    steps: tuple[dict[str, tuple[Finite, ...]], ...]
+
+    def __post_init__(self) -> None:
+        layers, value = self.exit_layers, self.word_value
+        exits = len(layers)
+        if not exits or [*layers] != sorted({*layers}):
+            raise ValueError(f"exit_layers {[*layers]} do not rise")
+        later = [len(ridge.bias) for ridge in self.ridges]
+        if later != [*range(exits - 1, 0, -1)]:
+            raise ValueError(f"ridges predict {later} of {exits} exits")
+        if (value is None) != (self.language_model is None):
+            raise ValueError("word_value and language_model go together")
+        if value is not None and value.exits != exits:
+            raise ValueError(f"word_value is for {value.exits} exits")
+        if len(self.steps) not in (0, exits - 1):
+            raise ValueError(f"steps are of {len(self.steps)} exits")
+        for name, places in (pair for of in self.steps for pair in of.items()):
+            if name not in self.evidence or [*places] != sorted({*places}):
+                raise ValueError(f"steps of {name[:100]!r} do not increase")
 
 
 def write_selector(path: str | Path, selector: LearnedSelector) -> None:
@@ -54,18 +66,18 @@ def write_selector(path: str | Path, selector: LearnedSelector) -> None:
     InputError
         If the target cannot be written.
     """
-    model, value = selector.language_model, selector.word_value
-    content: dict[str, Any] = {
-        "schema": SCHEMA,
-        "exit_layers": list(selector.exit_layers),
-        "evidence": list(selector.evidence_names),
-        "explanation": selector.explain(),
-        "ridges": [ridge.to_dict() for ridge in selector.ridges],
-        "word_value": None if value is None else value.to_dict(),
-        "language_model": None if model is None else ngram_content(model),
-        "steps": [dict(places) for places in selector.steps],
-    }
-    write_json(path, content)
+    model = selector.language_model
+    content = _SelectorFile(
+        SCHEMA,
+        selector.exit_layers,
+        selector.evidence_names,
+        selector.explain(),
+        selector.ridges,
+        selector.word_value,
+        model and ngram_content(model),
+        selector.steps,
+    )
+    write_json(path, plain(content))
 
 
 def read_selector(path: str | Path) -> LearnedSelector:
@@ -85,106 +97,13 @@ def read_selector(path: str | Path) -> LearnedSelector:
     InputError
         With file and key, if the file is missing, cut or malformed.
     """
-    path = Path(path)
-    content = read_json(path, _REMEDY)
-    check_keys(content, SCHEMA, _KEYS, path, _REMEDY)
-    model, value = content["language_model"], content["word_value"]
-    try:
-        layers = _exit_layers(content["exit_layers"])
-        names = _strings(content["evidence"], "evidence")
-        ridges = [_ridge(row) for row in content["ridges"]]
-        _check_ridges(ridges, len(layers))
-        if (value is None) != (model is None):
-            raise ValueError("word_value and language_model go together")
-        value = None if value is None else _word_value(value, len(layers))
-        return LearnedSelector(
-            layers,
-            names,
-            tuple(ridges),
-            value,
-            None if model is None else parse_ngram(path, model),
-            _steps(content["steps"], names, len(ridges)),
-        )
-    except InputError:
-        raise
-    except KeyError as error:
-        problem = f"{error} is missing"
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        problem = one_line(error)
-    raise InputError(
-        f"{path}: the weights are not whole ({problem}); {_REMEDY}."
+    row = read_record(path, _SelectorFile, _REMEDY)
+    model = row.language_model
+    return LearnedSelector(
+        row.exit_layers,
+        row.evidence,
+        row.ridges,
+        row.word_value,
+        model and parse_ngram(Path(path), model),
+        row.steps,
     )
-
-
-def _exit_layers(found: Any) -> tuple[int, ...]:
-    numbers = isinstance(found, list) and all(type(n) is int for n in found)
-    if not numbers or not found or found != sorted({*found}) or found[0] < 1:
-        raise ValueError(
-            f"exit_layers is {quoted(found)}, not increasing numbers"
-        )
-    return tuple(found)
-
-
-def _strings(found: Any, key: str) -> tuple[str, ...]:
-    if not isinstance(found, list) or {*map(type, found)} - {str}:
-        raise ValueError(f"{key} is {quoted(found)}, not a list of names")
-    return tuple(found)
-
-
-def _ridge(row: dict[str, Any]) -> Ridge:
-    names = _strings(row["names"], "names")
-    for name in names:
-        if not name.startswith(FAMILIES):
-            raise ValueError(f"no feature is called {quoted(name)}")
-    return Ridge.from_dict(row)
-
-
-def _steps(found: Any, names: Sequence[str], exits: int) -> tuple[Steps, ...]:
-    if not isinstance(found, list) or len(found) not in (0, exits):
-        raise ValueError(f"steps is not a list of {exits} objects")
-    for places in found:
-        for name, values in places.items():
-            if name not in names or values != sorted({*values}):
-                raise ValueError(f"steps of {quoted(name)} do not increase")
-            _check_array("steps", np.array(values, float), (len(values),))
-    return tuple(
-        {name: tuple(values) for name, values in places.items()}
-        for places in found
-    )
-
-
-def _check_ridges(ridges: list[Ridge], exits: int) -> None:
-    if len(ridges) != exits - 1:
-        raise ValueError(f"ridges holds {len(ridges)} for {exits} exits")
-    for exit_, ridge in enumerate(ridges):
-        size, later = len(ridge.names), exits - 1 - exit_
-        _check_array("mean", ridge.mean_P, (size,))
-        _check_array("scale", ridge.scale_P, (size,), positive=True)
-        _check_array("weights", ridge.weights_PQ, (size, later))
-        _check_array("bias", ridge.bias_Q, (later,))
-        _check_array("shares", ridge.shares_P, (size,))
-
-
-def _word_value(row: dict[str, Any], exits: int) -> WordValue:
-    if row["exits"] != exits:
-        raise ValueError(f"word_value is for {quoted(row['exits'])} exits")
-    value = WordValue.from_dict(row)
-    shape = (len(WORD_FEATURES),)
-    _check_array("mean", value.mean_F, shape)
-    _check_array("scale", value.scale_F, shape, positive=True)
-    for member in value.members:
-        for name, weight in member.state_dict().items():
-            _check_array(name, weight.numpy(), weight.shape)
-    return value
-
-
-def _check_array(
-    key: str,
-    found: NDArray[np.floating],
-    shape: Sequence[int],
-    positive: bool = False,
-) -> None:
-    if found.shape != tuple(shape):
-        raise ValueError(f"{key} has the shape {found.shape}, not {shape}")
-    if not np.isfinite(found).all() or (positive and not (found > 0).all()):
-        raise ValueError(f"{key} holds a number that is not possible")

@@ -46,8 +46,8 @@ from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.evaluation.calibrate import default_of, shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
     read_policy,
     write_policy,
 )
@@ -56,12 +56,14 @@ from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.decoding.methods import check_decodings
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.learned import LearnedSelector
+from speechbrain_ee.exits.selector.selector import (
+    LearnedSelector,
+    truncated_selector,
+)
 from speechbrain_ee.exits.selector.selector_file import (
     read_selector,
     write_selector,
 )
-from speechbrain_ee.exits.selector.truncation import truncated_selector
 from speechbrain_ee.exits.trace import MACS_REFERENCE_S, Trace
 from speechbrain_ee.exits.trace_file import read_trace, write_trace
 from speechbrain_ee.files import (

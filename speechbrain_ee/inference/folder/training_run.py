@@ -38,7 +38,7 @@ from speechbrain_ee.evaluation.calibrate import (
 from speechbrain_ee.evaluation.curves import measure
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.policies import choice_of
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
+from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import add_plausibility
@@ -48,8 +48,7 @@ from speechbrain_ee.exits.decoding.methods import (
     GREEDY,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.exits.selector.learned import LearnedSelector
-from speechbrain_ee.exits.selector.selection import COMBINED
+from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 from speechbrain_ee.exits.trace_file import read_trace

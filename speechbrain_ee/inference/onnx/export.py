@@ -61,8 +61,10 @@ from speechbrain_ee import __version__
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.calibrate import default_of
 from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
-from speechbrain_ee.exits.calibration.policy_file import write_policy
+from speechbrain_ee.exits.calibration.policy_file import (
+    ExitPolicy,
+    write_policy,
+)
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria import get_criterion, measure_all
 from speechbrain_ee.exits.criteria.ngram import write_ngram
