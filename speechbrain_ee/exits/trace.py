@@ -183,6 +183,9 @@ class TraceHeader(Record, omit_defaults=True):
                     "give one each"
                 )
 
+    def __hash__(self) -> int:  # a dict has none
+        return hash((self.name, self.decoding, self.exit_layers))
+
 
 # ---- The table -------------------------------------------------------------
 

@@ -25,14 +25,9 @@ readiness, and the least ready value is returned. Early exits are sure of
 their blanks before they have learnt anything; the formulas of the literature
 would stop there.
 
-Asking for a name imports the modules that register: a device that runs exported
-graphs reads policies and criteria without torch.
-
 Authors
  * The speechbrain-ee contributors 2026
 """
-
-from typing import Any
 
 from speechbrain_ee.exits.criteria.registry import (
     Criterion,
@@ -43,6 +38,7 @@ from speechbrain_ee.exits.criteria.registry import (
     get_measure,
     load_criteria,
     measure,
+    measure_all,
     measure_names,
 )
 
@@ -58,11 +54,3 @@ __all__ = [
     "measure_all",
     "measure_names",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "measure_all":  # which needs torch
-        from speechbrain_ee.exits.criteria.view import measure_all
-
-        return measure_all
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
