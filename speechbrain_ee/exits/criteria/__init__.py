@@ -8,9 +8,8 @@ module          what it holds
 ``frames``      over the frames of an exit: entropies, probabilities
 ``successive``  hypotheses, distances between exits, patience
 ``beams``       CTC's N best, and what an attention decoder found
-``text``        how plausible a transcript reads
+``text``        how plausible a transcript reads, by a character n-gram model
 ``combined``    z-scores, the learned selector, baselines
-``ngram``       the character n-gram model that ``text`` reads
 ==============  =========================================================
 
 To add a measure or a criterion, write one decorated function, in one of these

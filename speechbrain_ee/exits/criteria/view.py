@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss
 
 if TYPE_CHECKING:
-    from speechbrain_ee.exits.decoding.beam_search import NBest
+    from speechbrain_ee.exits.beam import NBest
     from speechbrain_ee.models.heads import ExitOutput
 
 _LOWEST = torch.finfo(torch.float32).min
