@@ -18,7 +18,7 @@ import torch
 
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.methods import greedy_tokens
+from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.exits.trace import Trace

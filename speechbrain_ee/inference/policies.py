@@ -27,7 +27,7 @@ from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.registry import read_threshold
-from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.decoding import GREEDY
 from speechbrain_ee.exits.policy import (
     FixedExit,
     ThresholdPolicy,

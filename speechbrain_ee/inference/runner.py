@@ -34,16 +34,14 @@ from speechbrain_ee.exits.criteria.text import (
     measure_texts,
 )
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.beam_search import (
-    NBest,
-    Scored,
-)
-from speechbrain_ee.exits.decoding.methods import (
+from speechbrain_ee.exits.decoding import (
     GREEDY,
     Decoding,
+    NBest,
+    Scored,
+    SearchOptions,
     greedy_tokens,
 )
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import (
     ThresholdPolicy,
@@ -403,7 +401,7 @@ class LiveRunner:
 
     ``pieces`` are what tokens write, by index; ``decode`` makes the text of
     an utterance of its tokens; ``decoding`` says how the exit taken is
-    decoded, one of :data:`speechbrain_ee.exits.decoding.methods.DECODINGS`.
+    decoded, one of :data:`speechbrain_ee.exits.decoding.DECODINGS`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.word_value import WordValue, word_gains
 from speechbrain_ee.exits.selector.words import (

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence, text_change
 from speechbrain_ee.exits.selector.word_changes import Transcript
 from speechbrain_ee.exits.selector.words import (
@@ -246,7 +246,7 @@ def test_sums_and_chosen_utterances(hyps):
 
 
 def test_a_word_s_score_is_that_of_its_place(monkeypatch):
-    monkeypatch.setattr("speechbrain_ee.exits.criteria.ngram._WORDS", 3)
+    monkeypatch.setattr("speechbrain_ee.exits.criteria.text._WORDS", 3)
     for order in (1, 2, 5, 10):
         model = CharNgram.train(["the cat sat on the mat", "a cat"], order)
         for text in ("cat the cat", "A  cat", "xcat cat", "cat", "", "t cat"):

@@ -187,7 +187,7 @@ def test_options_are_plain_values(run_of):
     assert hparams.value("sample_rate") == 16000
     assert hparams.value("exit_layers") == [1, 2, 3, 4, 5, 6]
     assert hparams.value("no_such", 7) == 7
-    dotted = "speechbrain_ee.exits.decoding.search_options.SearchOptions"
+    dotted = "speechbrain_ee.exits.decoding.SearchOptions"
     assert hparams.arguments("search", dotted)["beam_size"] == 10
     assert hparams.arguments("no_such", dotted) == {}
     for ask in ("model", "no_such"):

@@ -13,7 +13,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel, criterion_macs
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
-from speechbrain_ee.exits.decoding.methods import greedy_tokens
+from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.hypothesis import TimedToken, words_of
 from speechbrain_ee.inference.runner import (

@@ -14,9 +14,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch, NBest
-from speechbrain_ee.exits.decoding.methods import ctc_nbest, rescore
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import (
+    AttentionBeamSearch,
+    NBest,
+    SearchOptions,
+    ctc_nbest,
+    rescore,
+)
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 from tests.exits.exit_outputs import (

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.heads import ExitOutput
 
 SCRIPT = (4, 5, 5, 5, 5, 3, 4)

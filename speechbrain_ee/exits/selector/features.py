@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.combined import LIGHT
-from speechbrain_ee.exits.decoding.methods import BY_ATTENTION
+from speechbrain_ee.exits.decoding import BY_ATTENTION
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.transcript_features import Transcripts
 from speechbrain_ee.exits.trace import Trace

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError, one_line, quoted
-from speechbrain_ee.exits.criteria.ngram import ngram_content, parse_ngram
+from speechbrain_ee.exits.criteria.text import ngram_content, parse_ngram
 from speechbrain_ee.exits.selector.features import FAMILIES
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.ridge import Ridge

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.word_value import WordValue, word_gains
 from speechbrain_ee.exits.selector.words import WordReader, WordTable

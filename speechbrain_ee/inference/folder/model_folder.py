@@ -46,8 +46,11 @@ from speechbrain_ee.exits.calibration.policy_file import (
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import DECODINGS, check_decodings
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import (
+    DECODINGS,
+    SearchOptions,
+    check_decodings,
+)
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
     read_selector,

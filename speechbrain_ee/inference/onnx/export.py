@@ -55,9 +55,8 @@ from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.ngram import write_ngram
-from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.criteria.text import OF_TEXT, write_ngram
+from speechbrain_ee.exits.decoding import GREEDY
 from speechbrain_ee.files import (
     check_ours,
     has_schema,

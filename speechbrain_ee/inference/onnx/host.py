@@ -29,9 +29,13 @@ from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.ngram import CharNgram, read_ngram
 from speechbrain_ee.exits.criteria.registry import Criterion, read_threshold
-from speechbrain_ee.exits.criteria.text import OF_TEXT, measure_texts
+from speechbrain_ee.exits.criteria.text import (
+    OF_TEXT,
+    CharNgram,
+    measure_texts,
+    read_ngram,
+)
 from speechbrain_ee.exits.policy import (
     ThresholdPolicy,
     check_exit,
