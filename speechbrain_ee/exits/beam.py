@@ -34,25 +34,13 @@ _IMPOSSIBLE = -np.inf
 
 @dataclass(frozen=True)
 class Scored:
-    """A hypothesis.
+    """A hypothesis."""
 
-    Arguments
-    ---------
-    tokens : tuple of int
-        Without the tokens for beginning and end.
-    score : float
-        Its log-probability in nats, of all models that took part, weighted.
-    log_probs : tuple of float
-        What the attention head gave each token and the end, in nats; empty
-        where none was asked.
-    complete : bool
-        Whether it ended itself; False if it was cut at the greatest length.
-    """
-
-    tokens: tuple[int, ...]
-    score: float = math.nan
+    tokens: tuple[int, ...]  # without those for beginning and end
+    score: float = math.nan  # log-probability in nats, of all models, weighted
+    # What the attention head gave each token and the end; empty without it.
     log_probs: tuple[float, ...] = ()
-    complete: bool = True
+    complete: bool = True  # ended itself, was not cut at the greatest length
 
     @property
     def score_per_token(self) -> float:
@@ -62,24 +50,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class NBest:
-    """The hypotheses of one utterance, the chosen one first.
-
-    Arguments
-    ---------
-    hypotheses : tuple of Scored
-        At least one; the others may come in any order.
-    steps : int
-        Tokens that the attention decoder read for each hypothesis.
-
-    Example
-    -------
-    >>> nbest = NBest((Scored((5, 6), -1.0), Scored((5,), -2.0)), steps=3)
-    >>> nbest.tokens, round(nbest.posterior, 3)
-    ((5, 6), 0.731)
-    """
+    """The hypotheses of one utterance, the chosen one first."""
 
     hypotheses: tuple[Scored, ...]
-    steps: int = 0
+    steps: int = 0  # tokens that the attention decoder read for each
 
     @property
     def best(self) -> Scored:

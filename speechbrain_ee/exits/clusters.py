@@ -30,32 +30,13 @@ FEW_CLUSTERS = 8
 
 @dataclass(frozen=True)
 class Clusters:
-    """The utterances of a trace, grouped by what makes them alike.
-
-    Arguments
-    ---------
-    names : tuple of G str
-        Name of each cluster.
-    label_N : array of shape (N,)
-        Cluster of each utterance, counted from 0.
-    by : str
-        ``speaker`` or ``utterance``.
-    unknown : int
-        Utterances without a speaker where others have one. They count as
-        one cluster together, which is the careful guess.
-
-    Example
-    -------
-    >>> clusters = Clusters.of(["ann", "bob", "ann"], ["u1", "u2", "u3"])
-    >>> clusters.sums(np.array([1, 2, 3])).tolist(), clusters.said
-    ([4, 2], '2 speakers')
-    >>> Clusters.of([None, None], ["u1", "u2"]).said
-    'no speakers known'
-    """
+    """The utterances of a trace, grouped by what makes them alike."""
 
     names: tuple[str, ...]
     label_N: NDArray[np.int64]
-    by: str
+    by: str  # `speaker` or `utterance`
+    # Utterances without a speaker where others have one: one cluster together,
+    # which is the careful guess.
     unknown: int = 0
 
     @classmethod
@@ -147,13 +128,7 @@ class Clusters:
         return np.flatnonzero(in_first_N), np.flatnonzero(~in_first_N)
 
     def folds(self, folds: int) -> NDArray[np.int64]:
-        """Fold of each utterance, from 0: whole clusters, nearly equal sizes.
-
-        Example
-        -------
-        >>> Clusters.of(list("aabca"), list("12345")).folds(2).tolist()
-        [0, 0, 1, 1, 0]
-        """
+        """Fold of each utterance, from 0: whole clusters, nearly equal sizes."""
         sizes = np.zeros(min(folds, self.count))
         fold_G = np.zeros(self.count, dtype=np.int64)
         # largest first, each to the fold that has least
@@ -177,11 +152,6 @@ def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
     What stands before the first hyphen of ``speaker-chapter-number``. A guess,
     made only where somebody asks for it: other corpora begin their names with
     a date or a recording.
-
-    Example
-    -------
-    >>> speakers_from_ids(["6930-75918-0000", "61-70968-0001"], "a trace")
-    ('6930', '61')
     """
     whole = next((name for name in ids if not name.partition("-")[2]), None)
     names = tuple(name.partition("-")[0] for name in ids)

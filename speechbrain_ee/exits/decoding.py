@@ -155,17 +155,7 @@ class SearchOptions:
 
 
 class Decoding:
-    """One way of decoding the exits of a model.
-
-    Arguments
-    ---------
-    name : str
-        One of :data:`DECODINGS`.
-    model : EarlyExitModel
-        The model; with attention heads for the last three.
-    options : SearchOptions, optional
-        Width of the beam, weights.
-    """
+    """One way of decoding the exits of a model."""
 
     def __init__(
         self,
@@ -228,16 +218,7 @@ def check_decodings(
 
 
 def greedy_tokens(output: ExitOutput) -> list[list[int]]:
-    """Tokens of every utterance: the best of each frame, repetitions merged.
-
-    Example
-    -------
-    >>> import torch
-    >>> frames = torch.tensor([[1, 1, 0, 1, 2], [2, 2, 2, 0, 1]])
-    >>> one_hot = torch.nn.functional.one_hot(frames, 3).float()
-    >>> greedy_tokens(ExitOutput(one_hot, torch.tensor([5, 3]), layer=2))
-    [[1, 1, 2], [2]]
-    """
+    """Tokens of every utterance: the best of each frame, repetitions merged."""
     # One transfer, then numpy: a dozen operations on integers this few cost
     # PyTorch more than the argmax.
     best_BT = output.log_probs_BTV.argmax(dim=-1).cpu().numpy()
@@ -314,17 +295,7 @@ def rescore(
 
 
 class AttentionBeamSearch(S2STransformerBeamSearcher):
-    """Search for transcripts at the exits of a model.
-
-    Arguments
-    ---------
-    attention : AttentionHeads
-        Of the model.
-    options : SearchOptions
-        How to search.
-    joint : bool
-        Whether the CTC head takes part.
-    """
+    """Search for transcripts at the exits of a model."""
 
     def __init__(
         self,
@@ -351,21 +322,7 @@ class AttentionBeamSearch(S2STransformerBeamSearcher):
 
     @torch.no_grad()
     def search(self, exit: int, output: ExitOutput) -> list[NBest]:
-        """The best hypotheses of a batch at an exit.
-
-        Arguments
-        ---------
-        exit : int
-            Number of the exit, from 1.
-        output : ExitOutput
-            What was read there, hidden states included.
-
-        Returns
-        -------
-        list of NBest
-            For every utterance as many hypotheses as the beam is wide, best
-            score per token first.
-        """
+        """The best hypotheses of a batch at an exit."""
         frames = output.log_probs_BTV.shape[1]
         self.decoder = self.attention.decoder(exit)
         self.blank_index = output.blank_index

@@ -34,7 +34,6 @@ from speechbrain_ee.schema import Count, Finite, Record
 logger = logging.getLogger(__name__)
 
 MACS_REFERENCE_S = 10.0
-Scorer = Callable[[Evidence], NDArray[np.float64]]
 _MOST = sys.float_info.max
 _Positive = Annotated[float, Meta(gt=0, le=_MOST)]
 _Counts = Annotated[tuple[Count, ...], Meta(min_length=1)]
@@ -381,20 +380,16 @@ class Trace:
         return self._with_records(records, list(rows))
 
     def _with_records(
-        self,
-        records: tuple[UtteranceRecord, ...],
-        rows: list[int] | None = None,
+        self, records: tuple[UtteranceRecord, ...], rows: Sequence[int]
     ) -> "Trace":
-        """Other records of all utterances, or of those in some rows."""
+        """Other records of the utterances in some rows."""
         trace = Trace(self.header, records, self.source)
         known, kept = vars(self), vars(trace)
         for view in _VIEWS_BY_UTTERANCE:
             if known.get(view) is not None:
-                kept[view] = known[view] if rows is None else known[view][rows]
+                kept[view] = known[view][list(rows)]
         if "evidence" in known:
-            kept["evidence"] = (
-                self.evidence if rows is None else self.evidence.select(rows)
-            )
+            kept["evidence"] = self.evidence.select(rows)
         return trace
 
     def with_speakers_from_ids(self) -> "Trace":
@@ -404,7 +399,7 @@ class Trace:
             replace(record, speaker=record.speaker or name)
             for record, name in zip(self.records, names)
         )
-        return self._with_records(records)
+        return self._with_records(records, range(len(self)))
 
     def with_evidence(
         self, name: str, values_NE: NDArray[np.floating]
@@ -422,34 +417,45 @@ class Trace:
         """
         columns = {n: np.asarray(v, dtype=float) for n, v in columns.items()}
         for name, values_NE in columns.items():
-            _check_column(name, values_NE, self.ids, len(self.layers_E))
-        lists = {name: v.tolist() for name, v in columns.items()}
-
-        def measured(exit_: ExitRecord, row: int, place: int) -> ExitRecord:
-            new = {name: values[row][place] for name, values in lists.items()}
-            known = {**exit_.evidence, **new}
-            known = {n: v for n, v in known.items() if not math.isnan(v)}
-            return replace(exit_, evidence=known)
-
-        trace = self._with_records(
-            tuple(
-                replace(
-                    record,
-                    exits=tuple(
-                        measured(exit_, row, place)
-                        for place, exit_ in enumerate(record.exits)
-                    ),
+            if values_NE.shape != (len(self), len(self.layers_E)):
+                raise InputError(
+                    f"evidence {name!r} has shape {values_NE.shape}, but the "
+                    f"trace has {len(self)} utterances with "
+                    f"{len(self.layers_E)} exits."
                 )
-                for row, record in enumerate(self.records)
-            )
+            if (bad := _bad_cell(values_NE)) is not None:
+                raise InputError(
+                    f"evidence {name!r} of utterance {self.ids[bad[0]]!r} is "
+                    f"{values_NE[bad]} at exit {bad[1] + 1}; give a finite "
+                    "number there (only the first exits may have none, the "
+                    "same ones for all utterances)."
+                )
+        new = np.stack([*columns.values()], axis=-1).tolist()
+
+        def measured(exit_: ExitRecord, values: list[float]) -> ExitRecord:
+            known = {**exit_.evidence, **dict(zip(columns, values))}
+            return _with_numbers(exit_, known)
+
+        records = tuple(
+            replace(record, exits=tuple(map(measured, record.exits, cells)))
+            for record, cells in zip(self.records, new)
         )
+        trace = self._with_records(records, range(len(self)))
         if "evidence" in vars(self):
             vars(trace)["evidence"] = self.evidence.with_columns(columns)
         return trace
 
 
+def _with_numbers(exit_: ExitRecord, known: dict[str, float]) -> ExitRecord:
+    """An exit with the evidence that is not NaN."""
+    numbers = {n: v for n, v in known.items() if not math.isnan(v)}
+    return replace(exit_, evidence=numbers)
+
+
 def cross_fitted(
-    trace: Trace, fit: Callable[[Trace], Scorer], folds: int
+    trace: Trace,
+    fit: Callable[[Trace], Callable[[Evidence], NDArray[np.float64]]],
+    folds: int,
 ) -> NDArray[np.float64]:
     """Scores (N, E) from models that were fitted to other clusters.
 
@@ -487,12 +493,10 @@ def with_storable_evidence(
             )
 
     def kept(exit_: ExitRecord) -> ExitRecord:
-        values = {
-            name: value
-            for name, value in exit_.evidence.items()
-            if name not in left_out and not math.isnan(value)
-        }
-        return replace(exit_, evidence=values)
+        known = exit_.evidence.items()
+        return _with_numbers(
+            exit_, {n: v for n, v in known if n not in left_out}
+        )
 
     if names:
         records = [replace(r, exits=tuple(map(kept, r.exits))) for r in records]
@@ -530,11 +534,6 @@ def first_gap(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
 
     A measure that looks at earlier exits has no value at the first ones;
     from the first exit on where any utterance has one, all must.
-
-    Example
-    -------
-    >>> first_gap(np.array([[np.nan, 0.4, 0.1], [np.nan, 0.5, np.nan]]))
-    (1, 2)
     """
     missing_NE = np.isnan(values_NE)
     start = int((~missing_NE).any(axis=0).argmax())
@@ -556,21 +555,3 @@ def _bad_cell(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
     """Where evidence is infinite, or else missing."""
     infinite = np.argwhere(np.isinf(values_NE))
     return tuple(infinite[0]) if len(infinite) else first_gap(values_NE)
-
-
-def _check_column(
-    name: str, values_NE: NDArray[np.floating], ids: Sequence[str], exits: int
-) -> None:
-    """Refuse a column of evidence that no trace could hold."""
-    if values_NE.shape != (len(ids), exits):
-        raise InputError(
-            f"evidence {name!r} has shape {values_NE.shape}, but the trace "
-            f"has {len(ids)} utterances with {exits} exits."
-        )
-    if (bad := _bad_cell(values_NE)) is not None:
-        raise InputError(
-            f"evidence {name!r} of utterance {ids[bad[0]]!r} is "
-            f"{values_NE[bad]} at exit {bad[1] + 1}; give a finite number "
-            f"there (only the first exits may have none, the same ones for "
-            f"all utterances)."
-        )

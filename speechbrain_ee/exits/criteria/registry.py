@@ -80,30 +80,10 @@ def free(frames: Any, vocab: int) -> Any:
 
 @dataclass(frozen=True)
 class Measure:
-    """A registered measure.
+    """A registered measure, as :func:`measure` declares it.
 
-    Arguments
-    ---------
-    name : str
-        Key of its values in a trace, parameters included.
-    function : callable
-        From an :class:`~speechbrain_ee.exits.criteria.view.ExitView` to raw
-        evidence of shape (B,).
-    formula : str
-        The definition in one line.
-    source : str
-        Publication it comes from.
-    cost : callable
-        Frames and vocabulary entries to multiply-accumulates.
-    earlier : int
-        How many earlier exits it looks at: it has no value at the first
-        ``earlier`` exits.
-    hidden : bool
-        Whether it needs the hidden states.
-    always : bool
-        Whether it is cheap enough to be taken in every evaluation.
-    decodes : bool
-        Whether it needs what an attention decoder found.
+    Its function makes of an :class:`ExitView
+    <speechbrain_ee.exits.criteria.view.ExitView>` raw evidence of shape (B,).
     """
 
     name: str
@@ -125,37 +105,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered criterion.
+    """A registered criterion, as :func:`criterion` or :func:`measure`
+    declares it.
 
-    Arguments
-    ---------
-    name : str
-        Its name, parameters included.
-    function : callable
-        From :class:`~speechbrain_ee.exits.evidence.Evidence` to scores of
-        shape (N, E).
-    needs : tuple of str
-        Evidence it reads: measures, or ``transcripts``.
-    formula : str
-        The definition of what is thresholded, in one line.
-    source : str
-        Publication it comes from.
-    cost : callable
-        Frames and vocabulary entries to multiply-accumulates, those of the
-        measures it reads included.
-    baseline : bool
-        Whether it ignores the utterance (a fixed or a random exit).
-    same_as : str, optional
-        Criterion that orders utterances and exits the same way, so that one
-        threshold on either gives the same decisions.
-    decodes : bool
-        Whether it needs what an attention decoder found, at every exit that
-        it is evaluated at.
-    sign : float, optional
-        1 or -1 where a score is the one piece of evidence that it needs,
-        times this, whichever exit it is taken at. None for every other rule:
-        its scores may depend on the exit and on those before, so that all of
-        these have to be read.
+    Its function makes of :class:`~speechbrain_ee.exits.evidence.Evidence`
+    scores of shape (N, E); without one a score is the evidence that it needs
+    times the sign.
     """
 
     name: str
@@ -278,7 +233,8 @@ def measure(
     decodes : bool
         Whether it needs what an attention decoder found.
     same_as : str, optional
-        Of that criterion, see :class:`Criterion`.
+        Criterion that orders utterances and exits the same way, so that one
+        threshold on either gives the same decisions.
     ranges : mapping of str to pair of float, optional
         Least and largest value of its parameters.
 
@@ -479,11 +435,6 @@ def read_threshold(text: str) -> tuple[str, float] | None:
     ``entropy:0.9`` stops where the entropy is at most 0.9, ``max_prob:0.9``
     where the probability is at least 0.9; None if the text ends in no number.
     The threshold is for scores, which are higher the more ready an exit is.
-
-    Example
-    -------
-    >>> read_threshold("entropy:0.9"), read_threshold("max_prob:0.9")
-    (('entropy', -0.9), ('max_prob', 0.9))
     """
     name, colon, number = (part.strip() for part in text.rpartition(":"))
     try:
@@ -598,35 +549,7 @@ def measure_all(
     names: Sequence[str] | None = None,
     decoded: bool = False,
 ) -> dict[str, Tensor]:
-    """Raw evidence for a batch at one exit.
-
-    Arguments
-    ---------
-    view : ExitView
-        The batch at the exit.
-    names : sequence of str, optional
-        The measures; by default all that are cheap enough to be always
-        taken. Those that need more than the view holds are left out.
-    decoded : bool
-        Take those that look at what an attention decoder found, and no
-        others.
-
-    Returns
-    -------
-    dict of str to tensor of shape (B,)
-
-    Example
-    -------
-    >>> from types import SimpleNamespace
-    >>> import torch
-    >>> output = SimpleNamespace(
-    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
-    ...     lengths_B=torch.tensor([2]),
-    ...     blank_index=0,
-    ... )
-    >>> round(measure_all(ExitView(output))["max_prob"].item(), 3)
-    0.75
-    """
+    """Raw evidence for a batch at one exit."""
     measured = {}
     has_hidden = getattr(view.output, "hidden_BTD", None) is not None
     for found in map(get_measure, measure_names() if names is None else names):

@@ -69,24 +69,6 @@ class CharNgram:
     """Character n-gram model with Witten-Bell smoothing, and word counts.
 
     Build it with :meth:`train` or :func:`read_ngram`.
-
-    Arguments
-    ---------
-    order : int
-        Characters of the longest sequence, the predicted one included.
-    grams : mapping of str to int
-        How often each position's longest sequence occurs: ``order``
-        characters, or fewer from the begin of a text.
-    words : mapping of str to int
-        How often each word occurs.
-
-    Example
-    -------
-    >>> model = CharNgram.train(["the cat sat", "the cat ate"], order=3)
-    >>> model.per_char("the cat") > model.per_char("txe cxt")
-    True
-    >>> model.unseen_words("the cta")
-    0.5
     """
 
     def __init__(
@@ -202,18 +184,7 @@ def _sequences(normal: str, order: int) -> list[str]:
 def _smooth(
     grams: Mapping[str, int],
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Log-probabilities of seen sequences; the weights of contexts.
-
-    Returns
-    -------
-    dict of str to float
-        Of every seen sequence of any length, interpolated.
-    dict of str to float
-        Of every context, the log of the share T / (N + T) that it leaves to
-        the shorter context.
-    float
-        Log-probability of the unknown character without a context.
-    """
+    """Log-probabilities of seen sequences; the weights of contexts."""
     counts: dict[str, int] = {}
     get = counts.get
     for gram, count in grams.items():
@@ -263,15 +234,7 @@ class _File(_Content):
 
 
 def write_ngram(path: str | Path, model: CharNgram) -> None:
-    """Write a model whole or not at all.
-
-    Example
-    -------
-    >>> target = Path(getfixture("tmp_path")) / "spelling.json.gz"
-    >>> write_ngram(target, CharNgram.train(["the cat"], order=3))
-    >>> read_ngram(target).words
-    {'cat': 1, 'the': 1}
-    """
+    """Write a model whole or not at all."""
     write_json(path, {"schema": SCHEMA, **ngram_content(model)})
 
 
@@ -312,30 +275,7 @@ _MEASURES = {
 def measure_texts(
     hyps: Sequence[str], model: CharNgram, names: Sequence[str] = OF_TEXT
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure some transcripts.
-
-    Arguments
-    ---------
-    hyps : sequence of B str
-        The transcripts.
-    model : CharNgram
-        Of the training transcripts.
-    names : sequence of str
-        Which of the two measurements.
-
-    Returns
-    -------
-    dict of str to array of shape (B,)
-        ``plausibility``, nats per character, at least :data:`FLOOR`;
-        ``unseen_words``, the share of words that are new.
-
-    Example
-    -------
-    >>> model = CharNgram.train(["the cat sat"])
-    >>> measured = measure_texts(["the cat", "txe ct", ""], model)
-    >>> measured["plausibility"].round(1).tolist(), measured["unseen_words"]
-    ([-0.5, -1.9, -20.0], array([0., 1., 1.]))
-    """
+    """Measure some transcripts."""
     found = {}
     for name in names:
         measure = _MEASURES[name]
