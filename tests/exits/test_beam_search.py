@@ -219,20 +219,6 @@ def test_special_tokens_are_never_emitted(
         assert len(said_once) == len(nbest.hypotheses)
 
 
-def test_more_steps_than_frames() -> None:
-    """CTC ends a hypothesis at as many tokens as there are frames."""
-    attention = sure_attention(0, vocab=12, end=NEVER)
-    output = random_output([6, 3], 0, vocab=12)
-    options = SearchOptions(beam_size=3, max_decode_ratio=3.0)
-    alone = AttentionBeamSearch(attention, options, joint=False)
-    assert [nbest.steps for nbest in alone.search(1, output)] == [18, 9]
-    for nbest, frames in zip(
-        AttentionBeamSearch(attention, options).search(1, output), (6, 3)
-    ):
-        assert nbest.steps <= frames + 1
-        assert 0 < len(nbest.tokens) <= frames
-
-
 def test_dead_end() -> None:
     """Where CTC has no path for any further token, what was said stays."""
     attention = sure_attention(0, end=NEVER)

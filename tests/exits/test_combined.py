@@ -53,13 +53,17 @@ def test_formula(trace):
     max_prob = trace.evidence_NE("max_prob")
     expected = 2 * (entropy.mean() - entropy) / entropy.std()
     expected += 0.5 * (max_prob - max_prob.mean()) / max_prob.std()
-    assert combined.scores(trace.evidence) == pytest.approx(expected)
-
-
-def test_names_alone_weigh_the_same(trace):
-    named = ZScores.fit(trace, NAMES).scores(trace.evidence)
-    weighed = ZScores.fit(trace, dict.fromkeys(NAMES, 1.0))
-    assert named.tolist() == weighed.scores(trace.evidence).tolist()
+    scores_NE = combined.scores(trace.evidence)
+    assert scores_NE == pytest.approx(expected)
+    held = trace.with_evidence("combination", scores_NE)
+    found = get_criterion("combination").scores(held.evidence)
+    assert found.tolist() == scores_NE.tolist()
+    flat = trace.with_evidence("max_prob", np.full((30, 2), 0.5))
+    both = ZScores.fit(flat, NAMES).scores(flat.evidence)
+    alone = ZScores.fit(flat, ["entropy"]).scores(flat.evidence)
+    assert both == pytest.approx(alone)  # a constant adds nothing
+    late = ZScores.fit(trace, ["agreement", "entropy"])
+    assert np.isfinite(late.scores(trace.evidence)).all()
 
 
 def test_rises_with_every_criterion_and_is_cut(trace):
@@ -75,14 +79,6 @@ def test_rises_with_every_criterion_and_is_cut(trace):
     assert lowest.tolist() == [[-12.0]]
 
 
-def test_minus_infinity_has_a_place(trace):
-    combined = ZScores.fit(trace, ["agreement", "entropy"])
-    scores_NE = combined.scores(trace.evidence)
-    assert np.isfinite(scores_NE).all()
-    alone = get_criterion("agreement").scores(trace.evidence)
-    assert np.isneginf(alone[:, 0]).all()
-
-
 def test_later_exits_and_other_utterances_change_nothing(trace):
     combined = ZScores.fit(trace, NAMES)
     whole = combined.scores(trace.evidence)
@@ -90,13 +86,6 @@ def test_later_exits_and_other_utterances_change_nothing(trace):
     assert first.tolist() == whole[:, :1].tolist()
     some = combined.scores(trace.evidence.select([3, 1]))
     assert some.tolist() == whole[[3, 1]].tolist()
-
-
-def test_constant_criterion_adds_nothing(trace):
-    flat = trace.with_evidence("max_prob", np.full((30, 2), 0.5))
-    both = ZScores.fit(flat, NAMES).scores(flat.evidence)
-    entropy = ZScores.fit(flat, ["entropy"]).scores(flat.evidence)
-    assert both == pytest.approx(entropy)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +103,6 @@ def test_constant_criterion_adds_nothing(trace):
 def test_weights_that_are_not_possible(trace, weights, message):
     with pytest.raises(InputError, match=message):
         ZScores.fit(trace, weights)
-
-
-def test_combination_is_what_the_trace_holds(trace):
-    scores_NE = ZScores.fit(trace, NAMES).scores(trace.evidence)
-    held = trace.with_evidence("combination", scores_NE)
-    found = get_criterion("combination").scores(held.evidence)
-    assert found.tolist() == scores_NE.tolist()
 
 
 def table(rows, layers):

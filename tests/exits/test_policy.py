@@ -67,8 +67,11 @@ def test_thresholds_by_loop(scores_NE, limits):
 @given(SCORES, LIMITS, st.booleans())
 def test_live_decisions_are_those_of_the_table(scores_NE, limit, as_torch):
     rows, exits = scores_NE.shape
-    for threshold in (limit, (limit,) * exits):
-        policy = ThresholdPolicy("c", threshold, exits)
+    policies = [
+        ThresholdPolicy("c", threshold, exits)
+        for threshold in (limit, (limit,) * exits)
+    ]
+    for policy in (*policies, FixedExit(exits)):
         live = np.full(rows, -1)
         for k in range(1, exits + 1):
             score_B = scores_NE[:, k - 1]
@@ -111,15 +114,6 @@ def test_infinite_thresholds_are_always_first_and_always_last(
             assert np.asarray(policy.stop(exits, scores_NE[:, -1])).all()
 
 
-def test_fixed_exit():
-    policy = FixedExit(2)
-    scores_NE = np.random.default_rng(0).random((4, 3))
-    assert policy.choose(scores_NE).tolist() == [1] * 4
-    for score_B in (scores_NE[:, 0], torch.zeros(4)):
-        assert np.asarray(policy.stop(1, score_B)).tolist() == [False] * 4
-        assert np.asarray(policy.stop(2, score_B)).tolist() == [True] * 4
-
-
 # so small that all choices can be listed, and few values, so that ties occur
 ERRORS = st.tuples(st.integers(1, 3), st.integers(1, 4)).flatmap(
     lambda shape: hnp.arrays(np.int64, shape, elements=st.integers(0, 4))
@@ -150,6 +144,8 @@ def test_fewest_errors_then_fewest_layers(errors_NE):
     assert found == min(
         totals(errors_NE, choice, layers_E) for choice in all_choices(errors_NE)
     )
+    gain_N = errors_NE[:, -1] - taken(errors_NE, earliest_best(errors_NE))
+    assert (overthinking(errors_NE) == (gain_N > 0)).all()
 
 
 @given(ERRORS)
@@ -190,14 +186,6 @@ def test_least_errors_and_cost_together(errors_NE, price, own_costs):
         for earlier in range(k):
             there = errors_NE[i, earlier] + price * costs_NE[i, earlier]
             assert there > here
-
-
-@given(ERRORS)
-def test_overthinking_is_what_the_oracle_gains(errors_NE):
-    rows = np.arange(len(errors_NE))
-    gain_N = errors_NE[:, -1] - errors_NE[rows, earliest_best(errors_NE)]
-    assert (overthinking(errors_NE) == (gain_N > 0)).all()
-    assert (earliest_no_worse(errors_NE) <= earliest_best(errors_NE)).all()
 
 
 # scores as criteria give them: minus infinity where there is nothing yet
@@ -273,33 +261,6 @@ def test_a_higher_threshold_never_stops_earlier(table, data):
         assert (early_N <= late_N).all()
 
 
-@given(tables(), st.permutations(range(8)))
-def test_utterances_do_not_look_at_each_other(table, order):
-    _, scores_NE = table
-    rows = [i for i in order if i < len(scores_NE)]
-    whole_N = first_exit(scores_NE, 0.0)
-    assert (first_exit(scores_NE[rows], 0.0) == whole_N[rows]).all()
-
-
-@given(
-    tables(),
-    st.lists(PRICE, min_size=2, max_size=2).map(sorted),
-    st.booleans(),
-)
-def test_a_higher_price_never_buys_more(table, prices, own_costs):
-    errors_NE, _ = table
-    costs_NE = np.cumsum(np.ones(errors_NE.shape), axis=1)
-    if own_costs:
-        costs_NE *= np.arange(1, len(errors_NE) + 1)[:, None]
-    cheap_N, dear_N = (lambda_bound(errors_NE, costs_NE, p) for p in prices)
-    assert (dear_N <= cheap_N).all()
-    assert (taken(costs_NE, dear_N) <= taken(costs_NE, cheap_N)).all()
-    assert (taken(errors_NE, dear_N) >= taken(errors_NE, cheap_N)).all()
-    free_N = lambda_bound(errors_NE, costs_NE, 0)
-    assert (free_N == earliest_best(errors_NE)).all()
-    assert (lambda_bound(errors_NE, costs_NE, 1e3) == 0).all()
-
-
 def calibrated(layers, threshold=-0.1):
     return ExitPolicy("entropy", layers, threshold, "wer=+5%", "naive")
 
@@ -313,38 +274,23 @@ def test_exits_of_a_policy_are_counted_in_the_model(layers, exits):
     assert (found, its_layers) == (exits, layers)
     assert (rule.criterion, rule.threshold) == ("entropy", -0.1)
     assert rule.exits == len(layers)
-
-
-def test_bare_thresholds_are_for_every_exit():
     bare = ThresholdPolicy("entropy", (-0.2, -0.1), exits=3)
-    exits, layers, rule = rule_for(bare, (2, 4, 6), "it has")
-    assert (exits, layers, rule) == ((1, 2, 3), (2, 4, 6), bare)
+    assert rule_for(bare, (2, 4, 6), "it has")[1:] == ((2, 4, 6), bare)
 
 
-def test_other_layers_name_both():
-    with pytest.raises(InputError, match=r"\[2, 5\], and it has .*\[2, 4\]"):
-        rule_for(calibrated((2, 5)), (2, 4), "it has")
-
-
-@pytest.mark.parametrize("count", [0, 1, 4])
-def test_wrong_number_of_thresholds(count):
-    threshold = (-0.1,) * count
-    with pytest.raises(InputError, match=f"{count} thresholds for 3 exits"):
-        rule_for(calibrated((2, 4, 6), threshold), (2, 4, 6), "it has")
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_one_threshold_per_exit_with_or_without_the_last(count):
-    policy = calibrated((2, 4, 6), tuple(-0.1 * n for n in range(count)))
-    assert rule_for(policy, (2, 4, 6), "it has")[0] == (1, 2, 3)
-
-
-@pytest.mark.parametrize("exit", [0, -1, 3])
-def test_an_exit_that_there_is_not(exit):
-    with pytest.raises(InputError, match=f"exit {exit} .* it has .* 1 to 2"):
-        check_exit(exit, (2, 4), "it has")
-
-
-def test_an_exit_that_there_is():
-    for exit in (1, 2):
-        check_exit(exit, (2, 4), "it has")
+@pytest.mark.parametrize(
+    ("layers", "threshold", "message"),
+    [
+        ((2, 5), -0.1, r"\[2, 5\], and it has .*\[2, 4, 6\]"),
+        ((2, 4, 6), (), "0 thresholds for 3 exits"),
+        ((2, 4, 6), (-0.1,), "1 thresholds for 3 exits"),
+        ((2, 4, 6), (-0.1,) * 4, "4 thresholds for 3 exits"),
+    ],
+)
+def test_policies_that_do_not_fit(layers, threshold, message):
+    with pytest.raises(InputError, match=message):
+        rule_for(calibrated(layers, threshold), (2, 4, 6), "it has")
+    for exit in (0, -1, 4):
+        with pytest.raises(InputError, match=f"exit {exit} .* has .* 1 to 3"):
+            check_exit(exit, (2, 4, 6), "it has")
+    check_exit(3, (2, 4, 6), "it has")

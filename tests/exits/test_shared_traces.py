@@ -60,22 +60,6 @@ def at(trace, choice_N):
     return round(wer, 3), round(layers / len(trace), 3)
 
 
-def test_content(traces):
-    assert set(traces) == set(BEST)
-    for (decoding, part), trace in traces.items():
-        assert len(trace) == SIZES[part]
-        assert trace.layers_E.tolist() == [2, 4, 6, 8, 10, 12]
-        names = {"entropy"}
-        names |= {"transcripts"} if decoding == "greedy" else set()
-        names |= {"nbest_posterior"} if decoding == "beam" else set()
-        assert trace.evidence.names == names
-        greedy = traces["greedy", part]
-        assert trace.ids == greedy.ids
-        assert (
-            trace.evidence_NE("entropy") == greedy.evidence_NE("entropy")
-        ).all()
-
-
 @pytest.mark.parametrize("part", SIZES)
 def test_wer_by_exit(traces, part):
     trace = traces["greedy", part]
@@ -133,16 +117,3 @@ def test_character_error_rate_is_jiwers(traces):
     hyps = [row.exits[1].hyp for row in rows]
     errors = int(edit_counts(refs, hyps, unit="character").sum())
     assert errors / int(char_counts(refs).sum()) == jiwer.cer(refs, hyps)
-
-
-def test_change_between_exits_is_jiwers_rate(traces):
-    evidence = (
-        traces["greedy", "test-other"].select(range(0, 2939, 29)).evidence
-    )
-    for lag in range(1, 6):
-        change_NE = evidence.change_NE(lag)
-        for i, texts in enumerate(evidence.transcripts()):
-            for k in range(lag, 6):
-                if texts[k] and texts[k - lag]:
-                    expected = jiwer.cer(texts[k - lag], texts[k])
-                    assert change_NE[i, k] == pytest.approx(expected)

@@ -185,22 +185,6 @@ def test_cut_anywhere_is_an_error(tmp_path):
             read_trace(cut)
 
 
-def test_hypotheses_are_scored_once(tmp_path, monkeypatch):
-    from speechbrain_ee.exits import trace as module
-
-    path = tmp_path / "t.jsonl"
-    exits = (ExitRecord(2, "a b", 1), ExitRecord(4, "a", 0))
-    write_trace(path, HEADER, [UtteranceRecord("u", "s", "a", exits)])
-    calls = []
-    count = module.edit_counts
-    monkeypatch.setattr(
-        module, "edit_counts", lambda *a: (calls.append(a), count(*a))[1]
-    )
-    trace = read_trace(path)
-    assert trace.errors_NE.tolist() == [[1, 0]]
-    assert trace.edits_NE3.sum() == 1 and len(calls) == 1
-
-
 def row(**changes):
     value = {
         "id": "u",

@@ -26,9 +26,9 @@ from speechbrain_ee.exits.criteria import (
 from speechbrain_ee.exits.criteria.frames import max_prob
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
+from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
-from speechbrain_ee.inference.policies import Policies, ladder_below
+from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LivePolicy, LiveScorer
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
@@ -102,23 +102,6 @@ def test_a_deadline_that_knows_no_costs_says_so() -> None:
     others = ExitPolicy("entropy", (2, 6), -0.3, "layers=5", "naive")
     with pytest.raises(InputError, match=r"\[2, 6\].*\[2, 4, 6\]"):
         make_controller(recogniser(others), 0.1)
-
-
-def test_a_ladder_keeps_the_scorer_of_its_policy() -> None:
-    """A policy file may have a selector of its own."""
-    policy = ExitPolicy("entropy", MEASURED, -0.3, "layers=5", "naive")
-    top = LivePolicy.of(policy, MODEL)
-    rungs = ladder_below(top, controller_data.trace_of(), MODEL)
-    assert all(rung.policy.scorer is top.scorer for rung in rungs)
-
-
-def test_thresholds_for_other_exits_are_refused() -> None:
-    """Three exits are not the first three of six."""
-    bare = ThresholdPolicy("entropy", -0.3, exits=3)
-    with pytest.raises(InputError, match="3 exits, and it has 6"):
-        rule_for(bare, MODEL, "it has")
-    with pytest.raises(InputError, match="3 exits, and this model has 6"):
-        Policies(MODEL).resolve(bare)
 
 
 @pytest.mark.parametrize("threshold", [-0.3, (-0.3, -0.2)])
@@ -208,8 +191,10 @@ def test_a_sign_is_for_one_piece_of_evidence() -> None:
 
 
 @pytest.mark.parametrize("threshold", [np.nan, (-0.3, np.nan)])
-def test_a_threshold_is_a_number(threshold) -> None:
-    """No score reaches NaN: every utterance would take the last exit."""
+def test_thresholds_are_numbers_for_the_exits_of_the_model(threshold) -> None:
+    """No score reaches NaN, and three exits are not the first three of six."""
+    with pytest.raises(InputError, match="3 exits, and this model has 6"):
+        Policies(MODEL).resolve(ThresholdPolicy("entropy", -0.3, exits=3))
     with pytest.raises(InputError, match="nan.* is not a number"):
         ThresholdPolicy("entropy", threshold)
     with pytest.raises(InputError, match="nan.* is not a number"):

@@ -1,8 +1,10 @@
-"""A trace says what it lacks and prices what it has by its own model.
+"""A trace says what it lacks, prices what it has by its model, stands alone.
 
 One NaN in one utterance lost a whole evaluation; a measure that was left out
 was named nowhere; the selector read other evidence if a user's criteria were
-imported; two criteria were charged for a model that nobody had.
+imported; two criteria were charged for a model that nobody had. Evaluation
+files opened in append mode: a second run then doubles every utterance, and the
+error rate stays plausible.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -95,6 +97,25 @@ def test_headers_of_before_are_read_and_wrong_ones_are_not(tmp_path):
     for field in ({"left_out": {"mine": 1}}, {"width": -1}):
         with pytest.raises(InputError, match=next(iter(field))):
             write_trace(path, replace(header, **field), trace.records)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_a_second_trace_replaces_the_first_and_is_not_appended(tmp_path, name):
+    once, twice = tmp_path / "once" / name, tmp_path / "twice" / name
+    trace = synthetic_trace(5)
+    write_trace(once, trace.header, trace.records[:3])
+    write_trace(twice, trace.header, trace.records)
+    write_trace(twice, trace.header, trace.records[:3])
+    assert twice.read_bytes() == once.read_bytes()
+    once.write_bytes(once.read_bytes() * 2)  # the second header betrays it
+    with pytest.raises(InputError, match="line 5, field "):
+        read_trace(once)
+    lines = tmp_path / "lines.jsonl"
+    write_trace(lines, trace.header, trace.records[:3])
+    with open(lines, "ab") as stream:  # without its header, the names do
+        stream.write(lines.read_bytes().split(b"\n", 1)[1])
+    with pytest.raises(InputError, match="line 5, field id.*line 2"):
+        read_trace(lines)
 
 
 def broken_tones(count):
