@@ -13,8 +13,9 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,15 +93,14 @@ def read_trace(path: str | Path, most: int = MOST_BYTES) -> Trace:
         With file, line and field, if the file is missing, cut or malformed.
     """
     path = Path(path)
-    lines = _lines(path, most)
-    number, first = next(lines, (0, None))
-    if first is None:
+    lines = _checked(path, _lines(path, most))
+    _, header = next(lines, (0, None))
+    if header is None:
         raise InputError(
             f"{path}: the file is empty; the first line of a trace is a "
             f'header with "schema": "{SCHEMA}". Write the trace again.'
         )
-    header = _header(path, number, _parsed(path, number, first, dict))
-    numbered = list(_checked(path, header, lines))
+    numbered = list(lines)
     if not numbered:
         raise InputError(f"{path}: the trace has a header but no utterance.")
     numbers, records = zip(*numbered)
@@ -152,19 +152,18 @@ def _written(
     path: Path, header: TraceHeader, records: Iterable[UtteranceRecord]
 ) -> Iterator[bytes]:
     """The lines of a file, each checked as the reader does it."""
-    number, row = 1, _header_row(header)
+    number, row = 0, {}
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         nonlocal number, row
-        for number, record in enumerate(records, 2):
-            row = utterance_row(record)
+        for number, record in enumerate(chain([header], records), 1):
+            row = _file_row(record)
             yield number, row
 
     try:
-        header = _header(path, 1, dict(row))
-        yield _line(_header_row(header))
-        for _, record in _checked(path, header, rows()):
-            yield _line(utterance_row(record))
+        for _, record in _checked(path, rows()):
+            text = json.dumps(_file_row(record), ensure_ascii=False)
+            yield (text + "\n").encode()
     except (InputError, UnicodeEncodeError) as error:
         if isinstance(error, UnicodeEncodeError):  # half a character
             error = f"{path}, line {number}: not valid text ({error.reason})."
@@ -172,41 +171,39 @@ def _written(
         raise InputError(f"{error}{name} The trace was not written.") from None
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
-
-
-def _header(path: Path, number: int, row: dict[str, Any]) -> TraceHeader:
-    """The first line as a record."""
-    schema = row.pop("schema", None)
-    if schema != SCHEMA:
-        problem = f"{quoted(schema)} in the first line; write {SCHEMA!r}"
-        _fail(path, number, "schema", problem)
-    return _parsed(path, number, row, TraceHeader)
+def _file_row(record: TraceHeader | UtteranceRecord) -> dict[str, Any]:
+    is_header = isinstance(record, TraceHeader)
+    return _header_row(record) if is_header else utterance_row(record)
 
 
 def _checked(
-    path: Path,
-    header: TraceHeader,
-    lines: Iterable[tuple[int, bytes | dict[str, Any]]],
-) -> Iterator[tuple[int, UtteranceRecord]]:
+    path: Path, lines: Iterable[tuple[int, bytes | dict[str, Any]]]
+) -> Iterator[tuple[int, Any]]:
     """Numbered lines as records, and what they must satisfy together.
 
     Exits may differ in their evidence (the first ones lack what compares with
     earlier exits), utterances may not: half a column is a mistake of whoever
     wrote it.
     """
-    layers = list(header.exit_layers)
+    lines = iter(lines)
+    for number, line in lines:
+        row = dict(_parsed(path, number, line, dict))
+        if (schema := row.pop("schema", None)) != SCHEMA:
+            problem = f"{quoted(schema)} in the first line; write {SCHEMA!r}"
+            _fail(path, number, "schema", problem)
+        header = _parsed(path, number, row, TraceHeader)
+        yield number, header
+        break
     lines_by_id: dict[tuple[str, str], int] = {}
     top, expected = 0, None
     for number, line in lines:
         record = _parsed(path, number, line, UtteranceRecord)
-        found = [exit_.layer for exit_ in record.exits]
-        if found != layers:
+        found = tuple(exit_.layer for exit_ in record.exits)
+        if found != header.exit_layers:
             problem = (
                 f"layers {quoted(found)}, but the header's exit_layers are "
-                f"{layers}: every utterance needs every exit, in that order"
+                f"{header.exit_layers}: every utterance needs every exit, in "
+                "that order"
             )
             _fail(path, number, "exits", problem)
         first = lines_by_id.setdefault((record.set, record.id), number)
@@ -217,11 +214,11 @@ def _checked(
         if expected is None:
             top, expected = number, names
         if names != expected:
-            _uneven(path, layers, (top, expected), (number, names))
+            _uneven(path, found, (top, expected), (number, names))
         yield number, record
 
 
-def _uneven(path: Path, layers: list[int], *utterances: Any) -> NoReturn:
+def _uneven(path: Path, layers: Sequence[int], *utterances: Any) -> NoReturn:
     """Name the evidence that one of two utterances lacks, and the line."""
     for has, lacks in (utterances, utterances[::-1]):
         for layer, some, others in zip(layers, has[1], lacks[1]):

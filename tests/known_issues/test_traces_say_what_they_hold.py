@@ -29,16 +29,14 @@ LOADER = {"batch_size": 3}
 
 @pytest.fixture
 def own():
-    """Measures of a user's own: one that is NaN once, one that is costly."""
+    """Measures of a user's own: one that is NaN once, one that comes late."""
     text = {"formula": "f", "source": "s", "higher_is_ready": True}
-    names = ("own_fragile", "own_costly", "own_late")
+    names = ("own_fragile", "own_late")
 
     @measure("own_fragile", **text)
     def fragile(view):
         values_B = view.output.lengths_B.float()
         return torch.where(values_B == values_B.max(), torch.nan, values_B)
-
-    measure("own_costly", always=False, **text)(fragile)
 
     @measure("own_late", **text)
     def late(view):
@@ -65,13 +63,12 @@ def test_what_is_left_out_is_named_in_the_trace_and_once_aloud(
     brain.evaluate_exits("one", tone_dataset(4), LOADER)
     brain.evaluate_exits("two", tone_dataset(4, seed=1), LOADER)
     trace = read_trace(tmp_path / "traces/two.jsonl.gz")
-    assert {*trace.header.left_out} == {"own_fragile", "own_costly"}
+    assert {*trace.header.left_out} == {"own_fragile"}
     assert "nan for utterance 'utt" in trace.header.left_out["own_fragile"]
-    assert "always" in trace.header.left_out["own_costly"]
     assert np.isnan(trace.evidence_NE("own_late")[:, 0]).all()
     assert (trace.evidence_NE("own_late")[:, 1:] == 1).all()
     assert "entropy" in trace.evidence_names
-    assert caplog.text.count("'own_costly' is left out") == 1
+    assert caplog.text.count("'own_fragile' is left out") == 1
 
 
 def test_a_selection_that_was_not_learned_is_named(tmp_path):

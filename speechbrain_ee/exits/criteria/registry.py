@@ -93,7 +93,6 @@ class Measure:
     cost: Cost
     earlier: int = 0
     hidden: bool = False
-    always: bool = True
     decodes: bool = False
     ranges: Mapping[str, Range] = field(default_factory=dict, compare=False)
     origin: tuple[str, str] = ("", "")
@@ -198,7 +197,6 @@ def measure(
     cost: Cost | None = None,
     earlier: int = 0,
     hidden: bool = False,
-    always: bool = True,
     decodes: bool = False,
     same_as: str | None = None,
     ranges: Mapping[str, Range] | None = None,
@@ -228,8 +226,6 @@ def measure(
         How many earlier exits it looks at.
     hidden : bool
         Whether it needs the hidden states.
-    always : bool
-        Whether it is cheap enough to be taken in every evaluation.
     decodes : bool
         Whether it needs what an attention decoder found.
     same_as : str, optional
@@ -252,7 +248,6 @@ def measure(
             cost=cost or per_entry(1),
             earlier=earlier,
             hidden=hidden,
-            always=always,
             decodes=decodes,
             **text,
         )
@@ -530,18 +525,12 @@ def _bound(
 
 
 def not_measured(view: ExitView) -> dict[str, str]:
-    """Measures that :func:`measure_all` leaves out, although they could be.
-
-    Those that look further back than there are exits, or at what another way
-    of decoding finds, are not meant.
+    """Measures that :func:`measure_all` leaves out for want of hidden states,
+    and why.
     """
-    found = [get_measure(n) for n in measure_names()]
-    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
-    why = {m.name: "costly: not always taken" for m in found if not m.always}
-    if not has_hidden:
-        reason = "the model gives no hidden states"
-        why |= {m.name: reason for m in found if m.hidden}
-    return why
+    why = "the model gives no hidden states"
+    hidden = [n for n in measure_names() if get_measure(n).hidden]
+    return {} if _has_hidden(view) else dict.fromkeys(hidden, why)
 
 
 def measure_all(
@@ -549,22 +538,27 @@ def measure_all(
     names: Sequence[str] | None = None,
     decoded: bool = False,
 ) -> dict[str, Tensor]:
-    """Raw evidence for a batch at one exit."""
+    """Raw evidence for a batch at one exit, shape (B,) by name.
+
+    Of some measures; by default of all, either those that look at what an
+    attention decoder found (``decoded``) or the others. What needs more than
+    the view holds is left out.
+    """
     measured = {}
-    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
     for found in map(get_measure, measure_names() if names is None else names):
-        if names is None and not found.always:
-            continue
-        if names is None and found.decodes != decoded:
-            continue
-        if found.earlier > len(view.earlier):
-            continue
-        if found.hidden and not has_hidden:
-            continue
-        if found.decodes and view.nbest is None:
-            continue
-        measured[found.name] = found.function(view)
+        wanted = names is not None or found.decodes == decoded
+        possible = (
+            found.earlier <= len(view.earlier)
+            and (not found.hidden or _has_hidden(view))
+            and (not found.decodes or view.nbest is not None)
+        )
+        if wanted and possible:
+            measured[found.name] = found.function(view)
     return measured
+
+
+def _has_hidden(view: ExitView) -> bool:
+    return getattr(view.output, "hidden_BTD", None) is not None
 
 
 # ---- Criteria of a user's own --------------------------------------------
