@@ -136,42 +136,21 @@ def test_pruning_search_equals_the_plain_algorithm(vocab):
         )
 
 
-def test_a_hypothesis_that_comes_back_is_one_hypothesis():
-    """Dropped by the beam and found again, it is not counted twice."""
-    for seed in range(30):
-        log_probs_TV = random_frames(seed, 40, 4, sharpness=1.0)
-        found = [one.tokens for one in searched(log_probs_TV, 0, 3)]
-        assert len(set(found)) == len(found)
-
-
-def test_certain_and_undecided():
+def test_certain_undecided_long_and_half():
+    """Differences alone are exponentiated: exp(-3000) is 0."""
     posterior = partial(nbest_posterior, size=4, beam=6)
     certain = torch.eye(3)[[1, 0, 2, 2]].log()  # zeros become -inf
     assert searched(certain, 0, 6)[0].tokens == (1, 2)
     undecided = torch.full((4, 3), 1 / 3).log()
     sure, unsure = posterior(view_of([certain, undecided])).tolist()
-    assert sure == 1.0
-    assert 0.25 <= unsure < 0.5
-
-
-def test_long_utterance_does_not_underflow():
-    # exp(-3000) is 0 in any precision: only differences may be exponentiated
-    log_probs_TV = random_frames(3, 1500, 12, sharpness=0.5)
-    posterior = partial(nbest_posterior, size=3, beam=3)
-    assert searched(log_probs_TV, 0, 3)[0].score < -1500
-    assert 1 / 3 <= posterior(view_of([log_probs_TV])).item() < 1
-
-
-def test_half_precision_and_gradients():
-    log_probs_TV = random_frames(4, 20, 8)
-    posterior = partial(nbest_posterior, size=5, beam=20)
-    full = posterior(view_of([log_probs_TV]))
-    leaf = log_probs_TV.clone().requires_grad_()
-    assert torch.equal(posterior(view_of([leaf])), full)
-    half = ExitView(
-        ExitOutput(log_probs_TV.half()[None], torch.tensor([20]), 2)
-    )
-    assert posterior(half).item() == pytest.approx(full.item(), abs=0.01)
+    assert sure == 1.0 and 0.25 <= unsure < 0.5
+    long = random_frames(3, 1500, 12, sharpness=0.5)
+    found = searched(long, 0, 4)
+    assert found[0].score < -1500 and len({h.tokens for h in found}) == 4
+    full = posterior(view_of([long[:20]])).item()
+    assert 1 / 4 <= posterior(view_of([long])).item() < 1
+    half = ExitView(ExitOutput(long[None, :20].half(), torch.tensor([20]), 2))
+    assert posterior(half).item() == pytest.approx(full, abs=0.05)
 
 
 def test_impossible_options():
@@ -298,14 +277,6 @@ def test_who_says_nothing_is_least_ready(name, nothing):
     assert np.isfinite(scores_NE).all()
     assert (scores_NE[0] < scores_NE[1:4]).all()
     assert scores_NE[0] <= scores_NE[4]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_other_hypotheses_change_nothing(name):
-    batch = [SURE, EMPTY, CUT, LONG, UNKNOWN]
-    whole = by_name(batch)[name]
-    assert by_name(batch[::-1])[name] == whole[::-1]
-    assert [by_name([one])[name][0] for one in batch] == whole
 
 
 def test_they_are_taken_only_where_something_was_decoded():

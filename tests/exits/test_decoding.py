@@ -32,7 +32,6 @@ from speechbrain_ee.exits.decoding import (
     greedy_tokens,
     rescore,
 )
-from speechbrain_ee.models.decoder import TokenDecoder
 from tests.exits.exit_outputs import (
     BLANK,
     BOS,
@@ -168,23 +167,6 @@ def test_scores(weight: float) -> None:
             assert one.complete
         scores = [one.score for one in nbest.hypotheses]
         assert scores == sorted(scores, reverse=True)
-
-
-def test_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder reads all hypotheses of a batch at once."""
-    shapes = []
-    extend = TokenDecoder.extend
-
-    def counted(self: TokenDecoder, tokens_NS: Any, state: Any) -> Any:
-        shapes.append(tuple(tokens_NS.shape))
-        return extend(self, tokens_NS, state)
-
-    monkeypatch.setattr(TokenDecoder, "extend", counted)
-    output = random_output([9, 6], 2)
-    found = ctc_nbest(output, 4, SPECIAL)
-    rescore(2, output, found, sure_attention(2), 0.3)
-    longest = max(len(one.tokens) for row in found for one in row)
-    assert shapes == [(8, longest + 1)]
 
 
 def test_ragged_lists() -> None:

@@ -148,23 +148,6 @@ def test_fewest_errors_then_fewest_layers(errors_NE):
     assert (overthinking(errors_NE) == (gain_N > 0)).all()
 
 
-@given(ERRORS)
-def test_fewest_layers_of_those_never_worse_than_the_last(errors_NE):
-    layers_E = layers_of(errors_NE)
-    chosen = earliest_no_worse(errors_NE)
-    allowed = [
-        totals(errors_NE, choice, layers_E)[1]
-        for choice in all_choices(errors_NE)
-        if all(
-            row[k] <= row[-1] for row, k in zip(errors_NE, choice, strict=True)
-        )
-    ]
-    assert totals(errors_NE, chosen, layers_E)[1] == min(allowed)
-    assert all(
-        row[k] <= row[-1] for row, k in zip(errors_NE, chosen, strict=True)
-    )
-
-
 @given(ERRORS, PRICES, st.booleans())
 def test_least_errors_and_cost_together(errors_NE, price, own_costs):
     layers_E = layers_of(errors_NE)

@@ -17,7 +17,6 @@ from speechbrain_ee.exits.oracle import (
     earliest_no_worse,
     overthinking,
 )
-from speechbrain_ee.exits.scoring import char_counts, edit_counts
 
 SIZES = {"test-clean": 2620, "test-other": 2939}
 WER_BY_EXIT = {
@@ -109,11 +108,3 @@ def test_three_tools_count_the_same_errors(traces, part, place):
     assert edits == errors
     assert jiwers.wer == errors / words == jiwer.wer(refs, hyps)
     assert stats.summary["WER"] == 100 * errors / words
-
-
-def test_character_error_rate_is_jiwers(traces):
-    rows = traces["greedy", "test-clean"].records[::13]
-    refs = [row.ref for row in rows]
-    hyps = [row.exits[1].hyp for row in rows]
-    errors = int(edit_counts(refs, hyps, unit="character").sum())
-    assert errors / int(char_counts(refs).sum()) == jiwer.cer(refs, hyps)

@@ -26,7 +26,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -353,6 +353,7 @@ def _table(found: Measure | Criterion) -> dict[str, Any]:
     return _MEASURES if isinstance(found, Measure) else _CRITERIA
 
 
+@cache
 def _defaults(function: Callable[..., Any]) -> dict[str, float | int]:
     """The parameters that a name may set: keyword-only arguments, whose
     defaults say of which kind the numbers are.

@@ -104,18 +104,21 @@ class CharNgram:
             )
         return cls(order, grams, words)
 
-    def log_probs(self, text: str) -> list[float]:
+    def log_probs(self, text: str) -> NDArray[np.float64]:
         """Log-probability of every character and of the end."""
         log_p, backed_off = self._log_p, self._backed_off
         grams = _sequences(" ".join(text.lower().split()), self.order)
-        return [
-            backed_off(gram) if value is None else value
-            for gram, value in zip(grams, map(log_p.get, grams))
-        ]
+        values = map(log_p.get, grams)
+        return np.array(
+            [
+                backed_off(gram) if value is None else value
+                for gram, value in zip(grams, values)
+            ]
+        )
 
     def per_char(self, text: str) -> float:
         """Mean log-probability of a character, the end included."""
-        log_probs = self.log_probs(text)
+        log_probs = self.log_probs(text).tolist()
         return sum(log_probs) / len(log_probs)
 
     def unseen_words(self, text: str) -> float:
