@@ -41,23 +41,9 @@ def test_change_is_jiwers_character_error_rate(hyps, lag):
         assert np.isnan(change_NE[row, :lag]).all()
         for place in range(lag, len(texts)):
             before, after = texts[place - lag], texts[place]
+            # an empty transcript agrees with nothing
             expected = jiwer.cer(before, after) if before and after else 1.0
             assert change_NE[row, place] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("texts", "change"),
-    [
-        (("", ""), 1.0),
-        (("", "a long one"), 1.0),
-        (("a long one", ""), 1.0),
-        (("same", "same"), 0.0),
-        (("ab", "ax"), 0.5),
-        (("a", "abcd"), 3.0),
-    ],
-)
-def test_change_by_hand(texts, change):
-    assert evidence_of([texts]).change_NE(1).tolist()[0][1] == change
 
 
 def assert_same(one, two):

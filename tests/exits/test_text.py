@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria import text as module
 from speechbrain_ee.exits.criteria.text import (
     EDGE,
@@ -216,25 +215,6 @@ def test_empty_transcript_is_the_least_ready(model, empty):
         measured = measure_texts([text], model)
         assert measured["plausibility"][0] > least["plausibility"]
         assert measured["unseen_words"][0] <= least["unseen_words"]
-
-
-def test_nothing_is_below_the_floor():
-    counts = {EDGE + "a": 10**12, "a" + EDGE: 10**12}
-    frequent = CharNgram(2, counts, {"a": 10**12})
-    assert frequent.per_char("b" * 50) < FLOOR
-    measured = measure_texts(["b" * 50], frequent)
-    assert measured["plausibility"].tolist() == [FLOOR]
-
-
-def test_criteria_prefer_what_reads_well(model):
-    evidence = add_plausibility(trace_of(HYPS), model).evidence
-    for name in ("plausibility", "unseen_words"):
-        chosen = get_criterion(name)
-        assert chosen.available(evidence.names) and chosen.needs == (name,)
-        scores_NE = chosen.scores(evidence)
-        assert (np.diff(scores_NE) > 0).all()
-        part_NE = chosen.scores(evidence.upto(2))
-        assert part_NE.tolist() == scores_NE[:, :2].tolist()
 
 
 def test_foreign_language_is_reported(model, caplog):

@@ -186,16 +186,7 @@ def test_cost_of_decoding(warm):
             assert part.evidence.transcripts() == [["a hat", "a cat"]]
             assert part.errors_NE.tolist() == [[1, 0]]
             assert part.records[0].exits[1].decoding_macs == 3
-        # part of the cost of an exit, not on top of it
+        # part of the cost of an exit, not on top of it; all or nothing
+        assert Trace(HEADER, RECORDS).decoding_macs_NE is None
         assert same.macs_NE.tolist() == [[50.0, 90.0]] * 2
         assert same.decoding_macs_NE.tolist() == [[7.0, 9.0], [0.0, 3.0]]
-
-
-def test_cost_of_decoding_is_known_everywhere_or_nowhere():
-    assert Trace(HEADER, RECORDS).decoding_macs_NE is None
-    first, last = decoded("u2", (7, 9)).exits
-    part = (first, replace(last, decoding_macs=None))
-    some = replace(decoded("u2", (7, 9)), exits=part)
-    trace = Trace(HEADER, (decoded("u1", (7, 9)), some))
-    assert trace.decoding_macs_NE is None
-    assert trace.select([0]).decoding_macs_NE.tolist() == [[7.0, 9.0]]

@@ -155,20 +155,6 @@ def test_unreadable_content(tmp_path, name, content, message):
         read_trace(path)
 
 
-def test_cut_gzip_names_the_line(tmp_path):
-    path = tmp_path / "t.jsonl.gz"
-    generator = np.random.default_rng(0)
-    exits = '[{"layer": 2, "hyp": ""}, {"layer": 4, "hyp": "a"}]'
-    lines = [HEAD] + [
-        f'{{"id": "{name}", "set": "s", "ref": "a", "exits": {exits}}}'
-        for name in generator.random(300)
-    ]
-    packed = gzip.compress("\n".join(lines).encode())
-    path.write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(InputError, match=r"line \d\d+: the gzip data are cut"):
-        read_trace(path)
-
-
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(InputError, match="cannot be read"):
