@@ -165,14 +165,15 @@ class _Beam:
             self.parents[:rows, :, None] == self.hashes[:rows, None, :]
         ) & (last_BK[:, :, None] >= 0)
         row, child, parent = np.nonzero(same_BKK)
-        at = tokens_BC[row] == last_BK[row, child][:, None]
-        hit = at.any(-1)
-        row, child, parent = row[hit], child[hit], parent[hit]
-        which = at[hit].argmax(-1)
-        stays_token_BK[row, child] = np.logaddexp(
-            stays_token_BK[row, child], grows_BKC[row, parent, which]
-        )
-        grows_BKC[row, parent, which] = _IMPOSSIBLE
+        if len(row):
+            at = tokens_BC[row] == last_BK[row, child][:, None]
+            hit = at.any(-1)
+            row, child, parent = row[hit], child[hit], parent[hit]
+            which = at[hit].argmax(-1)
+            stays_token_BK[row, child] = np.logaddexp(
+                stays_token_BK[row, child], grows_BKC[row, parent, which]
+            )
+            grows_BKC[row, parent, which] = _IMPOSSIBLE
 
         stays_BK = np.logaddexp(stays_blank_BK, stays_token_BK)
         choices = np.concatenate([stays_BK, grows_BKC.reshape(rows, -1)], 1)
@@ -181,21 +182,21 @@ class _Beam:
         stayed_BK = chosen_BK < beam
         grown_BK = np.where(stayed_BK, 0, chosen_BK - beam)
         slots_BK = np.where(stayed_BK, chosen_BK, grown_BK // width)
-        new_BK = np.take_along_axis(tokens_BC, grown_BK % width, 1)
+        index_B = np.arange(rows)[:, None]
+        new_BK = tokens_BC[index_B, grown_BK % width]
         self.steps.append((slots_BK, np.where(stayed_BK, -1, new_BK)))
 
         def put(array: NDArray, stayed: NDArray, grown: NDArray | float):
-            stayed = np.take_along_axis(stayed, slots_BK, 1)
-            array[:rows] = np.where(stayed_BK, stayed, grown)
+            chosen = stayed[index_B, slots_BK]
+            array[:rows] = np.where(stayed_BK, chosen, grown)
 
-        hashes_BK = np.take_along_axis(self.hashes[:rows], slots_BK, 1)
+        hashes_BK = self.hashes[index_B, slots_BK]
         grown_hash_BK = hashes_BK * _FACTOR + new_BK.astype(np.uint64) + _SEED
-        put(self.parents, self.parents[:rows], hashes_BK)
-        put(self.hashes, self.hashes[:rows], grown_hash_BK)
+        put(self.parents, self.parents, hashes_BK)
+        put(self.hashes, self.hashes, grown_hash_BK)
         put(self.last, last_BK, new_BK)
         put(self.blank, stays_blank_BK, _IMPOSSIBLE)
-        score_BK = np.take_along_axis(choices, chosen_BK, 1)
-        put(self.token, stays_token_BK, score_BK)
+        put(self.token, stays_token_BK, choices[index_B, chosen_BK])
 
     def tokens(self, row: int, slot: int, frames: int) -> tuple[int, ...]:
         """The tokens of a hypothesis, followed back to the first frame."""

@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+import pydoc
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -255,6 +256,8 @@ def test_posterior(scores: list[float]) -> None:
 )
 def test_wrong_options(wrong: dict[str, Any], key: str) -> None:
     """The message names the key and its value."""
+    earlier = "speechbrain_ee.exits.decoding.search_options.SearchOptions"
+    assert pydoc.locate(earlier) is SearchOptions  # as YAMLs name it
     with pytest.raises(InputError, match="search") as caught:
         replace(SearchOptions(), **wrong)
     assert key in str(caught.value)

@@ -254,7 +254,7 @@ def measure(
         # The criterion of its value, times a sign, has no function of its own.
         sign = _SIGNS[higher_is_ready]
         twin = Criterion(
-            name, None, (), cost=free, same_as=same_as, sign=sign, **text
+            name, None, (name,), cost=free, same_as=same_as, sign=sign, **text
         )
         _register(function, found, *([twin] if sign else []))
         return function
@@ -304,11 +304,18 @@ def criterion(
         The decorator; it returns the function unchanged.
     """
 
+    read = needs if callable(needs) else tuple(needs)
+    if higher_is_ready is not None and (callable(read) or len(read) != 1):
+        raise ValueError(
+            f"criterion {name!r}: higher_is_ready is for a score that is one "
+            f"piece of evidence, but it needs {read}"
+        )
+
     def register(function: Function) -> Function:
         found = Criterion(
             name,
             function,
-            needs,
+            read,
             formula,
             source,
             cost,
@@ -404,23 +411,22 @@ def get_criterion(name: str) -> Criterion:
     ('max_prob',)
     """
     declared = _declared(_CRITERIA, "criterion", "criteria", name)
+    needs = declared.needs
+    if declared.name == name and not callable(needs):
+        return declared
     if declared.function is None:
         _bound(_MEASURES[declared.name].function, declared, name)
         return replace(declared, name=name, needs=(name,))
     function, parameters = _bound(declared.function, declared, name)
-    needs = declared.needs
-    needs = tuple(needs(**parameters) if callable(needs) else needs)
-    if declared.sign is not None and len(needs) != 1:
-        raise ValueError(
-            f"criterion {name!r}: higher_is_ready is for a score that is one "
-            f"piece of evidence, but it needs {needs}"
-        )
+    needs = tuple(needs(**parameters)) if callable(needs) else needs
     return replace(declared, name=name, function=function, needs=needs)
 
 
 def get_measure(name: str) -> Measure:
     """Look a measure up, as :func:`get_criterion` does a criterion."""
     declared = _declared(_MEASURES, "measure", "measures", name)
+    if declared.name == name:
+        return declared
     function, _ = _bound(declared.function, declared, name)
     return replace(declared, name=name, function=function)
 
