@@ -35,21 +35,17 @@ class Clusters:
     names: tuple[str, ...]
     label_N: NDArray[np.int64]
     by: str  # `speaker` or `utterance`
-    # Utterances without a speaker where others have one: one cluster together,
-    # which is the careful guess.
-    unknown: int = 0
 
     @classmethod
     def of(
         cls, speakers: Sequence[str | None], ids: Sequence[str]
     ) -> "Clusters":
         """Group by speaker; by the unique ids where no speaker is known."""
-        unknown = sum(speaker is None for speaker in speakers)
-        if unknown == len(speakers):
+        if not any(speakers):
             return cls(tuple(ids), np.arange(len(ids)), UTTERANCE)
         keys = np.array([speaker or "" for speaker in speakers])
         names, label_N = np.unique(keys, return_inverse=True)
-        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER, unknown)
+        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER)
 
     @classmethod
     def single(cls, utterances: int) -> "Clusters":
@@ -60,6 +56,15 @@ class Clusters:
     def count(self) -> int:
         """How many clusters G there are."""
         return len(self.names)
+
+    @property
+    def unknown(self) -> int:
+        """Utterances without a speaker where others have one: one cluster
+        together, which is the careful guess.
+        """
+        if self.by == UTTERANCE or "" not in self.names:
+            return 0
+        return int(self.sizes_G[self.names.index("")])
 
     @cached_property
     def sizes_G(self) -> NDArray[np.int64]:
@@ -113,10 +118,7 @@ class Clusters:
             return Clusters(names, np.arange(len(names)), UTTERANCE)
         kept, label_N = np.unique(self.label_N[rows], return_inverse=True)
         names = tuple(self.names[place] for place in kept)
-        unknown = 0
-        if self.unknown and "" in names:
-            unknown = int((label_N == names.index("")).sum())
-        return Clusters(names, label_N.reshape(-1), self.by, unknown)
+        return Clusters(names, label_N.reshape(-1), self.by)
 
     def split(
         self, share: float, seed: int
@@ -157,11 +159,9 @@ def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
     names = tuple(name.partition("-")[0] for name in ids)
     if whole is None and len(set(names)) > 1:
         return names
-    why = (
-        f"{whole!r} has no hyphen"
-        if whole is not None
-        else f"all begin with {names[0]!r}"
-    )
+    why = f"{whole!r} has no hyphen"
+    if whole is None:
+        why = f"all begin with {names[0]!r}"
     raise InputError(
         f"{source}: speakers cannot be read from the names of the utterances "
         f"({why}); they must be like LibriSpeech's, 6930-75918-0000. Give "
