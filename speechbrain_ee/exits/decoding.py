@@ -268,10 +268,8 @@ def rescore(
     ]
     # What the decoder reads and what it should say, shape (N, S).
     bos, eos = attention.bos_index, attention.eos_index
-    read, said = (
-        [torch.tensor([bos, *tokens]) for tokens in texts],
-        [torch.tensor([*tokens, eos]) for tokens in texts],
-    )
+    read = [torch.tensor([bos, *tokens]) for tokens in texts]
+    said = [torch.tensor([*tokens, eos]) for tokens in texts]
     device = output.lengths_B.device
     tokens_NS = pad_sequence(read, True, bos).to(device)
     targets_NS = pad_sequence(said, True, eos).to(device)

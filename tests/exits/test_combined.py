@@ -4,10 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -110,26 +106,7 @@ def test_random_is_uniform_and_independent():
         assert abs(column.mean() - 0.5) < 5 / np.sqrt(12 * 4000)
         shares = np.histogram(column, 10, (0, 1))[0] / 4000
         assert abs(shares - 0.1).max() < 5 * np.sqrt(0.09 / 4000)
+    # a hash: the same in every process
+    assert scores_NE[:2, 0].tolist() == [0.4347554789096474, 0.8954134108410501]
     close = np.corrcoef(scores_NE.T) - np.eye(6)
     assert abs(close).max() < 5 / np.sqrt(4000)
-
-
-def test_random_is_the_same_in_every_process(repository):
-    code = (
-        "import json\nimport numpy as np\n"
-        "from speechbrain_ee.exits.criteria.combined import random\n"
-        "from speechbrain_ee.exits.evidence import Evidence\n"
-        "table = Evidence(np.array([2, 4]), ['u1', 'u\\u00e9'])\n"
-        "print(json.dumps(random(table).tolist()))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    here = get_criterion("random").scores(
-        Evidence(np.array([2, 4]), ["u1", "u\u00e9"])
-    )
-    assert json.loads(shown) == here.tolist()

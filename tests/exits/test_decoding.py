@@ -170,31 +170,6 @@ def test_scores(weight: float) -> None:
         assert scores == sorted(scores, reverse=True)
 
 
-def test_ragged_lists() -> None:
-    """Utterances with fewer hypotheses, among them the empty one."""
-    attention = sure_attention(3)
-    output = random_output([8, 5, 6], 3)
-    found = [
-        [Scored((3, 4, 5), -1.0), Scored((), -2.0)],
-        [Scored((), -0.5)],
-        [Scored((6,), -3.0), Scored((5,), -1.0), Scored((3,), -9)],
-    ]
-    results = rescore(1, output, found, attention, 0.5)
-    assert [len(nbest.hypotheses) for nbest in results] == [2, 1, 3]
-    assert [nbest.steps for nbest in results] == [4, 1, 2]
-    for row, nbest in enumerate(results):
-        alone = rescore(1, chosen(output, [row]), [found[row]], attention, 0.5)
-        assert [one.tokens for one in nbest.hypotheses] == [
-            one.tokens for one in alone[0].hypotheses
-        ]
-        for one, other in zip(nbest.hypotheses, alone[0].hypotheses):
-            assert len(one.log_probs) == len(one.tokens) + 1
-            assert one.score == pytest.approx(other.score, abs=1e-4)
-    (empty,) = results[1].hypotheses
-    end = said(attention, chosen(output, [1]), ())
-    assert empty.log_probs == pytest.approx(end.tolist(), abs=1e-4)
-
-
 def test_not_a_number() -> None:
     """Nothing is said of such an utterance; its neighbours are unharmed."""
     attention = sure_attention(4)

@@ -27,27 +27,12 @@ NAN = float("nan")
 HEAD = '{"schema":"exit-trace/1","name":"m","decoding":"d","exit_layers":[2,4]}'
 
 
-DECODED = tuple(
-    replace(
-        record,
-        exits=tuple(
-            replace(exit_, macs=40 + k, greedy=greedy, decoding_macs=7 * k)
-            for k, (exit_, greedy) in enumerate(
-                zip(record.exits, ("", "naïve gréedy"))
-            )
-        ),
-    )
-    for record in RECORDS
-)
-
-
-@pytest.mark.parametrize("records", [RECORDS, DECODED])
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
-def test_round_trip_with_equal_bytes(tmp_path, name, records):
+def test_round_trip_with_equal_bytes(tmp_path, name):
     path, other = tmp_path / "deep" / name, tmp_path / name
-    write_trace(path, HEADER, records)
+    write_trace(path, HEADER, RECORDS)
     trace = read_trace(path)
-    assert trace.header == HEADER and trace.records == records
+    assert trace.header == HEADER and trace.records == RECORDS
     assert [p.name for p in path.parent.iterdir()] == [name]
     write_trace(other, trace.header, iter(trace.records))
     assert other.read_bytes() == path.read_bytes()
@@ -327,22 +312,9 @@ def test_evidence_of_some_utterances_only(tmp_path, evidence, line, field):
     with pytest.raises(InputError) as error:
         read_trace(path)
     assert f"{path}, line {line}, field {field}: missing" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("evidence", "names"),
-    [
-        ((EVERYWHERE, EVERYWHERE), ("entropy",)),
-        ((LATE, LATE), ("change",)),
-        ((NONE, NONE), ()),
-        # the same hole in all utterances: not usable, and not a mistake
-        ((EVERYWHERE[::-1][:1] + NONE[:1],) * 2, ()),
-    ],
-)
-def test_evidence_of_all_utterances(tmp_path, evidence, names):
-    path = tmp_path / "t.jsonl"
-    path.write_text(f"{HEAD}\n{lines_with(*evidence)}\n")
-    assert read_trace(path).evidence_names == names
+    # the same hole in all utterances: not usable, and no mistake
+    path.write_text(f"{HEAD}\n{lines_with(*[[EVERYWHERE[0], {}]] * 2)}\n")
+    assert read_trace(path).evidence_names == ()
 
 
 ANY_JSON = st.recursive(

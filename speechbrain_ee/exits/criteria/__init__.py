@@ -8,7 +8,7 @@ module          what it holds
 ``frames``      over the frames of an exit: entropies, probabilities
 ``successive``  hypotheses, distances between exits, patience
 ``beams``       CTC's N best, and what an attention decoder found
-``text``        how plausible a transcript reads, by a character n-gram model
+``text``        character n-grams: how plausible a transcript reads
 ``combined``    z-scores, the learned selector, baselines
 ==============  =========================================================
 

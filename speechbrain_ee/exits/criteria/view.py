@@ -11,7 +11,7 @@ Authors
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -83,13 +83,12 @@ class ExitView:
     @cached_property
     def best_BT(self) -> Tensor:
         """Most probable token of every frame."""
-        return self._largest[1]
+        return self._largest.indices
 
     @cached_property
-    def _largest(self) -> tuple[Tensor, Tensor]:
+    def _largest(self) -> Any:
         """Largest log-probability of every frame, and its place."""
-        largest = self.log_probs_BTV.max(-1)
-        return largest.values, largest.indices
+        return self.log_probs_BTV.max(-1)
 
     @cached_property
     def frames_BT(self) -> Tensor:
