@@ -35,7 +35,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from msgspec import Meta
@@ -58,7 +58,7 @@ from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.decoder import DecoderState
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.schema import Positive, Record, Share, convert
+from speechbrain_ee.schema import Positive, Share, convert
 
 GREEDY = "ctc_greedy"
 BY_CTC = (GREEDY, "ctc_beam")
@@ -68,17 +68,6 @@ DECODINGS = (*BY_CTC, *BY_ATTENTION)
 # hypothesis only fills a beam that is wider than there are choices.
 _IMPOSSIBLE = -1e10
 _Above0 = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
-
-
-class _Numbers(Record):
-    """The numbers of :class:`SearchOptions`."""
-
-    beam_size: Positive
-    ctc_weight: Share
-    max_decode_ratio: _Above0
-    temperature: _Above0
-    eos_threshold: _Above0
-    scorer_beam_scale: _Above0
 
 
 @dataclass(frozen=True)
@@ -117,25 +106,26 @@ class SearchOptions:
     speechbrain_ee.errors.InputError: search, key beam_size: 0 does not ...
     """
 
-    beam_size: int = 10
-    ctc_weight: float = 0.4
-    max_decode_ratio: float = 1.0
-    temperature: float = 1.0
+    beam_size: Positive = 10
+    ctc_weight: Share = 0.4
+    max_decode_ratio: _Above0 = 1.0
+    temperature: _Above0 = 1.0
     using_eos_threshold: bool = True
-    eos_threshold: float = 1.5
-    scorer_beam_scale: float = 1.5
+    eos_threshold: _Above0 = 1.5
+    scorer_beam_scale: _Above0 = 1.5
     scorers: Sequence[BaseScorerInterface] = ()
     scorer_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        convert(
-            {name: getattr(self, name) for name in _Numbers.__struct_fields__},
-            _Numbers,
-            "search",
-            "numbers are positive, and ctc_weight is between 0 and 1: for the "
-            "attention head alone use the decoding `attention`, for CTC alone "
-            "`ctc_beam`",
-        )
+        for name, kind in _NUMBERS.items():
+            convert(
+                {name: getattr(self, name)},
+                dict[str, kind],
+                "search",
+                "numbers are positive, and ctc_weight is between 0 and 1: for "
+                "the attention head alone use the decoding `attention`, for "
+                "CTC alone `ctc_beam`",
+            )
         names = [
             type(scorer).__name__.lower().removesuffix("scorer")
             for scorer in self.scorers
@@ -152,6 +142,13 @@ class SearchOptions:
                 "exit's own and weighted by ctc_weight, and `length`, because "
                 "scores are compared per token."
             )
+
+
+_NUMBERS = {
+    name: kind
+    for name, kind in get_type_hints(SearchOptions, include_extras=True).items()
+    if hasattr(kind, "__metadata__")
+}
 
 
 class Decoding:
