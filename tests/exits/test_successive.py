@@ -157,8 +157,6 @@ def test_batch_trimmed_since_the_earlier_exit():
 
 # few distinct values, so that ties with the threshold happen
 DISTANCES = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0])
-
-
 # words of one another's neighbourhood, and nothing at all
 TEXTS = st.sampled_from(["", "a", "ab", "abc", "abx", "xbx", "abcabcabc"])
 
@@ -247,26 +245,17 @@ def test_transcripts(texts, patience, tau):
 @pytest.mark.parametrize("patience", [1, 2, 4])
 def test_distributions(patience):
     random = np.random.default_rng(0)
-    exits, rows = 6, 50
-    values = {}
-    for lag in range(1, patience + 1):
-        values[f"cross_entropy_{lag}"] = random.random((rows, exits))
-        values[f"cross_entropy_{lag}"][:, :lag] = np.nan
-    evidence = Evidence(np.arange(exits), [str(n) for n in range(rows)], values)
+    values = {
+        f"cross_entropy_{lag}": random.random((50, 6))
+        for lag in range(1, patience + 1)
+    }
+    evidence = Evidence(np.arange(6), [str(n) for n in range(50)], values)
     chosen = get_criterion(f"patience_distribution:patience={patience}")
     assert chosen.needs == tuple(values)
-    scores_NE = chosen.scores(evidence)
-    for tau in (0.0, 0.3, 0.6, 0.9):
-        expected = [
-            simulate(
-                lambda a, b, row=row: values[f"cross_entropy_{b - a}"][row, b],
-                exits,
-                patience,
-                tau,
-            )
-            for row in range(rows)
-        ]
-        assert first_exit(scores_NE, -tau).tolist() == expected
+    expected_NE = window_scores(
+        lambda lag: values[f"cross_entropy_{lag}"], (50, 6), patience
+    )
+    assert np.array_equal(chosen.scores(evidence), expected_NE)
 
 
 def test_nothing_recognised_is_not_settled():
