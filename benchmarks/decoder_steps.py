@@ -31,8 +31,7 @@ from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
 from speechbrain.decoders.seq2seq import S2STransformerBeamSearcher
 from torch import Tensor
 
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 

@@ -46,7 +46,7 @@ from speechbrain_ee.evaluation.curves import LEVELS, OperatingPoint, Result
 from speechbrain_ee.evaluation.policies import scored_for
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.decoding.methods import DECODINGS, GREEDY
+from speechbrain_ee.exits.decoding import DECODINGS, GREEDY
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 

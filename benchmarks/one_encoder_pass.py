@@ -34,9 +34,12 @@ from torch import Tensor
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel
-from speechbrain_ee.exits.decoding.beam_search import NBest
-from speechbrain_ee.exits.decoding.methods import BY_ATTENTION, Decoding
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import (
+    BY_ATTENTION,
+    Decoding,
+    NBest,
+    SearchOptions,
+)
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.options import load_options

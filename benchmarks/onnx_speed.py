@@ -34,7 +34,7 @@ from tqdm import tqdm
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
-from speechbrain_ee.exits.scoring import word_errors
+from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.inference.folder.training_run import run_folder
 from speechbrain_ee.inference.onnx.export import export_onnx
 from speechbrain_ee.inference.onnx.host import OnnxRecogniser
@@ -149,7 +149,7 @@ def compare(
         for backend, hypotheses in heard.items():
             pairs = list(zip(hypotheses, heard["torch"]))
             errors = sum(
-                word_errors(ref, one.text).total
+                int(edit_counts([ref], [one.text]).sum())
                 for ref, one in zip(refs, hypotheses)
             )
             rows[backend] = {

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from speechbrain_ee.exits.criteria.combined import ZScores
-from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.text import measure_texts
+from speechbrain_ee.exits.criteria.text import CharNgram, measure_texts
 from speechbrain_ee.exits.policy import first_exit
 from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.trace import Trace, cross_fitted

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import SearchOptions
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     Trace,

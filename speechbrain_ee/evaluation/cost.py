@@ -39,8 +39,7 @@ from torch import nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.registry import Criterion
-from speechbrain_ee.exits.decoding.beam_search import NBest
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import NBest, SearchOptions
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.layerwise import LayerwiseEncoder

@@ -20,7 +20,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.curves import fixed_exits
 from speechbrain_ee.evaluation.tables import Row, Table, giga, number
 from speechbrain_ee.evaluation.theme import decoding_label
-from speechbrain_ee.exits.decoding.methods import DECODINGS
+from speechbrain_ee.exits.decoding import DECODINGS
 from speechbrain_ee.exits.trace import Trace
 
 # What headers call ``ctc_greedy``.

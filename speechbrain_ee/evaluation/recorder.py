@@ -12,11 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechbrain_ee.exits.criteria.view import (
-    ExitView,
-    measure_all,
-    not_measured,
-)
+from speechbrain_ee.exits.criteria.registry import measure_all, not_measured
+from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.decoding import NBest, greedy_tokens
 from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.exits.trace import ExitRecord, UtteranceRecord

@@ -10,7 +10,8 @@ module           what it holds
 ``scoring``      word and character errors
 ``oracle``       where an utterance should have stopped
 ``policy``       criterion + thresholds: where it stops
-``decoding/``    hypotheses, by CTC and by attention
+``decoding``     hypotheses, by CTC and by attention
+``beam``         hypotheses with scores; CTC's N best
 ``criteria/``    the registry of criteria, and what they measure
 ``calibration/`` thresholds that keep a budget; policy files
 ``selector/``    the learned selector

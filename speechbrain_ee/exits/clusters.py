@@ -30,45 +30,22 @@ FEW_CLUSTERS = 8
 
 @dataclass(frozen=True)
 class Clusters:
-    """The utterances of a trace, grouped by what makes them alike.
-
-    Arguments
-    ---------
-    names : tuple of G str
-        Name of each cluster.
-    label_N : array of shape (N,)
-        Cluster of each utterance, counted from 0.
-    by : str
-        ``speaker`` or ``utterance``.
-    unknown : int
-        Utterances without a speaker where others have one. They count as
-        one cluster together, which is the careful guess.
-
-    Example
-    -------
-    >>> clusters = Clusters.of(["ann", "bob", "ann"], ["u1", "u2", "u3"])
-    >>> clusters.sums(np.array([1, 2, 3])).tolist(), clusters.said
-    ([4, 2], '2 speakers')
-    >>> Clusters.of([None, None], ["u1", "u2"]).said
-    'no speakers known'
-    """
+    """The utterances of a trace, grouped by what makes them alike."""
 
     names: tuple[str, ...]
     label_N: NDArray[np.int64]
-    by: str
-    unknown: int = 0
+    by: str  # `speaker` or `utterance`
 
     @classmethod
     def of(
         cls, speakers: Sequence[str | None], ids: Sequence[str]
     ) -> "Clusters":
         """Group by speaker; by the unique ids where no speaker is known."""
-        unknown = sum(speaker is None for speaker in speakers)
-        if unknown == len(speakers):
+        if not any(speakers):
             return cls(tuple(ids), np.arange(len(ids)), UTTERANCE)
         keys = np.array([speaker or "" for speaker in speakers])
         names, label_N = np.unique(keys, return_inverse=True)
-        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER, unknown)
+        return cls(tuple(names.tolist()), label_N.reshape(-1), SPEAKER)
 
     @classmethod
     def single(cls, utterances: int) -> "Clusters":
@@ -79,6 +56,15 @@ class Clusters:
     def count(self) -> int:
         """How many clusters G there are."""
         return len(self.names)
+
+    @property
+    def unknown(self) -> int:
+        """Utterances without a speaker where others have one: one cluster
+        together, which is the careful guess.
+        """
+        if self.by == UTTERANCE or "" not in self.names:
+            return 0
+        return int(self.sizes_G[self.names.index("")])
 
     @cached_property
     def sizes_G(self) -> NDArray[np.int64]:
@@ -132,10 +118,7 @@ class Clusters:
             return Clusters(names, np.arange(len(names)), UTTERANCE)
         kept, label_N = np.unique(self.label_N[rows], return_inverse=True)
         names = tuple(self.names[place] for place in kept)
-        unknown = 0
-        if self.unknown and "" in names:
-            unknown = int((label_N == names.index("")).sum())
-        return Clusters(names, label_N.reshape(-1), self.by, unknown)
+        return Clusters(names, label_N.reshape(-1), self.by)
 
     def split(
         self, share: float, seed: int
@@ -147,13 +130,7 @@ class Clusters:
         return np.flatnonzero(in_first_N), np.flatnonzero(~in_first_N)
 
     def folds(self, folds: int) -> NDArray[np.int64]:
-        """Fold of each utterance, from 0: whole clusters, nearly equal sizes.
-
-        Example
-        -------
-        >>> Clusters.of(list("aabca"), list("12345")).folds(2).tolist()
-        [0, 0, 1, 1, 0]
-        """
+        """Fold of each utterance, from 0: whole clusters, nearly equal sizes."""
         sizes = np.zeros(min(folds, self.count))
         fold_G = np.zeros(self.count, dtype=np.int64)
         # largest first, each to the fold that has least
@@ -177,21 +154,14 @@ def speakers_from_ids(ids: Sequence[str], source: str) -> tuple[str, ...]:
     What stands before the first hyphen of ``speaker-chapter-number``. A guess,
     made only where somebody asks for it: other corpora begin their names with
     a date or a recording.
-
-    Example
-    -------
-    >>> speakers_from_ids(["6930-75918-0000", "61-70968-0001"], "a trace")
-    ('6930', '61')
     """
     whole = next((name for name in ids if not name.partition("-")[2]), None)
     names = tuple(name.partition("-")[0] for name in ids)
     if whole is None and len(set(names)) > 1:
         return names
-    why = (
-        f"{whole!r} has no hyphen"
-        if whole is not None
-        else f"all begin with {names[0]!r}"
-    )
+    why = f"{whole!r} has no hyphen"
+    if whole is None:
+        why = f"all begin with {names[0]!r}"
     raise InputError(
         f"{source}: speakers cannot be read from the names of the utterances "
         f"({why}); they must be like LibriSpeech's, 6930-75918-0000. Give "

@@ -117,31 +117,23 @@ class Evidence:
 
     def upto(self, exits: int) -> "Evidence":
         """What was known after so many exits."""
-        part = replace(
-            self,
-            layers_E=self.layers_E[:exits],
-            values={n: v[:, :exits] for n, v in self.values.items()},
-            hyps=None
-            if self.hyps is None
-            else [texts[:exits] for texts in self.hyps],
-        )
-        part._changes.update(
-            {lag: change[:, :exits] for lag, change in self._changes.items()}
-        )
-        return part
+        return self._cut(np.arange(len(self)), exits)
 
     def select(self, rows: Sequence[int] | NDArray[np.integer]) -> "Evidence":
         """The utterances at some positions."""
-        rows = np.asarray(rows, dtype=np.int64)
+        return self._cut(np.asarray(rows, dtype=np.int64), None)
+
+    def _cut(self, rows: NDArray[np.int64], exits: int | None) -> "Evidence":
+        hyps = self.hyps
         part = replace(
             self,
+            layers_E=self.layers_E[:exits],
             ids=[self.ids[i] for i in rows],
-            values={n: v[rows] for n, v in self.values.items()},
-            hyps=None if self.hyps is None else [self.hyps[i] for i in rows],
+            values={n: v[rows, :exits] for n, v in self.values.items()},
+            hyps=None if hyps is None else [hyps[i][:exits] for i in rows],
         )
-        part._changes.update(
-            {lag: change[rows] for lag, change in self._changes.items()}
-        )
+        for lag, change_NE in self._changes.items():
+            part._changes[lag] = change_NE[rows, :exits]
         return part
 
     def with_columns(

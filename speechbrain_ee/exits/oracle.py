@@ -25,13 +25,7 @@ def earliest_best(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def earliest_no_worse(errors_NE: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Earliest exit with no more errors than the last one.
-
-    Example
-    -------
-    >>> earliest_no_worse(np.array([[2, 1, 2], [3, 2, 0]])).tolist()
-    [0, 2]
-    """
+    """Earliest exit with no more errors than the last one."""
     return (errors_NE <= errors_NE[:, -1:]).argmax(axis=1)
 
 
@@ -40,23 +34,10 @@ def lambda_bound(
     costs: NDArray[np.number],
     price: float,
 ) -> NDArray[np.int64]:
-    """Exit that minimises errors + price x cost.
-
-    Example
-    -------
-    >>> errors, layers = np.array([[4, 1, 0]]), np.array([2, 4, 6])
-    >>> [lambda_bound(errors, layers, p).item() for p in (0, 1, 2)]
-    [2, 1, 0]
-    """
+    """Exit that minimises errors + price x cost."""
     return (errors_NE + price * costs).argmin(axis=1)
 
 
 def overthinking(errors_NE: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Utterances of which an earlier exit is strictly better than the last.
-
-    Example
-    -------
-    >>> overthinking(np.array([[3, 1, 2], [3, 1, 1]])).tolist()
-    [True, False]
-    """
+    """Utterances of which an earlier exit is strictly better than the last."""
     return errors_NE.min(axis=1) < errors_NE[:, -1]

@@ -22,28 +22,7 @@ from speechbrain_ee.errors import InputError
 def first_exit(
     scores_NE: NDArray[np.floating], thresholds: float | Sequence[float]
 ) -> NDArray[np.int64]:
-    """First exit whose score reaches its threshold.
-
-    Arguments
-    ---------
-    scores_NE : array of shape (N, E)
-        Scores, higher = more ready; the last column is not consulted.
-    thresholds : float or sequence of float
-        One for all exits, or one per exit (the last may be left out).
-
-    Returns
-    -------
-    array of shape (N,)
-        Column of the exit, counted from 0.
-
-    Example
-    -------
-    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2], [0, 0, 0]])
-    >>> first_exit(scores, 0.6).tolist()
-    [1, 0, 2]
-    >>> first_exit(scores, (0.8, 0.1)).tolist()
-    [1, 1, 2]
-    """
+    """First exit whose score reaches its threshold."""
     limits = np.asarray(thresholds, dtype=np.float64)[None]
     if limits.ndim > 1:
         limits = limits[:, : scores_NE.shape[1] - 1]
@@ -56,14 +35,6 @@ def choices_NT(
 ) -> NDArray[np.int64]:
     """As :func:`first_exit`, for T thresholds: each for all exits (T,), or
     one per exit but the last (T, E - 1).
-
-    Example
-    -------
-    >>> scores = np.array([[0.2, 0.6, 0.9], [0.7, 0.1, 0.2]])
-    >>> choices_NT(scores, [0.6, np.inf]).tolist()
-    [[1, 2], [0, 2]]
-    >>> choices_NT(scores, [[0.6, 0.6], [-np.inf, 0]]).tolist()
-    [[1, 0], [0, 0]]
     """
     early_NE = np.asarray(scores_NE[:, :-1], dtype=np.float64)
     limits = np.asarray(limits, dtype=np.float64)
@@ -80,13 +51,7 @@ def choices_NT(
 def at_choice(
     values_NE: NDArray[np.number], choice: NDArray[np.integer]
 ) -> NDArray[np.number]:
-    """What every utterance gets at the exits of one choice (N,) or T (N, T).
-
-    Example
-    -------
-    >>> at_choice(np.array([[5, 3, 2]]), np.array([[0, 2]])).tolist()
-    [[5, 2]]
-    """
+    """What every utterance gets at the exits of one choice (N,) or T (N, T)."""
     places = choice.reshape(len(choice), -1)
     return np.take_along_axis(values_NE, places, axis=1).reshape(choice.shape)
 
@@ -96,14 +61,7 @@ def error_rate(
     words_N: NDArray[np.integer],
     choice: NDArray[np.integer],
 ) -> NDArray[np.float64]:
-    """Errors in 100 words of one choice of exits (N,), or of T (N, T).
-
-    Example
-    -------
-    >>> errors = np.array([[2, 1], [1, 1]])
-    >>> float(error_rate(errors, np.array([4, 4]), np.array([0, 1])))
-    37.5
-    """
+    """Errors in 100 words of one choice of exits (N,), or of T (N, T)."""
     words = max(1, int(words_N.sum()))
     return 100 * at_choice(errors_NE, choice).sum(axis=0) / words
 
@@ -113,12 +71,6 @@ def reaches(scores: Any, limits: Any) -> Any:
 
     Minus infinity always stops, even where there is no score (NaN); plus
     infinity never stops, however large the score.
-
-    Example
-    -------
-    >>> scores = np.array([np.nan, 0.5, np.inf])
-    >>> [reaches(scores, t).tolist() for t in (-np.inf, 0.5, np.inf)]
-    [[True, True, True], [False, True, True], [False, False, False]]
     """
     return ((scores >= limits) | (limits == -np.inf)) & (limits != np.inf)
 

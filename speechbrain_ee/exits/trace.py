@@ -2,8 +2,10 @@
 
 A test set is decoded once at full depth; what every exit recognised and how
 sure it was goes into a table. Every criterion, threshold, oracle and figure
-is a function of that table. This module is the table in memory;
-:mod:`speechbrain_ee.exits.trace_file` is the file.
+is a function of that table.
+
+This module is the table in memory; :mod:`speechbrain_ee.exits.trace_file` is
+the file.
 
 Axes: N utterances, E exits.
 
@@ -13,30 +15,41 @@ Authors
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from speechbrain_ee.errors import InputError
+from speechbrain_ee.errors import InputError, quoted
 from speechbrain_ee.exits.clusters import Clusters, speakers_from_ids
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.scoring import edit_counts, unit_counts
+from speechbrain_ee.schema import Count, Finite, Record
 
 logger = logging.getLogger(__name__)
 
 MACS_REFERENCE_S = 10.0
-Scorer = Callable[[Evidence], NDArray[np.float64]]
+_MOST = sys.float_info.max
+_Positive = Annotated[float, Meta(gt=0, le=_MOST)]
+_Counts = Annotated[tuple[Count, ...], Meta(min_length=1)]
 # Views with the utterance as first axis, which a subset can slice.
 _VIEWS_BY_UTTERANCE = tuple(
     "words_N errors_NE edits_NE3 durations_N macs_NE decoding_macs_NE".split()
 )
+# So that `replace` and `asdict` of dataclasses take records, too.
+_like_dataclass = dataclass(init=False, repr=False, eq=False, match_args=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ExitRecord:
+# ---- Records ---------------------------------------------------------------
+
+
+@_like_dataclass
+class ExitRecord(Record, omit_defaults=True):
     """What one exit made of one utterance.
 
     Arguments
@@ -47,7 +60,7 @@ class ExitRecord:
         What it recognised.
     errors : int, optional
         Word errors; may be left out when ``hyp`` is there.
-    evidence : mapping of str to float
+    evidence : dict of str to float
         Raw values by criterion (an entropy is an entropy).
     macs : int, optional
         Multiply-accumulates spent on this utterance up to this exit,
@@ -61,13 +74,22 @@ class ExitRecord:
         was decoded here.
     """
 
-    layer: int
+    layer: Count
     hyp: str | None = None
-    errors: int | None = None
-    evidence: Mapping[str, float] = field(default_factory=dict)
-    macs: int | None = None
+    errors: Count | None = None
+    evidence: dict[str, Finite] = {}
+    macs: Count | None = None
     greedy: str | None = None
-    decoding_macs: int | None = None
+    decoding_macs: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.hyp is None and self.errors is None:
+            raise ValueError("hyp: neither hyp nor errors is there")
+        if (self.decoding_macs or 0) > (self.macs or 0):
+            raise ValueError(
+                f"decoding_macs: {self.decoding_macs} is more than macs, "
+                f"{self.macs}, of which it is a part"
+            )
 
     @property
     def seen(self) -> str | None:
@@ -75,8 +97,8 @@ class ExitRecord:
         return self.hyp if self.greedy is None else self.greedy
 
 
-@dataclass(frozen=True, slots=True)
-class UtteranceRecord:
+@_like_dataclass
+class UtteranceRecord(Record, omit_defaults=True):
     """One utterance at every exit.
 
     Arguments
@@ -100,12 +122,12 @@ class UtteranceRecord:
     set: str
     ref: str
     exits: tuple[ExitRecord, ...]
-    duration_s: float | None = None
-    speaker: str | None = None
+    duration_s: Annotated[float, Meta(ge=0, le=_MOST)] | None = None
+    speaker: Annotated[str, Meta(min_length=1)] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TraceHeader:
+@_like_dataclass
+class TraceHeader(Record, omit_defaults=True):
     """What all utterances of a trace share.
 
     Arguments
@@ -132,21 +154,39 @@ class TraceHeader:
         What errors are counted in: ``word`` or ``character``.
     width : int, optional
         Width of the hidden states.
-    left_out : mapping of str to str
+    left_out : dict of str to str
         Evidence that an evaluation takes, but that is not there, and why.
     """
 
     name: str
     decoding: str
-    exit_layers: tuple[int, ...]
-    macs: tuple[int, ...] | None = None
-    parameters: tuple[int, ...] | None = None
-    macs_reference_s: float = MACS_REFERENCE_S
-    vocab_size: int | None = None
-    frames_per_s: float | None = None
-    error_unit: str = "word"
-    width: int | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+    exit_layers: _Counts
+    macs: _Counts | None = None
+    parameters: _Counts | None = None
+    macs_reference_s: _Positive = MACS_REFERENCE_S
+    vocab_size: Count | None = None
+    frames_per_s: _Positive | None = None
+    error_unit: Literal["word", "character"] = "word"
+    width: Count | None = None
+    left_out: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        layers = self.exit_layers
+        if any(b <= a for a, b in zip(layers, layers[1:])):
+            raise ValueError(f"exit_layers: {quoted(layers)} does not increase")
+        for name in ("macs", "parameters"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(layers):
+                raise ValueError(
+                    f"{name}: {len(values)} values for {len(layers)} exits; "
+                    "give one each"
+                )
+
+    def __hash__(self) -> int:  # a dict has none
+        return hash((self.name, self.decoding, self.exit_layers))
+
+
+# ---- The table -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,15 +252,6 @@ class Trace:
             [f"{record.set}/{record.id}" for record in self.records],
         )
 
-    def with_speakers_from_ids(self) -> "Trace":
-        """The trace with speakers guessed from LibriSpeech's way of naming."""
-        names = speakers_from_ids(self.ids, self.source)
-        records = tuple(
-            replace(record, speaker=record.speaker or name)
-            for record, name in zip(self.records, names)
-        )
-        return self._with_records(records)
-
     @cached_property
     def evidence(self) -> Evidence:
         """Measurements and transcripts as columns, for criteria."""
@@ -239,6 +270,10 @@ class Trace:
         """Evidence that every utterance has, sorted."""
         return tuple(sorted(self.evidence.values))
 
+    def evidence_NE(self, name: str) -> NDArray[np.float64]:
+        """Raw evidence of one kind; NaN where it needs earlier exits."""
+        return self.evidence.column(name)
+
     @cached_property
     def words_N(self) -> NDArray[np.int64]:
         """Words (by the header's ``error_unit``, characters) of each
@@ -249,31 +284,28 @@ class Trace:
     @cached_property
     def edits_NE3(self) -> NDArray[np.int64] | None:
         """Substitutions, deletions, insertions; None without hypotheses."""
-        refs, hyps = [], []
-        for record in self.records:
-            for exit_ in record.exits:
-                if exit_.hyp is None:
-                    return None
-                refs.append(record.ref)
-                hyps.append(exit_.hyp)
-        shape = (len(self.records), len(self.header.exit_layers), 3)
-        unit = self.header.error_unit
-        return edit_counts(refs, hyps, unit).reshape(shape)
+        hyps = [e.hyp for row in self.records for e in row.exits]
+        return None if None in hyps else self._edits_NE3(hyps)
 
     @cached_property
     def errors_NE(self) -> NDArray[np.int64]:
         """Errors: scored from the hypotheses, else as recorded."""
         if self.edits_NE3 is not None:
             return self.edits_NE3.sum(axis=2)
-        cells = [(row.ref, e) for row in self.records for e in row.exits]
-        totals = np.array([e.errors or 0 for _, e in cells], dtype=np.int64)
-        scored = [i for i, (_, e) in enumerate(cells) if e.hyp is not None]
-        totals[scored] = edit_counts(
-            [cells[i][0] for i in scored],
-            [cells[i][1].hyp or "" for i in scored],
-            self.header.error_unit,
-        ).sum(axis=1)
-        return totals.reshape(len(self.records), -1)
+        cells = [e for row in self.records for e in row.exits]
+        scored_NE = self._edits_NE3([e.hyp or "" for e in cells]).sum(axis=2)
+        has_hyp = np.array([e.hyp is not None for e in cells])
+        errors = np.array([e.errors or 0 for e in cells], dtype=np.int64)
+        shape = scored_NE.shape
+        return np.where(
+            has_hyp.reshape(shape), scored_NE, errors.reshape(shape)
+        )
+
+    def _edits_NE3(self, hyps: Sequence[str]) -> NDArray[np.int64]:
+        exits = len(self.header.exit_layers)
+        refs = [row.ref for row in self.records for _ in range(exits)]
+        edits = edit_counts(refs, hyps, self.header.error_unit)
+        return edits.reshape(len(self), exits, 3)
 
     @cached_property
     def macs_NE(self) -> NDArray[np.float64] | None:
@@ -283,37 +315,13 @@ class Trace:
         duration (linear in time, which leaves out the small quadratic share
         of attention), as they are if no utterance has one; else None.
         """
-        rows = [[exit_.macs for exit_ in row.exits] for row in self.records]
-        if not any(value is None for row in rows for value in row):
-            return np.array(rows, dtype=np.float64)
-        if self.header.macs is None:
-            return None
-        scale_N = np.ones(len(self.records))
+        recorded_NE = self._recorded_NE("macs")
+        if recorded_NE is not None or self.header.macs is None:
+            return recorded_NE
+        scale_N = np.ones(len(self))
         if self.durations_N is not None:
             scale_N = self.durations_N / self.header.macs_reference_s
         return scale_N[:, None] * np.array(self.header.macs, dtype=float)
-
-    @cached_property
-    def durations_N(self) -> NDArray[np.float64] | None:
-        """Length of each utterance in seconds; None if none is known.
-
-        Where some are missing, the mean of the others stands for them.
-        """
-        known = [row.duration_s for row in self.records]
-        missing = known.count(None)
-        if missing == len(known):
-            return None
-        durations_N = np.array(known, dtype=np.float64)
-        if missing:
-            logger.warning(
-                "%s: %d of %d utterances have no duration_s; what depends on "
-                "it is calculated with the mean of the others.",
-                self.source,
-                missing,
-                len(known),
-            )
-            durations_N[np.isnan(durations_N)] = np.nanmean(durations_N)
-        return durations_N
 
     @cached_property
     def decoding_macs_NE(self) -> NDArray[np.float64] | None:
@@ -322,14 +330,35 @@ class Trace:
         None where that is not recorded, as for greedy decoding, which costs
         nothing.
         """
-        rows = [[e.decoding_macs for e in row.exits] for row in self.records]
-        if any(value is None for row in rows for value in row):
-            return None
-        return np.array(rows, dtype=np.float64)
+        return self._recorded_NE("decoding_macs")
 
-    def evidence_NE(self, name: str) -> NDArray[np.float64]:
-        """Raw evidence of one kind; NaN where it needs earlier exits."""
-        return self.evidence.column(name)
+    def _recorded_NE(self, name: str) -> NDArray[np.float64] | None:
+        rows = [[getattr(e, name) for e in row.exits] for row in self.records]
+        values_NE = np.array(rows, dtype=np.float64)  # None is NaN
+        return None if np.isnan(values_NE).any() else values_NE
+
+    @cached_property
+    def durations_N(self) -> NDArray[np.float64] | None:
+        """Length of each utterance in seconds; None if none is known.
+
+        Where some are missing, the mean of the others stands for them.
+        """
+        durations_N = np.array(
+            [row.duration_s for row in self.records], dtype=np.float64
+        )
+        missing_N = np.isnan(durations_N)
+        if missing_N.all():
+            return None
+        if missing_N.any():
+            logger.warning(
+                "%s: %d of %d utterances have no duration_s; what depends on "
+                "it is calculated with the mean of the others.",
+                self.source,
+                missing_N.sum(),
+                len(self),
+            )
+            durations_N[missing_N] = np.nanmean(durations_N)
+        return durations_N
 
     def score(self) -> None:
         """Score all hypotheses now, so that subsets need not do it again."""
@@ -347,15 +376,30 @@ class Trace:
 
     def select(self, rows: Sequence[int]) -> "Trace":
         """The utterances in some rows, with the columns computed so far."""
-        part = Trace(
-            self.header, tuple(self.records[i] for i in rows), self.source
-        )
+        records = tuple(self.records[i] for i in rows)
+        return self._with_records(records, list(rows))
+
+    def _with_records(
+        self, records: tuple[UtteranceRecord, ...], rows: Sequence[int]
+    ) -> "Trace":
+        """Other records of the utterances in some rows."""
+        trace = Trace(self.header, records, self.source)
+        known, kept = vars(self), vars(trace)
         for view in _VIEWS_BY_UTTERANCE:
-            if self.__dict__.get(view) is not None:
-                part.__dict__[view] = self.__dict__[view][list(rows)]
-        if "evidence" in self.__dict__:
-            part.__dict__["evidence"] = self.evidence.select(rows)
-        return part
+            if known.get(view) is not None:
+                kept[view] = known[view][list(rows)]
+        if "evidence" in known:
+            kept["evidence"] = self.evidence.select(rows)
+        return trace
+
+    def with_speakers_from_ids(self) -> "Trace":
+        """The trace with speakers guessed from LibriSpeech's way of naming."""
+        names = speakers_from_ids(self.ids, self.source)
+        records = tuple(
+            replace(record, speaker=record.speaker or name)
+            for record, name in zip(self.records, names)
+        )
+        return self._with_records(records, range(len(self)))
 
     def with_evidence(
         self, name: str, values_NE: NDArray[np.floating]
@@ -373,35 +417,45 @@ class Trace:
         """
         columns = {n: np.asarray(v, dtype=float) for n, v in columns.items()}
         for name, values_NE in columns.items():
-            _check_column(name, values_NE, self.ids, len(self.layers_E))
-        lists = {name: v.tolist() for name, v in columns.items()}
-        records = []
-        for row, record in enumerate(self.records):
-            exits = []
-            for place, exit_ in enumerate(record.exits):
-                known = dict(exit_.evidence)
-                for name, values in lists.items():
-                    known[name] = values[row][place]
-                    if np.isnan(known[name]):
-                        del known[name]
-                exits.append(replace(exit_, evidence=known))
-            records.append(replace(record, exits=tuple(exits)))
-        trace = self._with_records(tuple(records))
-        if "evidence" in self.__dict__:
-            trace.__dict__["evidence"] = self.evidence.with_columns(columns)
+            if values_NE.shape != (len(self), len(self.layers_E)):
+                raise InputError(
+                    f"evidence {name!r} has shape {values_NE.shape}, but the "
+                    f"trace has {len(self)} utterances with "
+                    f"{len(self.layers_E)} exits."
+                )
+            if (bad := _bad_cell(values_NE)) is not None:
+                raise InputError(
+                    f"evidence {name!r} of utterance {self.ids[bad[0]]!r} is "
+                    f"{values_NE[bad]} at exit {bad[1] + 1}; give a finite "
+                    "number there (only the first exits may have none, the "
+                    "same ones for all utterances)."
+                )
+        new = np.stack([*columns.values()], axis=-1).tolist()
+
+        def measured(exit_: ExitRecord, values: list[float]) -> ExitRecord:
+            known = {**exit_.evidence, **dict(zip(columns, values))}
+            return _with_numbers(exit_, known)
+
+        records = tuple(
+            replace(record, exits=tuple(map(measured, record.exits, cells)))
+            for record, cells in zip(self.records, new)
+        )
+        trace = self._with_records(records, range(len(self)))
+        if "evidence" in vars(self):
+            vars(trace)["evidence"] = self.evidence.with_columns(columns)
         return trace
 
-    def _with_records(self, records: tuple[UtteranceRecord, ...]) -> "Trace":
-        """The same utterances, more being known of them."""
-        trace = Trace(self.header, records, self.source)
-        for view in (*_VIEWS_BY_UTTERANCE, "evidence"):
-            if view in self.__dict__:
-                trace.__dict__[view] = self.__dict__[view]
-        return trace
+
+def _with_numbers(exit_: ExitRecord, known: dict[str, float]) -> ExitRecord:
+    """An exit with the evidence that is not NaN."""
+    numbers = {n: v for n, v in known.items() if not math.isnan(v)}
+    return replace(exit_, evidence=numbers)
 
 
 def cross_fitted(
-    trace: Trace, fit: Callable[[Trace], Scorer], folds: int
+    trace: Trace,
+    fit: Callable[[Trace], Callable[[Evidence], NDArray[np.float64]]],
+    folds: int,
 ) -> NDArray[np.float64]:
     """Scores (N, E) from models that were fitted to other clusters.
 
@@ -416,13 +470,7 @@ def cross_fitted(
     return scores_NE
 
 
-def _column(
-    records: Sequence[UtteranceRecord], name: str
-) -> NDArray[np.float64]:
-    """One kind of evidence, shape (N, E); NaN where there is none."""
-    return np.array(
-        [[e.evidence.get(name, np.nan) for e in r.exits] for r in records]
-    )
+# ---- Evidence as columns ---------------------------------------------------
 
 
 def with_storable_evidence(
@@ -443,21 +491,16 @@ def with_storable_evidence(
                 f"{values_NE[bad]} for utterance {records[bad[0]].id!r} at "
                 f"exit {bad[1] + 1}"
             )
-    if not names:
-        return tuple(records), left_out
 
     def kept(exit_: ExitRecord) -> ExitRecord:
-        values = {
-            name: value
-            for name, value in exit_.evidence.items()
-            if name not in left_out and not math.isnan(value)
-        }
-        return replace(exit_, evidence=values)
+        known = exit_.evidence.items()
+        return _with_numbers(
+            exit_, {n: v for n, v in known if n not in left_out}
+        )
 
-    return tuple(
-        replace(record, exits=tuple(map(kept, record.exits)))
-        for record in records
-    ), left_out
+    if names:
+        records = [replace(r, exits=tuple(map(kept, r.exits))) for r in records]
+    return tuple(records), left_out
 
 
 def evidence_columns(
@@ -491,39 +534,24 @@ def first_gap(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
 
     A measure that looks at earlier exits has no value at the first ones;
     from the first exit on where any utterance has one, all must.
-
-    Example
-    -------
-    >>> first_gap(np.array([[np.nan, 0.4, 0.1], [np.nan, 0.5, np.nan]]))
-    (1, 2)
     """
     missing_NE = np.isnan(values_NE)
     start = int((~missing_NE).any(axis=0).argmax())
-    if not missing_NE[:, start:].any():
-        return None
-    row = int(missing_NE[:, start:].any(axis=1).argmax())
-    return row, start + int(missing_NE[row, start:].argmax())
+    missing_NE[:, :start] = False
+    gaps = np.argwhere(missing_NE)
+    return tuple(gaps[0].tolist()) if len(gaps) else None
+
+
+def _column(
+    records: Sequence[UtteranceRecord], name: str
+) -> NDArray[np.float64]:
+    """One kind of evidence, shape (N, E); NaN where there is none."""
+    return np.array(
+        [[e.evidence.get(name, np.nan) for e in r.exits] for r in records]
+    )
 
 
 def _bad_cell(values_NE: NDArray[np.floating]) -> tuple[int, int] | None:
     """Where evidence is infinite, or else missing."""
     infinite = np.argwhere(np.isinf(values_NE))
     return tuple(infinite[0]) if len(infinite) else first_gap(values_NE)
-
-
-def _check_column(
-    name: str, values_NE: NDArray[np.floating], ids: Sequence[str], exits: int
-) -> None:
-    """Refuse a column of evidence that no trace could hold."""
-    if values_NE.shape != (len(ids), exits):
-        raise InputError(
-            f"evidence {name!r} has shape {values_NE.shape}, but the trace "
-            f"has {len(ids)} utterances with {exits} exits."
-        )
-    if (bad := _bad_cell(values_NE)) is not None:
-        raise InputError(
-            f"evidence {name!r} of utterance {ids[bad[0]]!r} is "
-            f"{values_NE[bad]} at exit {bad[1] + 1}; give a finite number "
-            f"there (only the first exits may have none, the same ones for "
-            f"all utterances)."
-        )

@@ -11,24 +11,20 @@ Authors
 
 import gzip
 import json
-import math
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
+
 from speechbrain_ee.errors import InputError, quoted
-from speechbrain_ee.exits.scoring import ERROR_UNITS
-from speechbrain_ee.exits.trace import (
-    MACS_REFERENCE_S,
-    ExitRecord,
-    Trace,
-    TraceHeader,
-    UtteranceRecord,
-)
-from speechbrain_ee.files import GZIP, LARGEST_INT, MB, open_plain, whole_file
+from speechbrain_ee.exits.trace import Trace, TraceHeader, UtteranceRecord
+from speechbrain_ee.files import GZIP, MB, open_plain, whole_file
+from speechbrain_ee.schema import Record, explain
 
 SCHEMA = "exit-trace/1"
 MOST_LINE = 8 * MB  # one utterance
@@ -37,6 +33,11 @@ MOST_BYTES = 4000 * MB  # of lines; the records take several times as much
 # larger than this was made to fill memory.
 MOST_RATIO = 100
 MOST_FREE = 64 * MB
+# A header's fields in the order of the file, which is not that in memory.
+_HEADER = (
+    "schema name decoding exit_layers macs macs_reference_s parameters "
+    "vocab_size frames_per_s error_unit width left_out"
+).split()
 
 
 def write_trace(
@@ -63,16 +64,13 @@ def write_trace(
     with whole_file(path) as raw:
         # No name and no time in the gzip header, so that bytes depend on the
         # content alone.
-        stream: Any = raw
-        if path.suffix == ".gz":
-            stream = gzip.GzipFile("", "wb", 9, fileobj=raw, mtime=0)
-        try:
-            for row in _checked_rows(path, header, records):
-                text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-                stream.write((text + "\n").encode())
-        finally:
-            if stream is not raw:
-                stream.close()
+        packed = path.suffix == ".gz"
+        with (
+            gzip.GzipFile("", "wb", 9, fileobj=raw, mtime=0)
+            if packed
+            else nullcontext(raw)
+        ) as stream:
+            stream.writelines(_written(path, header, records))
 
 
 def read_trace(path: str | Path, most: int = MOST_BYTES) -> Trace:
@@ -95,113 +93,177 @@ def read_trace(path: str | Path, most: int = MOST_BYTES) -> Trace:
         With file, line and field, if the file is missing, cut or malformed.
     """
     path = Path(path)
-    lines = _lines(path, most)
-    try:
-        number, text = next(lines)
-    except StopIteration:
+    lines = _checked(path, _lines(path, most))
+    _, header = next(lines, (0, None))
+    if header is None:
         raise InputError(
             f"{path}: the file is empty; the first line of a trace is a "
             f'header with "schema": "{SCHEMA}". Write the trace again.'
-        ) from None
-    checks = _Checks(path, _Line(path, number, _decoded(path, number, text)))
-    records = tuple(
-        checks.utterance(_Line(path, number, _decoded(path, number, text)))
-        for number, text in lines
-    )
-    if not records:
+        )
+    numbered = list(lines)
+    if not numbered:
         raise InputError(f"{path}: the trace has a header but no utterance.")
-    trace = Trace(checks.header, records, str(path))
-    _check_errors(trace, list(checks.seen.values()))
+    numbers, records = zip(*numbered)
+    trace = Trace(header, records, str(path))
+    told = [
+        (row, place, exit_)
+        for row, record in enumerate(records)
+        for place, exit_ in enumerate(record.exits)
+        if exit_.hyp is not None and exit_.errors is not None
+    ]
+    for row, place, exit_ in told:
+        if exit_.errors != trace.errors_NE[row, place]:
+            _fail(
+                path,
+                numbers[row],
+                f"exits[layer {exit_.layer}].errors",
+                f"{exit_.errors} is given, but hyp against ref has "
+                f"{trace.errors_NE[row, place]} {header.error_unit} errors. "
+                "Leave errors out, or correct it",
+            )
     return trace
-
-
-# ---- Records as rows -------------------------------------------------------
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
-def _whole_numbers(values: Iterable[Any]) -> list[int]:
-    return [int(value) for value in values]
-
-
-def _measurements(evidence: Mapping[str, Any]) -> dict[str, float] | None:
-    return {name: float(evidence[name]) for name in sorted(evidence)} or None
-
-
-# How each field of a record is written, in the order of the file; what
-# becomes None is left out.
-Fields = Mapping[str, Callable[[Any], Any]]
-_EXIT: Fields = {
-    "layer": int,
-    "hyp": _unchanged,
-    "errors": int,
-    "evidence": _measurements,
-    "macs": int,
-    "greedy": _unchanged,
-    "decoding_macs": int,
-}
-_UTTERANCE: Fields = {
-    "id": _unchanged,
-    "set": _unchanged,
-    "ref": _unchanged,
-    "duration_s": float,
-    "speaker": _unchanged,
-    "exits": lambda exits: [_row(exit_, _EXIT) for exit_ in exits],
-}
-_HEADER: Fields = {
-    "name": _unchanged,
-    "decoding": _unchanged,
-    "exit_layers": _whole_numbers,
-    "macs": _whole_numbers,
-    "macs_reference_s": float,
-    "parameters": _whole_numbers,
-    "vocab_size": int,
-    "frames_per_s": float,
-    "error_unit": lambda unit: None if unit == "word" else unit,
-    "width": int,
-    "left_out": lambda why: dict(sorted(why.items())) or None,
-}
-
-
-def _row(record: Any, fields: Fields) -> dict[str, Any]:
-    row = {}
-    for name, plain in fields.items():
-        value = getattr(record, name)
-        if value is not None and (value := plain(value)) is not None:
-            row[name] = value
-    return row
 
 
 def utterance_row(record: UtteranceRecord) -> dict[str, Any]:
     """An utterance as a line of a file has it, of plain values."""
-    return _row(record, _UTTERANCE)
+    row = _row(record)
+    row["exits"] = row.pop("exits")  # after what is shorter
+    return row
 
 
-def _checked_rows(
+def _row(record: Record) -> dict[str, Any]:
+    """Plain values, also of numpy's; what is None or empty is left out."""
+    return msgspec.to_builtins(
+        record, order="deterministic", enc_hook=lambda value: value.item()
+    )
+
+
+def _header_row(header: TraceHeader) -> dict[str, Any]:
+    row = {"schema": SCHEMA, **_row(header)}
+    row.pop("macs_reference_s", None)
+    if header.macs is not None:
+        row["macs_reference_s"] = header.macs_reference_s
+    if header.error_unit == "word":
+        row.pop("error_unit", None)
+    return {n: row[n] for n in _HEADER if n in row}
+
+
+def _written(
     path: Path, header: TraceHeader, records: Iterable[UtteranceRecord]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[bytes]:
     """The lines of a file, each checked as the reader does it."""
-    row = {"schema": SCHEMA, **_row(header, _HEADER)}
-    if header.macs is None:
-        row.pop("macs_reference_s", None)
+    number, row = 0, {}
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        nonlocal number, row
+        for number, record in enumerate(chain([header], records), 1):
+            row = _file_row(record)
+            yield number, row
+
     try:
-        checks = _Checks(path, _Line(path, 1, row))
-        yield row
-        for number, record in enumerate(records, 2):
-            row = utterance_row(record)
-            checks.utterance(_Line(path, number, row))
-            yield row
-    except InputError as error:
+        for _, record in _checked(path, rows()):
+            text = json.dumps(_file_row(record), ensure_ascii=False)
+            yield (text + "\n").encode()
+    except (InputError, UnicodeEncodeError) as error:
+        if isinstance(error, UnicodeEncodeError):  # half a character
+            error = f"{path}, line {number}: not valid text ({error.reason})."
         name = f" (utterance {row['id']!r})" if "id" in row else ""
         raise InputError(f"{error}{name} The trace was not written.") from None
 
 
-# ---- Lines as records ------------------------------------------------------
+def _file_row(record: TraceHeader | UtteranceRecord) -> dict[str, Any]:
+    is_header = isinstance(record, TraceHeader)
+    return _header_row(record) if is_header else utterance_row(record)
 
 
-def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
+def _checked(
+    path: Path, lines: Iterable[tuple[int, bytes | dict[str, Any]]]
+) -> Iterator[tuple[int, Any]]:
+    """Numbered lines as records, and what they must satisfy together.
+
+    Exits may differ in their evidence (the first ones lack what compares with
+    earlier exits), utterances may not: half a column is a mistake of whoever
+    wrote it.
+    """
+    lines = iter(lines)
+    for number, line in lines:
+        row = dict(_parsed(path, number, line, dict))
+        if (schema := row.pop("schema", None)) != SCHEMA:
+            problem = f"{quoted(schema)} in the first line; write {SCHEMA!r}"
+            _fail(path, number, "schema", problem)
+        header = _parsed(path, number, row, TraceHeader)
+        yield number, header
+        break
+    lines_by_id: dict[tuple[str, str], int] = {}
+    top, expected = 0, None
+    for number, line in lines:
+        record = _parsed(path, number, line, UtteranceRecord)
+        found = tuple(exit_.layer for exit_ in record.exits)
+        if found != header.exit_layers:
+            problem = (
+                f"layers {quoted(found)}, but the header's exit_layers are "
+                f"{header.exit_layers}: every utterance needs every exit, in "
+                "that order"
+            )
+            _fail(path, number, "exits", problem)
+        first = lines_by_id.setdefault((record.set, record.id), number)
+        if first != number:
+            problem = f"{record.id!r} is there twice in set {record.set!r}"
+            _fail(path, number, "id", f"{problem} (first in line {first})")
+        names = [exit_.evidence.keys() for exit_ in record.exits]
+        if expected is None:
+            top, expected = number, names
+        if names != expected:
+            _uneven(path, found, (top, expected), (number, names))
+        yield number, record
+
+
+def _uneven(path: Path, layers: Sequence[int], *utterances: Any) -> NoReturn:
+    """Name the evidence that one of two utterances lacks, and the line."""
+    for has, lacks in (utterances, utterances[::-1]):
+        for layer, some, others in zip(layers, has[1], lacks[1]):
+            if lost := some - others:
+                _fail(
+                    path,
+                    lacks[0],
+                    f"exits[layer {layer}].evidence.{min(lost)}",
+                    f"missing, but line {has[0]} has it. Give it for every "
+                    "utterance, or leave it out of the whole trace",
+                )
+    raise AssertionError("both have the same evidence")
+
+
+def _parsed(path: Path, number: int, line: Any, kind: type) -> Any:
+    """A line, as bytes or as plain values, as a record of a kind."""
+    try:
+        if isinstance(line, bytes):
+            return _DECODERS[kind].decode(line)
+        return msgspec.convert(line, kind)
+    except msgspec.ValidationError as error:
+        field, problem = "JSON", str(error)
+        with suppress(ValueError, RecursionError):
+            content = json.loads(line) if isinstance(line, bytes) else line
+            field, problem = explain(error, content, kind)
+            if (
+                error.__cause__ is not None
+            ):  # a record's own rule names its field
+                name, _, problem = problem.partition(": ")
+                field = f"{field}.{name}".lstrip(".")
+    except msgspec.DecodeError as error:
+        field, problem = "JSON", str(error)
+    _fail(path, number, field or "JSON", problem)
+
+
+_DECODERS = {
+    kind: msgspec.json.Decoder(kind) for kind in (UtteranceRecord, dict)
+}
+
+
+def _fail(path: Path, number: int, field: str, problem: str) -> NoReturn:
+    raise InputError(f"{path}, line {number}, field {field}: {problem}.")
+
+
+def _lines(path: Path, most: int) -> Iterator[tuple[int, bytes]]:
     """Numbered lines; everything the file system can do is an InputError."""
     number = size = blank = 0
     try:
@@ -226,296 +288,14 @@ def _lines(path: Path, most: int) -> Iterator[tuple[int, str]]:
                         "parts."
                     )
                 if not line.isspace():
-                    yield number, line.decode()
+                    yield number, line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path}, line {number + 1}: the gzip data are cut or damaged "
             f"({error}); copy or write the trace again."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {number}: not UTF-8 text ({error})."
         ) from None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); give the "
             f"path of an exit trace (.jsonl or .jsonl.gz)."
         ) from None
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number that a trace may hold")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
-
-
-def _decoded(path: Path, number: int, text: str) -> Any:
-    try:
-        return _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}, line {number}, field JSON: {error}."
-        ) from None
-
-
-class _Line:
-    """One line of a trace on its way to a record."""
-
-    def __init__(self, path: Path, number: int, row: Any) -> None:
-        self.path, self.number, self.row = path, number, row
-        if not isinstance(row, dict):
-            self.fail("JSON", f"an object was expected, got {quoted(row)}")
-
-    def fail(self, field: str, problem: str) -> NoReturn:
-        """Raise the error that names file, line and field."""
-        raise InputError(
-            f"{self.path}, line {self.number}, field {field}: {problem}."
-        )
-
-    def check_fields(
-        self, row: dict[str, Any], known: Collection[str], where: str = ""
-    ) -> None:
-        unknown = row.keys() - known
-        if unknown:
-            self.fail(
-                f"{where}{min(unknown)[:100]}",
-                f"unknown; valid fields: {', '.join(sorted(known))}",
-            )
-
-    def required_text(self, name: str) -> str:
-        if name not in self.row:
-            self.fail(name, "missing")
-        return self.text(self.row[name], name)
-
-    def text(self, value: Any, field: str) -> str:
-        if not isinstance(value, str):
-            self.fail(field, f"a text was expected, got {quoted(value)}")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                # JSON can escape half a character; no file can hold it
-                self.fail(field, f"not valid text ({error.reason})")
-        return value
-
-    def count(self, value: Any, field: str) -> int:
-        if type(value) is not int or not 0 <= value <= LARGEST_INT:
-            self.fail(field, f"a count was expected, got {quoted(value)}")
-        return value
-
-    def number_of(self, value: Any, field: str) -> float:
-        # bool is an int for isinstance, and not a measurement
-        if type(value) in (int, float):
-            with suppress(OverflowError):
-                if math.isfinite(number := float(value)):
-                    return number
-        self.fail(field, f"a finite number was expected, got {quoted(value)}")
-
-    def positive(self, name: str, default: float | None) -> float | None:
-        if name not in self.row:
-            return default
-        value = self.number_of(self.row[name], name)
-        if value <= 0:
-            self.fail(name, f"{value} is not positive")
-        return value
-
-    def object(self, value: Any, field: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(field, "an object was expected")
-        return value
-
-    def counts(self, name: str, length: int | None) -> tuple[int, ...] | None:
-        """A list of counts, of a given length; None where there is none."""
-        values = self.row.get(name)
-        if values is None:
-            return None
-        if not isinstance(values, list) or not values:
-            self.fail(
-                name, f"a list of counts was expected, got {quoted(values)}"
-            )
-        if length is not None and len(values) != length:
-            self.fail(
-                name, f"{len(values)} values for {length} exits; give one each"
-            )
-        return tuple(self.count(value, name) for value in values)
-
-    def header(self) -> TraceHeader:
-        row = self.row
-        if row.get("schema") != SCHEMA:
-            self.fail(
-                "schema",
-                f"{quoted(row.get('schema'))} in the first line; this reader "
-                f"knows {SCHEMA!r}",
-            )
-        self.check_fields(row, {"schema", *_HEADER})
-        layers = self.counts("exit_layers", None)
-        if layers is None:
-            self.fail("exit_layers", "missing")
-        if any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
-            self.fail(
-                "exit_layers", f"{quoted(list(layers))} does not increase"
-            )
-        for name in ("vocab_size", "width"):
-            if row.get(name) is not None:
-                self.count(row[name], name)
-        left_out = self.object(row.get("left_out", {}), "left_out")
-        for name, why in left_out.items():
-            self.text(name, "left_out")
-            self.text(why, f"left_out.{name[:100]}")
-        unit = row.get("error_unit", "word")
-        if unit not in ERROR_UNITS:
-            self.fail("error_unit", f"{unit!r} is none of {ERROR_UNITS}")
-        return TraceHeader(
-            self.required_text("name"),
-            self.required_text("decoding"),
-            layers,
-            self.counts("macs", len(layers)),
-            self.counts("parameters", len(layers)),
-            self.positive("macs_reference_s", MACS_REFERENCE_S),
-            row.get("vocab_size"),
-            self.positive("frames_per_s", None),
-            unit,
-            row.get("width"),
-            left_out,
-        )
-
-    def utterance(self, header: TraceHeader) -> UtteranceRecord:
-        """The line as an utterance with the exits of the header."""
-        self.check_fields(self.row, _UTTERANCE.keys())
-        exits = self.row.get("exits")
-        if not isinstance(exits, list):
-            self.fail("exits", "a list of exits was expected")
-        layers = [
-            row.get("layer") if isinstance(row, dict) else row for row in exits
-        ]
-        # 2.0 and true equal an integer, and are none
-        whole = all(
-            isinstance(row, dict) and type(layer) is int
-            for row, layer in zip(exits, layers, strict=True)
-        )
-        if not whole or layers != list(header.exit_layers):
-            self.fail(
-                "exits",
-                f"layers {quoted(layers)}, but the header's exit_layers are "
-                f"{list(header.exit_layers)}: every utterance needs every "
-                f"exit, in that order",
-            )
-        duration_s = self.row.get("duration_s")
-        if duration_s is not None:
-            duration_s = self.number_of(duration_s, "duration_s")
-            if duration_s < 0:
-                self.fail("duration_s", f"{duration_s} is negative")
-        speaker = self.row.get("speaker")
-        if speaker is not None and not self.text(speaker, "speaker"):
-            self.fail("speaker", "empty; leave it out where it is not known")
-        return UtteranceRecord(
-            self.required_text("id"),
-            self.required_text("set"),
-            self.required_text("ref"),
-            tuple(self.exit(row) for row in exits),
-            duration_s,
-            speaker,
-        )
-
-    def exit(self, row: dict[str, Any]) -> ExitRecord:
-        """One entry of ``exits``."""
-        where = f"exits[layer {row['layer']}]."
-        self.check_fields(row, _EXIT.keys(), where)
-        get = row.get
-        if get("hyp") is None and get("errors") is None:
-            self.fail(f"{where}hyp", "neither hyp nor errors is there")
-        for name in ("hyp", "greedy"):
-            if get(name) is not None:
-                self.text(row[name], f"{where}{name}")
-        for name in ("errors", "macs", "decoding_macs"):
-            if get(name) is not None:
-                self.count(row[name], f"{where}{name}")
-        macs, decoding_macs = get("macs"), get("decoding_macs")
-        if decoding_macs is not None and decoding_macs > (macs or 0):
-            self.fail(
-                f"{where}decoding_macs",
-                f"{decoding_macs} is more than macs, {macs}, of which it is "
-                "a part",
-            )
-        evidence = self.object(get("evidence", {}), f"{where}evidence")
-        evidence = {
-            name: self.number_of(value, f"{where}evidence.{name}")
-            for name, value in evidence.items()
-        }
-        return ExitRecord(
-            row["layer"],
-            get("hyp"),
-            get("errors"),
-            evidence,
-            macs,
-            get("greedy"),
-            decoding_macs,
-        )
-
-
-class _Checks:
-    """The header of a trace, and what utterances must satisfy together."""
-
-    def __init__(self, path: Path, line: _Line) -> None:
-        self.path = path
-        self.header = line.header()
-        self.seen: dict[tuple[str, str], int] = {}
-        self.first: tuple[int, UtteranceRecord] | None = None
-
-    def utterance(self, line: _Line) -> UtteranceRecord:
-        record = line.utterance(self.header)
-        key = (record.set, record.id)
-        if key in self.seen:
-            line.fail(
-                "id",
-                f"{record.id!r} is there twice in set {record.set!r} "
-                f"(first in line {self.seen[key]})",
-            )
-        self.check_evidence(line.number, record)
-        self.seen[key] = line.number
-        return record
-
-    def check_evidence(self, number: int, record: UtteranceRecord) -> None:
-        """All utterances have the same evidence at the same exits.
-
-        Exits may differ (the first ones lack what compares with earlier
-        exits), utterances may not: half a column is a mistake of whoever
-        wrote it.
-        """
-        if self.first is None:
-            self.first = number, record
-        top, model = self.first
-        for known, new in zip(model.exits, record.exits, strict=True):
-            if known.evidence.keys() == new.evidence.keys():
-                continue
-            if lost := known.evidence.keys() - new.evidence.keys():
-                lacking, other = number, top
-            else:
-                lost = new.evidence.keys() - known.evidence.keys()
-                lacking, other = top, number
-            raise InputError(
-                f"{self.path}, line {lacking}, field exits[layer {new.layer}]."
-                f"evidence.{min(lost)}: missing, but line {other} has it. Give "
-                "it for every utterance, or leave it out of the whole trace."
-            )
-
-
-def _check_errors(trace: Trace, line_numbers: list[int]) -> None:
-    """Recorded errors must be those of the recorded hypotheses."""
-    cells = [
-        (row, place)
-        for row, record in enumerate(trace.records)
-        for place, exit_ in enumerate(record.exits)
-        if exit_.hyp is not None and exit_.errors is not None
-    ]
-    for row, place in cells:
-        exit_ = trace.records[row].exits[place]
-        total = trace.errors_NE[row, place]
-        if exit_.errors != total:
-            raise InputError(
-                f"{trace.source}, line {line_numbers[row]}, field "
-                f"exits[layer {exit_.layer}].errors: {exit_.errors} is given, "
-                f"but hyp against ref has {total} {trace.header.error_unit} "
-                f"errors. Leave errors out, or correct it."
-            )

@@ -64,7 +64,7 @@ class EarlyExitASR:
         folder's own default.
     decoding : str, optional
         How the exit taken is decoded, one of
-        :data:`speechbrain_ee.exits.decoding.methods.DECODINGS`; by default
+        :data:`speechbrain_ee.exits.decoding.DECODINGS`; by default
         what the folder says.
     device : str or torch.device
         Where the model runs.

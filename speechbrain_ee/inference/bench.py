@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.tables import aligned
-from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.decoding import GREEDY
 from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
 from speechbrain_ee.inference.asr import EarlyExitASR

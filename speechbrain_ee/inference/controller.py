@@ -55,7 +55,7 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.exits.calibration.calibrate import single_ladder
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.decoding import GREEDY
 from speechbrain_ee.exits.policy import (
     FixedExit,
     ThresholdPolicy,

@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion, measure_names
-from speechbrain_ee.exits.criteria.ngram import CharNgram
 from speechbrain_ee.exits.criteria.registry import Measure, get_measure
-from speechbrain_ee.exits.criteria.text import OF_TEXT, measure_texts
+from speechbrain_ee.exits.criteria.text import OF_TEXT, CharNgram, measure_texts
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy, check_exit, rule_for
 from speechbrain_ee.inference.hypothesis import (

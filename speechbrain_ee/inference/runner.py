@@ -20,13 +20,14 @@ from torchaudio.functional import forced_align
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
-from speechbrain_ee.exits.decoding.methods import (
+from speechbrain_ee.exits.decoding import (
     GREEDY,
     Decoding,
+    NBest,
+    Scored,
+    SearchOptions,
     greedy_tokens,
 )
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.inference.hypothesis import (
     Hypothesis,
     TimedToken,
@@ -244,7 +245,7 @@ class LiveRunner:
 
     ``pieces`` are what tokens write, by index; ``decode`` makes the text of
     an utterance of its tokens; ``decoding`` says how the exit taken is
-    decoded, one of :data:`speechbrain_ee.exits.decoding.methods.DECODINGS`.
+    decoded, one of :data:`speechbrain_ee.exits.decoding.DECODINGS`.
     """
 
     def __init__(

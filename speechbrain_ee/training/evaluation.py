@@ -20,12 +20,12 @@ from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
-from speechbrain_ee.exits.decoding.methods import (
+from speechbrain_ee.exits.decoding import (
     GREEDY,
     Decoding,
+    SearchOptions,
     check_decodings,
 )
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.selector import Selection
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (
@@ -52,7 +52,7 @@ class ExitEvaluation:
     ``decoded_exits``, the exits that are looked at, counted from 1 (null:
     all that are trained, see ``active_exits`` of a
     :class:`~speechbrain_ee.training.regimes.Regime`); ``search``, the
-    :class:`~speechbrain_ee.exits.decoding.search_options.SearchOptions`.
+    :class:`~speechbrain_ee.exits.decoding.SearchOptions`.
     """
 
     selection: Selection | None = None

@@ -32,12 +32,7 @@ from speechbrain_ee.evaluation.cost import (
 )
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.decoding.beam_search import (
-    NBest,
-    Scored,
-)
-from speechbrain_ee.exits.decoding.methods import Decoding
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import Decoding, NBest, Scored, SearchOptions
 from speechbrain_ee.models import ssl
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder

@@ -20,9 +20,13 @@ from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.criteria import get_measure, measure_all
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding import NBest, Scored, greedy_tokens
-from speechbrain_ee.exits.decoding.methods import Decoding
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import (
+    Decoding,
+    NBest,
+    Scored,
+    SearchOptions,
+    greedy_tokens,
+)
 from speechbrain_ee.exits.trace import (
     ExitRecord,
     Trace,

@@ -22,8 +22,7 @@ from speechbrain.decoders.seq2seq import S2STransformerBeamSearcher
 from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 from torch import Tensor
 
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 from tests.exits.exit_outputs import (
@@ -218,20 +217,6 @@ def test_special_tokens_are_never_emitted(
             assert -1e3 < one.score < 0
         said_once = {(one.tokens, one.complete) for one in nbest.hypotheses}
         assert len(said_once) == len(nbest.hypotheses)
-
-
-def test_more_steps_than_frames() -> None:
-    """CTC ends a hypothesis at as many tokens as there are frames."""
-    attention = sure_attention(0, vocab=12, end=NEVER)
-    output = random_output([6, 3], 0, vocab=12)
-    options = SearchOptions(beam_size=3, max_decode_ratio=3.0)
-    alone = AttentionBeamSearch(attention, options, joint=False)
-    assert [nbest.steps for nbest in alone.search(1, output)] == [18, 9]
-    for nbest, frames in zip(
-        AttentionBeamSearch(attention, options).search(1, output), (6, 3)
-    ):
-        assert nbest.steps <= frames + 1
-        assert 0 < len(nbest.tokens) <= frames
 
 
 def test_dead_end() -> None:

@@ -17,22 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.exits.beam import beam_search
 from speechbrain_ee.exits.criteria import (
     criterion_names,
     get_criterion,
     get_measure,
     measure_all,
-    measure_names,
 )
-from speechbrain_ee.exits.criteria.beams import (
-    beam_search,
-    nbest_posterior,
-)
+from speechbrain_ee.exits.criteria.beams import nbest_posterior
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.beam_search import NBest, Scored
+from speechbrain_ee.exits.decoding import NBest, Scored
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.models.heads import ExitOutput
-from tests.exits.test_criteria import VARIANTS
 
 WIDE = 512  # more than all prefixes and endings of four frames of four
 
@@ -81,25 +77,14 @@ def test_wide_beam_is_exact(seed, frames, vocab, data):
     found = searched(log_probs_TV, blank, WIDE, size)
     assert len(found) == min(size, len(exact))
     for one, p in zip(found, exact.values()):
-        assert math.exp(one.log_prob) == pytest.approx(p, rel=1e-5)
-        assert math.exp(one.log_prob) == pytest.approx(
-            exact[one.tokens], rel=1e-5
-        )
+        assert math.exp(one.score) == pytest.approx(p, rel=1e-5)
+        assert math.exp(one.score) == pytest.approx(exact[one.tokens], rel=1e-5)
     best = list(exact.values())[:size]
     expected = best[0] / sum(best) if found[0].tokens else 0.0
     measured = nbest_posterior(
         view_of([log_probs_TV], blank), size=size, beam=WIDE
     )
     assert measured.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_alignments_are_summed_not_maximised():
-    # (1,) has three alignments of .16, .24 and .24; the best path, () with
-    # .36, is only one.
-    log_probs_TV = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
-    best = searched(log_probs_TV, 0, 9)[0]
-    assert best.tokens == (1,)
-    assert math.exp(best.log_prob) == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize("filler", [float("nan"), float("-inf"), 50.0, 0.0])
@@ -146,108 +131,48 @@ def test_pruning_search_equals_the_plain_algorithm(vocab):
         expected = one_by_one(log_probs_TV, 2, 10)
         found = searched(log_probs_TV, 2, 10)
         assert [one.tokens for one in found] == list(expected)
-        assert [one.log_prob for one in found] == pytest.approx(
+        assert [one.score for one in found] == pytest.approx(
             list(expected.values()), rel=1e-9
         )
 
 
-def test_a_hypothesis_that_comes_back_is_one_hypothesis():
-    """Dropped by the beam and found again, it is not counted twice."""
-    for seed in range(30):
-        log_probs_TV = random_frames(seed, 40, 4, sharpness=1.0)
-        found = [one.tokens for one in searched(log_probs_TV, 0, 3)]
-        assert len(set(found)) == len(found)
-
-
-def test_certain_and_undecided():
+def test_certain_undecided_long_and_half():
+    """Differences alone are exponentiated: exp(-3000) is 0."""
     posterior = partial(nbest_posterior, size=4, beam=6)
     certain = torch.eye(3)[[1, 0, 2, 2]].log()  # zeros become -inf
     assert searched(certain, 0, 6)[0].tokens == (1, 2)
     undecided = torch.full((4, 3), 1 / 3).log()
     sure, unsure = posterior(view_of([certain, undecided])).tolist()
-    assert sure == 1.0
-    assert 0.25 <= unsure < 0.5
+    assert sure == 1.0 and 0.25 <= unsure < 0.5
+    long = random_frames(3, 1500, 12, sharpness=0.5)
+    found = searched(long, 0, 4)
+    assert found[0].score < -1500 and len({h.tokens for h in found}) == 4
+    full = posterior(view_of([long[:20]])).item()
+    assert 1 / 4 <= posterior(view_of([long])).item() < 1
+    half = ExitView(ExitOutput(long[None, :20].half(), torch.tensor([20]), 2))
+    assert posterior(half).item() == pytest.approx(full, abs=0.05)
 
 
-def test_long_utterance_does_not_underflow():
-    # exp(-3000) is 0 in any precision: only differences may be exponentiated
-    log_probs_TV = random_frames(3, 1500, 12, sharpness=0.5)
-    posterior = partial(nbest_posterior, size=3, beam=3)
-    assert searched(log_probs_TV, 0, 3)[0].log_prob < -1500
-    assert 1 / 3 <= posterior(view_of([log_probs_TV])).item() < 1
+def test_impossible_options():
+    view = view_of([random_frames(n, 9, 6) for n in range(3)])
+    name = "nbest_posterior:size=3,beam=7"
+    measured = measure_all(view, [name])[name]
+    assert torch.equal(measured, nbest_posterior(view, size=3, beam=7))
+    for name, said in (("size=1", "from 2"), ("width=1", "size, beam")):
+        with pytest.raises(InputError, match=said):
+            get_measure(f"nbest_posterior:{name}")
+    with pytest.raises(InputError, match="beam=5 .* at least 8"):
+        nbest_posterior(view, size=8, beam=5)
 
 
 def test_nothing_recognised_is_the_least_ready():
     blanks = torch.tensor([[0.98, 0.01, 0.01]] * 6).log()
-    rows = [blanks, blanks[:0], random_frames(0, 6, 3)]
+    broken = random_frames(0, 6, 3)
+    broken[2, 1] = torch.nan
+    rows = [blanks, blanks[:0], random_frames(0, 6, 3), broken]
     values = nbest_posterior(view_of(rows), size=3, beam=9)
     assert values[:2].tolist() == [0.0, 0.0]
-    assert values[2] > 0
-
-
-def test_not_a_number_stays_one():
-    broken = random_frames(0, 6, 4)
-    broken[2, 1] = float("nan")
-    rows = [broken, random_frames(1, 4, 4)]
-    values = nbest_posterior(view_of(rows), size=3, beam=5)
-    assert values.isnan().tolist() == [True, False]
-
-
-def test_half_precision_and_gradients():
-    log_probs_TV = random_frames(4, 20, 8)
-    posterior = partial(nbest_posterior, size=5, beam=20)
-    full = posterior(view_of([log_probs_TV]))
-    leaf = log_probs_TV.clone().requires_grad_()
-    assert torch.equal(posterior(view_of([leaf])), full)
-    half = ExitView(
-        ExitOutput(log_probs_TV.half()[None], torch.tensor([20]), 2)
-    )
-    assert posterior(half).item() == pytest.approx(full.item(), abs=0.01)
-
-
-def test_first_token_of_any_index():
-    for token in (1, 2, 3):
-        frames = torch.full((3, 4), 0.01)
-        frames[:, token] = 0.97
-        best = searched(frames.log(), 0, 8)[0]
-        assert best.tokens == (token,)
-
-
-@pytest.mark.parametrize("size", [1, 0, -3])
-def test_one_hypothesis_says_nothing(size):
-    with pytest.raises(InputError, match=f"size={size} .* is always 1"):
-        nbest_posterior(None, size=size)
-
-
-def test_impossible_options():
-    with pytest.raises(InputError, match="beam=5 .* at least 8"):
-        nbest_posterior(None, size=8, beam=5)
-
-
-def test_measure_and_its_parameters():
-    view = view_of([random_frames(n, 9, 6) for n in range(3)])
-    assert "nbest_posterior" in measure_all(view), "always taken"
-    name = "nbest_posterior:size=3,beam=7"
-    measured = measure_all(view, [name])[name]
-    assert torch.equal(measured, nbest_posterior(view, size=3, beam=7))
-    assert torch.equal(
-        nbest_posterior(view), nbest_posterior(view, size=10, beam=10)
-    )
-    with pytest.raises(InputError, match="always 1"):
-        get_measure("nbest_posterior:size=1").function(view)
-    with pytest.raises(InputError, match="size, beam"):
-        get_measure("nbest_posterior:width=1")
-
-
-def test_criterion_reads_recorded_evidence():
-    chosen = get_criterion("nbest_posterior")
-    values_NE = np.array([[0.2, 0.9], [0.5, 0.4]])
-    evidence = Evidence(
-        np.array([2, 4]), ["a", "b"], {"nbest_posterior": values_NE}
-    )
-    assert chosen.scores(evidence).tolist() == values_NE.tolist()
-    assert chosen.macs(250, 32) == 250 * (32 + 10 * 10)
-    assert chosen.macs(250, 5) == 250 * (5 + 10 * 5)
+    assert values[2] > 0 and values[3].isnan()
 
 
 NAMES = (
@@ -283,6 +208,7 @@ LONG = NBest(
 
 
 EMPTY = NBest((Scored((), -0.01, (-0.01,)), Scored((3,), -9.0, (-4.0, -5.0))))
+BROKEN = NBest((Scored((3,), math.nan, (math.nan, math.nan)),))
 
 
 UNKNOWN = NBest((Scored((), math.nan, (), complete=False),), steps=1)
@@ -330,7 +256,7 @@ def test_values_by_hand():
     assert found["token_confidence_min"][0] == pytest.approx(math.exp(-0.3))
 
 
-@pytest.mark.parametrize("nothing", [EMPTY, UNKNOWN])
+@pytest.mark.parametrize("nothing", [EMPTY, UNKNOWN, BROKEN])
 @pytest.mark.parametrize("name", NAMES)
 def test_who_says_nothing_is_least_ready(name, nothing):
     """However sure the decoder is that nothing was said."""
@@ -353,30 +279,6 @@ def test_who_says_nothing_is_least_ready(name, nothing):
     assert scores_NE[0] <= scores_NE[4]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_broken_score_is_no_readiness(name):
-    """A trace holds finite numbers only."""
-    broken = NBest((Scored((3,), math.nan, (math.nan, math.nan)),))
-    value, sure = by_name([broken, SURE])[name]
-    assert math.isfinite(value) and value < sure
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_other_hypotheses_change_nothing(name):
-    batch = [SURE, EMPTY, CUT, LONG, UNKNOWN]
-    whole = by_name(batch)[name]
-    assert by_name(batch[::-1])[name] == whole[::-1]
-    assert [by_name([one])[name][0] for one in batch] == whole
-
-
-def test_the_frames_change_nothing():
-    """They are the CTC head's business."""
-    views = [view_found([SURE, CUT], frames) for frames in (1, 9)]
-    first, second = (measure_all(view, decoded=True) for view in views)
-    for name in NAMES:
-        assert torch.equal(first[name], second[name])
-
-
 def test_they_are_taken_only_where_something_was_decoded():
     without, found = view_found(None), view_found([SURE, CUT])
     assert tuple(measure_all(found, decoded=True)) == NAMES
@@ -384,26 +286,10 @@ def test_they_are_taken_only_where_something_was_decoded():
     for view in (without, found):
         cheap = measure_all(view)
         assert "entropy" in cheap and not {*cheap} & {*NAMES}
+    assert NAMES == tuple(
+        n for n in criterion_names() if get_criterion(n).decodes
+    )
     # asked for by name
     asked = ("entropy", "beam_score")
     assert tuple(measure_all(found, asked)) == asked
     assert tuple(measure_all(without, asked)) == ("entropy",)
-
-
-def test_all_that_decode_say_so():
-    """What is charged for a search, in a criterion as in its measure."""
-    assert NAMES == tuple(
-        name for name in measure_names() if get_measure(name).decodes
-    )
-    assert NAMES == tuple(
-        name for name in criterion_names() if get_criterion(name).decodes
-    )
-    assert {*NAMES} <= {*VARIANTS}
-    for name in NAMES:
-        chosen = get_criterion(name)
-        assert chosen.needs == (name,)
-        # the search is charged by the trace, looking at it is free
-        assert chosen.macs(100, 30) == 0
-        values_NE = np.array([[0.2], [0.7]])
-        evidence = Evidence(np.array([2]), ["a", "b"], {name: values_NE})
-        assert chosen.scores(evidence).tolist() == [[0.2], [0.7]]

@@ -63,6 +63,12 @@ def test_sums_parts_and_splits_by_plain_loops(groups, seed):
 
 
 def test_what_is_said_of_them():
+    for ids, why in (
+        (["19-198-0001", "utt7"], "'utt7' has no hyphen"),
+        (["rec-1", "rec-2"], "all begin with 'rec'"),
+    ):
+        with pytest.raises(InputError, match=f"here: .*{why}"):
+            speakers_from_ids(ids, "here")
     assert grouped(["a"]).said == "1 speaker"
     assert grouped(["a", "b", "a"]).few
     even = grouped([f"s{n % 10}" for n in range(40)])
@@ -79,18 +85,6 @@ def test_what_is_said_of_them():
     assert (some.count, some.unknown) == (3, 2)
     assert some.said == "2 speakers and 2 utterances of unknown ones"
     assert some.label_N[1] == some.label_N[3]
-
-
-@pytest.mark.parametrize(
-    ("ids", "said"),
-    [
-        (["19-198-0001", "utt7"], "'utt7' has no hyphen"),
-        (["rec-1", "rec-2"], "all begin with 'rec'"),
-    ],
-)
-def test_speakers_that_names_do_not_tell(ids, said):
-    with pytest.raises(InputError, match=f"here: .*{said}"):
-        speakers_from_ids(ids, "here")
 
 
 def trace_of(names):

@@ -4,8 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import tracemalloc
-
 import jiwer
 import numpy as np
 import pytest
@@ -43,29 +41,9 @@ def test_change_is_jiwers_character_error_rate(hyps, lag):
         assert np.isnan(change_NE[row, :lag]).all()
         for place in range(lag, len(texts)):
             before, after = texts[place - lag], texts[place]
+            # an empty transcript agrees with nothing
             expected = jiwer.cer(before, after) if before and after else 1.0
             assert change_NE[row, place] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("texts", "change"),
-    [
-        (("", ""), 1.0),
-        (("", "a long one"), 1.0),
-        (("a long one", ""), 1.0),
-        (("same", "same"), 0.0),
-        (("ab", "ax"), 0.5),
-        (("a", "abcd"), 3.0),
-    ],
-)
-def test_change_by_hand(texts, change):
-    assert evidence_of([texts]).change_NE(1).tolist()[0][1] == change
-
-
-@pytest.mark.parametrize("lag", [0, -1])
-def test_the_earlier_exit_is_earlier(lag):
-    with pytest.raises(ValueError, match="lag"):
-        evidence_of([["a", "b"]]).change_NE(lag)
 
 
 def assert_same(one, two):
@@ -121,12 +99,6 @@ def test_parts_do_not_compare_again(monkeypatch):
     assert evidence.change_NE(1) is whole_NE and len(calls) == 8
 
 
-def test_changes_cannot_be_spoilt_by_a_caller():
-    evidence = evidence_of([["a", "b"]])
-    with pytest.raises(ValueError, match="read-only"):
-        evidence.change_NE(1)[0, 1] = 0.0
-
-
 def test_further_columns():
     evidence = evidence_of([["a", "b"]], old=[1.0, 2.0], same=[0.0, 0.0])
     more = evidence.with_columns({"new": np.ones((1, 2)), "old": np.eye(2)[:1]})
@@ -143,14 +115,7 @@ def test_what_is_missing_is_named():
         evidence.column("x")
     with pytest.raises(InputError, match="T: no transcripts"):
         evidence.change_NE(1)
-
-
-def test_parts_share_their_texts():
-    hyps = [["x" * 1000, "y" * 1000] for _ in range(1000)]
-    evidence = evidence_of(hyps, e=[0.0, 1.0])
-    tracemalloc.start()
-    part = evidence.upto(2).select(range(1000))
-    grown, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert part.hyps[5][1] is hyps[5][1]
-    assert grown < 500_000  # the texts alone would be 2 MB
+    with pytest.raises(ValueError, match="lag"):
+        evidence_of([["a", "b"]]).change_NE(0)
+    with pytest.raises(ValueError, match="read-only"):
+        evidence_of([["a", "b"]]).change_NE(1)[0, 1] = 0.0

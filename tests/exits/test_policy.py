@@ -29,54 +29,61 @@ from speechbrain_ee.exits.policy import (
     rule_for,
 )
 
-SHAPES = st.tuples(st.integers(1, 8), st.integers(1, 5))
+# few distinct values, so that ties happen; some that are none
+SCORE = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 1.0, np.inf, np.nan])
+LIMIT = st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 1.0, 2.0, np.inf])
+# quarters: exact in floating point, so that ties are ties
+PRICE = st.integers(0, 12).map(lambda quarters: quarters / 4)
 
 
-# few distinct values, so that ties happen
-SCORES = SHAPES.flatmap(
-    lambda shape: hnp.arrays(
-        float, shape, elements=st.sampled_from([-1.0, 0.0, 0.5, 1.0])
+@st.composite
+def tables(draw, rows=8, exits=5):
+    """Errors and scores of the same utterances and exits; a limit for each."""
+    shape = draw(st.integers(1, rows)), draw(st.integers(1, exits))
+    errors_NE = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 4)))
+    scores_NE = draw(hnp.arrays(float, shape, elements=SCORE))
+    return (
+        errors_NE,
+        scores_NE,
+        draw(hnp.arrays(float, shape[1], elements=LIMIT)),
     )
-)
 
 
-LIMITS = st.sampled_from([-2.0, -1.0, 0.0, 0.25, 0.5, 1.0, 2.0])
+def taken(values_NE, choice_N):
+    return np.take_along_axis(values_NE, np.array(choice_N)[:, None], 1)[:, 0]
 
 
 def first_exit_by_loop(scores_NE, limits_E):
     chosen = []
     for row in scores_NE:
-        for k, score in enumerate(row):
-            if k == len(row) - 1 or score >= limits_E[k]:
+        for k, (score, limit) in enumerate(zip(row, limits_E)):
+            reached = score >= limit if np.isfinite(limit) else limit < 0
+            if reached or k == len(row) - 1:
                 chosen.append(k)
                 break
     return chosen
 
 
-@given(SCORES, st.lists(LIMITS, min_size=5, max_size=5))
-def test_thresholds_by_loop(scores_NE, limits):
-    limits = limits[: scores_NE.shape[1]]
-    expected = first_exit_by_loop(scores_NE, limits)
-    assert first_exit(scores_NE, limits).tolist() == expected
-    one = limits[0]
-    expected = first_exit_by_loop(scores_NE, [one] * scores_NE.shape[1])
-    assert first_exit(scores_NE, one).tolist() == expected
-    assert ThresholdPolicy("c", one).choose(scores_NE).tolist() == expected
-
-
-@given(SCORES, LIMITS, st.booleans())
-def test_live_decisions_are_those_of_the_table(scores_NE, limit, as_torch):
+@given(tables(), st.booleans(), st.booleans())
+def test_decisions_of_table_and_live_by_loop(table, as_torch, one_limit):
+    _, scores_NE, limits = table
     rows, exits = scores_NE.shape
-    for threshold in (limit, (limit,) * exits):
-        policy = ThresholdPolicy("c", threshold, exits)
+    if one_limit:
+        limits[:] = limits[0]
+    expected = first_exit_by_loop(scores_NE, limits)
+    threshold = float(limits[0]) if one_limit else tuple(limits.tolist())
+    assert first_exit(scores_NE, threshold).tolist() == expected
+    policies = ThresholdPolicy("c", threshold, exits), FixedExit(exits)
+    for policy in policies:
         live = np.full(rows, -1)
         for k in range(1, exits + 1):
             score_B = scores_NE[:, k - 1]
             if as_torch:
-                score_B = torch.from_numpy(score_B).float()
+                score_B = torch.from_numpy(score_B.copy()).float()
             stop_B = np.asarray(policy.stop(k, score_B))
             live[stop_B & (live < 0)] = k - 1
         assert live.tolist() == policy.choose(scores_NE).tolist()
+    assert policies[0].choose(scores_NE).tolist() == expected
 
 
 def test_thresholds_are_not_rounded_to_single_precision():
@@ -88,175 +95,10 @@ def test_thresholds_are_not_rounded_to_single_precision():
     assert policy.stop(2, score).item()
 
 
-UNUSUAL = SHAPES.flatmap(
-    lambda shape: hnp.arrays(
-        float, shape, elements=st.sampled_from([-np.inf, 0.0, np.inf, np.nan])
-    )
-)
-
-
-@given(UNUSUAL, st.booleans())
-def test_infinite_thresholds_are_always_first_and_always_last(
-    scores_NE, per_exit
-):
-    exits = scores_NE.shape[1]
-    for limit, expected in ((-np.inf, 0), (np.inf, exits - 1)):
-        threshold = (limit,) * (exits - 1) if per_exit else limit
-        policy = ThresholdPolicy("c", threshold, exits)
-        assert (policy.choose(scores_NE) == expected).all()
-        if exits > 1:
-            for score_B in (scores_NE[:, 0], torch.tensor(scores_NE[:, 0])):
-                stopped = np.asarray(policy.stop(1, score_B))
-                assert (stopped == (expected == 0)).all()
-            assert np.asarray(policy.stop(exits, scores_NE[:, -1])).all()
-
-
-def test_fixed_exit():
-    policy = FixedExit(2)
-    scores_NE = np.random.default_rng(0).random((4, 3))
-    assert policy.choose(scores_NE).tolist() == [1] * 4
-    for score_B in (scores_NE[:, 0], torch.zeros(4)):
-        assert np.asarray(policy.stop(1, score_B)).tolist() == [False] * 4
-        assert np.asarray(policy.stop(2, score_B)).tolist() == [True] * 4
-
-
-# so small that all choices can be listed, and few values, so that ties occur
-ERRORS = st.tuples(st.integers(1, 3), st.integers(1, 4)).flatmap(
-    lambda shape: hnp.arrays(np.int64, shape, elements=st.integers(0, 4))
-)
-
-
-PRICES = st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0])
-
-
-def totals(errors_NE, choice, layers_E):
-    """Errors and layers of a choice of one exit per utterance."""
-    errors = sum(int(errors_NE[i, k]) for i, k in enumerate(choice))
-    return errors, sum(int(layers_E[k]) for k in choice)
-
-
-def all_choices(errors_NE):
-    return product(range(errors_NE.shape[1]), repeat=len(errors_NE))
-
-
-def layers_of(errors_NE):
-    return 2 * np.arange(1, errors_NE.shape[1] + 1)
-
-
-@given(ERRORS)
-def test_fewest_errors_then_fewest_layers(errors_NE):
-    layers_E = layers_of(errors_NE)
-    found = totals(errors_NE, earliest_best(errors_NE), layers_E)
-    assert found == min(
-        totals(errors_NE, choice, layers_E) for choice in all_choices(errors_NE)
-    )
-
-
-@given(ERRORS)
-def test_fewest_layers_of_those_never_worse_than_the_last(errors_NE):
-    layers_E = layers_of(errors_NE)
-    chosen = earliest_no_worse(errors_NE)
-    allowed = [
-        totals(errors_NE, choice, layers_E)[1]
-        for choice in all_choices(errors_NE)
-        if all(
-            row[k] <= row[-1] for row, k in zip(errors_NE, choice, strict=True)
-        )
-    ]
-    assert totals(errors_NE, chosen, layers_E)[1] == min(allowed)
-    assert all(
-        row[k] <= row[-1] for row, k in zip(errors_NE, chosen, strict=True)
-    )
-
-
-@given(ERRORS, PRICES, st.booleans())
-def test_least_errors_and_cost_together(errors_NE, price, own_costs):
-    layers_E = layers_of(errors_NE)
-    costs_NE = layers_E * np.ones((len(errors_NE), 1), dtype=np.int64)
-    if own_costs:
-        costs_NE *= np.arange(1, len(errors_NE) + 1)[:, None]
-    chosen = lambda_bound(errors_NE, costs_NE if own_costs else layers_E, price)
-
-    def value(choice):
-        return sum(
-            errors_NE[i, k] + price * costs_NE[i, k]
-            for i, k in enumerate(choice)
-        )
-
-    assert value(chosen) == min(map(value, all_choices(errors_NE)))
-    # ties go to the earlier exit, utterance by utterance
-    for i, k in enumerate(chosen):
-        here = errors_NE[i, k] + price * costs_NE[i, k]
-        for earlier in range(k):
-            there = errors_NE[i, earlier] + price * costs_NE[i, earlier]
-            assert there > here
-
-
-@given(ERRORS)
-def test_overthinking_is_what_the_oracle_gains(errors_NE):
-    rows = np.arange(len(errors_NE))
-    gain_N = errors_NE[:, -1] - errors_NE[rows, earliest_best(errors_NE)]
-    assert (overthinking(errors_NE) == (gain_N > 0)).all()
-    assert (earliest_no_worse(errors_NE) <= earliest_best(errors_NE)).all()
-
-
-# scores as criteria give them: minus infinity where there is nothing yet
-SCORE = st.one_of(
-    st.just(-np.inf),
-    st.sampled_from([-1.0, 0.0, 1.0]),
-    st.floats(-1e6, 1e6, allow_nan=False),
-)
-
-
-# quarters: exact in floating point, so that ties are ties
-PRICE = st.integers(0, 200).map(lambda quarters: quarters / 4)
-
-
-LIMIT = st.one_of(st.sampled_from([-np.inf, np.inf]), SCORE)
-
-
-@st.composite
-def tables(draw):
-    """Errors and scores of the same utterances and exits."""
-    shape = draw(st.integers(1, 8)), draw(st.integers(1, 6))
-    errors_NE = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 30)))
-    return errors_NE, draw(hnp.arrays(float, shape, elements=SCORE))
-
-
-def limits_for(draw, exits):
-    """One threshold, or one per exit."""
-    one = draw(st.booleans())
-    several = draw(st.lists(LIMIT, min_size=exits, max_size=exits))
-    return several[0] if one else several
-
-
-def taken(values_NE, choice_N):
-    return np.take_along_axis(values_NE, choice_N[:, None], axis=1)[:, 0]
-
-
-@given(tables(), st.data(), PRICE)
-def test_no_policy_beats_the_oracle(table, data, price):
-    errors_NE, scores_NE = table
-    limits = limits_for(data.draw, errors_NE.shape[1])
-    choice_N = first_exit(scores_NE, limits)
-    errors_N = taken(errors_NE, choice_N)
-    assert (taken(errors_NE, earliest_best(errors_NE)) <= errors_N).all()
-    # nor is one both earlier and never worse than the last exit
-    earlier_N = choice_N < earliest_no_worse(errors_NE)
-    assert (errors_N > errors_NE[:, -1])[earlier_N].all()
-    costs_NE = np.arange(errors_NE.shape[1]) + np.zeros(errors_NE.shape)
-    value_NE = errors_NE + price * costs_NE
-    bound_N = lambda_bound(errors_NE, costs_NE, price)
-    assert (taken(value_NE, bound_N) <= taken(value_NE, choice_N)).all()
-
-
 @given(tables(), st.data())
 def test_a_higher_threshold_never_stops_earlier(table, data):
-    _, scores_NE = table
-    exits = scores_NE.shape[1]
-    limits = np.array(
-        data.draw(st.lists(LIMIT, min_size=exits, max_size=exits))
-    )
+    _, scores_NE, limits = table
+    exits = len(limits)
     higher = np.maximum(
         limits, data.draw(st.lists(LIMIT, min_size=exits, max_size=exits))
     )
@@ -264,7 +106,6 @@ def test_a_higher_threshold_never_stops_earlier(table, data):
         (limits, higher),
         (float(limits[0]), float(higher[0])),
         (limits.min(), limits),
-        (limits, limits.max()),
     ):
         early_N, late_N = (
             first_exit(scores_NE, low),
@@ -273,31 +114,46 @@ def test_a_higher_threshold_never_stops_earlier(table, data):
         assert (early_N <= late_N).all()
 
 
-@given(tables(), st.permutations(range(8)))
-def test_utterances_do_not_look_at_each_other(table, order):
-    _, scores_NE = table
-    rows = [i for i in order if i < len(scores_NE)]
-    whole_N = first_exit(scores_NE, 0.0)
-    assert (first_exit(scores_NE[rows], 0.0) == whole_N[rows]).all()
+# ---- The oracle ------------------------------------------------------------
 
 
-@given(
-    tables(),
-    st.lists(PRICE, min_size=2, max_size=2).map(sorted),
-    st.booleans(),
-)
-def test_a_higher_price_never_buys_more(table, prices, own_costs):
-    errors_NE, _ = table
-    costs_NE = np.cumsum(np.ones(errors_NE.shape), axis=1)
+@given(tables(rows=3, exits=4), PRICE, st.booleans())
+def test_the_oracle_by_all_choices(table, price, own_costs):
+    errors_NE, _, _ = table
+    costs_NE = (
+        2 * np.arange(1, errors_NE.shape[1] + 1) * np.ones_like(errors_NE)
+    )
     if own_costs:
         costs_NE *= np.arange(1, len(errors_NE) + 1)[:, None]
-    cheap_N, dear_N = (lambda_bound(errors_NE, costs_NE, p) for p in prices)
-    assert (dear_N <= cheap_N).all()
-    assert (taken(costs_NE, dear_N) <= taken(costs_NE, cheap_N)).all()
-    assert (taken(errors_NE, dear_N) >= taken(errors_NE, cheap_N)).all()
-    free_N = lambda_bound(errors_NE, costs_NE, 0)
-    assert (free_N == earliest_best(errors_NE)).all()
-    assert (lambda_bound(errors_NE, costs_NE, 1e3) == 0).all()
+    choices = list(product(range(errors_NE.shape[1]), repeat=len(errors_NE)))
+
+    def value(choice, price):
+        total_NE = errors_NE + price * costs_NE
+        return taken(total_NE, choice).sum(), taken(costs_NE, choice).sum()
+
+    chosen = lambda_bound(errors_NE, costs_NE, price)
+    assert value(chosen, price) == min(value(c, price) for c in choices)
+    best = earliest_best(errors_NE)
+    assert value(best, 0) == min(value(c, 0) for c in choices)
+    gain_N = errors_NE[:, -1] - taken(errors_NE, best)
+    assert (overthinking(errors_NE) == (gain_N > 0)).all()
+
+
+@given(tables(), PRICE)
+def test_no_policy_beats_the_oracle(table, price):
+    errors_NE, scores_NE, limits = table
+    choice_N = first_exit(scores_NE, limits)
+    errors_N = taken(errors_NE, choice_N)
+    assert (taken(errors_NE, earliest_best(errors_NE)) <= errors_N).all()
+    # nor is one both earlier and never worse than the last exit
+    earlier_N = choice_N < earliest_no_worse(errors_NE)
+    assert (errors_N > errors_NE[:, -1])[earlier_N].all()
+    value_NE = errors_NE + price * np.arange(errors_NE.shape[1])
+    bound_N = lambda_bound(errors_NE, np.arange(errors_NE.shape[1]), price)
+    assert (taken(value_NE, bound_N) <= taken(value_NE, choice_N)).all()
+
+
+# ---- Which exits a policy is for -------------------------------------------
 
 
 def calibrated(layers, threshold=-0.1):
@@ -313,38 +169,23 @@ def test_exits_of_a_policy_are_counted_in_the_model(layers, exits):
     assert (found, its_layers) == (exits, layers)
     assert (rule.criterion, rule.threshold) == ("entropy", -0.1)
     assert rule.exits == len(layers)
-
-
-def test_bare_thresholds_are_for_every_exit():
     bare = ThresholdPolicy("entropy", (-0.2, -0.1), exits=3)
-    exits, layers, rule = rule_for(bare, (2, 4, 6), "it has")
-    assert (exits, layers, rule) == ((1, 2, 3), (2, 4, 6), bare)
+    assert rule_for(bare, (2, 4, 6), "it has")[1:] == ((2, 4, 6), bare)
 
 
-def test_other_layers_name_both():
-    with pytest.raises(InputError, match=r"\[2, 5\], and it has .*\[2, 4\]"):
-        rule_for(calibrated((2, 5)), (2, 4), "it has")
-
-
-@pytest.mark.parametrize("count", [0, 1, 4])
-def test_wrong_number_of_thresholds(count):
-    threshold = (-0.1,) * count
-    with pytest.raises(InputError, match=f"{count} thresholds for 3 exits"):
-        rule_for(calibrated((2, 4, 6), threshold), (2, 4, 6), "it has")
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_one_threshold_per_exit_with_or_without_the_last(count):
-    policy = calibrated((2, 4, 6), tuple(-0.1 * n for n in range(count)))
-    assert rule_for(policy, (2, 4, 6), "it has")[0] == (1, 2, 3)
-
-
-@pytest.mark.parametrize("exit", [0, -1, 3])
-def test_an_exit_that_there_is_not(exit):
-    with pytest.raises(InputError, match=f"exit {exit} .* it has .* 1 to 2"):
-        check_exit(exit, (2, 4), "it has")
-
-
-def test_an_exit_that_there_is():
-    for exit in (1, 2):
-        check_exit(exit, (2, 4), "it has")
+@pytest.mark.parametrize(
+    ("layers", "threshold", "message"),
+    [
+        ((2, 5), -0.1, r"\[2, 5\], and it has .*\[2, 4, 6\]"),
+        ((2, 4, 6), (), "0 thresholds for 3 exits"),
+        ((2, 4, 6), (-0.1,), "1 thresholds for 3 exits"),
+        ((2, 4, 6), (-0.1,) * 4, "4 thresholds for 3 exits"),
+    ],
+)
+def test_policies_that_do_not_fit(layers, threshold, message):
+    with pytest.raises(InputError, match=message):
+        rule_for(calibrated(layers, threshold), (2, 4, 6), "it has")
+    for exit in (0, -1, 4):
+        with pytest.raises(InputError, match=f"exit {exit} .* has .* 1 to 3"):
+            check_exit(exit, (2, 4, 6), "it has")
+    check_exit(3, (2, 4, 6), "it has")

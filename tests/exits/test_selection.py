@@ -14,8 +14,7 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.text import measure_texts
+from speechbrain_ee.exits.criteria.text import CharNgram, measure_texts
 from speechbrain_ee.exits.selector.selector import Selection, truncated_selector
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.inference.folder.model_folder import up_to_layer

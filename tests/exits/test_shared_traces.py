@@ -17,7 +17,6 @@ from speechbrain_ee.exits.oracle import (
     earliest_no_worse,
     overthinking,
 )
-from speechbrain_ee.exits.scoring import char_counts, edit_counts
 
 SIZES = {"test-clean": 2620, "test-other": 2939}
 WER_BY_EXIT = {
@@ -58,22 +57,6 @@ def at(trace, choice_N):
     layers = sum(int(trace.layers_E[choice_N[i]]) for i in rows)
     wer = 100 * errors / int(trace.words_N.sum())
     return round(wer, 3), round(layers / len(trace), 3)
-
-
-def test_content(traces):
-    assert set(traces) == set(BEST)
-    for (decoding, part), trace in traces.items():
-        assert len(trace) == SIZES[part]
-        assert trace.layers_E.tolist() == [2, 4, 6, 8, 10, 12]
-        names = {"entropy"}
-        names |= {"transcripts"} if decoding == "greedy" else set()
-        names |= {"nbest_posterior"} if decoding == "beam" else set()
-        assert trace.evidence.names == names
-        greedy = traces["greedy", part]
-        assert trace.ids == greedy.ids
-        assert (
-            trace.evidence_NE("entropy") == greedy.evidence_NE("entropy")
-        ).all()
 
 
 @pytest.mark.parametrize("part", SIZES)
@@ -125,24 +108,3 @@ def test_three_tools_count_the_same_errors(traces, part, place):
     assert edits == errors
     assert jiwers.wer == errors / words == jiwer.wer(refs, hyps)
     assert stats.summary["WER"] == 100 * errors / words
-
-
-def test_character_error_rate_is_jiwers(traces):
-    rows = traces["greedy", "test-clean"].records[::13]
-    refs = [row.ref for row in rows]
-    hyps = [row.exits[1].hyp for row in rows]
-    errors = int(edit_counts(refs, hyps, unit="character").sum())
-    assert errors / int(char_counts(refs).sum()) == jiwer.cer(refs, hyps)
-
-
-def test_change_between_exits_is_jiwers_rate(traces):
-    evidence = (
-        traces["greedy", "test-other"].select(range(0, 2939, 29)).evidence
-    )
-    for lag in range(1, 6):
-        change_NE = evidence.change_NE(lag)
-        for i, texts in enumerate(evidence.transcripts()):
-            for k in range(lag, 6):
-                if texts[k] and texts[k - lag]:
-                    expected = jiwer.cer(texts[k - lag], texts[k])
-                    assert change_NE[i, k] == pytest.approx(expected)

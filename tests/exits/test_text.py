@@ -15,17 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.criteria import get_criterion, ngram
-from speechbrain_ee.exits.criteria.ngram import (
-    EDGE,
-    CharNgram,
-    read_ngram,
-    write_ngram,
-)
+from speechbrain_ee.exits.criteria import text as module
 from speechbrain_ee.exits.criteria.text import (
+    EDGE,
     FLOOR,
+    CharNgram,
     add_plausibility,
     measure_texts,
+    read_ngram,
+    write_ngram,
 )
 from speechbrain_ee.exits.trace import (
     ExitRecord,
@@ -67,49 +65,18 @@ def by_the_book(texts, context, character):
 @given(
     texts_of_three.filter(lambda texts: any(t.strip() for t in texts)),
     st.integers(1, 4),
-    st.text("abz ", max_size=3),
-    st.booleans(),
-    st.sampled_from("ab z\n"),
+    st.text("abz ", max_size=5),
 )
-def test_formula(texts, order, context, begins, character):
-    context = (EDGE if begins else "") + context
-    model = CharNgram.train(texts, order)
-    seen = context[-(order - 1) :] if order > 1 else ""
-    expected = by_the_book(texts, seen, character)
-    assert model.log_prob(context, character) == pytest.approx(
-        math.log(expected)
+def test_formula(texts, order, said):
+    model = CharNgram.train([text.upper() for text in texts], order)
+    line, expected = EDGE + " ".join(said.split()) + EDGE, []
+    for place in range(1, len(line)):
+        context = line[max(place - order + 1, 0) : place] if order > 1 else ""
+        expected.append(math.log(by_the_book(texts, context, line[place])))
+    assert model.log_probs(said) == pytest.approx(expected)
+    assert model.per_char(f" {said.upper()}\n") == pytest.approx(
+        np.mean(expected)
     )
-
-
-@pytest.mark.parametrize("order", [1, 2, 5, 10])
-@pytest.mark.parametrize(
-    "context", ["", EDGE, "t", "the ", EDGE + "a", "qq", "zth", "?"]
-)
-def test_distribution_sums_to_one(order, context):
-    model = CharNgram.train(TEXTS, order)
-    assert "#" not in model.alphabet
-    outcomes = (*model.alphabet, EDGE, "#")
-    total = sum(math.exp(model.log_prob(context, c)) for c in outcomes)
-    assert total == pytest.approx(1.0, abs=1e-12)
-
-
-@pytest.mark.parametrize("order", [1, 3, 5])
-@pytest.mark.parametrize("text", ["", "a", "the cat", "zebra in the sea"])
-def test_text_is_a_chain_of_characters(order, text):
-    model = CharNgram.train(TEXTS, order)
-    chain = [
-        model.log_prob((EDGE + text)[: place + 1], character)
-        for place, character in enumerate(text + EDGE)
-    ]
-    assert model.log_probs(text).tolist() == chain
-    assert model.per_char(text) == pytest.approx(np.mean(chain))
-
-
-def test_case_and_spaces_do_not_count():
-    model = CharNgram.train(TEXTS)
-    other = CharNgram.train([f"  {t.upper()}\t" for t in TEXTS])
-    assert other.grams == model.grams and other.words == model.words
-    assert model.per_char("  The\nCAT ") == model.per_char("the cat")
 
 
 def test_words():
@@ -120,7 +87,7 @@ def test_words():
     assert [word for word, _, _ in scores] == ["the", "zat"]
     assert [count for _, _, count in scores] == [math.log(5), 0.0]
     total = sum(mean * (len(word) + 1) for word, mean, _ in scores)
-    assert total == pytest.approx(model.log_probs("the zat").sum())
+    assert total == pytest.approx(sum(model.log_probs("the zat")))
     assert scores[0][1] > scores[1][1]
     assert model.word_scores("") == []
 
@@ -128,42 +95,32 @@ def test_words():
 def test_memory_is_bounded_and_changes_nothing(monkeypatch):
     texts = ["zebra xylophone", "quick brown", "zebra xylophone"]
     expected = [CharNgram.train(TEXTS).per_char(text) for text in texts]
-    monkeypatch.setattr(ngram, "_MEMO", 5)
+    monkeypatch.setattr(module, "_MEMO", 5)
     model = CharNgram.train(TEXTS)
     assert [model.per_char(text) for text in texts] == expected
     assert len(model._memo) <= 5
 
 
-@pytest.mark.parametrize("order", [0, 11])
-def test_impossible_order(order):
-    with pytest.raises(InputError, match=f"order={order} .* 1 to 10"):
-        CharNgram.train(TEXTS, order)
+def test_file_keeps_the_model(tmp_path):
+    for name, texts in (("a", TEXTS), ("b", TEXTS[::-1])):
+        write_ngram(tmp_path / name, CharNgram.train([*texts, "größe"]))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = read_ngram(tmp_path / "a")
+    write_ngram(tmp_path / "c", again)
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
+    model = CharNgram.train([*TEXTS, "größe"])
+    for text in ("the cat", "größen", ""):
+        assert again.per_char(text) == model.per_char(text)
 
 
-def test_nothing_to_learn_from():
+def test_models_that_cannot_be(model):
+    for order in (0, 11):
+        with pytest.raises(InputError, match=f"order={order} .* 1 to 10"):
+            CharNgram.train(TEXTS, order)
     with pytest.raises(InputError, match="no character"):
         CharNgram.train(["", " "])
-
-
-def test_file_keeps_the_model(tmp_path):
-    model = CharNgram.train([*TEXTS, "größe"], order=4)
-    write_ngram(tmp_path / "a.json.gz", model)
-    again = read_ngram(tmp_path / "a.json.gz")
-    assert (again.order, again.grams, again.words) == (
-        model.order,
-        model.grams,
-        model.words,
-    )
-    for text in ["the cat", "größen", ""]:
-        assert again.log_probs(text).tolist() == model.log_probs(text).tolist()
-
-
-def test_equal_models_have_equal_bytes(tmp_path):
-    for name, texts in (("a", TEXTS), ("b", TEXTS[::-1])):
-        write_ngram(tmp_path / name, CharNgram.train(texts))
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    write_ngram(tmp_path / "c", read_ngram(tmp_path / "a"))
-    assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
+    with pytest.raises(InputError, match="no transcripts"):
+        add_plausibility(trace_of([[None] * 3]), model)
 
 
 GOOD = {
@@ -183,14 +140,14 @@ GOOD = {
         ({"order": "2"}, "order"),
         ({"grams": []}, "grams"),
         ({"grams": {}}, "grams"),
-        ({"grams": {"\na": 0}}, "'\\\\na' the count 0"),
-        ({"grams": {"\na": 1.0}}, "count 1.0"),
+        ({"grams": {"\na": 0}}, r"(?s)grams.*: 0 does not fit"),
+        ({"grams": {"\na": 1.0}}, r"(?s)grams.*: 1.0 does not fit"),
         ({"grams": {"abc": 1}}, "'abc'"),
         ({"grams": {"a": 1}}, "'a'"),
-        ({"order": 3, "grams": {"a\nb": 1}}, "grams holds"),
+        ({"order": 3, "grams": {"a\nb": 1}}, "grams: .* is no sequence"),
         ({"words": None}, "words"),
-        ({"words": {"a": "1"}}, "words gives 'a'"),
-        ({"extra": 1}, "extra is not known; valid keys: schema, order"),
+        ({"words": {"a": "1"}}, "words.a: '1'"),
+        ({"extra": 1}, "extra: not known; valid keys: order, grams"),
     ],
 )
 def test_malformed_content(tmp_path, change, named):
@@ -199,32 +156,6 @@ def test_malformed_content(tmp_path, change, named):
     with pytest.raises(InputError, match=named) as caught:
         read_ngram(path)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"not gzip",
-        gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-12],
-        gzip.compress(b"{", mtime=0),
-        gzip.compress(b"\xff", mtime=0),
-        gzip.compress(b"[1]", mtime=0),
-    ],
-)
-def test_malformed_file(tmp_path, content):
-    path = tmp_path / "model.json.gz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="model.json.gz"):
-        read_ngram(path)
-    with pytest.raises(InputError, match="no such file"):
-        read_ngram(tmp_path / "missing")
-
-
-def test_well_formed_content(tmp_path):
-    path = tmp_path / "model.json.gz"
-    path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
-    assert read_ngram(path).alphabet == ("a",)
 
 
 SAID = ["the cat sat on the mat", "a hat for the cat", "the cat ate"]
@@ -267,7 +198,7 @@ def test_evidence_of_a_trace(model, tmp_path):
     for row, texts in enumerate(HYPS):
         for place, text in enumerate(texts):
             if text:
-                expected = model.log_probs(text).mean()
+                expected = np.mean(model.log_probs(text))
                 assert plausibility_NE[row, place] == pytest.approx(expected)
     assert unseen_NE.tolist() == [[1.0, 0.5, 0.0], [1.0, 0.5, 0.0]]
     assert plausibility_NE[1, 0] == FLOOR
@@ -277,20 +208,6 @@ def test_evidence_of_a_trace(model, tmp_path):
     assert again.tolist() == plausibility_NE.tolist()
 
 
-def test_adding_twice_changes_nothing(model):
-    once = add_plausibility(trace_of(HYPS), model)
-    assert add_plausibility(once, model) == once
-
-
-def test_a_batch_changes_nothing(model):
-    texts = [text for row in HYPS for text in row] * 2
-    together = measure_texts(texts, model)
-    for place, text in enumerate(texts):
-        for name, values in measure_texts([text], model).items():
-            assert together[name][place] == values[0]
-    assert measure_texts([], model)["plausibility"].shape == (0,)
-
-
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_empty_transcript_is_the_least_ready(model, empty):
     least = {k: v[0] for k, v in measure_texts([empty], model).items()}
@@ -298,30 +215,6 @@ def test_empty_transcript_is_the_least_ready(model, empty):
         measured = measure_texts([text], model)
         assert measured["plausibility"][0] > least["plausibility"]
         assert measured["unseen_words"][0] <= least["unseen_words"]
-
-
-def test_nothing_is_below_the_floor():
-    counts = {EDGE + "a": 10**12, "a" + EDGE: 10**12}
-    frequent = CharNgram(2, counts, {"a": 10**12})
-    assert frequent.per_char("b" * 50) < FLOOR
-    measured = measure_texts(["b" * 50], frequent)
-    assert measured["plausibility"].tolist() == [FLOOR]
-
-
-def test_criteria_prefer_what_reads_well(model):
-    evidence = add_plausibility(trace_of(HYPS), model).evidence
-    for name in ("plausibility", "unseen_words"):
-        chosen = get_criterion(name)
-        assert chosen.available(evidence.names) and chosen.needs == (name,)
-        scores_NE = chosen.scores(evidence)
-        assert (np.diff(scores_NE) > 0).all()
-        part_NE = chosen.scores(evidence.upto(2))
-        assert part_NE.tolist() == scores_NE[:, :2].tolist()
-
-
-def test_trace_without_transcripts(model):
-    with pytest.raises(InputError, match="no transcripts"):
-        add_plausibility(trace_of([[None] * 3]), model)
 
 
 def test_foreign_language_is_reported(model, caplog):

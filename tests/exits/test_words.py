@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence, text_change
 from speechbrain_ee.exits.selector.value import WordValue, word_gains
 from speechbrain_ee.exits.selector.words import (
@@ -203,7 +203,7 @@ def test_memory_is_bounded(monkeypatch):
 
 
 def test_a_word_s_score_is_that_of_its_place(monkeypatch):
-    monkeypatch.setattr("speechbrain_ee.exits.criteria.ngram._WORDS", 3)
+    monkeypatch.setattr("speechbrain_ee.exits.criteria.text._WORDS", 3)
     for order in (1, 2, 5, 10):
         model = CharNgram.train(["the cat sat on the mat", "a cat"], order)
         for text in ("cat the cat", "A  cat", "xcat cat", "cat", "", "t cat"):

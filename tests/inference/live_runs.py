@@ -14,8 +14,7 @@ from torch import Tensor
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
-from speechbrain_ee.exits.decoding.methods import GREEDY, Decoding
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import GREEDY, Decoding, SearchOptions
 from speechbrain_ee.exits.trace import Trace, TraceHeader
 from speechbrain_ee.inference.folder.model_folder import ModelFolder
 from speechbrain_ee.inference.runner import LiveRunner

@@ -32,7 +32,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
     write_policy,
 )
 from speechbrain_ee.exits.criteria import measure_all
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.criteria.view import ExitView
 from speechbrain_ee.exits.policy import FixedExit, ThresholdPolicy
 from speechbrain_ee.inference.onnx.export import (

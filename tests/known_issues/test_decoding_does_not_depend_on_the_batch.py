@@ -1,9 +1,10 @@
-"""SpeechBrain's beam search cuts by the longest utterance; ours does not.
+"""SpeechBrain's beam search cuts by the longest utterance and stops too soon.
 
 Trap avoided: its searcher allows every hypothesis as many steps as the
 longest utterance of the batch, strips the last real token of a hypothesis
-that was cut as if it were the end, and fails if there is no step at all. Each
-test first shows that the trap is there, so that the fix can go once
+that was cut as if it were the end, fails if there is no step at all, and stops
+as soon as the beam is full of hypotheses that have ended, however improbable
+they are. Tests first show that the trap is there, so that the fix can go once
 SpeechBrain has closed it.
 
 Authors
@@ -11,12 +12,19 @@ Authors
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
+from torch import Tensor
 
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch, NBest
-from speechbrain_ee.exits.decoding.methods import ctc_nbest, rescore
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import (
+    AttentionBeamSearch,
+    NBest,
+    SearchOptions,
+    ctc_nbest,
+    rescore,
+)
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 from tests.exits.exit_outputs import (
@@ -103,3 +111,56 @@ def test_one_step_at_least() -> None:
         speechbrain_search(attention, output, options, joint=False)
     (ours,) = AttentionBeamSearch(attention, options, False).search(2, output)
     assert ours.steps == 1
+
+
+SCRIPT = (4, 5, 5, 5, 5, 3, 4)
+VOCAB = 7
+
+
+@dataclass(frozen=True)
+class Place:
+    """How many tokens were read."""
+
+    read: int = 0
+
+    def reordered(self, index_N: Tensor) -> "Place":
+        """All hypotheses stand at the same place."""
+        return self
+
+
+class Scripted:
+    """Sure of the next token of a script, else inclined to end."""
+
+    bos_index, eos_index, vocab_size, max_tokens = BOS, EOS, VOCAB, 50
+
+    def decoder(self, exit: int) -> "Scripted":
+        """The same at every exit."""
+        return self
+
+    def start(self, exit: int, output: ExitOutput) -> Place:
+        """Nothing was read."""
+        return Place()
+
+    def extend(
+        self, tokens_NS: Tensor, state: Place
+    ) -> tuple[Tensor, Tensor, Place]:
+        """Logits, where it looked, and the next place."""
+        wanted = (*SCRIPT, EOS)[min(state.read, len(SCRIPT))]
+        probs_V = torch.full((VOCAB,), 1e-4)
+        probs_V[EOS] = 0.01
+        probs_V[wanted] = 0.99
+        logits_NSV = probs_V.log().expand(len(tokens_NS), 1, VOCAB).clone()
+        looked_NST = torch.zeros(len(tokens_NS), 1, 20)
+        return logits_NSV, looked_NST, replace(state, read=state.read + 1)
+
+
+@pytest.mark.parametrize("beam", [1, 2, 3, 5])
+def test_the_sure_transcript_is_found(beam: int) -> None:
+    """With as many early ends as the beam has places."""
+    output = ExitOutput(torch.zeros(2, 20, VOCAB), torch.tensor([20, 15]), 2, 0)
+    options = SearchOptions(beam_size=beam, using_eos_threshold=False)
+    search = AttentionBeamSearch(Scripted(), options, joint=False)
+    for nbest in search.search(1, output):
+        assert nbest.tokens == SCRIPT and nbest.best.complete
+        assert nbest.steps == len(SCRIPT) + 1
+        assert len(nbest.hypotheses) == beam

@@ -8,6 +8,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,24 +87,19 @@ def test_a_policy_is_calibrated_on_characters(tmp_path: Path) -> None:
     write_trace(tmp_path / "c.jsonl", trace.header, trace.records)
     by_word = replace(trace.header, error_unit="word")
     write_trace(tmp_path / "w.jsonl", by_word, trace.records)
-    texts, policies = {}, {}
-    for name in "cw":
+    for name, said, layers in (
+        ("c", "1600 characters", (2.01, 5.99)),
+        ("w", "80 words", (2.0, 2.0)),
+    ):
         out = tmp_path / f"{name}.yaml"
-        texts[name] = calibrate_command(
+        text = calibrate_command(
             tmp_path / f"{name}.jsonl", "entropy", "wer=+50%", "naive", out=out
         )
-        policies[name] = out.read_text("utf-8")
-    assert "1600 characters" in texts["c"] and "80 words" in texts["w"]
-    assert "character error rate" in policies["c"]
-    assert "word error rate" in policies["w"]
-    # 20 characters a reference: the threshold keeps the mean below 150 %
-    chosen = [
-        line.partition(":")[2]
-        for line in policies["c"].splitlines()
-        if line.strip().startswith("avg_layer")
-    ]
-    assert 2.0 < float(chosen[0]) < 6.0
-    assert "avg_layer: 2.0" in policies["w"]
+        policy = out.read_text("utf-8")
+        assert said in text
+        assert f"{'character' if name == 'c' else 'word'} error rate" in policy
+        (layer,) = re.findall(r"(?m)^ *avg_layer: (.*)$", policy)
+        assert layers[0] <= float(layer) <= layers[1]
 
 
 def test_reports_and_folders_keep_the_unit(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from speechbrain_ee.exits.criteria import (
 from speechbrain_ee.exits.criteria.frames import max_prob
 from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
-from speechbrain_ee.exits.policy import ThresholdPolicy, rule_for
-from speechbrain_ee.inference.controller import ladder_below
+from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.live import LivePolicy, LiveScorer
+from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
@@ -104,28 +104,14 @@ def test_a_deadline_that_knows_no_costs_says_so() -> None:
         make_controller(recogniser(others), 0.1)
 
 
-def test_a_ladder_keeps_the_scorer_of_its_policy() -> None:
-    """A policy file may have a selector of its own."""
-    policy = ExitPolicy("entropy", MEASURED, -0.3, "layers=5", "naive")
-    top = LivePolicy.of(policy, MODEL)
-    rungs = ladder_below(top, controller_data.trace_of(), MODEL)
-    assert all(rung.policy.scorer is top.scorer for rung in rungs)
-
-
-def test_thresholds_for_other_exits_are_refused() -> None:
-    """Three exits are not the first three of six."""
-    bare = ThresholdPolicy("entropy", -0.3, exits=3)
-    with pytest.raises(InputError, match="3 exits, and it has 6"):
-        rule_for(bare, MODEL, "it has")
-    with pytest.raises(InputError, match="3 exits, and this model has 6"):
-        Policies(MODEL).resolve(bare)
-
-
 @pytest.mark.parametrize("threshold", [-0.3, (-0.3, -0.2)])
 def test_a_device_follows_the_exits_of_a_policy(threshold) -> None:
     policy = ExitPolicy("entropy", MEASURED, threshold, "layers=5", "naive")
     live = LivePolicy.of(policy, MODEL)
-    found = Policies(MODEL, measures=("entropy",)).resolve(live)
+    graphs = SimpleNamespace(
+        exit_layers=MODEL, measures=("entropy",), default_policy=None
+    )
+    found = resolve(live, graphs, {})
     assert (found.exits, found.layers) == (live.exits, live.layers)
     assert found.rule == live.rule
 
@@ -152,7 +138,7 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
     model, audio = live_model(), waves()
     trace = trace_of(model, audio)
     scores_NE = get_criterion(by_exit).scores(trace.evidence)
-    assert LiveScorer(by_exit, EXITS).remembers
+    assert not LiveScorer(by_exit, EXITS).is_direct
     between = thresholds_between(scores_NE)
     for limits in (*between, (np.inf, *between[1:3]), (np.inf, np.inf, 0.0)):
         rule = ThresholdPolicy(by_exit, limits)
@@ -166,10 +152,13 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
 
 
 def test_a_device_reads_every_exit_for_such_scores(by_exit) -> None:
-    graphs = Policies(EXITS, measures=(by_exit, "max_prob"))
+    graphs = SimpleNamespace(
+        exit_layers=EXITS, measures=(by_exit, "max_prob"), default_policy=None
+    )
     for name, reads in ((by_exit, True), ("max_prob", False)):
         rule = ThresholdPolicy(name, (np.inf, 0.5, 0.5), len(EXITS))
-        assert graphs.resolve(rule).reads[:2] == (reads, True)
+        known = HostEvidence(resolve(rule, graphs, {}), np.arange(2))
+        assert known.looks(0) == reads and known.looks(1)
 
 
 def test_a_declared_sign_is_what_the_criterion_does() -> None:
@@ -191,19 +180,16 @@ def test_a_declared_sign_is_what_the_criterion_does() -> None:
 
 
 def test_a_sign_is_for_one_piece_of_evidence() -> None:
-    criterion(
-        "of_two", needs=("a", "b"), higher_is_ready=True, formula="", source=""
-    )(lambda evidence: evidence.column("a"))
-    try:
-        with pytest.raises(ValueError, match="one piece of evidence"):
-            get_criterion("of_two")
-    finally:
-        registry._CRITERIA.pop("of_two")
+    text = {"formula": "", "source": "", "higher_is_ready": True}
+    with pytest.raises(ValueError, match="one piece of evidence"):
+        criterion("of_two", needs=("a", "b"), **text)
 
 
 @pytest.mark.parametrize("threshold", [np.nan, (-0.3, np.nan)])
-def test_a_threshold_is_a_number(threshold) -> None:
-    """No score reaches NaN: every utterance would take the last exit."""
+def test_thresholds_are_numbers_for_the_exits_of_the_model(threshold) -> None:
+    """No score reaches NaN, and three exits are not the first three of six."""
+    with pytest.raises(InputError, match="3 exits, and this model has 6"):
+        Policies(MODEL).resolve(ThresholdPolicy("entropy", -0.3, exits=3))
     with pytest.raises(InputError, match="nan.* is not a number"):
         ThresholdPolicy("entropy", threshold)
     with pytest.raises(InputError, match="nan.* is not a number"):

@@ -16,7 +16,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits import Trace, read_trace
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.systems import (
     CTCAttentionEarlyExitBrain,

@@ -22,8 +22,7 @@ from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.batch import PaddedBatch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.exits.decoding.beam_search import AttentionBeamSearch
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.losses import LossTerm

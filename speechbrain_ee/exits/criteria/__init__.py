@@ -8,9 +8,8 @@ module          what it holds
 ``frames``      over the frames of an exit: entropies, probabilities
 ``successive``  hypotheses, distances between exits, patience
 ``beams``       CTC's N best, and what an attention decoder found
-``text``        how plausible a transcript reads
+``text``        character n-grams: how plausible a transcript reads
 ``combined``    z-scores, the learned selector, baselines
-``ngram``       the character n-gram model that ``text`` reads
 ==============  =========================================================
 
 To add a measure or a criterion, write one decorated function, in one of these
@@ -25,14 +24,9 @@ readiness, and the least ready value is returned. Early exits are sure of
 their blanks before they have learnt anything; the formulas of the literature
 would stop there.
 
-Asking for a name imports the modules that register: a device that runs exported
-graphs reads policies and criteria without torch.
-
 Authors
  * The speechbrain-ee contributors 2026
 """
-
-from typing import Any
 
 from speechbrain_ee.exits.criteria.registry import (
     Criterion,
@@ -43,6 +37,7 @@ from speechbrain_ee.exits.criteria.registry import (
     get_measure,
     load_criteria,
     measure,
+    measure_all,
     measure_names,
 )
 
@@ -58,11 +53,3 @@ __all__ = [
     "measure_all",
     "measure_names",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "measure_all":  # which needs torch
-        from speechbrain_ee.exits.criteria.view import measure_all
-
-        return measure_all
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

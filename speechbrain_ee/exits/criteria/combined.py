@@ -43,27 +43,7 @@ _LIMIT = 6.0
 
 @dataclass(frozen=True)
 class ZScores:
-    """Weighted sum of the z-scores of several criteria.
-
-    Arguments
-    ---------
-    weights : mapping of str to float
-        By criterion; positive.
-    means : mapping of str to float
-        Mean of each criterion's scores on development data.
-    scales : mapping of str to float
-        Their standard deviation.
-
-    Example
-    -------
-    >>> import speechbrain_ee.exits.criteria  # all of them
-    >>> evidence = Evidence(
-    ...     np.array([2, 4]), ["u1"], {"max_prob": np.array([[0.8, 0.9]])}
-    ... )
-    >>> combined = ZScores({"max_prob": 1.0}, {"max_prob": 0.8}, {"max_prob": 0.1})
-    >>> combined.scores(evidence).round(6).tolist()
-    [[0.0, 1.0]]
-    """
+    """Weighted sum of the z-scores of several criteria."""
 
     weights: Mapping[str, float]
     means: Mapping[str, float]

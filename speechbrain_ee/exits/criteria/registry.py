@@ -24,11 +24,9 @@ import inspect
 import math
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,14 +42,14 @@ if TYPE_CHECKING:
 
     from speechbrain_ee.exits.criteria.view import ExitView
 
-Cost = Callable[..., Any]  # of frames and vocabulary, see `priced`
+Cost = Callable[..., Any]  # of frames and vocabulary, see `Criterion.macs`
 Range = tuple[float, float]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Modules of this folder that register, the one that needs torch last, and
 # those that do not; any other module in it may.
 _MODULES = ("frames", "successive", "text", "combined", "beams")
-_TOOLS = ("ngram", "registry", "view")
+_TOOLS = ("registry", "view")
 # In which a list of all has them; others follow.
 _ORDER = """
     beam_score beam_posterior token_confidence token_confidence_min
@@ -80,49 +78,12 @@ def free(frames: Any, vocab: int) -> Any:
     return 0 * frames
 
 
-def priced(
-    cost: Cost,
-    frames: Any,
-    vocab: int,
-    width: int | None,
-    frames_per_s: float | None,
-) -> Any:
-    """What a cost comes to; it may also take ``width`` and ``frames_per_s``.
-
-    Where they are not known, its own defaults hold.
-    """
-    known = {"width": width, "frames_per_s": frames_per_s}
-    takes = inspect.signature(cost).parameters
-    given = {n: v for n, v in known.items() if v is not None and n in takes}
-    return cost(frames, vocab, **given)
-
-
 @dataclass(frozen=True)
 class Measure:
-    """A registered measure.
+    """A registered measure, as :func:`measure` declares it.
 
-    Arguments
-    ---------
-    name : str
-        Key of its values in a trace, parameters included.
-    function : callable
-        From an :class:`~speechbrain_ee.exits.criteria.view.ExitView` to raw
-        evidence of shape (B,).
-    formula : str
-        The definition in one line.
-    source : str
-        Publication it comes from.
-    cost : callable
-        Frames and vocabulary entries to multiply-accumulates.
-    earlier : int
-        How many earlier exits it looks at: it has no value at the first
-        ``earlier`` exits.
-    hidden : bool
-        Whether it needs the hidden states.
-    always : bool
-        Whether it is cheap enough to be taken in every evaluation.
-    decodes : bool
-        Whether it needs what an attention decoder found.
+    Its function makes of an :class:`ExitView
+    <speechbrain_ee.exits.criteria.view.ExitView>` raw evidence of shape (B,).
     """
 
     name: str
@@ -132,8 +93,9 @@ class Measure:
     cost: Cost
     earlier: int = 0
     hidden: bool = False
-    always: bool = True
     decodes: bool = False
+    ranges: Mapping[str, Range] = field(default_factory=dict, compare=False)
+    origin: tuple[str, str] = ("", "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by name: what is registered are functions in functions."""
@@ -142,49 +104,27 @@ class Measure:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered criterion.
+    """A registered criterion, as :func:`criterion` or :func:`measure`
+    declares it.
 
-    Arguments
-    ---------
-    name : str
-        Its name, parameters included.
-    function : callable
-        From :class:`~speechbrain_ee.exits.evidence.Evidence` to scores of
-        shape (N, E).
-    needs : tuple of str
-        Evidence it reads: measures, or ``transcripts``.
-    formula : str
-        The definition of what is thresholded, in one line.
-    source : str
-        Publication it comes from.
-    cost : callable
-        Frames and vocabulary entries to multiply-accumulates, those of the
-        measures it reads included.
-    baseline : bool
-        Whether it ignores the utterance (a fixed or a random exit).
-    same_as : str, optional
-        Criterion that orders utterances and exits the same way, so that one
-        threshold on either gives the same decisions.
-    decodes : bool
-        Whether it needs what an attention decoder found, at every exit that
-        it is evaluated at.
-    sign : float, optional
-        1 or -1 where a score is the one piece of evidence that it needs,
-        times this, whichever exit it is taken at. None for every other rule:
-        its scores may depend on the exit and on those before, so that all of
-        these have to be read.
+    Its function makes of :class:`~speechbrain_ee.exits.evidence.Evidence`
+    scores of shape (N, E); without one a score is the evidence that it needs
+    times the sign.
     """
 
     name: str
-    function: Callable[[Evidence], NDArray[np.floating]] = field(repr=False)
+    function: Callable[[Evidence], NDArray[np.floating]] | None = field(
+        repr=False
+    )
     needs: tuple[str, ...]
     formula: str
     source: str
     cost: Cost = field(repr=False)
     baseline: bool = False
     same_as: str | None = None
-    decodes: bool = False
     sign: float | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict, compare=False)
+    origin: tuple[str, str] = ("", "")
 
     def scores(self, evidence: Evidence) -> NDArray[np.float64]:
         """Scores (N, E), higher = more ready to stop.
@@ -192,12 +132,22 @@ class Criterion:
         Minus infinity where the criterion has nothing to go by yet;
         InputError if evidence in ``needs`` is missing.
         """
-        scores_NE = np.asarray(self.function(evidence), dtype=np.float64)
+        if self.function is None:
+            scores_NE = self.sign * evidence.column(self.needs[0])
+        else:
+            scores_NE = np.asarray(self.function(evidence), dtype=np.float64)
         return np.where(np.isnan(scores_NE), -np.inf, scores_NE)
 
     def available(self, names: Iterable[str]) -> bool:
         """Whether evidence of these names is enough for it."""
         return set(self.needs) <= set(names)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it needs what an attention decoder found, at every exit
+        that it is evaluated at.
+        """
+        return any(each.decodes for each in self._measures())
 
     def macs(
         self,
@@ -209,184 +159,33 @@ class Criterion:
         """Declared multiply-accumulates at one exit for one utterance.
 
         Of ``frames`` encoder frames (a number or an array) over ``vocab``
-        entries; its own defaults stand for what is not known of the model.
+        entries, those of the measures it reads included; the costs' own
+        defaults stand for what is not known of the model.
         """
-        return priced(self.cost, frames, vocab, width, frames_per_s)
+        known = {"width": width, "frames_per_s": frames_per_s}
+        total = 0
+        for each in (self, *self._measures()):
+            takes = inspect.signature(each.cost).parameters
+            given = {n: v for n, v in known.items() if v is not None}
+            given = {n: v for n, v in given.items() if n in takes}
+            total = total + each.cost(frames, vocab, **given)
+        return total
+
+    def _measures(self) -> list[Measure]:
+        """The measures it reads; other evidence is there anyway."""
+        names = [n for n in self.needs if n.partition(":")[0] in _MEASURES]
+        return [get_measure(name) for name in names]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by name: what is registered are functions in functions."""
         return get_criterion, (self.name,)
 
 
-# ---- What is registered under which name, and by whom ----------------------
+# ---- Registering -----------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Entry:
-    """How to make a measure or criterion from a name, `tsallis_min:alpha=0.5`.
-
-    Parameters are the keyword-only arguments of the decorated function; their
-    defaults say of which kind the numbers are.
-    """
-
-    build: Callable[..., Any]
-    function: Callable[..., Any]
-    defaults: Mapping[str, float | int]
-    ranges: Mapping[str, Range]
-
-    @classmethod
-    def of(
-        cls,
-        build: Callable[..., Any],
-        function: Callable[..., Any],
-        ranges: Mapping[str, Range] | None,
-    ) -> Entry:
-        """With the parameters of a function, each within a range if given."""
-        arguments = inspect.signature(function).parameters
-        defaults = {
-            name: argument.default
-            for name, argument in arguments.items()
-            if argument.kind is inspect.Parameter.KEYWORD_ONLY
-        }
-        unknown = set(ranges or {}) - set(defaults)
-        if unknown:
-            raise ValueError(f"range for no argument: {sorted(unknown)}")
-        return cls(build, function, defaults, ranges or {})
-
-    @property
-    def module(self) -> str:
-        """Full name of the module that registered it."""
-        return self.function.__module__
-
-    @property
-    def origin(self) -> str:
-        """Where the function stands; the same after a cell has run again."""
-        return f"{self.module}.{self.function.__qualname__}"
-
-    def made(self, kind: str, name: str) -> Any:
-        """The measure or criterion (``kind``) of a whole name."""
-        stem, colon, tail = name.partition(":")
-        given: dict[str, float | int] = {}
-        for part in tail.split(",") if colon else ():
-            key, _, text = part.partition("=")
-            if key not in self.defaults:
-                valid = ", ".join(self.defaults) or "none"
-                raise InputError(
-                    f"{kind} {name!r}: no parameter {key!r}; parameters of "
-                    f"{stem}: {valid}."
-                )
-            if key in given:
-                raise InputError(f"{kind} {name!r}: {key} is given twice.")
-            given[key] = self._number(kind, name, key, text)
-        return self.build(name, **given)
-
-    def _number(self, kind: str, name: str, key: str, text: str) -> float | int:
-        default = self.defaults[key]
-        low, high = self.ranges.get(key, (-math.inf, math.inf))
-        wanted = "a whole number" if isinstance(default, int) else "a number"
-        try:
-            value = type(default)(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise InputError(
-                f"{kind} {name!r}: {key}={text!r} must be {wanted} from "
-                f"{low:g} to {high:g} (default {default:g})."
-            )
-        return value
-
-
-class Registered:
-    """Measures or criteria by name."""
-
-    def __init__(self, kind: str, kinds: str):
-        self.kind = kind
-        self.kinds = kinds
-        self._entries: dict[str, Entry] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def check(self, name: str, entry: Entry) -> None:
-        """Refuse a name that another function has, by ValueError."""
-        if not entry.module.startswith(f"{__package__}."):
-            # So that the name is refused to who comes from outside.
-            _load()
-        known = self._entries.get(name)
-        if known is not None and known.origin != entry.origin:
-            raise ValueError(
-                f"{name!r} is registered twice: by {known.origin} and by "
-                f"{entry.origin}; choose another name"
-            )
-
-    def add(self, name: str, entry: Entry) -> None:
-        """Register; the same function once more takes its own place."""
-        self.check(name, entry)
-        self._entries[name] = entry
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Forget what is registered inside if that ends in an error."""
-        entries, modules = dict(self._entries), {*sys.modules}
-        try:
-            yield
-        except BaseException:
-            for name in self._entries.keys() - entries.keys():
-                module = self._entries[name].module
-                if module not in modules:  # importing it again registers again
-                    sys.modules.pop(module, None)
-            self._entries = entries
-            raise
-
-    def pop(self, name: str) -> Entry:
-        """Take a name back, such as one that a test has registered."""
-        return self._entries.pop(name)
-
-    def names(self) -> tuple[str, ...]:
-        """All names: those of this package in its order, then the others."""
-        _load()  # whoever asks finds everything, whatever was imported before
-        place = {name: place for place, name in enumerate(_ORDER)}
-        return tuple(
-            sorted(self._entries, key=lambda n: place.get(n, len(place)))
-        )
-
-    def get(self, name: str) -> Any:
-        """Look one up."""
-        stem = name.partition(":")[0]
-        _load(lambda: stem in self._entries)
-        if stem not in self._entries:
-            raise InputError(
-                f"{self.kind} {stem!r} is not known; valid {self.kinds}: "
-                f"{', '.join(self.names())}. One of your own is known once "
-                "its module is imported (on the command line: --criteria "
-                "FILE)."
-            )
-        return self._entries[stem].made(self.kind, name)
-
-
-def _load(enough: Callable[[], bool] = lambda: False) -> None:
-    """Import the modules that register, until what was wanted is there.
-
-    What needs torch is left out where there is no torch.
-    """
-    for name in chain(_MODULES, _others()):
-        if enough():
-            return
-        try:
-            importlib.import_module(f"{__package__}.{name}")
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "torch":
-                raise
-
-
-def _others() -> Iterator[str]:
-    """Modules of this folder that are not listed above."""
-    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    yield from sorted({one.name for one in modules} - {*_MODULES, *_TOOLS})
-
-
-_MEASURES = Registered("measure", "measures")
-_CRITERIA = Registered("criterion", "criteria")
+# As declared; what a criterion needs may be a function of its parameters.
+_MEASURES: dict[str, Measure] = {}
+_CRITERIA: dict[str, Criterion] = {}
 
 
 def measure(
@@ -398,7 +197,6 @@ def measure(
     cost: Cost | None = None,
     earlier: int = 0,
     hidden: bool = False,
-    always: bool = True,
     decodes: bool = False,
     same_as: str | None = None,
     ranges: Mapping[str, Range] | None = None,
@@ -428,12 +226,11 @@ def measure(
         How many earlier exits it looks at.
     hidden : bool
         Whether it needs the hidden states.
-    always : bool
-        Whether it is cheap enough to be taken in every evaluation.
     decodes : bool
         Whether it needs what an attention decoder found.
     same_as : str, optional
-        Of that criterion, see :class:`Criterion`.
+        Criterion that orders utterances and exits the same way, so that one
+        threshold on either gives the same decisions.
     ranges : mapping of str to pair of float, optional
         Least and largest value of its parameters.
 
@@ -442,43 +239,24 @@ def measure(
     callable
         The decorator; it returns the function unchanged.
     """
-    cost = cost or per_entry(1)
+    text = {"formula": formula, "source": source, "ranges": ranges or {}}
 
     def register(function: Function) -> Function:
-        def build(full: str, **parameters: Any) -> Measure:
-            bound = partial(function, **parameters) if parameters else function
-            return Measure(
-                full,
-                bound,
-                formula,
-                source,
-                cost,
-                earlier,
-                hidden,
-                always,
-                decodes,
-            )
-
-        def build_criterion(full: str, **parameters: Any) -> Criterion:
-            sign = _sign(higher_is_ready)
-            return Criterion(
-                full,
-                lambda evidence: sign * evidence.column(full),
-                (full,),
-                formula,
-                source,
-                cost,
-                same_as=same_as,
-                decodes=decodes,
-                sign=sign,
-            )
-
-        entry = Entry.of(build_criterion, function, ranges)
-        if higher_is_ready is not None:
-            _CRITERIA.check(name, entry)  # before either is there
-        _MEASURES.add(name, Entry.of(build, function, ranges))
-        if higher_is_ready is not None:
-            _CRITERIA.add(name, entry)
+        found = Measure(
+            name,
+            function,
+            cost=cost or per_entry(1),
+            earlier=earlier,
+            hidden=hidden,
+            decodes=decodes,
+            **text,
+        )
+        # The criterion of its value, times a sign, has no function of its own.
+        sign = _SIGNS[higher_is_ready]
+        twin = Criterion(
+            name, None, (name,), cost=free, same_as=same_as, sign=sign, **text
+        )
+        _register(function, found, *([twin] if sign else []))
         return function
 
     return register
@@ -526,51 +304,86 @@ def criterion(
         The decorator; it returns the function unchanged.
     """
 
-    def register(function: Function) -> Function:
-        def build(full: str, **parameters: Any) -> Criterion:
-            bound = partial(function, **parameters) if parameters else function
-            everything = {**entry.defaults, **parameters}
-            read = tuple(needs(**everything) if callable(needs) else needs)
-            total = _with_measures(cost, read)
-            if higher_is_ready is not None and len(read) != 1:
-                raise ValueError(
-                    f"criterion {full!r}: higher_is_ready is for a score that "
-                    f"is one piece of evidence, but it needs {read}"
-                )
-            return Criterion(
-                full,
-                bound,
-                read,
-                formula,
-                source,
-                total,
-                baseline,
-                decodes=any(one.decodes for one in _measures(read)),
-                sign=_sign(higher_is_ready),
-            )
+    read = needs if callable(needs) else tuple(needs)
+    if higher_is_ready is not None and (callable(read) or len(read) != 1):
+        raise ValueError(
+            f"criterion {name!r}: higher_is_ready is for a score that is one "
+            f"piece of evidence, but it needs {read}"
+        )
 
-        entry = Entry.of(build, function, ranges)
-        _CRITERIA.add(name, entry)
+    def register(function: Function) -> Function:
+        found = Criterion(
+            name,
+            function,
+            read,
+            formula,
+            source,
+            cost,
+            baseline,
+            sign=_SIGNS[higher_is_ready],
+            ranges=ranges or {},
+        )
+        _register(function, found)
         return function
 
     return register
 
 
-@contextmanager
-def all_or_none() -> Iterator[None]:
-    """Register all measures and criteria of a module, or none of them."""
-    with _MEASURES.whole(), _CRITERIA.whole():
-        yield
+_SIGNS = {True: 1.0, False: -1.0, None: None}
+
+
+def _register(
+    function: Callable[..., Any], *found: Measure | Criterion
+) -> None:
+    """Add all of them or, if another function has a name, none.
+
+    The same function once more takes its own place.
+    """
+    origin = function.__module__, function.__qualname__
+    if not origin[0].startswith(f"{__package__}."):
+        _load()  # so that the name is refused to who comes from outside
+    for each in found:
+        if unknown := set(each.ranges) - set(_defaults(function)):
+            raise ValueError(f"range for no argument: {sorted(unknown)}")
+        known = _table(each).get(each.name)
+        if known is not None and known.origin != origin:
+            raise ValueError(
+                f"{each.name!r} is registered twice: by "
+                f"{'.'.join(known.origin)} and by {'.'.join(origin)}; choose "
+                "another name"
+            )
+    for each in found:
+        _table(each)[each.name] = replace(each, origin=origin)
+
+
+def _table(found: Measure | Criterion) -> dict[str, Any]:
+    return _MEASURES if isinstance(found, Measure) else _CRITERIA
+
+
+@cache
+def _defaults(function: Callable[..., Any]) -> dict[str, float | int]:
+    """The parameters that a name may set: keyword-only arguments, whose
+    defaults say of which kind the numbers are.
+    """
+    arguments = inspect.signature(function).parameters.values()
+    return {
+        one.name: one.default
+        for one in arguments
+        if one.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+# ---- Looking up ------------------------------------------------------------
 
 
 def criterion_names() -> tuple[str, ...]:
     """Names of all criteria, in order of registration."""
-    return _CRITERIA.names()
+    return _names(_CRITERIA)
 
 
 def measure_names() -> tuple[str, ...]:
     """Names of all measures, in order of registration."""
-    return _MEASURES.names()
+    return _names(_MEASURES)
 
 
 def get_criterion(name: str) -> Criterion:
@@ -597,7 +410,25 @@ def get_criterion(name: str) -> Criterion:
     >>> get_criterion("max_prob").needs
     ('max_prob',)
     """
-    return _CRITERIA.get(name)
+    declared = _declared(_CRITERIA, "criterion", "criteria", name)
+    needs = declared.needs
+    if declared.name == name and not callable(needs):
+        return declared
+    if declared.function is None:
+        _bound(_MEASURES[declared.name].function, declared, name)
+        return replace(declared, name=name, needs=(name,))
+    function, parameters = _bound(declared.function, declared, name)
+    needs = tuple(needs(**parameters)) if callable(needs) else needs
+    return replace(declared, name=name, function=function, needs=needs)
+
+
+def get_measure(name: str) -> Measure:
+    """Look a measure up, as :func:`get_criterion` does a criterion."""
+    declared = _declared(_MEASURES, "measure", "measures", name)
+    if declared.name == name:
+        return declared
+    function, _ = _bound(declared.function, declared, name)
+    return replace(declared, name=name, function=function)
 
 
 def read_threshold(text: str) -> tuple[str, float] | None:
@@ -606,11 +437,6 @@ def read_threshold(text: str) -> tuple[str, float] | None:
     ``entropy:0.9`` stops where the entropy is at most 0.9, ``max_prob:0.9``
     where the probability is at least 0.9; None if the text ends in no number.
     The threshold is for scores, which are higher the more ready an exit is.
-
-    Example
-    -------
-    >>> read_threshold("entropy:0.9"), read_threshold("max_prob:0.9")
-    (('entropy', -0.9), ('max_prob', 0.9))
     """
     name, colon, number = (part.strip() for part in text.rpartition(":"))
     try:
@@ -628,39 +454,118 @@ def read_threshold(text: str) -> tuple[str, float] | None:
     return found.name, value * (found.sign or 1.0)
 
 
-def get_measure(name: str) -> Measure:
-    """Look a measure up, as :func:`get_criterion` does a criterion."""
-    return _MEASURES.get(name)
+def _names(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """All names: those of this package in its order, then the others."""
+    _load()  # whoever asks finds everything, whatever was imported before
+    place = {name: place for place, name in enumerate(_ORDER)}
+    return tuple(sorted(table, key=lambda n: place.get(n, len(place))))
 
 
-def _with_measures(cost: Cost, needs: Sequence[str]) -> Cost:
-    """A criterion's own cost and that of the measures it reads.
+def _declared(
+    table: Mapping[str, Any], kind: str, kinds: str, name: str
+) -> Any:
+    """What is registered under a name, which parameters may follow."""
+    stem = name.partition(":")[0]
+    _load(stem, table)
+    if stem not in table:
+        raise InputError(
+            f"{kind} {stem!r} is not known; valid {kinds}: "
+            f"{', '.join(_names(table))}. One of your own is known once its "
+            "module is imported (on the command line: --criteria FILE)."
+        )
+    return table[stem]
 
-    Evidence that is no measure (transcripts, a language model's score) is
-    there anyway or charged by its criterion.
+
+def _load(wanted: str = "", table: Mapping[str, Any] | None = None) -> None:
+    """Import the modules that register, until what is wanted is in a table.
+
+    What needs torch is left out where there is no torch.
     """
-
-    def total(
-        frames: Any,
-        vocab: int,
-        width: int | None = None,
-        frames_per_s: float | None = None,
-    ) -> Any:
-        costs = [cost, *(one.cost for one in _measures(needs))]
-        model = frames, vocab, width, frames_per_s
-        return sum(priced(each, *model) for each in costs)
-
-    return total
-
-
-def _sign(higher_is_ready: bool | None) -> float | None:
-    return {True: 1.0, False: -1.0, None: None}[higher_is_ready]
+    if table and wanted in table:
+        return
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    others = {one.name for one in found} - {*_MODULES, *_TOOLS}
+    for name in (*_MODULES, *sorted(others)):
+        try:
+            importlib.import_module(f"{__package__}.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "torch":
+                raise
+        if table and wanted in table:
+            return
 
 
-def _measures(needs: Sequence[str]) -> list[Measure]:
-    """The measures among what a criterion reads."""
-    names = [name for name in needs if name.partition(":")[0] in _MEASURES]
-    return [get_measure(name) for name in names]
+def _bound(
+    function: Callable[..., Any], declared: Measure | Criterion, name: str
+) -> tuple[Callable[..., Any], dict[str, float | int]]:
+    """The function with the parameters of a whole name, and all of these.
+
+    ``tsallis_min:alpha=0.5`` sets one.
+    """
+    defaults, given = _defaults(function), {}
+    stem, colon, tail = name.partition(":")
+    fail = f"{type(declared).__name__.lower()} {name!r}:"
+    for part in tail.split(",") if colon else ():
+        key, _, text = part.partition("=")
+        if key not in defaults:
+            valid = ", ".join(defaults) or "none"
+            raise InputError(
+                f"{fail} no parameter {key!r}; parameters of {stem}: {valid}."
+            )
+        if key in given:
+            raise InputError(f"{fail} {key} is given twice.")
+        default = defaults[key]
+        low, high = declared.ranges.get(key, (-math.inf, math.inf))
+        try:
+            value = type(default)(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            whole = " whole" if isinstance(default, int) else ""
+            raise InputError(
+                f"{fail} {key}={text!r} must be a{whole} number from {low:g} "
+                f"to {high:g} (default {default:g})."
+            )
+        given[key] = value
+    bound = partial(function, **given) if given else function
+    return bound, {**defaults, **given}
+
+
+def not_measured(view: ExitView) -> dict[str, str]:
+    """Measures that :func:`measure_all` leaves out for want of hidden states,
+    and why.
+    """
+    why = "the model gives no hidden states"
+    hidden = [n for n in measure_names() if get_measure(n).hidden]
+    return {} if _has_hidden(view) else dict.fromkeys(hidden, why)
+
+
+def measure_all(
+    view: ExitView,
+    names: Sequence[str] | None = None,
+    decoded: bool = False,
+) -> dict[str, Tensor]:
+    """Raw evidence for a batch at one exit, shape (B,) by name.
+
+    Of some measures; by default of all, either those that look at what an
+    attention decoder found (``decoded``) or the others. What needs more than
+    the view holds is left out.
+    """
+    measured = {}
+    for found in map(get_measure, measure_names() if names is None else names):
+        wanted = names is not None or found.decodes == decoded
+        possible = (
+            found.earlier <= len(view.earlier)
+            and (not found.hidden or _has_hidden(view))
+            and (not found.decodes or view.nbest is not None)
+        )
+        if wanted and possible:
+            measured[found.name] = found.function(view)
+    return measured
+
+
+def _has_hidden(view: ExitView) -> bool:
+    return getattr(view.output, "hidden_BTD", None) is not None
 
 
 # ---- Criteria of a user's own --------------------------------------------
@@ -695,10 +600,16 @@ def load_criteria(name: str | Path) -> tuple[str, ...]:
     ()
     """
     before = {*criterion_names(), *measure_names()}
+    tables, modules = (dict(_MEASURES), dict(_CRITERIA)), {*sys.modules}
     try:
-        with all_or_none():
-            module, is_new = _imported(str(name))
+        module, is_new = _imported(str(name))
     except Exception as error:
+        for table, known in zip((_MEASURES, _CRITERIA), tables):
+            for each in table.keys() - known.keys():
+                origin = table.pop(each).origin[0]
+                if origin not in modules:  # imported again, it registers again
+                    sys.modules.pop(origin, None)
+            table.update(known)
         raise InputError(
             f"criteria: {name} cannot be imported ({one_line(error)}); give a "
             "Python file or a module that registers criteria."

@@ -196,12 +196,6 @@ def window_scores(
 
     ``score >= -tau`` from the exit on at which the rule with tau stops.
     ``distances`` gives those (N, E) to the exit so many earlier.
-
-    Example
-    -------
-    >>> change = {1: np.array([[np.nan, 0.3, 0.1, 0.2]])}
-    >>> (-window_scores(change.__getitem__, (1, 4), 1)).tolist()
-    [[inf, 0.3, 0.1, 0.1]]
     """
     rows, exits = shape
     by_lag = {

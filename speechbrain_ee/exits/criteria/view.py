@@ -1,4 +1,4 @@
-"""What a measure may look at when a batch stands at an exit; taking them all.
+"""What a measure may look at when a batch stands at an exit.
 
 Several measures need the same quantities (probabilities, entropies, the
 greedy path); a view computes each of them once.
@@ -11,16 +11,14 @@ Authors
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
-from speechbrain_ee.exits.criteria.registry import get_measure, measure_names
-
 if TYPE_CHECKING:
-    from speechbrain_ee.exits.decoding.beam_search import NBest
+    from speechbrain_ee.exits.beam import NBest
     from speechbrain_ee.models.heads import ExitOutput
 
 _LOWEST = torch.finfo(torch.float32).min
@@ -85,13 +83,12 @@ class ExitView:
     @cached_property
     def best_BT(self) -> Tensor:
         """Most probable token of every frame."""
-        return self._largest[1]
+        return self._largest.indices
 
     @cached_property
-    def _largest(self) -> tuple[Tensor, Tensor]:
+    def _largest(self) -> Any:
         """Largest log-probability of every frame, and its place."""
-        largest = self.log_probs_BTV.max(-1)
-        return largest.values, largest.indices
+        return self.log_probs_BTV.max(-1)
 
     @cached_property
     def frames_BT(self) -> Tensor:
@@ -229,69 +226,3 @@ class ExitView:
         return torch.where(
             frames_B > 0, torch.lerp(below_B, above_B, weight_B), without
         )
-
-
-def not_measured(view: ExitView) -> dict[str, str]:
-    """Measures that :func:`measure_all` leaves out, although they could be.
-
-    Those that look further back than there are exits, or at what another way
-    of decoding finds, are not meant.
-    """
-    found = [get_measure(n) for n in measure_names()]
-    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
-    why = {m.name: "costly: not always taken" for m in found if not m.always}
-    if not has_hidden:
-        reason = "the model gives no hidden states"
-        why |= {m.name: reason for m in found if m.hidden}
-    return why
-
-
-def measure_all(
-    view: ExitView,
-    names: Sequence[str] | None = None,
-    decoded: bool = False,
-) -> dict[str, Tensor]:
-    """Raw evidence for a batch at one exit.
-
-    Arguments
-    ---------
-    view : ExitView
-        The batch at the exit.
-    names : sequence of str, optional
-        The measures; by default all that are cheap enough to be always
-        taken. Those that need more than the view holds are left out.
-    decoded : bool
-        Take those that look at what an attention decoder found, and no
-        others.
-
-    Returns
-    -------
-    dict of str to tensor of shape (B,)
-
-    Example
-    -------
-    >>> from types import SimpleNamespace
-    >>> import torch
-    >>> output = SimpleNamespace(
-    ...     log_probs_BTV=torch.tensor([[[0.5, 0.5], [0.0, 1.0]]]).log(),
-    ...     lengths_B=torch.tensor([2]),
-    ...     blank_index=0,
-    ... )
-    >>> round(measure_all(ExitView(output))["max_prob"].item(), 3)
-    0.75
-    """
-    measured = {}
-    has_hidden = getattr(view.output, "hidden_BTD", None) is not None
-    for found in map(get_measure, measure_names() if names is None else names):
-        if names is None and not found.always:
-            continue
-        if names is None and found.decodes != decoded:
-            continue
-        if found.earlier > len(view.earlier):
-            continue
-        if found.hidden and not has_hidden:
-            continue
-        if found.decodes and view.nbest is None:
-            continue
-        measured[found.name] = found.function(view)
-    return measured

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria.combined import LIGHT
-from speechbrain_ee.exits.decoding.methods import BY_ATTENTION
+from speechbrain_ee.exits.decoding import BY_ATTENTION
 from speechbrain_ee.exits.evidence import Evidence, text_change
 from speechbrain_ee.exits.selector.value import WordValue
 from speechbrain_ee.exits.selector.words import (

@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria.combined import ZScores
-from speechbrain_ee.exits.criteria.ngram import CharNgram
-from speechbrain_ee.exits.criteria.text import add_plausibility
+from speechbrain_ee.exits.criteria.text import CharNgram, add_plausibility
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.features import (
     FAMILIES,

@@ -12,7 +12,7 @@ Authors
 from pathlib import Path
 from typing import Any, Literal
 
-from speechbrain_ee.exits.criteria.ngram import ngram_content, parse_ngram
+from speechbrain_ee.exits.criteria.text import ngram_content, parse_ngram
 from speechbrain_ee.exits.selector.selector import LearnedSelector, Ridge
 from speechbrain_ee.exits.selector.value import WordValue
 from speechbrain_ee.files import write_json

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.selector.words import (
     WORD_FEATURES,

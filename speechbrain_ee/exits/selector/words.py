@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from speechbrain_ee.exits.criteria.ngram import CharNgram
+from speechbrain_ee.exits.criteria.text import CharNgram
 from speechbrain_ee.exits.evidence import Evidence
 
 # The order that networks are trained in.

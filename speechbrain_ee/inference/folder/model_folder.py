@@ -54,8 +54,7 @@ from speechbrain_ee.exits.calibration.policy_file import (
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.decoding.methods import check_decodings
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
+from speechbrain_ee.exits.decoding import SearchOptions, check_decodings
 from speechbrain_ee.exits.selector.selector import (
     LearnedSelector,
     truncated_selector,

@@ -42,12 +42,12 @@ from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import add_plausibility
-from speechbrain_ee.exits.decoding.methods import (
+from speechbrain_ee.exits.decoding import (
     BY_ATTENTION,
     DECODINGS,
     GREEDY,
+    SearchOptions,
 )
-from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord

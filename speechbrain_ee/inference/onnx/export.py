@@ -67,10 +67,9 @@ from speechbrain_ee.exits.calibration.policy_file import (
 )
 from speechbrain_ee.exits.calibration.risk import METHODS
 from speechbrain_ee.exits.criteria import get_criterion, measure_all
-from speechbrain_ee.exits.criteria.ngram import write_ngram
-from speechbrain_ee.exits.criteria.text import OF_TEXT
+from speechbrain_ee.exits.criteria.text import OF_TEXT, write_ngram
 from speechbrain_ee.exits.criteria.view import ExitView
-from speechbrain_ee.exits.decoding.methods import GREEDY
+from speechbrain_ee.exits.decoding import GREEDY
 from speechbrain_ee.files import (
     check_ours,
     has_schema,

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from speechbrain_ee.data.words import decode, pieces_of
 from speechbrain_ee.errors import InputError, one_line
 from speechbrain_ee.exits.calibration.policy_file import read_policy
-from speechbrain_ee.exits.criteria.ngram import read_ngram
+from speechbrain_ee.exits.criteria.text import read_ngram
 from speechbrain_ee.files import open_plain, restore, whole_file
 from speechbrain_ee.inference.hypothesis import (
     Hypothesis,
