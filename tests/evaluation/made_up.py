@@ -9,8 +9,11 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
-from speechbrain_ee.evaluation.policies import PolicyResult
+from speechbrain_ee.evaluation.analysis import (
+    PolicyResult,
+    SetAnalysis,
+    analyse_all,
+)
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 

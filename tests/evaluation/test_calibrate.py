@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
+from speechbrain_ee.evaluation.calibrate import (
+    SELECTOR_FILE,
+    calibrate_command,
+    learn_command,
+)
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.criteria import get_criterion

@@ -13,20 +13,20 @@ import pytest
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import analyse
-from speechbrain_ee.evaluation.decodings import (
-    by_decoding,
-    compare_decodings,
-    decoding_note,
-    decoding_table,
-)
-from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.report import (
     console_tables,
+    page,
     report_command,
+    say,
     write_report,
 )
-from speechbrain_ee.evaluation.tables import exit_table, summary
-from speechbrain_ee.evaluation.theme import family, leaders, search_note
+from speechbrain_ee.evaluation.tables import (
+    by_decoding,
+    compare_decodings,
+    decoding_table,
+    exit_table,
+)
+from speechbrain_ee.evaluation.theme import family, leaders
 from speechbrain_ee.exits import Trace, write_trace
 from tests.evaluation.made_up import HYPS, REF, small_trace
 
@@ -145,7 +145,7 @@ def test_five_ways_fit_the_console():
     traces = [decoded_by(name) for name in names] + [decoded_by("greedy", None)]
     (found,) = compare_decodings({"clean": traces}).values()
     order = ["greedy", "ctc_beam", "attention", "joint", "rescoring"]
-    assert [result.name for result in found.results] == order
+    assert [*found.results] == order
     assert max(map(len, decoding_table(found).text().splitlines())) <= 100
 
 
@@ -176,7 +176,7 @@ def test_without_costs_there_are_no_cost_rows():
     (found,) = compare_decodings({"clean": bare}).values()
     table = decoding_table(found)
     assert [row[0] for row in table.rows] == ["1", "2", "3"]
-    assert len(table.heading) == 4 and decoding_note(found) == ""
+    assert len(table.heading) == 4 and say("decoding_note", found) == ""
 
 
 def test_traces_must_fit():
@@ -237,10 +237,10 @@ def test_exits_tell_their_cost_with_and_without_decoding():
 def test_criteria_that_need_a_search_can_be_told():
     assert {family(name) for name in CRITERIA} == {"attention decoder"}
     searched, plain = analyse(ways()[1]), analyse(ways()[2])
-    note = search_note(searched)
+    note = say("search_note", searched)
     assert "attention beam score, attention beam posterior" in note
     assert "Layers do not count it; GMAC do." in note
-    assert search_note(plain) == ""
+    assert say("search_note", plain) == ""
     leading = leaders([searched])["clean"]
     assert [n for n in leading if family(n) == "attention decoder"]
     text = page("t", {"clean": searched}, {}, {})
@@ -252,9 +252,9 @@ def test_criteria_that_need_a_search_can_be_told():
 def test_summary_says_when_layers_flatter(dear):
     search = (10**9, 2 * 10**9, 10**9) if dear else (10, 10, 10)
     analysis = analyse(decoded_by("joint", search))
-    best = analysis.best_criterion()
+    best = analysis.choice().result
     assert best.name == "beam_score"
-    text = " ".join(summary(analysis))
+    text = say("summary", analysis)
     assert ("Layers flatter attention beam score" in text) == dear
     assert ("the cheapest of the criteria" in text) == (not dear)
     if dear:

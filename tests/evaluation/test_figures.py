@@ -10,25 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from speechbrain_ee.evaluation.analysis import analyse
-from speechbrain_ee.evaluation.decodings import (
-    DecodingComparison,
-    DecodingResult,
-)
 from speechbrain_ee.evaluation.figures import (
-    _columns,
     draw_curves,
     draw_decodings,
     draw_panel,
     figure_bytes,
 )
-from speechbrain_ee.evaluation.page import TEMPLATES
+from speechbrain_ee.evaluation.report import TEMPLATES
+from speechbrain_ee.evaluation.tables import (
+    DecodingComparison,
+    DecodingResult,
+)
 from speechbrain_ee.evaluation.theme import (
     COLOURS,
     FAMILIES,
@@ -149,7 +145,7 @@ def test_leaders_are_the_best_of_their_family_over_all_sets(sets, leading):
             )
             for group in groups
         }
-        assert set(leading[key]) == best | {analysis.best_criterion().name}
+        assert set(leading[key]) == best | {analysis.choice().result.name}
     assert {"entropy", "margin"} <= set(leading["clean"])
 
 
@@ -165,7 +161,7 @@ def test_the_cheapest_criterion_is_in_front_whatever_its_family(sets):
     )
     criteria = {"margin": margin, "max_prob": noisy}
     odd = replace(analysis, criteria=criteria)
-    assert odd.best_criterion().name == "max_prob"
+    assert odd.choice().result.name == "max_prob"
     assert leaders([odd])["clean"] == ("margin", "max_prob")
 
 
@@ -370,36 +366,12 @@ def test_labels_do_not_lie_on_each_other(sets, seed):
         assert panel.bbox.padded(3).containsy(box.y1)
 
 
-@pytest.mark.parametrize("number", [1, 5, 11, 30])
-@pytest.mark.parametrize("text", ["oracle", "policy A: learned, macs=12.5G"])
-def test_a_legend_ends_inside_the_figure(text, number):
-    """Names of policies are long, and as many as the user gives."""
-    figure = Figure((10, 8))
-    canvas = FigureCanvasAgg(figure)
-    texts = [text] * number
-    columns = _columns(texts, 10, number)
-    legend = figure.legend(
-        [Line2D([], [])] * number,
-        texts,
-        ncols=columns,
-        fontsize=9,
-        handlelength=2.6,
-        columnspacing=1.4,
-    )
-    canvas.draw()
-    width = legend.get_window_extent().width
-    assert width <= figure.bbox.width
-    assert columns == number or width > figure.bbox.width / 2
-
-
 WER = {"greedy": (40.0, 9.0, 5.0), "joint": (8.0, 4.0, 3.0)}
 MACS = {"greedy": (1e9, 2e9, 3e9), "joint": (2e9, 3e9, 4e9)}
 
 
 def comparison(key="clean", macs=MACS, wer=WER):
-    results = tuple(
-        DecodingResult(name, wer[name], None, macs[name]) for name in wer
-    )
+    results = {n: DecodingResult(wer[n], None, macs[n]) for n in wer}
     return DecodingComparison(key, (2, 4, 6), None, results)
 
 

@@ -20,9 +20,9 @@ from speechbrain_ee.evaluation.overthinking import (
     fixed_table,
     study_overthinking,
 )
-from speechbrain_ee.evaluation.page import page
 from speechbrain_ee.evaluation.report import (
     console_tables,
+    page,
     study_options,
     write_report,
 )

@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analysis import analyse, with_policies
-from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
-from speechbrain_ee.evaluation.policies import scored_for
+from speechbrain_ee.evaluation.analysis import (
+    analyse,
+    scored_for,
+    with_policies,
+)
+from speechbrain_ee.evaluation.calibrate import (
+    SELECTOR_FILE,
+    calibrate_command,
+    learn_command,
+)
 from speechbrain_ee.evaluation.report import (
     console_tables,
     report_command,
