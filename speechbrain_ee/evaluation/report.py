@@ -36,6 +36,13 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation import (
+    curves,
+    figures,
+    overthinking,
+    tables,
+    theme,
+)
 from speechbrain_ee.evaluation.analysis import (
     Example,
     SetAnalysis,
@@ -45,72 +52,11 @@ from speechbrain_ee.evaluation.analysis import (
     scored_for,
     transfer_matrices,
 )
-from speechbrain_ee.evaluation.curves import (
-    REPLICATES,
-    Curve,
-    OperatingPoint,
-    Result,
-    measure,
-    signed,
-)
-from speechbrain_ee.evaluation.figures import (
-    FIXED_LABEL,
-    draw_curves,
-    draw_decodings,
-    draw_overthinking,
-    draw_panel,
-    figure_bytes,
-    kept_label,
-)
 from speechbrain_ee.evaluation.overthinking import (
     OverthinkingStudy,
-    carried_table,
-    exit_comparison_table,
-    fixed_table,
-    group_table,
     overthinking_rows,
-    set_table,
     study_overthinking,
     threshold_rows,
-)
-from speechbrain_ee.evaluation.tables import (
-    GAP_LEVELS,
-    LEVEL_NAMES,
-    DecodingComparison,
-    Row,
-    Table,
-    by_decoding,
-    compare_decodings,
-    criterion_rows,
-    criterion_table,
-    decoding_rows,
-    decoding_table,
-    exit_rows,
-    exit_table,
-    filled,
-    giga,
-    number,
-    overview_table,
-    policy_table,
-    to_csv,
-    unlabelled_rows,
-    unlabelled_table,
-)
-from speechbrain_ee.evaluation.theme import (
-    COLOURS,
-    INK,
-    ORACLE,
-    PALE,
-    aspects,
-    decoding_label,
-    for_page,
-    label,
-    leaders,
-    look,
-    needs_search,
-    page_colour,
-    policy_letter,
-    policy_marker,
 )
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.calibration.policy_file import read_policy
@@ -155,10 +101,10 @@ class Report:
     data: Mapping[str, Any]  # what ``report.json`` holds
     transfer: Transfer  # thresholds of every set used on every other
     # the test sets that were decoded in several ways
-    decodings: Mapping[str, DecodingComparison]
+    decodings: Mapping[str, tables.DecodingComparison]
     overthinking: OverthinkingStudy | None  # the study, if asked for
     # what is chosen on the sets without transcripts
-    unlabelled: Sequence[Row]
+    unlabelled: Sequence[tables.Row]
 
 
 def write_report(
@@ -222,11 +168,11 @@ def write_report(
     analyses = analyse_all(traces, policies, dev, followed)
     found = list(analyses.values())
     transfer = transfer_matrices(found)
-    ways = compare_decodings(decoded or {})
+    ways = tables.compare_decodings(decoded or {})
     study = None
     if overthinking and analyses:
         study = study_overthinking(analyses, in_domain)
-    unlabelled = unlabelled_rows(traces, policies)
+    unlabelled = tables.unlabelled_rows(traces, policies)
     facts = {**(extra or {}), **_notes(traces, unlabelled)}
     if words is not None:
         facts = {DEFAULT: words, **facts}
@@ -247,26 +193,30 @@ def write_report(
     text = json.dumps(data, indent=1, allow_nan=False)
     files: dict[str, str | bytes] = {"report.json": f"{text}\n"}
     if found:
-        figure = draw_curves(found)
+        figure = figures.draw_curves(found)
         files |= {
             "report.html": page(title, analyses, facts, transfer, ways, study),
-            "exits.csv": to_csv(chain(*map(exit_rows, found))),
-            "criteria.csv": to_csv(chain(*map(criterion_rows, found))),
-            "curves.png": figure_bytes(figure, "png"),
-            "curves.pdf": figure_bytes(figure, "pdf"),
+            "exits.csv": tables.to_csv(chain(*map(tables.exit_rows, found))),
+            "criteria.csv": tables.to_csv(
+                chain(*map(tables.criterion_rows, found))
+            ),
+            "curves.png": figures.figure_bytes(figure, "png"),
+            "curves.pdf": figures.figure_bytes(figure, "pdf"),
         }
     if compared := list(ways.values()):
-        figure = draw_decodings(compared)
+        figure = figures.draw_decodings(compared)
         files |= {
-            "decodings.csv": to_csv(chain(*map(decoding_rows, compared))),
-            "decodings.png": figure_bytes(figure, "png"),
+            "decodings.csv": tables.to_csv(
+                chain(*map(tables.decoding_rows, compared))
+            ),
+            "decodings.png": figures.figure_bytes(figure, "png"),
         }
     if study is not None:
-        figure = draw_overthinking(study)
+        figure = figures.draw_overthinking(study)
         files |= {
-            "overthinking.csv": to_csv(overthinking_rows(study)),
-            "overthinking_thresholds.csv": to_csv(threshold_rows(study)),
-            "overthinking.png": figure_bytes(figure, "png"),
+            "overthinking.csv": tables.to_csv(overthinking_rows(study)),
+            "overthinking_thresholds.csv": tables.to_csv(threshold_rows(study)),
+            "overthinking.png": figures.figure_bytes(figure, "png"),
         }
     for name, content in files.items():
         with whole_file(folder / name) as stream:
@@ -337,7 +287,7 @@ def report_command(
         out,
         title,
         policies=given,
-        decoded=by_decoding(read),
+        decoded=tables.by_decoding(read),
         overthinking=overthinking,
         in_domain=in_domain,
         dev=chosen_on,
@@ -348,7 +298,7 @@ def report_command(
 
 
 def _notes(
-    traces: Sequence[Trace], unlabelled: Sequence[Row]
+    traces: Sequence[Trace], unlabelled: Sequence[tables.Row]
 ) -> dict[str, str]:
     """What a reader should know of the unit of errors, and of other sets."""
     notes: dict[str, str] = {}
@@ -371,7 +321,7 @@ def _plain(value: Any) -> Any:
 def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
     trace, header = analysis.trace, analysis.trace.header
     clusters = trace.clusters
-    no_worse = measure(trace, earliest_no_worse(trace.errors_NE))
+    no_worse = curves.measure(trace, earliest_no_worse(trace.errors_NE))
     data = {
         "model": header.name,
         "decoding": header.decoding,
@@ -384,7 +334,7 @@ def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
             "few": clusters.few,
         },
         "wer": analysis.wer,
-        "exits": exit_rows(analysis),
+        "exits": tables.exit_rows(analysis),
         "oracle_best": _point_data(analysis.oracle_best),
         "oracle_no_worse": _point_data(no_worse),
         "oracle_exit_shares": analysis.oracle_shares,
@@ -418,7 +368,9 @@ def _set_data(analysis: SetAnalysis) -> dict[str, Any]:
     return data
 
 
-def _criterion_data(analysis: SetAnalysis, result: Result) -> dict[str, Any]:
+def _criterion_data(
+    analysis: SetAnalysis, result: curves.Result
+) -> dict[str, Any]:
     data = _result_data(result)
     data["gap_shares"] = result.gap_shares
     data["gap_shares_macs"] = result.gap_shares_macs
@@ -430,7 +382,7 @@ def _criterion_data(analysis: SetAnalysis, result: Result) -> dict[str, Any]:
     return data
 
 
-def _result_data(result: Result) -> dict[str, Any]:
+def _result_data(result: curves.Result) -> dict[str, Any]:
     points = result.points.items()
     return {level: _point_data(point) for level, point in points} | {
         "layer_intervals": result.layer_intervals,
@@ -438,14 +390,14 @@ def _result_data(result: Result) -> dict[str, Any]:
     }
 
 
-def _point_data(point: OperatingPoint | None) -> dict[str, float] | None:
+def _point_data(point: curves.OperatingPoint | None) -> dict[str, float] | None:
     if point is None:
         return None
     values = asdict(point).items()
     return {name: value for name, value in values if value is not None}
 
 
-def _curve_data(curve: Curve) -> dict[str, list[float]]:
+def _curve_data(curve: curves.Curve) -> dict[str, list[float]]:
     """Points as columns, those that no point has left out."""
     columns = {}
     for name in ("avg_layer", "avg_macs", "wer", "threshold"):
@@ -470,27 +422,27 @@ def page(
     analyses: Mapping[str, SetAnalysis],
     extra: Mapping[str, Any],
     transfer: Transfer,
-    decodings: Mapping[str, DecodingComparison] | None = None,
+    decodings: Mapping[str, tables.DecodingComparison] | None = None,
     overthinking: OverthinkingStudy | None = None,
 ) -> str:
     """The whole page."""
     found = list(analyses.values())
-    leading = leaders(found)
+    leading = theme.leaders(found)
     front = dict.fromkeys(n for names in leading.values() for n in names)
     every = dict.fromkeys(name for each in found for name in each.criteria)
-    figures: list[tuple[str, list[Markup]]] = []
+    panels: list[tuple[str, list[Markup]]] = []
     for analysis in found:
-        for row in aspects(analysis, leading):
+        for row in theme.aspects(analysis, leading):
             drawings = []
             for aspect in row:
-                figure = draw_panel(analysis, aspect)
+                figure = figures.draw_panel(analysis, aspect)
                 cost = "layers" if aspect.by_layer else "GMAC"
                 said = f"{analysis.key}: word error rate against {cost}"
-                place = 2 * len(figures) + len(drawings)
+                place = 2 * len(panels) + len(drawings)
                 drawings.append(_drawing(figure, f"f{place}", said))
-            figures.append((analysis.key, drawings))
+            panels.append((analysis.key, drawings))
     drawing = overthinking and _drawing(
-        draw_overthinking(overthinking),
+        figures.draw_overthinking(overthinking),
         "overthinking",
         "word error rates by exit, overthinking by exit",
     )
@@ -513,9 +465,10 @@ def page(
             others=[name for name in every if name not in front],
             # the same policies on every set that has any
             policies=max((each.policies for each in found), key=len),
-            figures=figures,
+            figures=panels,
             # whether there are panels of GMAC, and lines that may leave them
-            beyond=len(figures) > len(found) and any(map(needs_search, front)),
+            beyond=len(panels) > len(found)
+            and any(map(theme.needs_search, front)),
             matrices=matrices,
             study=overthinking,
             study_drawing=drawing,
@@ -525,8 +478,8 @@ def page(
 
 
 def _drawing(figure: Figure, prefix: str, said: str) -> Markup:
-    svg = figure_bytes(figure, "svg").decode()
-    return Markup(for_page(svg, prefix, said))
+    svg = figures.figure_bytes(figure, "svg").decode()
+    return Markup(theme.for_page(svg, prefix, said))
 
 
 @cache
@@ -541,35 +494,21 @@ def _environment() -> Environment:
     )
     found.filters |= {
         "best_criterion": lambda a: (c := a.choice()) and c.result.name,
-        "filled": filled,
-        "label": label,
-        "number": number,
+        "filled": tables.filled,
+        "label": theme.label,
+        "number": tables.number,
         "shown": shown,
     }
-    found.tests["needs_search"] = lambda name: name and needs_search(name)
-    called = (
-        *(Table, carried_table, cheapest_by_macs, criteria_note),
-        *(criterion_rows, criterion_table, decoding_label, decoding_table),
-        *(described, example_text, exit_comparison_table, exit_table),
-        *(fixed_table, giga, group_table, kept_label, label, look),
-        *(mark_errors, nearby_sounds, needs_search, number, outline),
-        *(overview_table, page_colour, policy_letter, policy_marker),
-        *(policy_table, say, sentences, set_table, signed, stops_of),
-        unlabelled_table,
-    )
+    found.tests["needs_search"] = lambda name: name and theme.needs_search(name)
+    called = (cheapest_by_macs, criteria_note, described, example_text)
+    called += (mark_errors, nearby_sounds, outline, say, sentences, stops_of)
     found.globals |= {each.__name__: each for each in called}
+    for module in (curves, figures, overthinking, tables, theme):
+        found.globals |= vars(module)
     found.globals |= {
         "BUDGET": 5.0,  # percent; that of the transfer's thresholds
         "DEFAULT": DEFAULT,
         "EXITS_NOTE": "* the best fixed exit, chosen on this set.",
-        "FIXED_LABEL": FIXED_LABEL,
-        "GAP_LEVELS": GAP_LEVELS,
-        "INK": INK,
-        "LEVEL_NAMES": LEVEL_NAMES,
-        "ORACLE": ORACLE,
-        "PALE": PALE,
-        "colours": COLOURS,
-        "replicates": REPLICATES,
     }
     return found
 
@@ -602,7 +541,7 @@ def described(name: str) -> str:
 
 def cheapest_by_macs(
     analysis: SetAnalysis, level: str
-) -> tuple[str, OperatingPoint]:
+) -> tuple[str, curves.OperatingPoint]:
     """What needs the fewest multiply-accumulates at a level, by name."""
     ways = [analysis.fixed, analysis.mixture, *analysis.criteria.values()]
     found = {r.name: p for r in ways if (p := r.points[level]) is not None}
@@ -619,23 +558,27 @@ def example_text(example: Example) -> str:
             (f"layer {exit_.layer}, {errors} error{plural}", exit_.hyp or "")
         )
     margin = 2 + max(len(head) for head, _ in rows)
-    lines = [filled(t, h.ljust(margin), " " * margin) for h, t in rows]
+    lines = [tables.filled(t, h.ljust(margin), " " * margin) for h, t in rows]
     return "\n".join([f"Overthinking in {record.id}:", *lines])
 
 
 def stops_of(analysis: SetAnalysis) -> list[dict[str, Any]]:
     """Where utterances stop: the choice and the policies beside the oracle."""
     columns = [
-        (f"policy {p.name}", look(p.criterion)[0], p.exit_shares)
+        (f"policy {p.name}", theme.look(p.criterion)[0], p.exit_shares)
         for p in analysis.policies
     ]
-    oracle = "oracle (earliest best exit)", ORACLE, analysis.oracle_shares
+    oracle = "oracle (earliest best exit)", theme.ORACLE, analysis.oracle_shares
     if choice := analysis.choice():
         name = choice.result.name
         how = "last exit's WER kept"
         if choice.chosen_on:
             how = f"threshold of {choice.chosen_on}"
-        chosen = f"{label(name)}, {how}", look(name)[0], analysis.stops(choice)
+        chosen = (
+            f"{theme.label(name)}, {how}",
+            theme.look(name)[0],
+            analysis.stops(choice),
+        )
         columns.insert(0, chosen)
     keys = ("name", "colour", "shares")
     return [dict(zip(keys, column)) for column in [*columns, oracle]]

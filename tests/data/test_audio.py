@@ -114,3 +114,41 @@ def test_missing_file(tmp_path):
     """A manifest that points nowhere."""
     with pytest.raises(InputError, match="gone.flac: cannot be read"):
         AudioReader()(str(tmp_path / "gone.flac"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"", "cannot be read"),
+        (b"no audio at all", "cannot be read"),
+        (np.zeros(0, dtype=np.float32), "holds no audio"),
+    ],
+)
+def test_what_is_no_audio_is_named(tmp_path, content, message):
+    path = tmp_path / "bad.flac"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        write(path, content)
+    with pytest.raises(InputError, match=f"bad.flac: {message}"):
+        AudioReader()(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"", "cannot be read"),
+        (b"no audio at all", "cannot be read"),
+        (np.zeros(0, dtype=np.float32), "holds no audio"),
+    ],
+)
+def test_what_is_no_audio_is_named(tmp_path, content, message):
+    path = tmp_path / "bad.flac"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        write(path, content)
+    with pytest.raises(InputError, match=f"bad.flac: {message}"):
+        AudioReader()(str(path))
