@@ -183,11 +183,8 @@ def test_a_manifest_need_not_name_speakers(hparams, tokenizer, tmp_path):
     with open(path, "w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(row[:3] + row[4:] for row in rows)
     data = make_datasets({**hparams, "train_csv": str(path)}, tokenizer)
-    item = data.train[3]
-    assert set(item) == {"id", "sig", "wrd", "tokens"}
-    assert set(data.valid[0]) == {*item, "spk_id"}
-    assert item["sig"].shape == (round(1.3 * RATE),)
-    assert item["tokens"].tolist() == tokenizer.sp.encode_as_ids(item["wrd"])
+    assert set(data.train[0]) == {"id", "sig", "wrd", "tokens"}
+    assert "spk_id" in data.valid[0]
 
 
 def padded_lengths(sampler, dataset: DynamicItemDataset) -> list[float]:

@@ -175,15 +175,16 @@ def of_another_kind(key: str):
     return change
 
 
-KINDS = [of_another_kind(key) for key in ("version", "seed", "files")]
+KINDS = [of_another_kind(key) for key in ("version", "seed", "scale", "files")]
 
 
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
-        *(("*.flac", how) for how in (Path.unlink, cut, flip)),
-        ("*.trans.txt", flip),
-        *(("corpus.json", how) for how in (Path.unlink, cut, *KINDS)),
+        *((suffix, Path.unlink) for suffix in ("*.flac", "*.trans.txt")),
+        *((suffix, cut) for suffix in ("*.flac", "*.trans.txt")),
+        *((suffix, flip) for suffix in ("*.flac", "*.trans.txt")),
+        *(("corpus.json", how) for how in (Path.unlink, cut, flip, *KINDS)),
     ],
 )
 def test_what_is_not_whole_or_not_wanted_is_rebuilt(tiny, pattern, damage):

@@ -206,19 +206,16 @@ def test_json_of_a_criterion(report):
     assert groups["names"] == ["easy", "medium", "hard"]
     # easy is right everywhere and stops first
     assert groups["shares"][0] == [1.0, 0.0, 0.0]
+    # both sets hold the same utterances
+    moved = report.data["transfer"]["entropy"]
+    assert {*moved} == {*moved["clean"]} == {"clean", "other"}
+    assert moved["clean"]["other"] == moved["other"]["other"]
+    point = found["plus_5"]
+    assert moved["clean"]["other"]["avg_layer"] == point["avg_layer"]
+    assert moved["clean"]["other"]["excess"] == pytest.approx(0)
     (example, *_) = sets["clean"]["examples"]
     assert example["kind"] == "overthinking" and example["errors"] == [4, 0, 2]
     assert example["ref"] == REF and example["hyps"] == list(HYPS["over"])
-
-
-def test_json_of_the_transfer(report):
-    found = report.data["transfer"]["entropy"]
-    assert set(found) == set(found["clean"]) == {"clean", "other"}
-    # both sets hold the same utterances
-    assert found["clean"]["other"] == found["other"]["other"]
-    equal = report.data["sets"]["clean"]["criteria"]["entropy"]["plus_5"]
-    assert found["clean"]["other"]["avg_layer"] == equal["avg_layer"]
-    assert found["clean"]["other"]["excess"] == pytest.approx(0)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -238,10 +235,6 @@ def test_without_evidence_hypotheses_or_macs(tmp_path):
     assert all(not s.carried for s in report.overthinking.sets.values())
     text = console_tables(report)
     assert "GMAC" not in text and "Shift" not in text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_everything_right_at_once(tmp_path):
     exits = (ExitRecord(1, "a", None, {"entropy": 0.0}),)
     perfect = Trace(
         TraceHeader("m", "d", (1,)), (UtteranceRecord("u", "s", "a", exits),)
@@ -326,25 +319,6 @@ def test_console_shows_overthinking_at_every_exit(report):
         ["layer 4, 0 errors", REF],
         ["layer 6, 2 errors", "one two <three> & five six"],
     ]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_console_is_never_too_wide(tmp_path):
-    trace = small_trace()
-    names = (
-        "max_prob_nonblank",
-        "tsallis_min",
-        "token_quantile_nonblank",
-        "tsallis_min:alpha=0.25",
-        "ctc_forward_per_frame",
-    )
-    for name in names:
-        trace = trace.with_evidence(name, trace.evidence_NE("entropy"))
-    long = replace(trace.records[0], ref="word " * 60)
-    trace = Trace(trace.header, (long, *trace.records[1:]))
-    text = console_tables(write_report(trace, tmp_path, "wide"))
-    assert "alpha=0.25" in text
-    assert max(map(len, text.splitlines())) <= 100
 
 
 @pytest.mark.usefixtures("undrawn")
