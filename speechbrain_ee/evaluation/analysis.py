@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -96,18 +97,12 @@ def difficulty_histogram(
     trace: Trace, choice_N: NDArray[np.integer]
 ) -> DifficultyHistogram:
     """Count the exits taken in each group."""
-    group_N = difficulty_groups(trace)
-    best_N = earliest_best(trace.errors_NE)
+    group_N, exits = difficulty_groups(trace), len(trace.layers_E)
     present = [g for g in range(len(DIFFICULTIES)) if (group_N == g).any()]
-    exits = len(trace.layers_E)
-
-    def shares(chosen_N: NDArray[np.integer]) -> NDArray[np.float64]:
-        counts_GE = np.zeros((len(DIFFICULTIES), exits))
-        np.add.at(counts_GE, (group_N, chosen_N), 1)
-        counts_GE = counts_GE[present]
-        return counts_GE / counts_GE.sum(axis=1, keepdims=True)
-
-    shares_GE, oracle_GE = shares(choice_N), shares(best_N)
+    shares_GE, oracle_GE = (
+        np.array([exit_shares(taken_N[group_N == g], exits) for g in present])
+        for taken_N in (choice_N, earliest_best(trace.errors_NE))
+    )
     return DifficultyHistogram(
         names=tuple(DIFFICULTIES[g] for g in present),
         counts=tuple(int((group_N == g).sum()) for g in present),
@@ -139,9 +134,8 @@ def choose_examples(trace: Trace, each: int = 3) -> tuple[Example, ...]:
     mean_E = errors_NE.sum(axis=0) / max(words_N.sum(), 1)
     distance_N = np.abs(rate_NE - mean_E).sum(axis=1)
     distance_N[~readable_N] = np.inf
-    typical = [
-        i for i in np.argsort(distance_N, kind="stable") if i not in over[:each]
-    ]
+    order = np.argsort(distance_N, kind="stable")
+    typical = [i for i in order if i not in over[:each]]
     return tuple(
         Example(kind, trace.records[i], tuple(errors_NE[i].tolist()))
         for kind, rows in (("overthinking", over), ("typical", typical))
@@ -578,11 +572,8 @@ def _used_elsewhere(
         if name in target.criteria and point is not None:
             choice_N = first_exit(target.scores[name], point.threshold)
             macs_NE = criterion_macs(target.trace, get_criterion(name))
-            yield (
-                name,
-                point,
-                measure(target.trace, choice_N, point.threshold, macs_NE),
-            )
+            asked = choice_N, point.threshold, macs_NE
+            yield name, point, measure(target.trace, *asked)
 
 
 def _shift(
@@ -606,19 +597,13 @@ def transfer_matrices(analyses: Sequence[SetAnalysis]) -> Transfer:
     found: dict[str, dict[str, dict[str, TransferCell]]] = {
         name: {} for analysis in analyses for name in analysis.criteria
     }
-    for source in analyses:
-        for target in analyses:
-            used = _used_elsewhere(source, target, TRANSFER_LEVEL)
-            for name, _, point in used:
-                found[name].setdefault(source.key, {})[target.key] = (
-                    TransferCell(
-                        point.threshold,
-                        point.wer,
-                        target.excess(point.wer),
-                        point.avg_layer,
-                        point.avg_macs,
-                    )
-                )
+    for source, target in product(analyses, analyses):
+        used = _used_elsewhere(source, target, TRANSFER_LEVEL)
+        for name, _, point in used:
+            excess = target.excess(point.wer)
+            costs = point.avg_layer, point.avg_macs
+            cell = TransferCell(point.threshold, point.wer, excess, *costs)
+            found[name].setdefault(source.key, {})[target.key] = cell
     return {
         name: cells
         for name, cells in found.items()

@@ -24,7 +24,6 @@ Authors
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,6 +242,16 @@ class LogMelStart:
     def __init__(self, encoder: MultiExitEncoder):
         self.encoder = encoder
         self.parts = [encoder.input_projection, encoder.front_end]
+        self._projection = weights(encoder.input_projection)
+        # of each convolution, its stride over time and the MACs of a frame
+        self._convolutions: list[tuple[int, int]] = []
+        mels = encoder.features.compute_features.compute_fbanks.n_mels
+        for block in encoder.front_end.blocks.children():
+            for layer in block.convs.children():
+                if isinstance(layer, Conv2d):
+                    mels = -(-mels // layer.stride[1])
+                    macs = mels * layer.conv.weight.numel()
+                    self._convolutions.append((layer.stride[0], macs))
 
     def macs(self, samples: int) -> int:
         """MACs for an utterance of so many samples."""
@@ -267,23 +276,6 @@ class LogMelStart:
         transform = round(2 * n_fft * math.log2(n_fft))
         bins = n_fft // 2 + 1
         return frames * (transform + bins * compute.compute_fbanks.n_mels)
-
-    @cached_property
-    def _convolutions(self) -> list[tuple[int, int]]:
-        """Of each, its stride over time and the MACs of a frame it gives."""
-        found = []
-        mels = self.encoder.features.compute_features.compute_fbanks.n_mels
-        for block in self.encoder.front_end.blocks.children():
-            for layer in block.convs.children():
-                if isinstance(layer, Conv2d):
-                    mels = -(-mels // layer.stride[1])
-                    macs = mels * layer.conv.weight.numel()
-                    found.append((layer.stride[0], macs))
-        return found
-
-    @cached_property
-    def _projection(self) -> int:
-        return weights(self.encoder.input_projection)
 
 
 class SSLStart:

@@ -91,16 +91,9 @@ def measure_many(
     reference_words(trace)
     wer_T = error_rate(trace.errors_NE, trace.words_N, choice_NT)
     layer_T, macs_T = average_costs(trace, choice_NT, criterion_macs_NE)
-    columns = (layer_T, wer_T.tolist(), macs_T, thresholds)
-    return tuple(
-        OperatingPoint(
-            avg_layer=layer,
-            wer=wer,
-            avg_macs=macs,
-            threshold=None if threshold is None else float(threshold),
-        )
-        for layer, wer, macs, threshold in zip(*columns, strict=True)
-    )
+    limits_T = [None if at is None else float(at) for at in thresholds]
+    columns = layer_T, wer_T.tolist(), macs_T, limits_T
+    return tuple(map(OperatingPoint, *columns))
 
 
 def average_costs(

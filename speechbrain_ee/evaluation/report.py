@@ -562,26 +562,22 @@ def example_text(example: Example) -> str:
     return "\n".join([f"Overthinking in {record.id}:", *lines])
 
 
-def stops_of(analysis: SetAnalysis) -> list[dict[str, Any]]:
+def stops_of(
+    analysis: SetAnalysis,
+) -> list[tuple[str, str, tuple[float, ...]]]:
     """Where utterances stop: the choice and the policies beside the oracle."""
-    columns = [
-        (f"policy {p.name}", theme.look(p.criterion)[0], p.exit_shares)
-        for p in analysis.policies
-    ]
-    oracle = "oracle (earliest best exit)", theme.ORACLE, analysis.oracle_shares
+    columns = []
     if choice := analysis.choice():
-        name = choice.result.name
-        how = "last exit's WER kept"
+        name, how = choice.result.name, "last exit's WER kept"
         if choice.chosen_on:
             how = f"threshold of {choice.chosen_on}"
-        chosen = (
-            f"{theme.label(name)}, {how}",
-            theme.look(name)[0],
-            analysis.stops(choice),
-        )
-        columns.insert(0, chosen)
-    keys = ("name", "colour", "shares")
-    return [dict(zip(keys, column)) for column in [*columns, oracle]]
+        title, colour = f"{theme.label(name)}, {how}", theme.look(name)[0]
+        columns.append((title, colour, analysis.stops(choice)))
+    for policy in analysis.policies:
+        colour = theme.look(policy.criterion)[0]
+        columns.append((f"policy {policy.name}", colour, policy.exit_shares))
+    best = "oracle (earliest best exit)", theme.ORACLE, analysis.oracle_shares
+    return [*columns, best]
 
 
 def outline(marker: str) -> str:

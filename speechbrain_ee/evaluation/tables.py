@@ -11,7 +11,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,23 +228,29 @@ def criterion_rows(analysis: SetAnalysis) -> list[Row]:
 
 def criterion_table(analysis: SetAnalysis) -> Table:
     """Every way of choosing exits; the gap is from the mix to the oracle."""
-    gap_names = [LEVEL_NAMES[level] for level in GAP_LEVELS]
-    layers, macs, gap = [*LEVEL_NAMES.values()], [*gap_names], [*gap_names]
-    layers[0] = f"layers at WER: {layers[0]}"
-    macs[0] = f"GMAC at: {macs[0]}"
-    gap[0] = f"gap closed %: {gap[0]}"
-    rows = []
-    for row in criterion_rows(analysis):
-        cells = [label(row["criterion"])]
-        cells += [number(row[f"{level}_layers"]) for level in LEVEL_NAMES]
-        cells += [
-            giga(row[f"{level}_macs"], analysis.full_macs)
-            for level in GAP_LEVELS
+    columns = {
+        "layers at WER": ("layers", LEVEL_NAMES, number),
+        "GMAC at": ("macs", GAP_LEVELS, partial(giga, full=analysis.full_macs)),
+        "gap closed %": ("gap_share", GAP_LEVELS, _whole_percent),
+    }
+    heading = ["exit chosen by"]
+    for group, (_, levels, _) in columns.items():
+        first, *others = (LEVEL_NAMES[level] for level in levels)
+        heading += [f"{group}: {first}", *others]
+    rows = [
+        [label(row["criterion"])]
+        + [
+            form(row[f"{level}_{name}"])
+            for name, levels, form in columns.values()
+            for level in levels
         ]
-        shares = [row[f"{level}_gap_share"] for level in GAP_LEVELS]
-        cells += ["" if s is None else str(round(100 * s)) for s in shares]
-        rows.append(cells)
-    return Table(["exit chosen by", *layers, *macs, *gap], rows).dense()
+        for row in criterion_rows(analysis)
+    ]
+    return Table(heading, rows).dense()
+
+
+def _whole_percent(share: float | None) -> str:
+    return "" if share is None else str(round(100 * share))
 
 
 def policy_table(analysis: SetAnalysis) -> Table:
@@ -417,6 +423,10 @@ def _means(values_NE: NDArray[np.float64] | None) -> list[float] | None:
     return None if values_NE is None else values_NE.mean(axis=0).tolist()
 
 
+def _at(values: Sequence[float] | None, column: int) -> float | None:
+    return None if values is None else values[column]
+
+
 def decoding_rows(comparison: DecodingComparison) -> list[Row]:
     """One row per way of decoding and exit."""
     return [
@@ -426,11 +436,9 @@ def decoding_rows(comparison: DecodingComparison) -> list[Row]:
             "exit": column + 1,
             "layer": layer,
             "wer": result.wer[column],
-            "decoding_macs": result.decoding_macs
-            and result.decoding_macs[column],
-            "avg_macs": result.avg_macs and result.avg_macs[column],
-            "parameters": comparison.parameters
-            and comparison.parameters[column],
+            "decoding_macs": _at(result.decoding_macs, column),
+            "avg_macs": _at(result.avg_macs, column),
+            "parameters": _at(comparison.parameters, column),
         }
         for name, result in comparison.results.items()
         for column, layer in enumerate(comparison.exit_layers)
@@ -455,10 +463,8 @@ def decoding_table(comparison: DecodingComparison) -> Table:
         best = [place for place, r in enumerate(rates) if r == min(rates)]
         strong |= {(column, 2 + place) for place in best}
     costs = {
-        "GMAC of decoding": [
-            r.decoding_macs and r.decoding_macs[-1] for r in results
-        ],
-        "GMAC in all": [r.avg_macs and r.avg_macs[-1] for r in results],
+        "GMAC of decoding": [_at(r.decoding_macs, -1) for r in results],
+        "GMAC in all": [_at(r.avg_macs, -1) for r in results],
     }
     full = max((c for row in costs.values() for c in row if c), default=None)
     for name, values in costs.items():
