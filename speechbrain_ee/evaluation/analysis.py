@@ -674,7 +674,7 @@ def _measured(
         excess=analysis.excess(point.wer),
         exit_shares=exit_shares(choice_N, len(trace.layers_E)),
         budget=policy.budget,
-        holds=_holds(trace, Budget.parse(policy.budget), choice_N, cost_NE),
+        holds=_holds(trace, policy, choice_N),
         warnings=_warnings(policy, trace, seen),
         seen=seen,
         default=default,
@@ -700,17 +700,23 @@ def _warnings(policy: ExitPolicy, trace: Trace, seen: float) -> tuple[str, ...]:
     return ((said,) if said else ()) + (*seen_warnings(seen), *shifted)
 
 
+def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
+    """What the exits do, the criterion's own cost included."""
+    macs_NE = trace.macs_NE
+    if macs_NE is not None:
+        macs_NE = macs_NE + criterion_macs(trace, criterion)
+    known = trace.errors_NE, trace.words_N, trace.layers_E
+    return Outcomes(*known, macs_NE, trace.clusters)
+
+
 def _holds(
-    trace: Trace,
-    budget: Budget,
-    choice_N: NDArray[np.integer],
-    cost_NE: NDArray[np.floating] | float,
+    trace: Trace, policy: ExitPolicy, choice_N: NDArray[np.integer]
 ) -> bool | None:
     """Whether the budget holds on this set; None if it cannot be told."""
-    macs_NE = None if trace.macs_NE is None else trace.macs_NE + cost_NE
-    if budget.kind == "macs" and macs_NE is None:
+    budget = Budget.parse(policy.budget)
+    if budget.kind == "macs" and trace.macs_NE is None:
         return None
-    outcomes = Outcomes(trace.errors_NE, trace.words_N, trace.layers_E, macs_NE)
+    outcomes = outcomes_of(trace, get_criterion(policy.criterion))
     losses_NE = budget.losses_NE(outcomes)
     losses_N = at_choice(losses_NE, choice_N)
     return bool(losses_N.mean() <= _TOLERANCE * np.abs(losses_NE).max())

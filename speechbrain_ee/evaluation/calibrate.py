@@ -17,10 +17,10 @@ import numpy as np
 
 from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import criterion_macs
+from speechbrain_ee.evaluation.analysis import outcomes_of
 from speechbrain_ee.evaluation.curves import reference_words
 from speechbrain_ee.evaluation.tables import WIDTH, aligned
-from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.calibration.calibrate import (
     FEW_UTTERANCES,
     calibrate,
@@ -40,7 +40,6 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.registry import Criterion
 from speechbrain_ee.exits.criteria.text import OF_TEXT
 from speechbrain_ee.exits.selector.learned import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import (
@@ -63,16 +62,6 @@ METHODS = ("naive", "ltt")
 # What a policy has to save of the last exit's time to be the default.
 WORTH = 0.1
 _SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
-
-
-def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
-    """What the exits do, the criterion's own cost included."""
-    macs_NE = trace.macs_NE
-    if macs_NE is not None:
-        macs_NE = macs_NE + criterion_macs(trace, criterion)
-    return Outcomes(
-        trace.errors_NE, trace.words_N, trace.layers_E, macs_NE, trace.clusters
-    )
 
 
 def calibrate_trace(

@@ -37,26 +37,20 @@ class Recorded:
     has_evidence: bool = True  # whether criteria may read what it found
 
 
+@dataclass(eq=False)
 class TraceRecorder:
     """Collect one record per utterance and decoding, batch by batch."""
 
-    def __init__(
-        self,
-        set_name: str,
-        decode: Callable[[list[int]], str],
-        macs: Callable[[int], Sequence[int]] | None = None,
-        sample_rate: int = 16000,
-        decoders: Mapping[str, Recorded | None] | None = None,
-        exits: Sequence[int] | None = None,
-        error_unit: str = "word",
-    ):
-        self.set_name = set_name
-        self.decode = decode
-        self.macs = macs
-        self.sample_rate = sample_rate
-        self.decoders = dict(decoders or {"ctc_greedy": None})
-        self.exits = exits
-        self.error_unit = error_unit
+    set_name: str
+    decode: Callable[[list[int]], str]
+    macs: Callable[[int], Sequence[int]] | None = None
+    sample_rate: int = 16000
+    decoders: Mapping[str, Recorded | None] | None = None
+    exits: Sequence[int] | None = None
+    error_unit: str = "word"
+
+    def __post_init__(self) -> None:
+        self.decoders = dict(self.decoders or {"ctc_greedy": None})
         self.by_decoding: dict[str, list[UtteranceRecord]] = {
             name: [] for name in self.decoders
         }
