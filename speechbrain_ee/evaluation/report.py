@@ -96,10 +96,8 @@ class Report:
     """A written report."""
 
     folder: Path  # where it is
-    title: str  # its title
     sets: Mapping[str, SetAnalysis]  # the analysis of every test set
     data: Mapping[str, Any]  # what ``report.json`` holds
-    transfer: Transfer  # thresholds of every set used on every other
     # the test sets that were decoded in several ways
     decodings: Mapping[str, tables.DecodingComparison]
     overthinking: OverthinkingStudy | None  # the study, if asked for
@@ -228,9 +226,7 @@ def write_report(
             (folder / name).unlink(missing_ok=True)
     logger.info("Report written to %s", folder)
     data = json.loads(text)
-    return Report(
-        folder, title, analyses, data, transfer, ways, study, unlabelled
-    )
+    return Report(folder, analyses, data, ways, study, unlabelled)
 
 
 def study_options(
