@@ -52,6 +52,7 @@ from speechbrain_ee.exits.criteria import (
 )
 from speechbrain_ee.exits.oracle import earliest_best, overthinking
 from speechbrain_ee.exits.policy import at_choice, first_exit
+from speechbrain_ee.exits.scoring import char_counts, edit_counts
 from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 
@@ -275,6 +276,14 @@ class SetAnalysis:
     def wer(self) -> tuple[float, ...]:
         """Word error rate of each exit in percent."""
         return tuple(point.wer for point in self.fixed.curve.points)
+
+    @cached_property
+    def cer_last(self) -> float:
+        """Character error rate of the last exit in percent."""
+        refs = [row.ref for row in self.trace.records]
+        hyps = [row.exits[-1].hyp or "" for row in self.trace.records]
+        errors = edit_counts(refs, hyps, unit="character").sum()
+        return 100 * float(errors) / int(char_counts(refs).sum())
 
     @property
     def full_macs(self) -> float | None:

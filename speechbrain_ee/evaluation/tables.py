@@ -26,7 +26,6 @@ from speechbrain_ee.evaluation.curves import (
 from speechbrain_ee.evaluation.theme import decoding_label, label
 from speechbrain_ee.exits.calibration.exit_policy import ExitPolicy
 from speechbrain_ee.exits.decoding.methods import DECODINGS
-from speechbrain_ee.exits.scoring import char_counts, edit_counts
 from speechbrain_ee.exits.trace import Trace
 
 Row = dict[str, str | int | float | None]  # of a CSV file
@@ -159,10 +158,7 @@ def exit_rows(analysis: SetAnalysis) -> list[Row]:
     edits_E3, cers = [blank[:1] * 3] * len(blank), [*blank]
     if trace.edits_NE3 is not None:
         edits_E3 = trace.edits_NE3.sum(axis=0).tolist()
-        refs = [row.ref for row in trace.records]
-        hyps = [row.exits[-1].hyp or "" for row in trace.records]
-        errors = edit_counts(refs, hyps, unit="character").sum()
-        cers[-1] = 100 * float(errors) / int(char_counts(refs).sum())
+        cers[-1] = analysis.cer_last
     return [
         {
             "set": analysis.key,
