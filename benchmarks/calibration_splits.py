@@ -29,7 +29,7 @@ import numpy as np
 from environment import describe, store
 from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.calibrate import outcomes_of
+from speechbrain_ee.evaluation.analysis import outcomes_of
 from speechbrain_ee.evaluation.curves import LEVELS, Bootstrap, thresholds_for
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate

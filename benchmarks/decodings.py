@@ -40,10 +40,10 @@ from speechbrain_ee.evaluation.analysis import (
     SetAnalysis,
     analyse_all,
     available_criteria,
+    scored_for,
 )
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.curves import LEVELS, OperatingPoint, Result
-from speechbrain_ee.evaluation.policies import scored_for
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy, read_policy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding import DECODINGS, GREEDY

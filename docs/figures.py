@@ -18,8 +18,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -27,7 +25,7 @@ from torch import Tensor
 from speechbrain_ee.data.audio import AudioReader
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
 from speechbrain_ee.evaluation.curves import measure, sweep
-from speechbrain_ee.evaluation.figures import SETTINGS
+from speechbrain_ee.evaluation.figures import SETTINGS, new_figure
 from speechbrain_ee.evaluation.theme import GRID, INK, ORACLE, PALE, look
 from speechbrain_ee.exits import Trace, read_trace
 from speechbrain_ee.exits.criteria import get_criterion
@@ -42,6 +40,7 @@ BUDGETS = ("wer=+25%", "wer=+100%")
 LEAST = -0.8  # lower scores are drawn here
 WRONG = "#d55e00"
 DPI = 110
+LAYOUT = {"layout": "constrained"}
 
 
 def computed_shapes(
@@ -92,7 +91,7 @@ def draw_walk(run: Path) -> Figure:
     shapes, left_B, frames_B = computed_shapes(asr, files)
     order = sorted(range(len(files)), key=lambda b: (-left_B[b], -frames_B[b]))
     depth = len(asr.folder.model.encoder.layers)
-    figure, panels = _figure(depth, (8.6, 2.7))
+    figure, (panels,) = new_figure((8.6, 2.7), 1, depth, **LAYOUT)
     # nobody is in the layers that were not run
     shapes += [(0, 0)] * (depth - len(shapes))
     for layer, (panel, shape) in enumerate(zip(panels, shapes), start=1):
@@ -137,7 +136,7 @@ def draw_stop(trace: Trace, threshold: float, count: int = 14) -> Figure:
     # as many of every depth as there are, spread over it
     order = np.argsort(stop_N, kind="stable")
     some = order[np.linspace(0, len(order) - 1, count).astype(int)]
-    figure, (panel,) = _figure(1, (6.2, 3.4))
+    figure, ((panel,),) = new_figure((6.2, 3.4), **LAYOUT)
     exits_E = np.arange(1, scores_NE.shape[1] + 1)
     for n in some:
         stop = stop_N[n]
@@ -167,7 +166,11 @@ def draw_stop(trace: Trace, threshold: float, count: int = 14) -> Figure:
 
 def draw_budget(dev: Trace, test: Trace) -> Figure:
     """What a budget asks for, and what two ways of calibrating choose."""
-    figure, panels = _figure(len(BUDGETS), (8.6, 3.4), sharey=True)
+    inches, columns = (8.6, 3.4), len(BUDGETS)
+    figure, (panels,) = new_figure(inches, 1, columns, **LAYOUT)
+    for panel in panels[1:]:
+        panel.sharey(panels[0])
+        panel.tick_params(labelleft=False)
     criterion = get_criterion(CRITERION)
     for panel, budget in zip(panels, BUDGETS):
         for trace, colour, name in ((dev, PALE, "dev"), (test, INK, "test")):
@@ -202,16 +205,6 @@ def draw_budget(dev: Trace, test: Trace) -> Figure:
 def _alone(asr: EarlyExitASR, file: str) -> tuple[Tensor, Tensor]:
     wave = AudioReader(asr.sample_rate)(file)
     return wave.unsqueeze(0), torch.ones(1)
-
-
-def _figure(
-    panels: int, inches: tuple[float, float], **options: object
-) -> tuple[Figure, list[Axes]]:
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(inches, layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(1, panels, squeeze=False, **options)
-    return figure, list(grid[0])
 
 
 def main() -> None:

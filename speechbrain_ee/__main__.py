@@ -115,7 +115,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _learn(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.evaluation.learn import learn_command
+    from speechbrain_ee.evaluation.calibrate import learn_command
 
     print(
         learn_command(

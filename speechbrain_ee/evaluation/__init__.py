@@ -6,17 +6,13 @@ module            what it holds
 ``recorder``      outputs of a model on a test set into a trace's records
 ``cost``          multiply-accumulates of exits, decoding and criteria
 ``curves``        operating points, sweeps, oracle, bootstrap intervals
-``policies``      given policies, measured on a test set
-``analysis``      all that is said of a test set, as numbers
-``decodings``     ways of decoding the same exits, side by side
+``analysis``      a test set as numbers: criteria, policies, transfer
 ``overthinking``  where an earlier exit is better than the last
 ``theme``         which criteria are shown, with names and colours
-``tables``        tables and sentences for console, page and CSV files
+``tables``        tables for console, page and CSV files
 ``figures``       curves, decodings and overthinking as figures
-``page``          the HTML page, from ``templates/``
-``report``        the folder of a report, and the command ``report``
-``calibrate``     the command ``calibrate``; the policies of a model
-``learn``         the command ``learn``
+``report``        the folder of a report; texts are in ``templates/``
+``calibrate``     the commands ``calibrate`` and ``learn``
 ================  =======================================================
 
 Authors

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,29 +34,33 @@ from speechbrain_ee.evaluation.curves import (
     relative_excess,
     sweep,
 )
-from speechbrain_ee.evaluation.policies import PolicyResult, measured
+from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.calibration.shift import (
     distributions,
     score_warnings,
+    seen_share,
+    seen_warnings,
+    shift_warnings,
 )
+from speechbrain_ee.exits.clusters import SPEAKER
 from speechbrain_ee.exits.criteria import (
     Criterion,
     criterion_names,
     get_criterion,
     measure_names,
 )
-from speechbrain_ee.exits.oracle import (
-    earliest_best,
-    earliest_no_worse,
-    overthinking,
-)
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.oracle import earliest_best, overthinking
+from speechbrain_ee.exits.policy import at_choice, first_exit
 from speechbrain_ee.exits.scoring import char_counts, edit_counts
+from speechbrain_ee.exits.selector.selector_file import read_selector
 from speechbrain_ee.exits.trace import Trace, UtteranceRecord
 
 logger = logging.getLogger(__name__)
 DIFFICULTIES = ("easy", "medium", "hard")
+TRANSFER_LEVEL = "plus_5"
+# Sums in another order may differ in the last digits.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -73,36 +78,32 @@ class DifficultyHistogram:
     oracle_avg_layer: tuple[float, ...]  # the same for the earliest best exit
 
 
+def thirds(values_N: NDArray[np.number]) -> NDArray[np.int64]:
+    """Group of each value, 0 to 2; equal values are in the same group."""
+    limits = np.quantile(values_N, (1 / 3, 2 / 3), method="lower")
+    return np.searchsorted(limits, values_N, side="left")
+
+
 def difficulty_groups(trace: Trace) -> NDArray[np.int64]:
     """Thirds of a test set by word errors per word, averaged over exits.
 
-    Utterances of equal rate are of equal difficulty, so that groups are
-    thirds only as far as ties allow: where most utterances are recognised
-    without an error at every exit, they all are easy.
+    Groups are thirds only as far as ties allow: where most utterances are
+    recognised without an error at every exit, they all are easy.
     """
-    words_N = np.maximum(trace.words_N, 1)
     # exact: a sum of integers by an integer, equal rates are equal floats
-    rate_N = trace.errors_NE.sum(axis=1) / words_N
-    limits = np.quantile(rate_N, (1 / 3, 2 / 3), method="lower")
-    return np.searchsorted(limits, rate_N, side="left")
+    return thirds(trace.errors_NE.sum(axis=1) / np.maximum(trace.words_N, 1))
 
 
 def difficulty_histogram(
     trace: Trace, choice_N: NDArray[np.integer]
 ) -> DifficultyHistogram:
     """Count the exits taken in each group."""
-    group_N = difficulty_groups(trace)
-    best_N = earliest_best(trace.errors_NE)
+    group_N, exits = difficulty_groups(trace), len(trace.layers_E)
     present = [g for g in range(len(DIFFICULTIES)) if (group_N == g).any()]
-    exits = len(trace.layers_E)
-
-    def shares(chosen_N: NDArray[np.integer]) -> NDArray[np.float64]:
-        counts_GE = np.zeros((len(DIFFICULTIES), exits))
-        np.add.at(counts_GE, (group_N, chosen_N), 1)
-        counts_GE = counts_GE[present]
-        return counts_GE / counts_GE.sum(axis=1, keepdims=True)
-
-    shares_GE, oracle_GE = shares(choice_N), shares(best_N)
+    shares_GE, oracle_GE = (
+        np.array([exit_shares(taken_N[group_N == g], exits) for g in present])
+        for taken_N in (choice_N, earliest_best(trace.errors_NE))
+    )
     return DifficultyHistogram(
         names=tuple(DIFFICULTIES[g] for g in present),
         counts=tuple(int((group_N == g).sum()) for g in present),
@@ -134,9 +135,8 @@ def choose_examples(trace: Trace, each: int = 3) -> tuple[Example, ...]:
     mean_E = errors_NE.sum(axis=0) / max(words_N.sum(), 1)
     distance_N = np.abs(rate_NE - mean_E).sum(axis=1)
     distance_N[~readable_N] = np.inf
-    typical = [
-        i for i in np.argsort(distance_N, kind="stable") if i not in over[:each]
-    ]
+    order = np.argsort(distance_N, kind="stable")
+    typical = [i for i in order if i not in over[:each]]
     return tuple(
         Example(kind, trace.records[i], tuple(errors_NE[i].tolist()))
         for kind, rows in (("overthinking", over), ("typical", typical))
@@ -169,41 +169,61 @@ class CarriedThreshold:
     # what a policy would say of the shift; None if nothing stands out
     warning: str | None = None
 
-
-TRANSFER_LEVEL = "plus_5"
+    @property
+    def point(self) -> OperatingPoint:
+        """What the threshold gives here."""
+        return OperatingPoint(
+            self.avg_layer, self.wer, self.avg_macs, self.threshold
+        )
 
 
 @dataclass(frozen=True)
 class TransferCell:
-    """A threshold chosen on set A, used on set B."""
+    """A threshold chosen on set A, used on set B.
 
-    criterion: str  # what is thresholded
-    # set A, on which the threshold is the cheapest that costs at most 5 %
-    # (relative) more errors than the last exit
-    calibrated_on: str
-    used_on: str  # set B
+    It is the cheapest that costs at most 5 % (relative) more errors than the
+    last exit on A; the numbers are those of B.
+    """
+
     threshold: float  # the score threshold
-    wer: float  # word error rate on B in percent
-    # how much that is above B's last exit, in percent of the latter; None if
-    # B's last exit makes no error
+    wer: float  # word error rate in percent
+    # how much that is above the last exit, in percent of the latter; None if
+    # the last exit makes no error
     excess: float | None
-    avg_layer: float  # average layer on B
-    avg_macs: float | None = None  # average multiply-accumulates on B
+    avg_layer: float  # average layer
+    avg_macs: float | None = None  # average multiply-accumulates
+
+
+# By criterion, set A and set B; pairs of other exit layers are not there.
+Transfer = Mapping[str, Mapping[str, Mapping[str, TransferCell]]]
 
 
 @dataclass(frozen=True)
-class TransferMatrix:
-    """All ordered pairs of test sets for one criterion."""
+class PolicyResult:
+    """What a policy, calibrated elsewhere, gives on a test set."""
 
-    criterion: str  # what is thresholded
-    sets: tuple[str, ...]  # keys of the test sets, in order of the report
-    # by set A and set B; on the diagonal A is B. Pairs with other exit layers,
-    # or without the criterion, are not there
-    cells: Mapping[tuple[str, str], TransferCell] = field(default_factory=dict)
+    name: str  # name of the policy; that of the default says so
+    criterion: str  # what it looks at
+    # word error rate and cost, the criterion's own included
+    point: OperatingPoint
+    # how much the word error rate is above the last exit's, in percent of the
+    # latter; None if the last exit makes no error
+    excess: float | None
+    # share of utterances that stop at each exit
+    exit_shares: tuple[float, ...]
+    budget: str | None = None  # what it was calibrated for, as given
+    # whether the budget holds on this set; None without a budget
+    holds: bool | None = None
+    # why what is promised may not hold here, or is not tested here
+    warnings: tuple[str, ...] = ()
+    seen: float = 0.0  # share of the calibration data that is in this set
+    default: bool = False  # whether the model follows it if nothing is said
 
-
-# After the criteria that tables put first: those without such a point.
-_NEVER = float("inf")
+    @property
+    def verdict(self) -> str:
+        """Whether the budget holds, for a table; empty if unknown."""
+        word = {True: "yes", False: "no", None: ""}[self.holds]
+        return f"{word}, same data" if word and self.seen else word
 
 
 @dataclass(frozen=True)
@@ -226,6 +246,12 @@ class SetAnalysis:
 
     key: str  # its name in the report
     trace: Trace  # its part of the trace
+    bootstrap: Bootstrap = field(repr=False)  # draws, shared by all curves
+    fixed: Result  # every utterance at the same exit
+    mixture: Result  # a random mix of two fixed exits
+    oracle: Result  # the lambda bound
+    # by cost, avg_layer and where known avg_macs: mixture and oracle
+    bounds: Mapping[str, tuple[Curve, Curve]] = field(repr=False)
     # by name of the criterion; empty if the trace has no evidence
     criteria: Mapping[str, Result] = field(default_factory=dict)
     scores: Mapping[str, NDArray[np.float64]] = field(
@@ -237,16 +263,11 @@ class SetAnalysis:
     dev: "SetAnalysis | None" = field(default=None, repr=False)
     # by level: thresholds of the development set used here, the criterion that
     # is best there first
-    carried: Mapping[str, tuple["CarriedThreshold", ...]] = field(
+    carried: Mapping[str, tuple[CarriedThreshold, ...]] = field(
         default_factory=dict
     )
 
-    @cached_property
-    def bootstrap(self) -> Bootstrap:
-        """Draws of the set, shared by all curves."""
-        return Bootstrap(self.trace)
-
-    @cached_property
+    @property
     def words(self) -> int:
         """Words of all references."""
         return reference_words(self.trace)
@@ -257,55 +278,17 @@ class SetAnalysis:
         return tuple(point.wer for point in self.fixed.curve.points)
 
     @cached_property
-    def edits(self) -> tuple[tuple[int, int, int], ...] | None:
-        """Substitutions, deletions, insertions of each exit."""
-        edits_NE3 = self.trace.edits_NE3
-        if edits_NE3 is None:
-            return None
-        return tuple((s, d, i) for s, d, i in edits_NE3.sum(axis=0).tolist())
-
-    @cached_property
-    def cer_last(self) -> float | None:
+    def cer_last(self) -> float:
         """Character error rate of the last exit in percent."""
-        if self.trace.edits_NE3 is None:
-            return None
         refs = [row.ref for row in self.trace.records]
         hyps = [row.exits[-1].hyp or "" for row in self.trace.records]
         errors = edit_counts(refs, hyps, unit="character").sum()
         return 100 * float(errors) / int(char_counts(refs).sum())
 
-    @cached_property
-    def fixed(self) -> Result:
-        """Every utterance at the same exit."""
-        return self.result(fixed_exits(self.trace, self.bootstrap))
-
-    @cached_property
-    def mixture(self) -> Result:
-        """A random mix of two fixed exits."""
-        result = self.result(
-            mixture(self.fixed.curve, bootstrap=self.bootstrap)
-        )
-        return result.with_macs(self.mixture_by_macs, self.wer[-1])
-
-    @cached_property
-    def mixture_by_macs(self) -> Curve | None:
-        """The mixture line against multiply-accumulates."""
-        if self.trace.macs_NE is None:
-            return None
-        return mixture(self.fixed.curve, "avg_macs")
-
-    @cached_property
-    def oracle(self) -> Result:
-        """The lambda bound."""
-        result = self.result(oracle_curve(self.trace, bootstrap=self.bootstrap))
-        return result.with_macs(self.oracle_by_macs, self.wer[-1])
-
-    @cached_property
-    def oracle_by_macs(self) -> Curve | None:
-        """The lambda bound with multiply-accumulates as the cost."""
-        if self.trace.macs_NE is None:
-            return None
-        return oracle_curve(self.trace, "avg_macs")
+    @property
+    def full_macs(self) -> float | None:
+        """Average multiply-accumulates of the last exit."""
+        return self.fixed.curve.points[-1].avg_macs
 
     @cached_property
     def oracle_best(self) -> OperatingPoint:
@@ -313,16 +296,9 @@ class SetAnalysis:
         return measure(self.trace, earliest_best(self.trace.errors_NE))
 
     @cached_property
-    def oracle_no_worse(self) -> OperatingPoint:
-        """Earliest exit no worse than the last of every utterance."""
-        return measure(self.trace, earliest_no_worse(self.trace.errors_NE))
-
-    @cached_property
     def oracle_shares(self) -> tuple[float, ...]:
         """Share of utterances whose earliest best exit is each exit."""
-        return exit_shares(
-            earliest_best(self.trace.errors_NE), len(self.trace.layers_E)
-        )
+        return self._shares(earliest_best(self.trace.errors_NE))
 
     @cached_property
     def overthinking_share(self) -> float:
@@ -340,114 +316,102 @@ class SetAnalysis:
         """A few utterances of two kinds; none without hypotheses."""
         return choose_examples(self.trace)
 
-    def extended(self, **fields: Any) -> "SetAnalysis":
-        """The same analysis with some fields replaced."""
-        analysis = replace(self, **fields)
-        for view in ("bootstrap", "fixed", "mixture", "oracle"):
-            if view in self.__dict__:
-                analysis.__dict__[view] = self.__dict__[view]
-        return analysis
-
     def ranked(self) -> list[Result]:
         """Criteria by the layers needed at 5 % more errors, fewest first."""
         seen = (self.dev or self).criteria
 
         def needed(result: Result) -> float:
             found = seen.get(result.name)
-            point = found.plus_5 if found else None
-            return point.avg_layer if point else _NEVER
+            point = found and found.plus_5
+            return point.avg_layer if point else np.inf
 
         return sorted(self.criteria.values(), key=needed)
 
     def results(self) -> Iterator[Result]:
         """All ways of choosing exits, in the order of the tables."""
-        yield self.fixed
-        yield self.mixture
-        yield from self.ranked()
-        yield self.oracle
-
-    def best_criterion(self) -> Result | None:
-        """The criterion that keeps the last exit's error rate cheapest."""
-        found = self.choice()
-        return found.result if found else None
+        yield from (self.fixed, self.mixture, *self.ranked(), self.oracle)
 
     def choice(self, level: str = "equal_wer") -> Choice | None:
         """The criterion and threshold that keep a level cheapest."""
         if self.dev is not None:
             for one in self.carried.get(level, ()):
-                point = self.kept(one.criterion, level)
                 result = self.criteria[one.criterion]
-                return Choice(result, point, self.dev.key, one.above_last)
+                return Choice(result, one.point, self.dev.key, one.above_last)
             return None
         found = [r for r in self.criteria.values() if r.points[level]]
-        if not found:
-            return None
-        best = min(found, key=lambda r: r.points[level].avg_layer)
-        return Choice(best, best.points[level])
+        best = min(found, key=lambda r: r.points[level].avg_layer, default=None)
+        return best and Choice(best, best.points[level])
 
-    def kept(
-        self, name: str, level: str = "equal_wer"
-    ) -> OperatingPoint | None:
-        """What a criterion gives with the threshold chosen for a level."""
+    def kept(self, name: str) -> OperatingPoint | None:
+        """What a criterion gives with the threshold of the last exit's WER."""
         if self.dev is None:
-            return self.criteria[name].points[level]
-        for one in self.carried.get(level, ()):
-            if one.criterion == name:
-                return OperatingPoint(
-                    one.avg_layer, one.wer, one.avg_macs, one.threshold
-                )
-        return None
-
-    def result(self, curve: Curve) -> Result:
-        """Read a curve at the levels set by the last exit."""
-        # the last of the fixed exits is the yardstick of every result
-        last = curve if curve.name == "fixed" else self.fixed.curve
-        return Result.at_levels(curve, last.points[-1].wer)
-
-    def criterion_result(
-        self, curve: Curve, scores_NE: NDArray[np.floating]
-    ) -> Result:
-        """Read the curve of a criterion, with all that is said of one."""
-        result = self.result(curve).with_gap(self.mixture, self.oracle)
-        point = result.equal_wer
-        if point is None or point.threshold is None:
-            return result
-        choice_N = first_exit(scores_NE, point.threshold)
-        shares = exit_shares(choice_N, scores_NE.shape[1])
-        return replace(result, exit_shares=shares)
+            return self.criteria[name].equal_wer
+        found = self.carried.get("equal_wer", ())
+        return next((c.point for c in found if c.criterion == name), None)
 
     def stops(self, choice: Choice) -> tuple[float, ...]:
         """Share of utterances that stop at each exit."""
         scores_NE = self.scores[choice.result.name]
-        choice_N = first_exit(scores_NE, choice.point.threshold)
-        return exit_shares(choice_N, scores_NE.shape[1])
+        return self._shares(first_exit(scores_NE, choice.point.threshold))
 
     def difficulty(
-        self, result: Result, point: OperatingPoint | None = None
+        self, name: str, point: OperatingPoint | None
     ) -> DifficultyHistogram | None:
-        """Where easy and hard utterances stop."""
-        point = point or result.equal_wer
-        scores_NE = self.scores.get(result.name)
-        if scores_NE is None or point is None or point.threshold is None:
+        """Where easy and hard utterances stop by a criterion."""
+        if point is None:
             return None
-        choice_N = first_exit(scores_NE, point.threshold)
+        choice_N = first_exit(self.scores[name], point.threshold)
         return difficulty_histogram(self.trace, choice_N)
 
     def excess(self, wer: float) -> float | None:
         """How much a word error rate is above the last exit's."""
         return relative_excess(wer, self.wer[-1])
 
+    def _shares(self, choice_N: NDArray[np.integer]) -> tuple[float, ...]:
+        return exit_shares(choice_N, len(self.trace.layers_E))
+
 
 def analyse(trace: Trace, key: str | None = None) -> SetAnalysis:
     """Analyse one test set."""
-    bare = SetAnalysis(key or trace.sets[0], trace)
+    draws = Bootstrap(trace)
+    fixed = fixed_exits(trace, draws)
+    last = fixed.points[-1].wer
+    bounds = {
+        "avg_layer": (
+            mixture(fixed, bootstrap=draws),
+            oracle_curve(trace, bootstrap=draws),
+        )
+    }
+    if trace.macs_NE is not None:
+        axis = "avg_macs"
+        bounds[axis] = mixture(fixed, axis), oracle_curve(trace, axis)
+    by_macs = bounds.get("avg_macs", (None, None))
+    mixed, best = (
+        Result.at_levels(curve, last, cheap)
+        for curve, cheap in zip(bounds["avg_layer"], by_macs)
+    )
     criteria, scores = {}, {}
     for criterion in available_criteria(trace):
         name = criterion.name
-        scores[name] = criterion.scores(trace.evidence)
-        curve = sweep(trace, name, scores[name], bare.bootstrap)
-        criteria[name] = bare.criterion_result(curve, scores[name])
-    return bare.extended(criteria=criteria, scores=scores)
+        scores_NE = scores[name] = criterion.scores(trace.evidence)
+        curve = sweep(trace, name, scores_NE, draws)
+        result = Result.at_levels(curve, last).with_gap(mixed, best)
+        if point := result.equal_wer:
+            choice_N = first_exit(scores_NE, point.threshold)
+            shares = exit_shares(choice_N, scores_NE.shape[1])
+            result = replace(result, exit_shares=shares)
+        criteria[name] = result
+    return SetAnalysis(
+        key or trace.sets[0],
+        trace,
+        draws,
+        Result.at_levels(fixed, last),
+        mixed,
+        best,
+        bounds,
+        criteria,
+        scores,
+    )
 
 
 def available_criteria(trace: Trace) -> tuple[Criterion, ...]:
@@ -456,34 +420,40 @@ def available_criteria(trace: Trace) -> tuple[Criterion, ...]:
     Those whose evidence is there; baselines are left out, which look at no
     utterance, and criteria that decide exactly as another one does.
     """
-    names = trace.evidence.names
-    found = {
-        criterion.name: criterion
-        for criterion in _candidates(trace)
-        if not criterion.baseline and criterion.available(names)
-    }
-    return tuple(c for c in found.values() if c.same_as not in found)
+    return _sorted_out(trace)[0]
 
 
 def criteria_note(trace: Trace) -> str:
     """How many criteria a report compares, and where the others are."""
-    names = trace.evidence.names
-    candidates = {c.name: c for c in _candidates(trace)}
-    scored = {n: c for n, c in candidates.items() if not c.baseline}
-    found = {n for n, c in scored.items() if c.available(names)}
-    compared = len(available_criteria(trace))
-    left_out = {
-        "baselines": len(candidates) - len(scored),
-        "without evidence in this trace": len(scored) - len(found),
-        "deciding as another does": len(found) - compared,
-    }
-    reasons = [f"{why} ({n})" for why, n in left_out.items() if n]
-    own = len(candidates) - len(criterion_names())
-    text = f"Of {len(criterion_names())} registered criteria"
+    compared, left_out = _sorted_out(trace)
+    registered = len(criterion_names())
+    own = len(compared) + sum(left_out.values()) - registered
+    reasons = ", ".join(f"{why} ({n})" for why, n in left_out.items() if n)
+    text = f"Of {registered} registered criteria"
     if own:
         text += f", and {own} with parameters of their own,"
-    text += f" {compared} are compared here"
-    return f"{text}; left out: {', '.join(reasons)}." if reasons else f"{text}."
+    text += f" {len(compared)} are compared here"
+    return f"{text}; left out: {reasons}." if reasons else f"{text}."
+
+
+def _sorted_out(trace: Trace) -> tuple[tuple[Criterion, ...], dict[str, int]]:
+    """Criteria that are compared, and by reason how many are not."""
+    names = [*criterion_names()]
+    names += [
+        name
+        for name in trace.evidence_names
+        if ":" in name and name.partition(":")[0] in criterion_names()
+    ]
+    every = {c.name: c for c in map(get_criterion, names)}
+    scored = {n: c for n, c in every.items() if not c.baseline}
+    here = trace.evidence.names
+    found = {n: c for n, c in scored.items() if c.available(here)}
+    compared = tuple(c for c in found.values() if c.same_as not in found)
+    return compared, {
+        "baselines": len(every) - len(scored),
+        "without evidence in this trace": len(scored) - len(found),
+        "deciding as another does": len(found) - len(compared),
+    }
 
 
 def analyse_all(
@@ -511,23 +481,9 @@ def analyse_all(
             analysis = analyse(trace.subset(name), key)
             if chosen_on is not None:
                 used = {n: carried(chosen_on, analysis, n) for n in LEVELS}
-                analysis = analysis.extended(dev=chosen_on, carried=used)
+                analysis = replace(analysis, dev=chosen_on, carried=used)
             analyses[key] = with_policies(analysis, policies, default)
     return analyses
-
-
-def with_policies(
-    analysis: SetAnalysis,
-    policies: Sequence[ExitPolicy],
-    default: ExitPolicy | None = None,
-) -> SetAnalysis:
-    """The analysis with policies measured on its set."""
-    last = analysis.wer[-1]
-    results = tuple(
-        measured(analysis.trace, policy, last, policy == default)
-        for policy in policies
-    )
-    return analysis.extended(policies=results)
 
 
 def _analyse_dev(dev: Trace, traces: Sequence[Trace]) -> SetAnalysis | None:
@@ -556,32 +512,24 @@ def _analyse_dev(dev: Trace, traces: Sequence[Trace]) -> SetAnalysis | None:
     return analyse(dev, ", ".join(dev.sets))
 
 
-def _candidates(trace: Trace) -> Iterator[Criterion]:
-    yield from map(get_criterion, criterion_names())
-    for name in trace.evidence_names:
-        if name.partition(":")[0] in criterion_names() and ":" in name:
-            yield get_criterion(name)
-
-
 def _difference(trace: Trace, traces: Sequence[Trace]) -> str:
     """What tells a trace from the others: model, decoding or both."""
-    models = {other.header.name for other in traces}
-    decodings = {other.header.decoding for other in traces}
-    if len(models) == 1:
-        return trace.header.decoding
-    if len(decodings) == 1:
-        return trace.header.name
-    return f"{trace.header.name}, {trace.header.decoding}"
+    name, decoding = trace.header.name, trace.header.decoding
+    if len({other.header.name for other in traces}) == 1:
+        return decoding
+    if len({other.header.decoding for other in traces}) == 1:
+        return name
+    return f"{name}, {decoding}"
 
 
 def _log_unknown_evidence(trace: Trace) -> None:
     known = {n for c in criterion_names() for n in get_criterion(c).needs}
     known |= set(measure_names())
-    unknown = sorted(
+    unknown = [
         name
-        for name in trace.evidence_names
-        if name not in known and name.partition(":")[0] not in known
-    )
+        for name in sorted(trace.evidence_names)
+        if known.isdisjoint({name, name.partition(":")[0]})
+    ]
     if unknown:
         logger.info(
             "%s: evidence %s belongs to no registered criterion; left out",
@@ -593,53 +541,48 @@ def _log_unknown_evidence(trace: Trace) -> None:
 def carried(
     domain: SetAnalysis, target: SetAnalysis, level: str = "equal_wer"
 ) -> tuple[CarriedThreshold, ...]:
-    """Use the domain's thresholds on a test set."""
-    layers = [a.trace.header.exit_layers for a in (domain, target)]
-    if layers[0] != layers[1]:
-        return ()
-    names = [name for name in domain.criteria if name in target.criteria]
-    found = [_carry(name, domain, target, level) for name in names]
-    kept = [each for each in found if each is not None]
-    return tuple(sorted(kept, key=lambda each: each.domain_layer))
-
-
-def _carry(
-    name: str, domain: SetAnalysis, target: SetAnalysis, level: str
-) -> CarriedThreshold | None:
-    point, scores_NE = domain.criteria[name].points[level], target.scores[name]
-    used = _used_elsewhere(name, point, target)
-    if used is None:
-        return None
-    choice_N = first_exit(scores_NE, used.threshold)
-    own = target.criteria[name].points[level]
-    draws = target.bootstrap
-    wer_B = draws.replicate(choice_N[:, None]).wer_BT[:, 0]
-    more_B = wer_B - draws.fixed.wer_BT[:, -1]
-    distance, warning = _shift(domain.scores[name], scores_NE, target)
-    return CarriedThreshold(
-        criterion=name,
-        threshold=used.threshold,
-        domain_layer=point.avg_layer,
-        avg_layer=used.avg_layer,
-        avg_macs=used.avg_macs,
-        own_layer=own and own.avg_layer,
-        wer=used.wer,
-        above_last=Estimate.of(used.wer - target.wer[-1], more_B, draws),
-        excess=target.excess(used.wer),
-        distance=distance,
-        warning=warning,
-    )
+    """Use the domain's thresholds on a test set, the cheapest there first."""
+    found = []
+    for name, point, used in _used_elsewhere(domain, target, level):
+        scores_NE, own = target.scores[name], target.criteria[name]
+        choice_N = first_exit(scores_NE, used.threshold)
+        draws, own_point = target.bootstrap, own.points[level]
+        wer_B = draws.replicate(choice_N[:, None]).wer_BT[:, 0]
+        more_B = wer_B - draws.fixed.wer_BT[:, -1]
+        distance, warning = _shift(domain.scores[name], scores_NE, target)
+        found.append(
+            CarriedThreshold(
+                criterion=name,
+                threshold=used.threshold,
+                domain_layer=point.avg_layer,
+                avg_layer=used.avg_layer,
+                avg_macs=used.avg_macs,
+                own_layer=own_point and own_point.avg_layer,
+                wer=used.wer,
+                above_last=Estimate.of(
+                    used.wer - target.wer[-1], more_B, draws
+                ),
+                excess=target.excess(used.wer),
+                distance=distance,
+                warning=warning,
+            )
+        )
+    return tuple(sorted(found, key=lambda each: each.domain_layer))
 
 
 def _used_elsewhere(
-    name: str, point: OperatingPoint | None, target: SetAnalysis
-) -> OperatingPoint | None:
-    """What a criterion's threshold, chosen on another set, gives on this."""
-    if point is None or point.threshold is None:
-        return None
-    choice_N = first_exit(target.scores[name], point.threshold)
-    macs_NE = criterion_macs(target.trace, get_criterion(name))
-    return measure(target.trace, choice_N, point.threshold, macs_NE)
+    source: SetAnalysis, target: SetAnalysis, level: str
+) -> Iterator[tuple[str, OperatingPoint, OperatingPoint]]:
+    """Criteria, and their point of a level on one set and on another."""
+    if source.trace.header.exit_layers != target.trace.header.exit_layers:
+        return
+    for name, result in source.criteria.items():
+        point = result.points[level]
+        if name in target.criteria and point is not None:
+            choice_N = first_exit(target.scores[name], point.threshold)
+            macs_NE = criterion_macs(target.trace, get_criterion(name))
+            asked = choice_N, point.threshold, macs_NE
+            yield name, point, measure(target.trace, *asked)
 
 
 def _shift(
@@ -658,43 +601,131 @@ def _shift(
     return max(changes, default=0.0), found[0] if found else None
 
 
-def transfer_matrices(
-    analyses: Sequence[SetAnalysis],
-) -> dict[str, TransferMatrix]:
-    """Measure the transfer between all test sets."""
-    matrices = {}
-    names = dict.fromkeys(n for a in analyses for n in a.criteria)
-    for name in names:
-        having = [a for a in analyses if name in a.criteria]
-        cells = {}
-        for source in having:
-            for target in having:
-                cell = _transfer_cell(name, source, target)
-                if cell is not None:
-                    cells[source.key, target.key] = cell
-        if any(a != b for a, b in cells):
-            keys = tuple(a.key for a in having)
-            matrices[name] = TransferMatrix(name, keys, cells)
-    return matrices
+def transfer_matrices(analyses: Sequence[SetAnalysis]) -> Transfer:
+    """Measure the transfer of every criterion between all test sets."""
+    found: dict[str, dict[str, dict[str, TransferCell]]] = {
+        name: {} for analysis in analyses for name in analysis.criteria
+    }
+    for source, target in product(analyses, analyses):
+        used = _used_elsewhere(source, target, TRANSFER_LEVEL)
+        for name, _, point in used:
+            excess = target.excess(point.wer)
+            costs = point.avg_layer, point.avg_macs
+            cell = TransferCell(point.threshold, point.wer, excess, *costs)
+            found[name].setdefault(source.key, {})[target.key] = cell
+    return {
+        name: cells
+        for name, cells in found.items()
+        if any({*row} - {source} for source, row in cells.items())
+    }
 
 
-def _transfer_cell(
-    name: str, source: SetAnalysis, target: SetAnalysis
-) -> TransferCell | None:
-    layers = [a.trace.header.exit_layers for a in (source, target)]
-    if layers[0] != layers[1]:
-        return None
-    point = source.criteria[name].points[TRANSFER_LEVEL]
-    used = _used_elsewhere(name, point, target)
-    if used is None:
-        return None
-    return TransferCell(
-        name,
-        source.key,
-        target.key,
-        used.threshold,
-        used.wer,
-        target.excess(used.wer),
-        used.avg_layer,
-        used.avg_macs,
+def scored_for(
+    traces: Sequence[Trace], path: Path, policy: ExitPolicy
+) -> list[Trace]:
+    """Traces with the scores that a policy of a learned selector needs."""
+    if policy.selector is None:
+        return list(traces)
+    selector = None
+    scored = []
+    for trace in traces:
+        same = trace.header.exit_layers == policy.exit_layers
+        if same and policy.criterion not in trace.evidence.names:
+            if selector is None:
+                selector = read_selector(path.parent / policy.selector)
+            scores_NE = selector.scores(trace.evidence)
+            trace = trace.with_evidence(policy.criterion, scores_NE)
+        scored.append(trace)
+    return scored
+
+
+def choice_of(
+    trace: Trace, policy: ExitPolicy
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | float]:
+    """Every utterance's exit (N,), and what choosing costs at each (N, E)."""
+    layers = tuple(trace.header.exit_layers)
+    if tuple(policy.exit_layers) != layers:
+        raise InputError(
+            f"policy {policy.name}: made for exits after layers "
+            f"{list(policy.exit_layers)}, but {trace.source} has exits after "
+            f"layers {list(layers)}; calibrate a policy on a trace of this "
+            f"model."
+        )
+    criterion = get_criterion(policy.criterion)
+    choice_N = policy.choose(criterion.scores(trace.evidence))
+    return choice_N, criterion_macs(trace, criterion)
+
+
+def with_policies(
+    analysis: SetAnalysis,
+    policies: Sequence[ExitPolicy],
+    default: ExitPolicy | None = None,
+) -> SetAnalysis:
+    """The analysis with policies measured on its set."""
+    results = tuple(
+        _measured(analysis, policy, policy == default) for policy in policies
     )
+    return replace(analysis, policies=results)
+
+
+def _measured(
+    analysis: SetAnalysis, policy: ExitPolicy, default: bool
+) -> PolicyResult:
+    trace = analysis.trace
+    choice_N, cost_NE = choice_of(trace, policy)
+    point = measure(trace, choice_N, None, cost_NE)
+    known = policy.calibration
+    seen = seen_share(known.fingerprint, trace.records) if known else 0.0
+    return PolicyResult(
+        name=f"{policy.name}, default" if default else policy.name,
+        criterion=policy.criterion,
+        point=point,
+        excess=analysis.excess(point.wer),
+        exit_shares=exit_shares(choice_N, len(trace.layers_E)),
+        budget=policy.budget,
+        holds=_holds(trace, policy, choice_N),
+        warnings=_warnings(policy, trace, seen),
+        seen=seen,
+        default=default,
+    )
+
+
+def _warnings(policy: ExitPolicy, trace: Trace, seen: float) -> tuple[str, ...]:
+    known, said = policy.calibration, ""
+    if not policy.satisfied:
+        said = (
+            "No threshold satisfied the budget on its calibration data, so "
+            "it does not depend on the utterance."
+        )
+    elif policy.method == "ltt" and known is not None:
+        if policy.guarantee.startswith("None"):
+            said = (
+                f"Calibrated on {known.clusters} speakers, too few for a "
+                f"promise."
+            )
+        elif known.clustered_by != SPEAKER:
+            said = "Calibrated by utterance: no promise for new speakers."
+    shifted = shift_warnings(policy, trace.evidence)
+    return ((said,) if said else ()) + (*seen_warnings(seen), *shifted)
+
+
+def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
+    """What the exits do, the criterion's own cost included."""
+    macs_NE = trace.macs_NE
+    if macs_NE is not None:
+        macs_NE = macs_NE + criterion_macs(trace, criterion)
+    known = trace.errors_NE, trace.words_N, trace.layers_E
+    return Outcomes(*known, macs_NE, trace.clusters)
+
+
+def _holds(
+    trace: Trace, policy: ExitPolicy, choice_N: NDArray[np.integer]
+) -> bool | None:
+    """Whether the budget holds on this set; None if it cannot be told."""
+    budget = Budget.parse(policy.budget)
+    if budget.kind == "macs" and trace.macs_NE is None:
+        return None
+    outcomes = outcomes_of(trace, get_criterion(policy.criterion))
+    losses_NE = budget.losses_NE(outcomes)
+    losses_N = at_choice(losses_NE, choice_N)
+    return bool(losses_N.mean() <= _TOLERANCE * np.abs(losses_NE).max())

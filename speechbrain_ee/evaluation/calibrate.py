@@ -1,4 +1,4 @@
-"""Calibration from a trace: the command ``calibrate``.
+"""Policies from a trace: the commands ``calibrate`` and ``learn``.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from speechbrain_ee.data.words import normalised
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import criterion_macs
+from speechbrain_ee.evaluation.analysis import outcomes_of
 from speechbrain_ee.evaluation.curves import reference_words
-from speechbrain_ee.evaluation.tables import WIDTH
-from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
+from speechbrain_ee.evaluation.tables import WIDTH, aligned
+from speechbrain_ee.exits.calibration.budget import Budget
 from speechbrain_ee.exits.calibration.calibrate import (
     FEW_UTTERANCES,
-    Calibration,
     calibrate,
 )
 from speechbrain_ee.exits.calibration.policy_file import (
@@ -40,13 +40,17 @@ from speechbrain_ee.exits.calibration.shift import (
 )
 from speechbrain_ee.exits.clusters import Clusters
 from speechbrain_ee.exits.criteria import get_criterion
-from speechbrain_ee.exits.criteria.registry import Criterion
 from speechbrain_ee.exits.criteria.text import OF_TEXT
-from speechbrain_ee.exits.selector.selector_file import read_selector
+from speechbrain_ee.exits.selector.selector import LearnedSelector
+from speechbrain_ee.exits.selector.selector_file import (
+    read_selector,
+    write_selector,
+)
 from speechbrain_ee.exits.trace import Trace
-from speechbrain_ee.exits.trace_file import read_trace
+from speechbrain_ee.exits.trace_file import read_trace, write_trace
 
 logger = logging.getLogger(__name__)
+SELECTOR_FILE = "exit_selector.json.gz"
 
 # These take microseconds; the learned selector reads every word.
 CHEAP = ("entropy", *OF_TEXT)
@@ -58,16 +62,6 @@ METHODS = ("naive", "ltt")
 # What a policy has to save of the last exit's time to be the default.
 WORTH = 0.1
 _SHARE = re.compile(r"(macs|layers)=(\d+(?:\.\d*)?|\.\d+)\s*%")
-
-
-def outcomes_of(trace: Trace, criterion: Criterion) -> Outcomes:
-    """What the exits do, the criterion's own cost included."""
-    macs_NE = trace.macs_NE
-    if macs_NE is not None:
-        macs_NE = macs_NE + criterion_macs(trace, criterion)
-    return Outcomes(
-        trace.errors_NE, trace.words_N, trace.layers_E, macs_NE, trace.clusters
-    )
 
 
 def calibrate_trace(
@@ -121,27 +115,14 @@ def calibrate_trace(
         )
     scores_NE = found.scores(trace.evidence)
     outcomes = outcomes_of(trace, found)
-    result = calibrate(
-        criterion,
-        scores_NE,
-        outcomes,
-        parsed,
-        method,
-        delta,
-        per_exit,
-        target,
-        target_clusters=target_clusters,
-    )
-    promise = guarantee(
-        method,
-        delta,
-        result.target,
-        result.target_clusters,
-        result.clusters,
-        parsed.words.replace("word", trace.header.error_unit),
-    )
-    if not result.satisfied:
-        promise = _unsatisfied(parsed, method)
+    given = criterion, scores_NE, outcomes, parsed
+    asked = method, delta, per_exit, target
+    result = calibrate(*given, *asked, target_clusters=target_clusters)
+    promise = _unsatisfied(parsed, method)
+    if result.satisfied:
+        unit = parsed.words.replace("word", trace.header.error_unit)
+        sizes = result.target, result.target_clusters, result.clusters
+        promise = guarantee(method, delta, *sizes, unit)
     finite = np.isfinite(result.target)
     return ExitPolicy(
         criterion=criterion,
@@ -153,7 +134,20 @@ def calibrate_trace(
         satisfied=result.satisfied,
         guarantee=promise,
         target_utterances=int(result.target) if finite else None,
-        calibration=_summary(trace, outcomes, result),
+        calibration=CalibrationSummary(
+            model=trace.header.name,
+            decoding=trace.header.decoding,
+            sets=trace.sets,
+            utterances=len(outcomes),
+            words=int(outcomes.words_N.sum()),
+            wer_last=round(result.wer_last, 4),
+            wer=round(result.wer, 4),
+            avg_layer=round(result.avg_layer, 4),
+            avg_macs=result.avg_macs,
+            fingerprint=fingerprint(trace.records),
+            clustered_by=trace.clusters.by,
+            clusters=trace.clusters.count,
+        ),
         distributions=distributions(scores_NE),
     )
 
@@ -215,13 +209,16 @@ def candidates(
     By name, their multiply-accumulates (layers, where these are not known)
     on the development set over the last exit's; none without that set.
     """
-    if trace is None:
-        return {}
-    return {
-        name: _compute_share(policy, trace)
-        for name, policy in policies.items()
-        if policy.satisfied and policy.calibration is not None
-    }
+    shares = {}
+    for name, policy in policies.items():
+        known = policy.calibration
+        if trace is None or known is None or not policy.satisfied:
+            continue
+        share = known.avg_layer / trace.header.exit_layers[-1]
+        if known.avg_macs is not None and trace.macs_NE is not None:
+            share = known.avg_macs / float(trace.macs_NE[:, -1].mean())
+        shares[name] = share
+    return shares
 
 
 def default_of(
@@ -229,51 +226,43 @@ def default_of(
     trace: Trace | None,
     times: Mapping[str, float] | None = None,
 ) -> tuple[str | None, str]:
-    """The policy to use where none is asked for."""
-    unit = "multiply-accumulates" if times is None else "time"
-    shares = times
+    """The policy to use where none is asked for, and why."""
+    unit, shares = "time", times
     if shares is None:
+        unit = "multiply-accumulates"
         cheap = {n: p for n, p in policies.items() if p.criterion in CHEAP}
         shares = candidates(cheap, trace)
     worth = {n: s for n, s in shares.items() if s <= 1 - WORTH}
     sure = {n: s for n, s in worth.items() if policies[n].method == "ltt"}
     count = 0 if trace is None else len(trace)
-    if worth:
-        name = min(sure or worth, key=worth.get)
-        policy = policies[name]
-        takes = (
-            f"takes {worth[name]:.0%} of the last exit's {unit} on the "
-            f"development set ({policy.calibration.avg_layer:.1f} of "
-            f"{policy.exit_layers[-1]} layers)"
-        )
-        if sure and policy.guarantee.startswith("None"):
-            return name, (
-                f"{takes} and passed the test of {policy.budget}, with "
-                f"{policy.calibration.clusters} speakers too few for a promise."
-            )
-        if sure:
-            return name, f"{takes} and promises its budget, {policy.budget}."
-        return name, (
-            f"{takes} and keeps {policy.budget} there. It promises nothing for "
-            f"other speech: with {count} utterances, no policy that does saves "
-            "a tenth. Where the budget must hold, take one that ends in .ltt, "
-            "or calibrate on more data."
-        )
     if not policies:
         return None, "there is no calibrated policy."
-    return None, (
-        f"with the {count} utterances of the development set, no policy "
-        f"saves a tenth of the {unit} and keeps its budget. Calibrate on more "
-        "data, or for a larger budget."
+    if not worth:
+        return None, (
+            f"with the {count} utterances of the development set, no policy "
+            f"saves a tenth of the {unit} and keeps its budget. Calibrate on "
+            "more data, or for a larger budget."
+        )
+    name = min(sure or worth, key=worth.get)
+    policy, known = policies[name], policies[name].calibration
+    promise = f"promises its budget, {policy.budget}."
+    if not sure:
+        promise = (
+            f"keeps {policy.budget} there. It promises nothing for other "
+            f"speech: with {count} utterances, no policy that does saves a "
+            "tenth. Where the budget must hold, take one that ends in .ltt, "
+            "or calibrate on more data."
+        )
+    elif policy.guarantee.startswith("None"):
+        promise = (
+            f"passed the test of {policy.budget}, with {known.clusters} "
+            "speakers too few for a promise."
+        )
+    return name, (
+        f"takes {worth[name]:.0%} of the last exit's {unit} on the "
+        f"development set ({known.avg_layer:.1f} of {policy.exit_layers[-1]} "
+        f"layers) and {promise}"
     )
-
-
-def _compute_share(policy: ExitPolicy, trace: Trace) -> float:
-    """What it computes on its calibration data, of the last exit's."""
-    known = policy.calibration
-    if known.avg_macs is None or trace.macs_NE is None:
-        return known.avg_layer / trace.header.exit_layers[-1]
-    return known.avg_macs / float(trace.macs_NE[:, -1].mean())
 
 
 def calibrate_command(
@@ -298,16 +287,9 @@ def calibrate_command(
         data = data.with_speakers_from_ids()
         aim = aim and aim.with_speakers_from_ids()
     same_kind = aim is not None and aim.clusters.by == data.clusters.by
-    policy = calibrate_trace(
-        data,
-        criterion,
-        budget,
-        method,
-        delta,
-        per_exit,
-        None if aim is None else len(aim),
-        aim.clusters.count if same_kind else None,
-    )
+    sizes = (aim and len(aim), aim.clusters.count if same_kind else None)
+    asked = criterion, budget, method, delta, per_exit
+    policy = calibrate_trace(data, *asked, *sizes)
     if selector is not None:
         _check_selector(Path(selector), criterion, data)
         policy = replace(
@@ -359,25 +341,6 @@ def _unsatisfied(budget: Budget, method: str) -> str:
     )
 
 
-def _summary(
-    trace: Trace, outcomes: Outcomes, result: Calibration
-) -> CalibrationSummary:
-    return CalibrationSummary(
-        model=trace.header.name,
-        decoding=trace.header.decoding,
-        sets=trace.sets,
-        utterances=len(outcomes),
-        words=int(outcomes.words_N.sum()),
-        wer_last=round(result.wer_last, 4),
-        wer=round(result.wer, 4),
-        avg_layer=round(result.avg_layer, 4),
-        avg_macs=result.avg_macs,
-        fingerprint=fingerprint(trace.records),
-        clustered_by=trace.clusters.by,
-        clusters=trace.clusters.count,
-    )
-
-
 def _text(
     policy: ExitPolicy,
     clusters: Clusters,
@@ -388,17 +351,15 @@ def _text(
     known = policy.calibration
     assert known is not None  # calibrate_trace always gives it
     if isinstance(policy.threshold, tuple):
-        limits = ", ".join(
-            f"layer {layer}: {limit:.6g}"
-            for layer, limit in zip(policy.exit_layers, policy.threshold)
-        )
+        pairs = zip(policy.exit_layers, policy.threshold)
+        limits = ", ".join(f"layer {at}: {limit:.6g}" for at, limit in pairs)
     else:
         limits = f"{policy.threshold:.6g} at every exit"
+    delta = f", delta {policy.delta:g}" if policy.method == "ltt" else ""
     lines = [
         f"Criterion    {policy.criterion}",
         f"Thresholds   {limits}",
-        f"Budget       {policy.budget}, method {policy.method}"
-        + (f", delta {policy.delta:g}" if policy.method == "ltt" else ""),
+        f"Budget       {policy.budget}, method {policy.method}{delta}",
         f"Calibration  {known.model}, {', '.join(known.sets)}: "
         f"{known.utterances} utterances, {known.words} {unit}s, "
         f"{clusters.said}",
@@ -408,14 +369,54 @@ def _text(
         *(f"Warning      {warning}" for warning in warnings),
         f"Policy file  {out}",
     ]
+    whole = {"break_long_words": False, "break_on_hyphens": False}
     indent = " " * len("Guarantee    ")
     return "\n".join(
-        textwrap.fill(
-            line,
-            WIDTH,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        textwrap.fill(line, WIDTH, subsequent_indent=indent, **whole)
         for line in lines
     )
+
+
+def learn_command(
+    trace: str | Path,
+    out: str | Path,
+    texts: str | Path | None = None,
+    speakers_from_ids: bool = False,
+) -> str:
+    """What ``python -m speechbrain_ee learn`` does.
+
+    Writes the selector and the trace with its scores, those of each
+    utterance from fits without it; ``calibrate`` takes that trace.
+    """
+    data, folder = read_trace(trace), Path(out)
+    if speakers_from_ids:
+        data = data.with_speakers_from_ids()
+    target = folder / Path(trace).name
+    if target.resolve() == Path(trace).resolve():
+        raise InputError(
+            f"--out {folder}: the trace itself lies there; choose another "
+            f"folder."
+        )
+    lines = [] if texts is None else _lines(Path(texts))
+    selector, scores_NE = LearnedSelector.fit_left_out(data, lines)
+    scored = data.with_evidence("learned", scores_NE)
+    write_selector(folder / SELECTOR_FILE, selector)
+    write_trace(target, scored.header, scored.records)
+    shares = [["what the predictions rest on", "share %"]]
+    for name, share in selector.explain().items():
+        shares.append([name, f"{100 * share:.0f}"])
+    return (
+        f"{aligned(shares)}\n\nSelector  {folder / SELECTOR_FILE}\n"
+        f"Trace     {target}"
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as text ({error}); give transcripts in "
+            f"UTF-8, one per line."
+        ) from None
+    return [line for line in map(normalised, text.splitlines()) if line]

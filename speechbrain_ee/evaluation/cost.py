@@ -24,8 +24,6 @@ Authors
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +66,7 @@ class CostModel:
         self.start = start_cost(model.encoder)
         every = range(1, len(model.exit_layers) + 1)
         self.exits = tuple(every if exits is None else exits)
+        # by frames; not lru_cache, as what holds one cannot be pickled
         self._remembered: dict[int, tuple[int, ...]] = {}
 
     def macs(self, samples: int) -> tuple[int, ...]:
@@ -85,8 +84,10 @@ class CostModel:
             exits passed on the way: what a live early exit pays, its
             criterion and an attention decoder aside.
         """
-        below = self.start.macs(samples)
-        return tuple(below + macs for macs in self._above(self.frames(samples)))
+        below, frames = self.start.macs(samples), self.frames(samples)
+        if frames not in self._remembered:
+            self._remembered[frames] = self._exits(frames)
+        return tuple(below + macs for macs in self._remembered[frames])
 
     def parameters(self) -> tuple[int, ...]:
         """Parameters of the model truncated at every exit.
@@ -112,12 +113,6 @@ class CostModel:
         parts = self.model.heads.parts(exit)
         return sum(module_macs(part, frames) for part in parts)
 
-    def _above(self, frames: int) -> tuple[int, ...]:
-        # Not lru_cache: what holds one cannot be pickled.
-        if frames not in self._remembered:
-            self._remembered[frames] = self._exits(frames)
-        return self._remembered[frames]
-
     def _exits(self, frames: int) -> tuple[int, ...]:
         macs, depth, exits = 0, 0, []
         for exit in self.model.reads(self.exits):
@@ -130,15 +125,10 @@ class CostModel:
         return tuple(exits)
 
     def _parameters(self, exit: int) -> int:
-        layer, attention = (
-            self.model.exit_layers[exit - 1],
-            self.model.attention,
-        )
-        parts = [
-            *self.start.parts(),
-            self.encoder.layers[:layer],
-            *self.model.heads.parts(exit),
-        ]
+        layer = self.model.exit_layers[exit - 1]
+        parts = [*self.start.parts, self.encoder.layers[:layer]]
+        parts += self.model.heads.parts(exit)
+        attention = self.model.attention
         if attention is not None:
             parts += [attention.norms[exit - 1], attention.decoder(exit)]
             parts += [attention.places[exit - 1 : exit]]
@@ -236,20 +226,7 @@ def criterion_macs(
     return searches_NE + once_N[:, None] * times_E
 
 
-class StartCost(Protocol):
-    """What an encoder's ``start`` costs."""
-
-    def macs(self, samples: int) -> int:
-        """MACs for an utterance of so many samples."""
-
-    def frames(self, samples: int) -> int:
-        """Encoder frames that come of it."""
-
-    def parts(self) -> list[nn.Module]:
-        """The modules with parameters that are run."""
-
-
-def start_cost(encoder: LayerwiseEncoder) -> StartCost:
+def start_cost(encoder: LayerwiseEncoder) -> "LogMelStart | SSLStart":
     """The cost of an encoder's ``start``, by the encoder's kind."""
     if isinstance(encoder, SSLEncoder):
         return SSLStart(encoder)
@@ -263,19 +240,33 @@ class LogMelStart:
 
     def __init__(self, encoder: MultiExitEncoder):
         self.encoder = encoder
+        self.parts = [encoder.input_projection, encoder.front_end]
+        self._projection = weights(encoder.input_projection)
+        # of each convolution, its stride over time and the MACs of a frame
+        self._convolutions: list[tuple[int, int]] = []
+        mels = encoder.features.compute_features.compute_fbanks.n_mels
+        for block in encoder.front_end.blocks.children():
+            for layer in block.convs.children():
+                if isinstance(layer, Conv2d):
+                    mels = -(-mels // layer.stride[1])
+                    macs = mels * layer.conv.weight.numel()
+                    self._convolutions.append((layer.stride[0], macs))
 
     def macs(self, samples: int) -> int:
         """MACs for an utterance of so many samples."""
         frames = self.encoder.features.frames(samples)
-        return self.features(frames) + self.front_end(frames)[0]
+        total = self.features(frames)
+        for stride, per_frame in self._convolutions:
+            frames = -(-frames // stride)
+            total += frames * per_frame
+        return total + frames * self._projection
 
     def frames(self, samples: int) -> int:
         """Encoder frames that come of it."""
-        return self.front_end(self.encoder.features.frames(samples))[1]
-
-    def parts(self) -> list[nn.Module]:
-        """The modules with parameters that are run."""
-        return [self.encoder.input_projection, self.encoder.front_end]
+        frames = self.encoder.features.frames(samples)
+        for stride, _ in self._convolutions:
+            frames = -(-frames // stride)
+        return frames
 
     def features(self, frames: int) -> int:
         """MACs of the log-mel features."""
@@ -285,37 +276,16 @@ class LogMelStart:
         bins = n_fft // 2 + 1
         return frames * (transform + bins * compute.compute_fbanks.n_mels)
 
-    def front_end(self, frames: int) -> tuple[int, int]:
-        """MACs of the convolutions and of the input projection."""
-        macs = 0
-        for stride, per_frame in self._convolutions:
-            frames = -(-frames // stride)
-            macs += frames * per_frame
-        return macs + frames * self._projection, frames
-
-    @cached_property
-    def _convolutions(self) -> list[tuple[int, int]]:
-        """Of each, its stride over time and the MACs of a frame it gives."""
-        found = []
-        mels = self.encoder.features.compute_features.compute_fbanks.n_mels
-        for block in self.encoder.front_end.blocks.children():
-            for layer in block.convs.children():
-                if isinstance(layer, Conv2d):
-                    mels = -(-mels // layer.stride[1])
-                    macs = mels * layer.conv.weight.numel()
-                    found.append((layer.stride[0], macs))
-        return found
-
-    @cached_property
-    def _projection(self) -> int:
-        return weights(self.encoder.input_projection)
-
 
 class SSLStart:
     """Convolutions over the samples, projection, positional convolution."""
 
     def __init__(self, encoder: SSLEncoder):
         self.encoder = encoder
+        self.parts = [encoder.convolutions, encoder.projection]
+        self.parts += [encoder.positions, encoder.input_norm]
+        if encoder.downsampler is not None:
+            self.parts.append(encoder.downsampler)
 
     def macs(self, samples: int) -> int:
         """MACs for an utterance of so many samples."""
@@ -334,29 +304,16 @@ class SSLStart:
         return self.encoder.frames(samples)
 
     def downsampling(self, samples: int) -> tuple[int, int]:
-        """MACs of the down-sampling, if there is one."""
+        """MACs of the down-sampling, if there is one, and samples after it."""
         part = self.encoder.downsampler
-        if part is None:
-            return 0, samples
-        left = part.samples(samples)
-        if part.method == "pooling":
+        left = samples if part is None else part.samples(samples)
+        if part is None or part.method == "pooling":
             return 0, left
         computed = left
         if part.method == "signal":
             # Resampling pads by more than it needs, and cuts its output.
             computed = samples // part.factor + 1
         return computed * part.kernel_size, left
-
-    def parts(self) -> list[nn.Module]:
-        """The modules with parameters that are run."""
-        downsampler = self.encoder.downsampler
-        return [
-            *([] if downsampler is None else [downsampler]),
-            self.encoder.convolutions,
-            self.encoder.projection,
-            self.encoder.positions,
-            self.encoder.input_norm,
-        ]
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
@@ -375,9 +332,8 @@ def weights(module: nn.Module) -> int:
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Conv1d):
             total += child.weight.numel()
-        in_projection = getattr(child, "in_proj_weight", None)
-        if in_projection is not None:
-            total += in_projection.numel()
+        elif getattr(child, "in_proj_weight", None) is not None:
+            total += child.in_proj_weight.numel()
     return total
 
 
@@ -404,22 +360,18 @@ def _attention(module: nn.Module, frames: int) -> int:
         positions = 2 * frames - 1
         scores = (2 * frames + positions) * frames * module.embed_dim
         return scores + (positions - frames) * module.linear_pos.weight.numel()
-    if isinstance(module, RoPEMHA):
-        return 2 * frames**2 * module.embed_dim
     if isinstance(module, MultiheadAttention):
-        return 2 * frames**2 * module.att.embed_dim
-    if type(module).__name__ == "HyperMixing":
+        module = module.att
+    elif type(module).__name__ == "HyperMixing":
         raise InputError(
             "attention_type: the cost of hypermixing is not known; use "
             "regularMHA, RelPosMHAXL or RoPEMHA."
         )
-    if hasattr(module, "q_proj") and hasattr(module, "k_proj"):
-        return _pretrained_attention(module, frames)
-    return 0
-
-
-def _pretrained_attention(module: nn.Module, frames: int) -> int:
-    """Attention of transformers' wav2vec2, HuBERT and WavLM."""
+    elif not isinstance(module, RoPEMHA) and not (
+        # transformers' wav2vec2, HuBERT and WavLM
+        hasattr(module, "q_proj") and hasattr(module, "k_proj")
+    ):
+        return 0
     macs = 2 * frames**2 * module.embed_dim
     gate = getattr(module, "gru_rel_pos_linear", None)
     if gate is not None:

@@ -26,9 +26,10 @@ Authors
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,16 +91,9 @@ def measure_many(
     reference_words(trace)
     wer_T = error_rate(trace.errors_NE, trace.words_N, choice_NT)
     layer_T, macs_T = average_costs(trace, choice_NT, criterion_macs_NE)
-    columns = (layer_T, wer_T.tolist(), macs_T, thresholds)
-    return tuple(
-        OperatingPoint(
-            avg_layer=layer,
-            wer=wer,
-            avg_macs=macs,
-            threshold=None if threshold is None else float(threshold),
-        )
-        for layer, wer, macs, threshold in zip(*columns, strict=True)
-    )
+    limits_T = [None if at is None else float(at) for at in thresholds]
+    columns = layer_T, wer_T.tolist(), macs_T, limits_T
+    return tuple(map(OperatingPoint, *columns))
 
 
 def average_costs(
@@ -126,18 +120,11 @@ def reference_words(trace: Trace) -> int:
     return words
 
 
-@dataclass(frozen=True)
-class Replicates:
+class Replicates(NamedTuple):
     """A family of choices on every replicate of a test set."""
 
     wer_BT: NDArray[np.float64]  # word error rates in percent
     layer_BT: NDArray[np.float64]  # average layers
-    percentiles: Interval  # of the ends of an interval
-
-    def band(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lower and upper end of the word error rate at each threshold."""
-        low_T, high_T = np.percentile(self.wer_BT, self.percentiles, axis=0)
-        return tuple(low_T.tolist()), tuple(high_T.tolist())
 
 
 class Bootstrap:
@@ -184,56 +171,52 @@ class Bootstrap:
         return Replicates(
             self.rate(at_choice(self.trace.errors_NE, choice_NT)),
             self.mean(self.trace.layers_E[choice_NT]),
-            self.percentiles,
         )
+
+    def band(self, wer_BT: NDArray[np.float64]) -> list[tuple[float, ...]]:
+        """Lower and upper ends of rates or their differences."""
+        ends_2T = np.percentile(wer_BT, self.percentiles, axis=0)
+        return [tuple(ends_T) for ends_T in ends_2T.tolist()]
 
     def layer_intervals(self, replicates: Replicates) -> dict[str, Interval]:
         """Intervals of the layers needed at each level.
 
         In every draw the cheapest choice within the level is taken.
         """
-        intervals = {}
-        for level, limit_B in self._limits().items():
-            good_BT = replicates.wer_BT <= limit_B[:, None]
-            needed_BT = np.where(good_BT, replicates.layer_BT, np.inf)
-            intervals[level] = needed_BT.min(axis=1)
-        return self._intervals(intervals)
+        wer_BT, layer_BT = replicates
+        return self._intervals(
+            lambda limit_B1: np.where(wer_BT <= limit_B1, layer_BT, np.inf)
+        )
 
     def mixture_intervals(self) -> dict[str, Interval]:
         """Intervals of the layers that a mix of two fixed exits needs."""
         wer_BE, layers_E = self.fixed.wer_BT, self.trace.layers_E
-        needed = {}
-        for level, limit_B in self._limits().items():
-            good_BE = wer_BE <= limit_B[:, None]
-            best_B = np.where(good_BE, layers_E, np.inf).min(axis=1)
-            for early in range(len(layers_E)):
-                for late in range(early + 1, len(layers_E)):
-                    # how far to go from the bad exit to the good one
-                    step_B = wer_BE[:, early] - wer_BE[:, late]
-                    with np.errstate(divide="ignore", invalid="ignore"):
-                        share_B = (wer_BE[:, early] - limit_B) / step_B
-                    mixed_B = layers_E[early] + share_B * (
-                        layers_E[late] - layers_E[early]
-                    )
-                    crosses_B = good_BE[:, late] & ~good_BE[:, early]
-                    better_B = crosses_B & (mixed_B < best_B)
-                    best_B = np.where(better_B, mixed_B, best_B)
-            needed[level] = best_B
+        early_P, late_P = np.triu_indices(len(layers_E), 1)
+        step_BP = wer_BE[:, early_P] - wer_BE[:, late_P]
+
+        def needed(limit_B1: NDArray[np.float64]) -> NDArray[np.float64]:
+            good_BE = wer_BE <= limit_B1
+            alone_BE = np.where(good_BE, layers_E, np.inf)
+            # how far to go from the bad exit to the good one
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share_BP = (wer_BE[:, early_P] - limit_B1) / step_BP
+            mixed_BP = layers_E[early_P] + share_BP * (
+                layers_E[late_P] - layers_E[early_P]
+            )
+            crosses_BP = good_BE[:, late_P] & ~good_BE[:, early_P]
+            mixed_BP = np.where(crosses_BP, mixed_BP, np.inf)
+            return np.concatenate([alone_BE, mixed_BP], axis=1)
+
         return self._intervals(needed)
 
-    def _limits(self) -> dict[str, NDArray[np.float64]]:
-        """Word error rate of each level in every draw."""
-        last_B = self.fixed.wer_BT[:, -1]
-        return {
-            level: factor * last_B + WER_TOLERANCE
-            for level, factor in LEVELS.items()
-        }
-
     def _intervals(
-        self, needed: dict[str, NDArray[np.float64]]
+        self, needed: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     ) -> dict[str, Interval]:
+        """Intervals of the least needed in every draw (B, ways), by level."""
         intervals = {}
-        for level, needed_B in needed.items():
+        for level, factor in LEVELS.items():
+            limit_B1 = factor * self.fixed.wer_BT[:, -1:] + WER_TOLERANCE
+            needed_B = needed(limit_B1).min(axis=1)
             if np.isfinite(needed_B).all():
                 # the tolerance of the levels shall not show
                 ends = np.percentile(needed_B, self.percentiles).round(6)
@@ -358,23 +341,17 @@ def sweep(
     bootstrap: Bootstrap | None = None,
 ) -> Curve:
     """Curve of a criterion with one threshold for all exits."""
-    thresholds_T = thresholds_for(scores_NE)
-    choice_NT = choices_NT(scores_NE, thresholds_T)
-    points = measure_many(
-        trace,
-        choice_NT,
-        thresholds_T,
-        criterion_macs(trace, get_criterion(name)),
-    )
-    return _curve(name, points, choice_NT, bootstrap)
+    limits_T = thresholds_for(scores_NE)
+    choice_NT = choices_NT(scores_NE, limits_T)
+    cost_NE = criterion_macs(trace, get_criterion(name))
+    return _curve(trace, name, choice_NT, limits_T, bootstrap, cost_NE)
 
 
 def fixed_exits(trace: Trace, bootstrap: Bootstrap | None = None) -> Curve:
     """One point per exit: every utterance stops there."""
     exits = len(trace.layers_E)
     choice_NE = np.tile(np.arange(exits), (len(trace), 1))
-    points = measure_many(trace, choice_NE, [None] * exits)
-    return _curve("fixed", points, choice_NE, bootstrap)
+    return _curve(trace, "fixed", choice_NE, [None] * exits, bootstrap)
 
 
 def mixture(
@@ -385,9 +362,18 @@ def mixture(
     Every point on it is had by choosing at random between two fixed exits,
     without looking at the utterance.
     """
+
+    def place(point: OperatingPoint) -> tuple[float, float]:
+        return getattr(point, axis), point.wer
+
     hull: list[OperatingPoint] = []
-    for point in sorted(fixed.points, key=lambda p: getattr(p, axis)):
-        while len(hull) > 1 and not _turns_left(*hull[-2:], point, axis):
+    for point in sorted(fixed.points, key=lambda p: place(p)[0]):
+        while len(hull) > 1:
+            # whether the way turns left here, as a lower hull does
+            a, b, c = map(place, (*hull[-2:], point))
+            left, right = (b[0] - a[0]) * (c[1] - a[1]), (b[1] - a[1])
+            if left - right * (c[0] - a[0]) > 0:
+                break
             hull.pop()
         hull.append(point)
     intervals = bootstrap.mixture_intervals() if bootstrap else {}
@@ -408,23 +394,19 @@ def oracle_curve(
     choice_NT = np.stack(
         [lambda_bound(trace.errors_NE, costs_NE, p) for p in prices_T], axis=1
     )
-    points = measure_many(trace, choice_NT, prices_T)
-    return _curve("oracle", points, choice_NT, bootstrap)
+    return _curve(trace, "oracle", choice_NT, prices_T, bootstrap)
 
 
 def _prices(
     errors_NE: NDArray[np.integer], costs_NE: NDArray[np.number]
 ) -> NDArray[np.float64]:
     """Prices between which the oracle's choice changes."""
-    ratios = [np.zeros(1)]
-    exits = errors_NE.shape[1]
-    for early in range(exits):
-        for late in range(early + 1, exits):
-            gained_N = errors_NE[:, early] - errors_NE[:, late]
-            step_N = costs_NE[:, late] - costs_NE[:, early]
-            pays_N = (gained_N > 0) & (step_N > 0)
-            ratios.append(gained_N[pays_N] / step_N[pays_N])
-    changes = np.unique(np.concatenate(ratios).round(12))
+    early_P, late_P = np.triu_indices(errors_NE.shape[1], 1)
+    gained_NP = errors_NE[:, early_P] - errors_NE[:, late_P]
+    step_NP = costs_NE[:, late_P] - costs_NE[:, early_P]
+    pays_NP = (gained_NP > 0) & (step_NP > 0)
+    ratios = gained_NP[pays_NP] / step_NP[pays_NP]
+    changes = np.unique(np.append(ratios, 0.0).round(12))
     if changes.size > MAX_PRICES:
         places = np.linspace(0, changes.size - 1, MAX_PRICES).astype(int)
         changes = changes[places]
@@ -433,12 +415,15 @@ def _prices(
 
 
 def _curve(
+    trace: Trace,
     name: str,
-    points: Sequence[OperatingPoint],
     choice_NT: NDArray[np.integer],
+    thresholds: Sequence[float | None] | NDArray[np.floating],
     bootstrap: Bootstrap | None,
+    criterion_macs_NE: NDArray[np.floating] | float = 0.0,
 ) -> Curve:
-    """Points in order of depth, with intervals if there are draws."""
+    """Choices measured, in order of depth, with intervals if asked for."""
+    points = measure_many(trace, choice_NT, thresholds, criterion_macs_NE)
     order = sorted(
         range(len(points)),
         key=lambda t: (points[t].avg_layer, points[t].threshold or 0),
@@ -446,25 +431,11 @@ def _curve(
     ordered = tuple(points[t] for t in order)
     if bootstrap is None:
         return Curve(name, ordered)
-    replicates = bootstrap.replicate(choice_NT[:, order])
-    above_BT = replicates.wer_BT - bootstrap.fixed.wer_BT[:, -1:]
-    intervals = bootstrap.layer_intervals(replicates)
-    return Curve(
-        name,
-        ordered,
-        False,
-        *replicates.band(),
-        *replace(replicates, wer_BT=above_BT).band(),
-        intervals,
-    )
-
-
-def _turns_left(
-    a: OperatingPoint, b: OperatingPoint, c: OperatingPoint, axis: str
-) -> bool:
-    """Whether the way a, b, c turns left, as a lower hull does."""
-    ab, ac = (getattr(p, axis) - getattr(a, axis) for p in (b, c))
-    return ab * (c.wer - a.wer) - (b.wer - a.wer) * ac > 0
+    found = bootstrap.replicate(choice_NT[:, order])
+    ends = bootstrap.band(found.wer_BT)
+    ends += bootstrap.band(found.wer_BT - bootstrap.fixed.wer_BT[:, -1:])
+    intervals = bootstrap.layer_intervals(found)
+    return Curve(name, ordered, False, *ends, intervals)
 
 
 def _between(
@@ -475,14 +446,12 @@ def _between(
         return better
     share = (worse.wer - wer) / (worse.wer - better.wer)
     share = min(max(share, 0.0), 1.0)
-
-    def mix(a: float | None, b: float | None) -> float | None:
-        return None if a is None or b is None else a + share * (b - a)
-
+    pairs = [
+        (getattr(worse, axis), getattr(better, axis))
+        for axis in ("avg_layer", "wer", "avg_macs")
+    ]
     return OperatingPoint(
-        avg_layer=mix(worse.avg_layer, better.avg_layer) or 0.0,
-        wer=mix(worse.wer, better.wer) or 0.0,
-        avg_macs=mix(worse.avg_macs, better.avg_macs),
+        *(None if a is None else a + share * (b - a) for a, b in pairs)
     )
 
 
@@ -522,38 +491,37 @@ class Result:
         return self.curve.layer_intervals
 
     @classmethod
-    def at_levels(cls, curve: Curve, wer: float) -> "Result":
-        """Read a curve at the levels that tables show."""
-        points = {
-            level: curve.cheapest(factor * wer)
-            for level, factor in LEVELS.items()
-        }
+    def at_levels(
+        cls, curve: Curve, wer: float, by_macs: Curve | None = None
+    ) -> "Result":
+        """Read a curve at the levels above a rate; MACs from another one."""
+        points = {}
+        for level, factor in LEVELS.items():
+            point = curve.cheapest(factor * wer)
+            cheap = by_macs and by_macs.cheapest(factor * wer, "avg_macs")
+            if point and cheap:
+                point = replace(point, avg_macs=cheap.avg_macs)
+            points[level] = point
         return cls(curve.name, curve, points)
-
-    def with_macs(self, by_macs: Curve | None, wer: float) -> "Result":
-        """The same layers with the multiply-accumulates of another curve."""
-        if by_macs is None:
-            return self
-        points = {
-            level: _take_macs(
-                self.points[level], by_macs.cheapest(factor * wer, "avg_macs")
-            )
-            for level, factor in LEVELS.items()
-        }
-        return replace(self, points=points)
 
     def with_gap(self, mixture: "Result", oracle: "Result") -> "Result":
         """The same with the share of the way from mixture to oracle."""
-        layers, macs = (
-            {
-                level: share
-                for level in LEVELS
-                if (share := _covered(self, mixture, oracle, level, axis))
-                is not None
-            }
-            for axis in ("avg_layer", "avg_macs")
+
+        def shares(axis: str) -> dict[str, float]:
+            found = {}
+            for level in LEVELS:
+                points = [r.points[level] for r in (mixture, self, oracle)]
+                costs = [point and getattr(point, axis) for point in points]
+                if None not in costs and costs[0] > costs[2]:
+                    blind, reached, best = costs
+                    found[level] = (blind - reached) / (blind - best)
+            return found
+
+        return replace(
+            self,
+            gap_shares=shares("avg_layer"),
+            gap_shares_macs=shares("avg_macs"),
         )
-        return replace(self, gap_shares=layers, gap_shares_macs=macs)
 
 
 def relative_excess(wer: float, last: float) -> float | None:
@@ -565,28 +533,3 @@ def exit_shares(choice_N: NDArray[np.integer], exits: int) -> tuple[float, ...]:
     """Share of utterances that stop at each exit."""
     counts = np.bincount(choice_N, minlength=exits)
     return tuple((counts / len(choice_N)).tolist())
-
-
-def _take_macs(
-    point: OperatingPoint | None, by_macs: OperatingPoint | None
-) -> OperatingPoint | None:
-    if point is None or by_macs is None:
-        return point
-    return replace(point, avg_macs=by_macs.avg_macs)
-
-
-def _covered(
-    result: Result, mixture: Result, oracle: Result, level: str, axis: str
-) -> float | None:
-    """(mixture - result) / (mixture - oracle) in one cost at one level."""
-    costs = []
-    for each in (mixture, result, oracle):
-        point = each.points[level]
-        cost = None if point is None else getattr(point, axis)
-        if cost is None:
-            return None
-        costs.append(cost)
-    blind, reached, best = costs
-    if blind <= best:
-        return None
-    return (blind - reached) / (blind - best)

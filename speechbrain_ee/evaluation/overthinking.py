@@ -1,4 +1,4 @@
-"""Overthinking: what going on to the last exit costs, in domain and out of it.
+"""Overthinking: errors that later exits add, in domain and out of it.
 
 An utterance is overthought where an earlier exit is strictly better than the
 last one, after Kaya et al. 2019 (arXiv 1810.07052) and, for speech, Berrebbi
@@ -11,7 +11,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,14 @@ from speechbrain_ee.evaluation.analysis import (
     SetAnalysis,
     carried,
     difficulty_groups,
+    thirds,
 )
 from speechbrain_ee.evaluation.curves import Estimate, signed
-from speechbrain_ee.evaluation.tables import Column, Row, Table, number
+from speechbrain_ee.evaluation.tables import Row, Table, number
 from speechbrain_ee.evaluation.theme import label
 from speechbrain_ee.exits.oracle import earliest_best, overthinking
 from speechbrain_ee.exits.policy import error_rate
+from speechbrain_ee.exits.trace import Trace
 
 _LENGTHS = ("short", "medium", "long")
 
@@ -94,6 +96,11 @@ class SetOverthinking:
     # the domain's thresholds; empty if the exits are others
     carried: tuple[CarriedThreshold, ...] = ()
 
+    @property
+    def best(self) -> ExitComparison:
+        """The fixed exit with the fewest errors."""
+        return self.exits[self.best_exit - 1]
+
 
 @dataclass(frozen=True)
 class OverthinkingStudy:
@@ -126,21 +133,15 @@ def study_overthinking(
 
 
 def _study(analysis: SetAnalysis, domain: SetAnalysis) -> SetOverthinking:
-    trace, points_B = analysis.trace, _points_B(analysis)
-    over_N = overthinking(trace.errors_NE)
-    draws = analysis.bootstrap
-    errors = analysis.overthinking_errors
-    points = 100 * errors / analysis.words
-    above = None
+    trace, draws = analysis.trace, analysis.bootstrap
+    errors, above = analysis.overthinking_errors, None
+    points, points_B = _points(analysis)
     if analysis is not domain:
-        there = 100 * domain.overthinking_errors / domain.words
-        above = Estimate.of(
-            points - there,
-            points_B - _points_B(domain),
-            draws,
-            domain.bootstrap,
-        )
+        there, there_B = _points(domain)
+        sets = draws, domain.bootstrap
+        above = Estimate.of(points - there, points_B - there_B, *sets)
     same = trace.header.exit_layers == domain.trace.header.exit_layers
+    over_N = overthinking(trace.errors_NE)
     return SetOverthinking(
         key=analysis.key,
         utterances=len(trace),
@@ -162,10 +163,12 @@ def _study(analysis: SetAnalysis, domain: SetAnalysis) -> SetOverthinking:
     )
 
 
-def _points_B(analysis: SetAnalysis) -> NDArray[np.float64]:
-    """What going on adds in every replicate."""
+def _points(analysis: SetAnalysis) -> tuple[float, NDArray[np.float64]]:
+    """What the last exit adds to the error rate, also in every replicate."""
     errors_NE = analysis.trace.errors_NE
-    return analysis.bootstrap.rate(errors_NE[:, -1] - errors_NE.min(axis=1))
+    added_N = errors_NE[:, -1] - errors_NE.min(axis=1)
+    points = 100 * analysis.overthinking_errors / analysis.words
+    return points, analysis.bootstrap.rate(added_N)
 
 
 def _best_exit(analysis: SetAnalysis) -> int:
@@ -174,12 +177,10 @@ def _best_exit(analysis: SetAnalysis) -> int:
 
 
 def _exits(analysis: SetAnalysis) -> tuple[ExitComparison, ...]:
-    errors_NE = analysis.trace.errors_NE
-    draws = analysis.bootstrap
-    wer_BE = draws.fixed.wer_BT
-    more_BE = wer_BE - wer_BE[:, -1:]
-    better_E = (errors_NE < errors_NE[:, -1:]).mean(axis=0)
-    worse_E = (errors_NE > errors_NE[:, -1:]).mean(axis=0)
+    errors_NE, draws = analysis.trace.errors_NE, analysis.bootstrap
+    more_BE = draws.fixed.wer_BT - draws.fixed.wer_BT[:, -1:]
+    better_E = (errors_NE < errors_NE[:, -1:]).mean(axis=0).tolist()
+    worse_E = (errors_NE > errors_NE[:, -1:]).mean(axis=0).tolist()
     return tuple(
         ExitComparison(
             exit=column + 1,
@@ -188,8 +189,8 @@ def _exits(analysis: SetAnalysis) -> tuple[ExitComparison, ...]:
             above_last=Estimate.of(
                 wer - analysis.wer[-1], more_BE[:, column], draws
             ),
-            better_share=float(better_E[column]),
-            worse_share=float(worse_E[column]),
+            better_share=better_E[column],
+            worse_share=worse_E[column],
             best_share=analysis.oracle_shares[column],
         )
         for column, (layer, wer) in enumerate(
@@ -200,14 +201,12 @@ def _exits(analysis: SetAnalysis) -> tuple[ExitComparison, ...]:
 
 def _groups(analysis: SetAnalysis) -> tuple[OverthinkingGroup, ...]:
     trace = analysis.trace
-    limits = np.quantile(trace.words_N, (1 / 3, 2 / 3), method="lower")
-    length_N = np.searchsorted(limits, trace.words_N, side="left")
     ways = {
-        "length": (_LENGTHS, length_N),
+        "length": (_LENGTHS, thirds(trace.words_N)),
         "difficulty": (DIFFICULTIES, difficulty_groups(trace)),
     }
     return tuple(
-        _group(analysis, kind, name, group_N == place)
+        _group(trace, kind, name, group_N == place)
         for kind, (names, group_N) in ways.items()
         for place, name in enumerate(names)
         if (group_N == place).any()
@@ -215,18 +214,16 @@ def _groups(analysis: SetAnalysis) -> tuple[OverthinkingGroup, ...]:
 
 
 def _group(
-    analysis: SetAnalysis, kind: str, name: str, in_N: NDArray[np.bool_]
+    trace: Trace, kind: str, name: str, in_N: NDArray[np.bool_]
 ) -> OverthinkingGroup:
-    errors_NE = analysis.trace.errors_NE[in_N]
-    words_N = analysis.trace.words_N[in_N]
+    errors_NE, words_N = trace.errors_NE[in_N], trace.words_N[in_N]
     best_N = earliest_best(errors_NE)
     last_N = np.full(len(errors_NE), errors_NE.shape[1] - 1)
     wer_last = wer_oracle = points = None
     if words_N.any():
-        choice_N2 = np.stack([last_N, best_N], axis=1)
-        wer_last, wer_oracle = error_rate(
-            errors_NE, words_N, choice_N2
-        ).tolist()
+        ends_N2 = np.stack([last_N, best_N], axis=1)
+        rates = error_rate(errors_NE, words_N, ends_N2).tolist()
+        wer_last, wer_oracle = rates
         points = wer_last - wer_oracle
     return OverthinkingGroup(
         kind=kind,
@@ -237,36 +234,33 @@ def _group(
         wer_oracle=wer_oracle,
         share=float(overthinking(errors_NE).mean()),
         points=points,
-        best_layer=float(analysis.trace.layers_E[best_N].mean()),
+        best_layer=float(trace.layers_E[best_N].mean()),
     )
 
 
 def overthinking_rows(study: OverthinkingStudy) -> list[Row]:
     """One row per test set."""
-    rows: list[Row] = []
-    for each in study.sets.values():
-        best = each.exits[each.best_exit - 1]
-        rows.append(
-            {
-                "set": each.key,
-                "in_domain": each.key == study.in_domain,
-                "utterances": each.utterances,
-                "words": each.words,
-                "wer_last": each.exits[-1].wer,
-                "wer_oracle": each.wer_oracle,
-                **_three("overthought", each.share, 100),
-                "errors_added": each.errors,
-                "errors_added_share": 100 * each.errors_share,
-                **_three("points_added", each.points),
-                **_three("points_above_domain", each.points_above_domain),
-                "oracle_layer": each.best_layer,
-                "best_exit": best.exit,
-                "best_exit_layer": best.layer,
-                "best_exit_wer": best.wer,
-                **_three("best_exit_above_last", best.above_last),
-            }
-        )
-    return rows
+    return [
+        {
+            "set": each.key,
+            "in_domain": each.key == study.in_domain,
+            "utterances": each.utterances,
+            "words": each.words,
+            "wer_last": each.exits[-1].wer,
+            "wer_oracle": each.wer_oracle,
+            **_three("overthought", each.share, 100),
+            "errors_added": each.errors,
+            "errors_added_share": 100 * each.errors_share,
+            **_three("points_added", each.points),
+            **_three("points_above_domain", each.points_above_domain),
+            "oracle_layer": each.best_layer,
+            "best_exit": each.best.exit,
+            "best_exit_layer": each.best.layer,
+            "best_exit_wer": each.best.wer,
+            **_three("best_exit_above_last", each.best.above_last),
+        }
+        for each in study.sets.values()
+    ]
 
 
 def threshold_rows(study: OverthinkingStudy) -> list[Row]:
@@ -292,29 +286,35 @@ def threshold_rows(study: OverthinkingStudy) -> list[Row]:
     ]
 
 
+def _three(
+    name: str, estimate: Estimate | None, factor: float = 1.0
+) -> dict[str, float | None]:
+    """Value and interval as three columns."""
+    ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    if estimate is None:
+        return dict.fromkeys(ends)
+    return {key: factor * getattr(estimate, end) for key, end in ends.items()}
+
+
 def set_table(study: OverthinkingStudy) -> Table:
-    """The cost of going on to the last exit, one row per test set."""
-
-    def share(value: float) -> str:
-        return f"{100 * value:.1f}"
-
-    columns: list[Column] = [
-        ("test set", lambda each: each.key),
-        ("WER %: last exit", lambda each: number(each.exits[-1].wer)),
-        ("oracle", lambda each: number(each.wer_oracle)),
-        (
-            "earlier is better: % of utterances",
-            lambda each: share(each.share.value),
-        ),
-        (
-            "95 % interval",
-            lambda each: f"{share(each.share.low)} to {share(each.share.high)}",
-        ),
-        ("going on adds: errors", lambda each: str(each.errors)),
-        ("points", lambda each: number(each.points.value)),
-        ("95 % interval", lambda each: each.points.ends("")),
+    """What the last exit adds to the errors, one row per test set."""
+    heading = ["test set", "WER %: last exit", "oracle"]
+    heading += ["earlier is better: % of utterances", "95 % interval"]
+    heading += ["going on adds: errors", "points", "95 % interval"]
+    rows = [
+        [
+            each.key,
+            number(each.exits[-1].wer),
+            number(each.wer_oracle),
+            _percent(each.share.value),
+            f"{_percent(each.share.low)} to {_percent(each.share.high)}",
+            str(each.errors),
+            number(each.points.value),
+            each.points.ends(""),
+        ]
+        for each in study.sets.values()
     ]
-    return Table.of(columns, study.sets.values())
+    return Table(heading, rows)
 
 
 def fixed_table(study: OverthinkingStudy) -> Table:
@@ -323,8 +323,7 @@ def fixed_table(study: OverthinkingStudy) -> Table:
     heading += ["95 % interval", "the domain's: layer", "against last"]
     rows = []
     for each in study.sets.values():
-        best = each.exits[each.best_exit - 1]
-        row = [each.key, str(best.layer), number(best.wer)]
+        row = [each.key, str(each.best.layer), number(each.best.wer)]
         row += _against(each, each.best_exit)
         if each.key == study.in_domain or each.domain_exit is None:
             row += ["", "", ""]
@@ -337,62 +336,61 @@ def fixed_table(study: OverthinkingStudy) -> Table:
 
 def exit_comparison_table(each: SetOverthinking) -> Table:
     """Every fixed exit of a set against the last; the best one has a star."""
-    star = {each.best_exit: " *"}
-    columns: list[Column] = [
-        ("layer", lambda one: f"{one.layer}{star.get(one.exit, '')}"),
-        ("WER %", lambda one: number(one.wer)),
-        ("against last: points", lambda one: _against(each, one.exit)[0]),
-        ("95 % interval", lambda one: _against(each, one.exit)[1]),
-        (
-            "utterances %: better than last",
-            lambda one: f"{100 * one.better_share:.1f}",
-        ),
-        ("worse", lambda one: f"{100 * one.worse_share:.1f}"),
-        ("best exit here", lambda one: f"{100 * one.best_share:.1f}"),
+    heading = ["layer", "WER %", "against last: points", "95 % interval"]
+    heading += ["utterances %: better than last", "worse", "best exit here"]
+    rows = [
+        [
+            f"{one.layer}{' *' * (one.exit == each.best_exit)}",
+            number(one.wer),
+            *_against(each, one.exit),
+            *map(_percent, (one.better_share, one.worse_share, one.best_share)),
+        ]
+        for one in each.exits
     ]
-    return Table.of(columns, each.exits)
+    return Table(heading, rows)
 
 
 def group_table(each: SetOverthinking) -> Table:
     """Overthinking by length and by difficulty."""
-    columns: list[Column] = [
-        ("part", lambda group: f"{group.kind}: {group.name}"),
-        ("utterances", lambda group: str(group.utterances)),
-        ("WER %: last exit", lambda group: number(group.wer_last)),
-        ("oracle", lambda group: number(group.wer_oracle)),
-        (
-            "going on: hurts % of utterances",
-            lambda group: f"{100 * group.share:.1f}",
-        ),
-        ("adds points", lambda group: number(group.points)),
-        ("best layer: average", lambda group: number(group.best_layer)),
+    heading = ["part", "utterances", "WER %: last exit", "oracle"]
+    heading += ["going on: hurts % of utterances", "adds points"]
+    rows = [
+        [
+            f"{group.kind}: {group.name}",
+            str(group.utterances),
+            number(group.wer_last),
+            number(group.wer_oracle),
+            _percent(group.share),
+            number(group.points),
+            number(group.best_layer),
+        ]
+        for group in each.groups
     ]
-    return Table.of(columns, each.groups)
+    return Table([*heading, "best layer: average"], rows)
 
 
-def carried_table(
-    each: SetOverthinking, named: Callable[[str], str] = label
-) -> Table:
+def carried_table(each: SetOverthinking) -> Table:
     """The domain's thresholds on a test set; missed budgets stand out."""
-    columns: list[Column] = [
-        ("criterion", lambda one: named(one.criterion)),
-        ("layers: in domain", lambda one: number(one.domain_layer)),
-        ("here", lambda one: number(one.avg_layer)),
-        ("own", lambda one: number(one.own_layer)),
-        (
-            "above last exit: %",
-            lambda one: (
-                "" if one.excess is None else signed(one.excess, decimals=1)
-            ),
-        ),
-        ("points, 95 %", lambda one: one.above_last.ends()),
-        (
-            "scores: shift",
-            lambda one: f"{one.distance:.2f}{'*' if one.warning else ''}",
-        ),
+    heading = ["criterion", "layers: in domain", "here", "own"]
+    heading += ["above last exit: %", "points, 95 %", "scores: shift"]
+    rows = [
+        [
+            label(one.criterion),
+            number(one.domain_layer),
+            number(one.avg_layer),
+            number(one.own_layer),
+            "" if one.excess is None else signed(one.excess, decimals=1),
+            one.above_last.ends(),
+            f"{one.distance:.2f}{'*' if one.warning else ''}",
+        ]
+        for one in each.carried
     ]
     broken = [i for i, o in enumerate(each.carried) if o.above_last.positive]
-    return Table.of(columns, each.carried, leading=frozenset(broken))
+    return Table(heading, rows, leading=frozenset(broken))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _against(each: SetOverthinking, exit: int) -> list[str]:
@@ -401,87 +399,3 @@ def _against(each: SetOverthinking, exit: int) -> list[str]:
         return ["", ""]
     above = each.exits[exit - 1].above_last
     return [signed(above.value), above.ends()]
-
-
-def _three(
-    name: str, estimate: Estimate | None, factor: float = 1.0
-) -> dict[str, float | None]:
-    """Value and interval as three columns."""
-    if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    return {
-        name: factor * estimate.value,
-        f"{name}_low": factor * estimate.low,
-        f"{name}_high": factor * estimate.high,
-    }
-
-
-CARRIED_NOTE = (
-    "Each threshold is the cheapest that keeps the last exit's word error "
-    "rate in domain. Layers: what it takes there, what it takes here, and "
-    "what the set's own threshold would. Shift: largest Kolmogorov-Smirnov "
-    "distance of the scores at an exit from those in domain; * more than "
-    "chance."
-)
-GROUPS_NOTE = (
-    "Parts are thirds as far as ties allow: length is that of the reference "
-    "in words, difficulty the word errors per word averaged over the exits."
-)
-EXITS_NOTE = "* the best fixed exit, chosen on this set."
-
-
-def overthinking_note(study: OverthinkingStudy, key: str) -> str:
-    """A test set in a few sentences."""
-    each = study.sets[key]
-    text = (
-        f"An earlier exit is better than the last for "
-        f"{100 * each.share.value:.1f} % of the utterances; going on adds "
-        f"{each.points.value:.2f} points, {100 * each.errors_share:.0f} % of "
-        f"the last exit's errors. {_fixed_said(each)}"
-    )
-    above = each.points_above_domain
-    if above is not None:
-        sure = above.positive or above.negative
-        side = "more than chance" if sure else "no more than chance"
-        text += (
-            f" Against {study.in_domain} that is {signed(above.value)} points "
-            f"({above.ends()}), {side}."
-        )
-    if above is not None and each.carried:
-        text += f" {_carried_said(study, each.carried)}"
-    return text
-
-
-def shift_note(study: OverthinkingStudy, key: str) -> str:
-    """What a policy would say of the shift of a set."""
-    if key == study.in_domain:
-        return ""
-    for one in study.sets[key].carried:
-        if one.warning:
-            return f"{label(one.criterion)}: {one.warning}"
-    return ""
-
-
-def _fixed_said(each: SetOverthinking) -> str:
-    best = each.exits[each.best_exit - 1]
-    if best is each.exits[-1]:
-        return "No fixed exit is better than the last."
-    if best.above_last.value == 0:
-        return f"Layer {best.layer} makes as few errors as the last exit."
-    sure = "" if best.above_last.negative else ", no more than chance"
-    return (
-        f"As a fixed exit, layer {best.layer} is {-best.above_last.value:.2f} "
-        f"points better than the last{sure}."
-    )
-
-
-def _carried_said(
-    study: OverthinkingStudy, found: Sequence[CarriedThreshold]
-) -> str:
-    broken = sum(one.above_last.positive for one in found)
-    shifted = sum(one.warning is not None for one in found)
-    return (
-        f"Thresholds that keep the last exit's word error rate on "
-        f"{study.in_domain}: {len(found)}; that miss it here by more than "
-        f"chance: {broken}; whose scores show a shift: {shifted}."
-    )

@@ -5,7 +5,7 @@ Authors
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -34,26 +34,20 @@ class Recorded:
     has_evidence: bool = True  # whether criteria may read what it found
 
 
+@dataclass(eq=False)
 class TraceRecorder:
     """Collect one record per utterance and decoding, batch by batch."""
 
-    def __init__(
-        self,
-        set_name: str,
-        decode: Callable[[list[int]], str],
-        macs: Callable[[int], Sequence[int]] | None = None,
-        sample_rate: int = 16000,
-        decoders: Mapping[str, Recorded | None] | None = None,
-        exits: Sequence[int] | None = None,
-        error_unit: str = "word",
-    ):
-        self.set_name = set_name
-        self.decode = decode
-        self.macs = macs
-        self.sample_rate = sample_rate
-        self.decoders = dict(decoders or {"ctc_greedy": None})
-        self.exits = exits
-        self.error_unit = error_unit
+    set_name: str
+    decode: Callable[[list[int]], str]
+    macs: Callable[[int], Sequence[int]] | None = None
+    sample_rate: int = 16000
+    decoders: Mapping[str, Recorded | None] | None = None
+    exits: Sequence[int] | None = None
+    error_unit: str = "word"
+
+    def __post_init__(self) -> None:
+        self.decoders = dict(self.decoders or {"ctc_greedy": None})
         self.by_decoding: dict[str, list[UtteranceRecord]] = {
             name: [] for name in self.decoders
         }
@@ -78,8 +72,10 @@ class TraceRecorder:
     ) -> None:
         """Record a batch."""
         exits = self.exits or range(1, len(outputs) + 1)
-        speakers = speakers or [""] * len(ids)
-        batch = _Batch(ids, refs, samples, [name or None for name in speakers])
+        # by decoding, exit and row: what an ExitRecord is made of
+        found: dict[str, list[list[dict[str, Any]]]] = {
+            name: [] for name in self.decoders
+        }
         views: list[ExitView] = []
         for exit in exits:
             output, broken_B = _without_nan(outputs[exit - 1])
@@ -90,16 +86,24 @@ class TraceRecorder:
             greedy = [self.decode(tokens) for tokens in greedy_tokens(output)]
             views.append(view)
             for name, decoder in self.decoders.items():
-                cells = _cells(output.layer, greedy, evidence)
+                cells = [
+                    {"layer": output.layer, "hyp": hyp, "evidence": values}
+                    for hyp, values in zip(greedy, evidence, strict=True)
+                ]
                 if decoder is not None:
                     self._decode(name, decoder, exit, view, cells)
-                batch.cells.setdefault(name, []).append(cells)
+                found[name].append(cells)
         self.left_out = not_measured(views[-1])
         if output.hidden_BTD is not None:
             self.width = output.hidden_BTD.shape[-1]
+        people = [name or None for name in speakers or [""] * len(ids)]
         for name, records in self.by_decoding.items():
-            records += self._records(batch, name)
-        self.batch_sizes.append(len(batch.rows))
+            by_row = zip(*found[name], strict=True)
+            columns = ids, refs, samples, people, by_row
+            records += [
+                self._record(*row) for row in zip(*columns, strict=True)
+            ]
+        self.batch_sizes.append(len(ids))
 
     def plain_batches(self) -> list[dict[str, list[dict[str, Any]]]]:
         """What was recorded, as values that JSON can hold."""
@@ -148,44 +152,28 @@ class TraceRecorder:
             cell["decoding_macs"] = decoder.macs(exit, count, nbest)
             self.cut[name] += not nbest.best.complete
 
-    def _records(self, batch: "_Batch", name: str) -> list[UtteranceRecord]:
-        records = []
-        for row, (id, ref, samples, speaker) in enumerate(batch.rows):
-            cells = [exit_[row] for exit_ in batch.cells[name]]
-            spent = self.macs(samples) if self.macs else [None] * len(cells)
-            exits = []
-            for cell, macs in zip(cells, spent, strict=True):
-                if macs is not None:
-                    macs += cell.get("decoding_macs", 0)
-                else:
-                    cell.pop("decoding_macs", None)
-                edits = edit_counts([ref], [cell["hyp"]], self.error_unit)
-                errors = int(edits.sum())
-                exits.append(ExitRecord(**cell, errors=errors, macs=macs))
-            duration_s = samples / self.sample_rate
-            records.append(
-                UtteranceRecord(
-                    id, self.set_name, ref, tuple(exits), duration_s, speaker
-                )
-            )
-        return records
-
-
-@dataclass
-class _Batch:
-    """What was measured of one batch, by decoding, exit and row."""
-
-    ids: Sequence[str]
-    refs: Sequence[str]
-    samples: Sequence[int]
-    speakers: Sequence[str | None]
-    # by decoding, exit and row: what an ExitRecord is made of
-    cells: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> list[tuple[str, str, int, str | None]]:
-        columns = self.ids, self.refs, self.samples, self.speakers
-        return list(zip(*columns, strict=True))
+    def _record(
+        self,
+        id: str,
+        ref: str,
+        samples: int,
+        speaker: str | None,
+        cells: Sequence[dict[str, Any]],
+    ) -> UtteranceRecord:
+        spent = self.macs(samples) if self.macs else [None] * len(cells)
+        exits = []
+        for cell, macs in zip(cells, spent, strict=True):
+            if macs is None:
+                cell.pop("decoding_macs", None)
+            else:
+                macs += cell.get("decoding_macs", 0)
+            edits = edit_counts([ref], [cell["hyp"]], self.error_unit)
+            errors = int(edits.sum())
+            exits.append(ExitRecord(**cell, errors=errors, macs=macs))
+        duration_s = samples / self.sample_rate
+        return UtteranceRecord(
+            id, self.set_name, ref, tuple(exits), duration_s, speaker
+        )
 
 
 def _without_nan(output: ExitOutput) -> tuple[ExitOutput, Tensor]:
@@ -215,15 +203,6 @@ def _rows(measured: Mapping[str, Any]) -> list[dict[str, float]]:
     """Evidence of a batch by row."""
     columns = {name: raw.tolist() for name, raw in measured.items()}
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
-
-
-def _cells(
-    layer: int, greedy: Sequence[str], evidence: Sequence[dict[str, float]]
-) -> list[dict[str, Any]]:
-    return [
-        {"layer": layer, "hyp": hyp, "evidence": values}
-        for hyp, values in zip(greedy, evidence, strict=True)
-    ]
 
 
 def utterance_record(row: Mapping[str, Any]) -> UtteranceRecord:

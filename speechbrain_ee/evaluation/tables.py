@@ -1,4 +1,6 @@
-"""Tables and sentences of a report, for console, page and CSV files.
+"""Tables of a report, for console, page and CSV files.
+
+Axes: N utterances, E exits.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -7,36 +9,41 @@ Authors
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from speechbrain_ee.evaluation.analysis import Choice, SetAnalysis
+from speechbrain_ee.errors import InputError
+from speechbrain_ee.evaluation.analysis import SetAnalysis, choice_of
 from speechbrain_ee.evaluation.curves import (
-    LEVELS,
     OperatingPoint,
-    Result,
     average_costs,
-    signed,
+    fixed_exits,
 )
-from speechbrain_ee.evaluation.policies import choice_of
-from speechbrain_ee.evaluation.theme import label, needs_search
+from speechbrain_ee.evaluation.theme import decoding_label, label
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
-from speechbrain_ee.exits.clusters import UTTERANCE
+from speechbrain_ee.exits.decoding import DECODINGS
 from speechbrain_ee.exits.trace import Trace
 
 Row = dict[str, str | int | float | None]  # of a CSV file
-Column = tuple[str, Callable[[Any], str]]  # heading, and the cell of a row
 WIDTH = 100  # columns of a console
+LEVEL_NAMES = {
+    "equal_wer": "equal",
+    "plus_1": "+1 %",
+    "plus_5": "+5 %",
+    "plus_10": "+10 %",
+}
 GAP_LEVELS = ("equal_wer", "plus_5")
+_EDITS = ("substitutions", "deletions", "insertions")
+_WAYS = ("greedy", *DECODINGS)  # headers call ctc_greedy so
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts, for the console and, where cells may be HTML, a page.
+    """A table of texts, for the console and for a page.
 
     Of the headings "a: b", "c", the name "a" is put above "b" and "c".
     """
@@ -44,16 +51,8 @@ class Table:
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
     leading: frozenset[int] = frozenset()  # rows of a page that stand out
-    series: Sequence[str] = ()  # criteria of the rows, switched with these
+    strong: frozenset[tuple[int, int]] = frozenset()  # cells that do
     sortable: bool = True  # whether a reader of a page may order the rows
-
-    @classmethod
-    def of(
-        cls, columns: Sequence[Column], rows: Iterable[Any], **fields: Any
-    ) -> "Table":
-        """One row for each of some results."""
-        cells = [[cell(row) for _, cell in columns] for row in rows]
-        return cls([heading for heading, _ in columns], cells, **fields)
 
     def dense(self) -> "Table":
         """The table without columns that have no content."""
@@ -63,6 +62,11 @@ class Table:
             for row in (self.heading, *self.rows)
         )
         return Table(heading, rows)
+
+    def numbered(self) -> "Table":
+        """The table with numbers in place of the names of its rows."""
+        rows = [[str(n), *row[1:]] for n, row in enumerate(self.rows, 1)]
+        return replace(self, rows=rows)
 
     @cached_property
     def names(self) -> list[str]:
@@ -149,20 +153,21 @@ def percent(value: float | None, whole: float) -> str:
 
 def exit_rows(analysis: SetAnalysis) -> list[Row]:
     """Every exit; parameters and MACs are those of the truncated model."""
-    header = analysis.trace.header
+    trace, header = analysis.trace, analysis.trace.header
     blank = (None,) * len(header.exit_layers)
-    edits = analysis.edits or ((None, None, None),) * len(blank)
+    edits_E3, cers = [blank[:1] * 3] * len(blank), [*blank]
+    if trace.edits_NE3 is not None:
+        edits_E3 = trace.edits_NE3.sum(axis=0).tolist()
+        cers[-1] = analysis.cer_last
     return [
         {
             "set": analysis.key,
             "exit": column + 1,
             "layer": layer,
             "wer": analysis.wer[column],
-            "substitutions": edits[column][0],
-            "deletions": edits[column][1],
-            "insertions": edits[column][2],
+            **dict(zip(_EDITS, edits_E3[column], strict=True)),
             "words": analysis.words,
-            "cer": analysis.cer_last if column == len(blank) - 1 else None,
+            "cer": cers[column],
             "parameters": (header.parameters or blank)[column],
             "macs": (header.macs or blank)[column],
             "avg_macs": analysis.fixed.curve.points[column].avg_macs,
@@ -175,30 +180,26 @@ def exit_table(analysis: SetAnalysis) -> Table:
     """Every exit, columns without content left out."""
     header = analysis.trace.header
     full = (header.macs or [None])[-1]
-    average = analysis.fixed.curve.points[-1].avg_macs
-    words = analysis.words
-    macs = f"GMAC/{header.macs_reference_s:g} s"
-    columns: list[Column] = [
-        ("exit", lambda row: str(row["exit"])),
-        ("layer", lambda row: str(row["layer"])),
-        ("WER %", lambda row: number(row["wer"])),
-        ("sub %", lambda row: percent(row["substitutions"], words)),
-        ("del %", lambda row: percent(row["deletions"], words)),
-        ("ins %", lambda row: percent(row["insertions"], words)),
-        ("CER %", lambda row: number(row["cer"])),
-        ("params M", lambda row: percent(row["parameters"], 1e8)),
-    ]
-    if analysis.trace.decoding_macs_NE is None:
-        columns.append((macs, lambda row: giga(row["macs"], full)))
-    else:
-        columns += [
-            (f"no decoding: {macs}", lambda row: giga(row["macs"], full)),
-            (
-                "with decoding: GMAC/utterance",
-                lambda row: giga(row["avg_macs"], average),
-            ),
+    heading = ["exit", "layer", "WER %", "sub %", "del %", "ins %"]
+    heading += ["CER %", "params M", f"GMAC/{header.macs_reference_s:g} s"]
+    decoded = analysis.trace.decoding_macs_NE is not None
+    if decoded:
+        heading[-1] = f"no decoding: {heading[-1]}"
+        heading.append("with decoding: GMAC/utterance")
+    rows = [
+        [
+            str(row["exit"]),
+            str(row["layer"]),
+            number(row["wer"]),
+            *(percent(row[kind], row["words"]) for kind in _EDITS),
+            number(row["cer"]),
+            percent(row["parameters"], 1e8),
+            giga(row["macs"], full),
+            *[giga(row["avg_macs"], analysis.full_macs)] * decoded,
         ]
-    return Table.of(columns, exit_rows(analysis)).dense()
+        for row in exit_rows(analysis)
+    ]
+    return Table(heading, rows).dense()
 
 
 def criterion_rows(analysis: SetAnalysis) -> list[Row]:
@@ -208,72 +209,61 @@ def criterion_rows(analysis: SetAnalysis) -> list[Row]:
         row: Row = {"set": analysis.key, "criterion": result.name}
         for level, point in result.points.items():
             low, high = result.layer_intervals.get(level, (None, None))
-            row[f"{level}_layers"] = point and point.avg_layer
-            row[f"{level}_layers_low"] = low
-            row[f"{level}_layers_high"] = high
-            row[f"{level}_macs"] = point and point.avg_macs
-            row[f"{level}_wer"] = point and point.wer
-            row[f"{level}_threshold"] = point and point.threshold
-            row[f"{level}_gap_share"] = result.gap_shares.get(level)
+            row |= {
+                f"{level}_layers": point and point.avg_layer,
+                f"{level}_layers_low": low,
+                f"{level}_layers_high": high,
+                f"{level}_macs": point and point.avg_macs,
+                f"{level}_wer": point and point.wer,
+                f"{level}_threshold": point and point.threshold,
+                f"{level}_gap_share": result.gap_shares.get(level),
+            }
         rows.append(row)
     return rows
 
 
-def criterion_columns(
-    layers: Callable[[Result, str], str],
-    macs: Callable[[Result, str], str] | None,
-    gap: Callable[[Result, str], str] | None,
-    unit: str = "",
-) -> list[Column]:
-    """The columns of every way of choosing exits, by what fills the cells."""
-    names = dict(zip(LEVELS, ("equal", "+1 %", "+5 %", "+10 %"), strict=True))
-    groups = [("layers at WER", layers, LEVELS), ("GMAC at", macs, GAP_LEVELS)]
-    groups.append((f"gap closed{unit}", gap, GAP_LEVELS))
-    columns: list[Column] = []
-    for group, cell, levels in groups:
-        if cell is not None:
-            # the name of the group stands before its first column
-            before = (f"{group}: ", *[""] * 3)
-            columns += [
-                (start + names[level], partial(cell, level=level))
-                for start, level in zip(before, levels)
-            ]
-    return columns
-
-
 def criterion_table(analysis: SetAnalysis) -> Table:
     """Every way of choosing exits; the gap is from the mix to the oracle."""
-    full = analysis.fixed.curve.points[-1].avg_macs
+    columns = {
+        "layers at WER": ("layers", LEVEL_NAMES, number),
+        "GMAC at": ("macs", GAP_LEVELS, partial(giga, full=analysis.full_macs)),
+        "gap closed %": ("gap_share", GAP_LEVELS, _whole_percent),
+    }
+    heading = ["exit chosen by"]
+    for group, (_, levels, _) in columns.items():
+        first, *others = (LEVEL_NAMES[level] for level in levels)
+        heading += [f"{group}: {first}", *others]
+    rows = [
+        [label(row["criterion"])]
+        + [
+            form(row[f"{level}_{name}"])
+            for name, levels, form in columns.values()
+            for level in levels
+        ]
+        for row in criterion_rows(analysis)
+    ]
+    return Table(heading, rows).dense()
 
-    def layers(result: Result, level: str) -> str:
-        point = result.points[level]
-        return number(point and point.avg_layer)
 
-    def macs(result: Result, level: str) -> str:
-        point = result.points[level]
-        return giga(point and point.avg_macs, full)
-
-    def gap(result: Result, level: str) -> str:
-        share = result.gap_shares.get(level)
-        return "" if share is None else str(round(100 * share))
-
-    columns = [("exit chosen by", lambda result: label(result.name))]
-    columns += criterion_columns(layers, macs, gap, " %")
-    return Table.of(columns, analysis.results()).dense()
+def _whole_percent(share: float | None) -> str:
+    return "" if share is None else str(round(100 * share))
 
 
 def policy_table(analysis: SetAnalysis) -> Table:
     """Every given policy."""
-    full = analysis.fixed.curve.points[-1].avg_macs
-    columns: list[Column] = [
-        ("policy", lambda policy: policy.name),
-        ("WER %", lambda policy: number(policy.point.wer)),
-        ("above last exit %", lambda policy: number(policy.excess)),
-        ("layers", lambda policy: number(policy.point.avg_layer)),
-        ("GMAC", lambda policy: giga(policy.point.avg_macs, full)),
-        ("budget holds", lambda policy: policy.verdict),
+    heading = ["policy", "WER %", "above last exit %", "layers", "GMAC"]
+    rows = [
+        [
+            policy.name,
+            number(policy.point.wer),
+            number(policy.excess),
+            number(policy.point.avg_layer),
+            giga(policy.point.avg_macs, analysis.full_macs),
+            policy.verdict,
+        ]
+        for policy in analysis.policies
     ]
-    return Table.of(columns, analysis.policies).dense()
+    return Table([*heading, "budget holds"], rows).dense()
 
 
 def unlabelled_rows(
@@ -291,29 +281,26 @@ def unlabelled_rows(
             choices |= {each.name: choice_of(part, each) for each in policies}
             for choice, (choice_N, cost_NE) in choices.items():
                 layers, macs = average_costs(part, choice_N[:, None], cost_NE)
-                rows.append(
-                    {
-                        "set": name,
-                        "utterances": len(part),
-                        "choice": choice,
-                        "layers": layers[0],
-                        "macs": macs[0],
-                    }
-                )
+                row = {"set": name, "utterances": len(part), "choice": choice}
+                rows.append(row | {"layers": layers[0], "macs": macs[0]})
     return rows
 
 
 def unlabelled_table(rows: Sequence[Row]) -> Table:
     """The sets without transcripts, columns without content left out."""
     most = max((row["macs"] or 0 for row in rows), default=0)
-    columns: list[Column] = [
-        ("set without transcripts", lambda row: row["set"]),
-        ("utterances", lambda row: str(row["utterances"])),
-        ("exit chosen by", lambda row: row["choice"]),
-        ("layers", lambda row: number(row["layers"])),
-        ("GMAC", lambda row: giga(row["macs"], most)),
+    cells = [
+        [
+            row["set"],
+            str(row["utterances"]),
+            row["choice"],
+            number(row["layers"]),
+            giga(row["macs"], most),
+        ]
+        for row in rows
     ]
-    return Table.of(columns, rows).dense()
+    heading = ["set without transcripts", "utterances", "exit chosen by"]
+    return Table([*heading, "layers", "GMAC"], cells).dense()
 
 
 def overview_table(analyses: Sequence[SetAnalysis]) -> Table:
@@ -343,152 +330,142 @@ def overview_table(analyses: Sequence[SetAnalysis]) -> Table:
     return Table(heading, rows).dense()
 
 
-def summary(analysis: SetAnalysis) -> list[str]:
-    """What the tables of a set come to."""
-    depth = analysis.trace.header.exit_layers[-1]
-    lines = _criteria_said(analysis)
-    blind = analysis.mixture.equal_wer
-    if blind is not None:
-        lines.append(
-            f"A mix of two fixed exits, which looks at no utterance, needs "
-            f"{blind.avg_layer:.2f} layers to keep {analysis.wer[-1]:.2f} %."
-        )
-    lines.append(
-        f"The oracle needs {analysis.oracle_best.avg_layer:.2f} of {depth} "
-        f"layers for its best, {analysis.oracle_best.wer:.2f} %."
-    )
-    lines.append(_overthinking_said(analysis))
-    lines.append(_resampled(analysis))
-    return lines
+@dataclass(frozen=True)
+class DecodingResult:
+    """One way of decoding a test set, at each exit."""
+
+    wer: list[float]  # word error rate in percent
+    # multiply-accumulates of decoding, averaged over the utterances; None
+    # where the trace does not tell them
+    decoding_macs: list[float] | None = None
+    # the same of all that is spent up to the exit, decoding included
+    avg_macs: list[float] | None = None
 
 
-def _resampled(analysis: SetAnalysis) -> str:
-    """What the intervals of a set are about."""
-    clusters = analysis.trace.clusters
-    if clusters.by == UTTERANCE:
-        return (
-            "Intervals are by utterance, since the trace names no speakers: "
-            "for new speakers they are too narrow."
-        )
-    text = f"Intervals are for new speakers, from {clusters.said}"
-    if clusters.few:
-        return f"{text}: too few to trust them."
-    return f"{text}."
+@dataclass(frozen=True)
+class DecodingComparison:
+    """All ways of decoding a test set, from one pass of its encoder."""
+
+    key: str  # name of the set
+    exit_layers: tuple[int, ...]  # encoder layer of each exit
+    # parameters of the model truncated at each exit
+    parameters: tuple[int, ...] | None
+    results: Mapping[str, DecodingResult]  # by way; CTC's ways first
 
 
-def _criteria_said(analysis: SetAnalysis) -> list[str]:
-    """What the best of the criteria reach."""
-    if analysis.dev is not None:
-        return _chosen_elsewhere(analysis)
-    lines = []
-    depth = analysis.trace.header.exit_layers[-1]
-    several = len(analysis.criteria) > 1
-    best = analysis.choice()
-    if best is not None:
-        dearer = _searches(analysis, best, "equal_wer")
-        among = ", the cheapest of the criteria" if several else ""
-        if dearer and several:
-            among = ", the criterion with the fewest layers"
-        intervals = best.result.layer_intervals
-        low, high = intervals.get("equal_wer", (depth, depth))
-        lines.append(
-            f"The last exit's {analysis.wer[-1]:.2f} % is kept at "
-            f"{_cost_said(analysis, best.point)} by {label(best.result.name)}{among} "
-            f"(95 % interval {low:.2f} to {high:.2f} layers)."
-            if round(best.point.avg_layer, 2) < depth
-            else f"No criterion keeps the last exit's "
-            f"{analysis.wer[-1]:.2f} % with fewer than {depth} layers."
-        )
-        lines += dearer
-    first = analysis.choice("plus_5")
-    if first is not None:
-        lines.append(
-            f"At 5 % (relative) more errors, {label(first.result.name)} needs "
-            f"{first.point.avg_layer:.2f} layers."
-        )
-        if best is None or first.result is not best.result:
-            lines += _searches(analysis, first, "plus_5")
-    if best is not None:
-        lines.append(
-            "Criterion and threshold were chosen on this test set itself, "
-            "which flatters them."
-        )
-    return lines
-
-
-def _chosen_elsewhere(analysis: SetAnalysis) -> list[str]:
-    """What was chosen on the development set, measured here."""
-    goals = {
-        "equal_wer": "to keep the last exit's word error rate",
-        "plus_5": "for 5 % (relative) more errors",
+def by_decoding(traces: Sequence[Trace]) -> dict[str, tuple[Trace, ...]]:
+    """Traces that are the same test set of the same model, put together."""
+    models = {trace.header.name for trace in traces}
+    groups: dict[str, list[Trace]] = {}
+    for trace in traces:
+        for name in trace.sets:
+            model = f", {trace.header.name}" if len(models) > 1 else ""
+            groups.setdefault(name + model, []).append(trace.subset(name))
+    return {
+        key: tuple(group)
+        for key, group in groups.items()
+        if any(trace.decoding_macs_NE is not None for trace in group)
     }
-    lines, last = [], analysis.wer[-1]
-    for level, goal in goals.items():
-        best = analysis.choice(level)
-        if best is None:
-            continue
-        lines.append(
-            f"Chosen on {best.chosen_on} {goal}: {label(best.result.name)}. "
-            f"Here it makes {best.point.wer:.2f} % at "
-            f"{_cost_said(analysis, best.point)}, "
-            f"{signed(best.above_last.value)} points against the last exit's "
-            f"{last:.2f} % (95 % interval {best.above_last.ends()})."
+
+
+def compare_decodings(
+    decoded: Mapping[str, Sequence[Trace]],
+) -> dict[str, DecodingComparison]:
+    """Compare the ways of decoding every set that has several."""
+    return {
+        key: _compare(key, traces)
+        for key, traces in decoded.items()
+        if len(traces) > 1 and traces[0].labelled_sets
+    }
+
+
+def _compare(key: str, traces: Sequence[Trace]) -> DecodingComparison:
+    main, *others = traces
+    header = main.header
+    utterances = sorted((row.id, row.ref) for row in main.records)
+    for trace in others:
+        found = sorted((row.id, row.ref) for row in trace.records)
+        if trace.header.exit_layers != header.exit_layers or (
+            found != utterances
+        ):
+            raise InputError(
+                f"{trace.source}: has other exits or utterances than "
+                f"{main.source}, so that their ways of decoding "
+                f"{key!r} cannot be compared; give traces of one evaluation."
+            )
+    names = [trace.header.decoding for trace in traces]
+    if len({*names}) < len(names):
+        raise InputError(
+            f"Set {key!r}: decodings {', '.join(names)} are not all "
+            f"different; give one trace per way of decoding."
         )
-        lines += _searches(analysis, best, level)
-    return lines
-
-
-def _searches(analysis: SetAnalysis, first: Choice, level: str) -> list[str]:
-    """What the layers of the first criterion keep quiet about, if anything.
-
-    One that looks at what a beam search found pays for a search at every
-    exit passed: fewest in layers, it may be dear in multiply-accumulates.
-    """
-    point, name = first.point, first.result.name
-    if not needs_search(name):
-        return []
-    text = (
-        f"Layers flatter {label(name)}: they leave out the decoding at "
-        f"every exit passed"
+    order = {name: place for place, name in enumerate(_WAYS)}
+    results = {
+        trace.header.decoding: DecodingResult(
+            [point.wer for point in fixed_exits(trace).points],
+            _means(trace.decoding_macs_NE),
+            _means(trace.macs_NE),
+        )
+        for trace in sorted(
+            traces, key=lambda t: order.get(t.header.decoding, len(order))
+        )
+    }
+    return DecodingComparison(
+        key, header.exit_layers, header.parameters, results
     )
-    if point.avg_macs is None or analysis.trace.decoding_macs_NE is None:
-        return [text + ", whose cost the trace does not tell."]
-    full = analysis.fixed.curve.points[-1].avg_macs
-    others = [analysis.fixed, analysis.mixture, *analysis.criteria.values()]
-    found = {r.name: p for r in others if (p := r.points[level]) is not None}
-    name, cheapest = min(found.items(), key=lambda pair: pair[1].avg_macs)
-    if cheapest.avg_macs >= point.avg_macs:
-        return []
+
+
+def _means(values_NE: NDArray[np.float64] | None) -> list[float] | None:
+    return None if values_NE is None else values_NE.mean(axis=0).tolist()
+
+
+def _at(values: Sequence[float] | None, column: int) -> float | None:
+    return None if values is None else values[column]
+
+
+def decoding_rows(comparison: DecodingComparison) -> list[Row]:
+    """One row per way of decoding and exit."""
     return [
-        f"{text}, which makes it {giga(point.avg_macs, full)} GMAC. The "
-        f"cheapest by GMAC: {label(name)}, {giga(cheapest.avg_macs, full)} at "
-        f"{cheapest.avg_layer:.2f} layers."
+        {
+            "set": comparison.key,
+            "decoding": name,
+            "exit": column + 1,
+            "layer": layer,
+            "wer": result.wer[column],
+            "decoding_macs": _at(result.decoding_macs, column),
+            "avg_macs": _at(result.avg_macs, column),
+            "parameters": _at(comparison.parameters, column),
+        }
+        for name, result in comparison.results.items()
+        for column, layer in enumerate(comparison.exit_layers)
     ]
 
 
-def _overthinking_said(analysis: SetAnalysis) -> str:
-    errors = analysis.overthinking_errors
-    text = (
-        f"An earlier exit is better than the last for "
-        f"{100 * analysis.overthinking_share:.1f} % of the utterances"
-    )
-    if not errors:
-        return text + "."
-    points = 100 * errors / analysis.words
-    return (
-        f"{text}: of the last exit's {analysis.wer[-1]:.2f} %, {points:.2f} "
-        f"({errors} word error{'' if errors == 1 else 's'}) come from having "
-        f"gone on."
-    )
-
-
-def _cost_said(analysis: SetAnalysis, point: OperatingPoint) -> str:
-    depth = analysis.trace.header.exit_layers[-1]
-    text = f"{point.avg_layer:.2f} of {depth} layers"
-    full = analysis.fixed.curve.points[-1].avg_macs
-    if point.avg_macs is not None and full:
-        text += (
-            f", {giga(point.avg_macs, full)} of {giga(full, full)} GMAC "
-            f"per utterance"
-        )
-    return text
+def decoding_table(comparison: DecodingComparison) -> Table:
+    """One row per exit, then what decoding the last exit costs."""
+    results = [*comparison.results.values()]
+    names = [*map(decoding_label, comparison.results)]
+    names[0] = f"WER %: {names[0]}"
+    known = comparison.parameters is not None
+    heading = ["exit", "layer", *names, *[": params M"] * known]
+    rows, strong = [], set()
+    for column, layer in enumerate(comparison.exit_layers):
+        rates = [result.wer[column] for result in results]
+        row = [str(column + 1), str(layer), *map(number, rates)]
+        if comparison.parameters is not None:
+            row.append(number(comparison.parameters[column] / 1e6))
+        rows.append(row)
+        # ties by value, not by how they are rounded
+        best = [place for place, r in enumerate(rates) if r == min(rates)]
+        strong |= {(column, 2 + place) for place in best}
+    costs = {
+        "GMAC of decoding": [_at(r.decoding_macs, -1) for r in results],
+        "GMAC in all": [_at(r.avg_macs, -1) for r in results],
+    }
+    full = max((c for row in costs.values() for c in row if c), default=None)
+    for name, values in costs.items():
+        if any(value is not None for value in values):
+            cells = [giga(value, full) for value in values]
+            rows.append([name, "", *cells, *[""] * known])
+    # the last rows are sums, which no order may part from the others
+    return Table(heading, rows, strong=frozenset(strong), sortable=False)

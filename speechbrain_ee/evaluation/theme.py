@@ -22,7 +22,6 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import SetAnalysis
 from speechbrain_ee.evaluation.curves import Curve, OperatingPoint
 from speechbrain_ee.exits.criteria import criterion_names, get_criterion
-from speechbrain_ee.exits.trace import TraceHeader
 
 LABELS = {
     "fixed": "fixed exit",
@@ -65,13 +64,6 @@ def label(name: str) -> str:
 def decoding_label(name: str) -> str:
     """How a way of decoding is called in tables."""
     return DECODINGS.get(name, name.replace("_", " "))
-
-
-def decoding_said(header: TraceHeader) -> str:
-    """How a trace was decoded, as the end of a line."""
-    if header.decoding == "greedy":
-        return ""
-    return f"; decoding: {decoding_label(header.decoding)}"
 
 
 def policy_letter(number: int) -> str:
@@ -199,21 +191,6 @@ def needs_search(name: str) -> bool:
         return get_criterion(name).decodes
     except InputError:  # a policy's own, such as a learned one
         return False
-
-
-def search_note(analysis: SetAnalysis) -> str:
-    """What the costs of criteria that need a search mean."""
-    names = [label(name) for name in analysis.criteria if needs_search(name)]
-    if not names:
-        return ""
-    text = (
-        f"Of the attention decoder: {', '.join(names)}. These criteria take "
-        f"its decoding at every exit that an utterance comes to. Layers do "
-        f"not count it"
-    )
-    if analysis.trace.decoding_macs_NE is not None:
-        text += "; GMAC do"
-    return text + "."
 
 
 def leaders(analyses: Sequence[SetAnalysis]) -> Leaders:

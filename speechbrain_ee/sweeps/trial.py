@@ -203,7 +203,7 @@ def _operating_point(
             )
         return measure(trace, np.full(len(trace.records), exit_ - 1))
     # These load torch, which takes longer than all the rest of a worker.
-    from speechbrain_ee.evaluation.policies import choice_of, scored_for
+    from speechbrain_ee.evaluation.analysis import choice_of, scored_for
     from speechbrain_ee.exits.calibration.policy_file import read_policy
 
     path = folder / "save/policies" / f"learned.{at}.yaml"

@@ -15,9 +15,8 @@ import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ee.errors import InputError, one_line
-from speechbrain_ee.evaluation.calibrate import shipped_policies
+from speechbrain_ee.evaluation.calibrate import SELECTOR_FILE, shipped_policies
 from speechbrain_ee.evaluation.cost import CostModel, DecodingCost
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE
 from speechbrain_ee.evaluation.recorder import Recorded, TraceRecorder
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.decoding import (

@@ -6,19 +6,13 @@ Authors
 
 import pytest
 
-from speechbrain_ee.evaluation import page, report
+from speechbrain_ee.evaluation import figures
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figure is drawn, which is most of a report's time.
-
-    For tests of what stands beside them.
-    """
-    for module in (report, page):
-        for name in vars(module).copy():
-            if name.startswith("draw_"):
-                monkeypatch.setattr(module, name, lambda *given: None)
-        monkeypatch.setattr(
-            module, "figure_bytes", lambda figure, kind: b"<svg></svg>"
-        )
+    """No figure is drawn, which is most of a report's time."""
+    for name in vars(figures).copy():
+        if name.startswith("draw_"):
+            monkeypatch.setattr(figures, name, lambda *given: None)
+    monkeypatch.setattr(figures, "figure_bytes", lambda *given: b"<svg></svg>")

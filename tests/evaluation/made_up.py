@@ -9,35 +9,29 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from speechbrain_ee.evaluation.analysis import SetAnalysis, analyse_all
-from speechbrain_ee.evaluation.policies import PolicyResult
+from speechbrain_ee.evaluation.analysis import (
+    PolicyResult,
+    SetAnalysis,
+    analyse_all,
+)
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 
 
 def made_up(rows: int, seed: int, exits: int = 4) -> Trace:
     """A trace of errors that mostly fall with depth."""
-    generator = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed)
     layers = tuple(range(2, 2 * exits + 1, 2))
-    records = tuple(
-        UtteranceRecord(
-            f"u{i}",
-            "test",
-            "w " * int(generator.integers(5, 15)),
-            tuple(
-                ExitRecord(
-                    layer,
-                    None,
-                    int(generator.integers(0, 10 - layer)),
-                    {"entropy": round(float(generator.random()), 2)},
-                )
-                for layer in layers
-            ),
-            float(generator.uniform(1, 20)),
-        )
-        for i in range(rows)
-    )
+    records = []
+    for i in range(rows):
+        ref, found = "w " * int(draw.integers(5, 15)), []
+        for layer in layers:
+            errors = int(draw.integers(0, 10 - layer))
+            evidence = {"entropy": round(float(draw.random()), 2)}
+            found.append(ExitRecord(layer, None, errors, evidence))
+        spoken = tuple(found), float(draw.uniform(1, 20))
+        records.append(UtteranceRecord(f"u{i}", "test", ref, *spoken))
     macs = tuple(100 * layer + 50 for layer in layers)
-    return Trace(TraceHeader("m", "d", layers, macs), records)
+    return Trace(TraceHeader("m", "d", layers, macs), tuple(records))
 
 
 TRACES = st.builds(made_up, st.integers(1, 30), st.integers(0, 10_000))
@@ -54,53 +48,31 @@ EVIDENCE = {
 }
 
 
-def small_trace(evidence: bool = True, macs: bool = True) -> Trace:
+def small_trace() -> Trace:
     """Two test sets with the same three utterances: easy, hard, over."""
-    records = tuple(
-        UtteranceRecord(
-            f"{name}-{part}",
-            part,
-            REF,
-            tuple(
-                ExitRecord(
-                    layer,
-                    HYPS[name][k],
-                    None,
-                    {"entropy": EVIDENCE[name][k], "homemade": 1.0}
-                    if evidence
-                    else {},
-                )
-                for k, layer in enumerate((2, 4, 6))
-            ),
-            4.0,
-        )
-        for part in ("clean", "other")
-        for name in HYPS
-    )
-    header = TraceHeader(
-        "small <model>",
-        "greedy",
-        (2, 4, 6),
-        (10**9, 2 * 10**9, 3 * 10**9) if macs else None,
-        (10, 20, 30),
-    )
-    return Trace(header, records)
+    records = []
+    for part in ("clean", "other"):
+        for name, hyps in HYPS.items():
+            known = [{"entropy": e, "homemade": 1.0} for e in EVIDENCE[name]]
+            none = (None,) * 3
+            exits = tuple(map(ExitRecord, (2, 4, 6), hyps, none, known))
+            name = f"{name}-{part}"
+            records.append(UtteranceRecord(name, part, REF, exits, 4.0))
+    macs = (10**9, 2 * 10**9, 3 * 10**9)
+    header = ("small <model>", "greedy", (2, 4, 6), macs, (10, 20, 30))
+    return Trace(TraceHeader(*header), tuple(records))
 
 
 def counts_alone() -> Trace:
     """The small trace without hypotheses, evidence and costs."""
-    trace = small_trace(evidence=False, macs=False)
+    trace = small_trace()
     records = tuple(
         replace(
-            row,
-            exits=tuple(
-                ExitRecord(exit_.layer, None, errors)
-                for exit_, errors in zip(row.exits, errors_E)
-            ),
+            row, exits=tuple(map(ExitRecord, (2, 4, 6), (None,) * 3, errors_E))
         )
         for row, errors_E in zip(trace.records, trace.errors_NE.tolist())
     )
-    return Trace(trace.header, records)
+    return Trace(replace(trace.header, macs=None), records)
 
 
 LAYERS = (2, 4, 6, 8)
@@ -108,20 +80,20 @@ LAYERS = (2, 4, 6, 8)
 WRONG = {"clean": (0.6, 0.3, 0.1, 0.06), "other": (0.8, 0.5, 0.2, 0.12)}
 
 
-def drawn_sets(with_policies: bool = True) -> dict[str, SetAnalysis]:
-    """The analyses; entropy and margin see errors, the others hardly."""
-    generator = np.random.default_rng(0)
+def drawn_sets() -> dict[str, SetAnalysis]:
+    """The analyses, with a policy each; entropy and margin see errors."""
+    draw = np.random.default_rng(0)
     records = []
     for name, chances in WRONG.items():
         for i in range(150):
-            ref = [f"w{j}" for j in range(int(generator.integers(8, 20)))]
-            hard = generator.uniform(0.3, 1.7)
+            ref = [f"w{j}" for j in range(int(draw.integers(8, 20)))]
+            hard = draw.uniform(0.3, 1.7)
             exits = []
             for layer, chance in zip(LAYERS, chances, strict=True):
-                wrong = generator.random(len(ref)) < chance * hard
+                wrong = draw.random(len(ref)) < chance * hard
                 rate = wrong.mean() + 1e-3
                 hyp = [w + "x" * int(bad) for w, bad in zip(ref, wrong)]
-                noise = generator.normal(size=4)
+                noise = draw.normal(size=4)
                 evidence = {
                     "entropy": rate * np.exp(0.2 * noise[0]),
                     "entropy_nonblank": rate * np.exp(3 * noise[1]),
@@ -129,11 +101,8 @@ def drawn_sets(with_policies: bool = True) -> dict[str, SetAnalysis]:
                     "margin": np.exp(-3 * rate + 0.1 * noise[3]),
                 }
                 exits.append(ExitRecord(layer, " ".join(hyp), None, evidence))
-            records.append(
-                UtteranceRecord(
-                    f"{name}-{i}", name, " ".join(ref), tuple(exits), 5.0
-                )
-            )
+            spoken = " ".join(ref), tuple(exits), 5.0
+            records.append(UtteranceRecord(f"{name}-{i}", name, *spoken))
     header = TraceHeader(
         "drawn",
         "greedy",
@@ -143,8 +112,6 @@ def drawn_sets(with_policies: bool = True) -> dict[str, SetAnalysis]:
         frames_per_s=25.0,
     )
     analyses = analyse_all([Trace(header, tuple(records))])
-    if not with_policies:
-        return analyses
     return {key: _with_policy(found) for key, found in analyses.items()}
 
 

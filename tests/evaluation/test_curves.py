@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import criterion_macs
 from speechbrain_ee.evaluation.curves import (
     LEVELS,
     MAX_THRESHOLDS,
@@ -35,9 +33,8 @@ from speechbrain_ee.exits import (
     UtteranceRecord,
     read_trace,
 )
-from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.oracle import earliest_best, earliest_no_worse
-from speechbrain_ee.exits.policy import choices_NT, first_exit
+from speechbrain_ee.exits.policy import first_exit
 from tests.evaluation.made_up import TRACES, made_up
 
 
@@ -46,16 +43,23 @@ def cost_at(curve, wer, axis="avg_layer"):
 
 
 @settings(max_examples=25)
-@given(TRACES)
-def test_sweep_is_the_loop_over_utterances(trace):
+@given(TRACES, st.booleans())
+def test_sweep_is_the_loop_over_utterances(trace, told):
+    """A criterion is charged where it is evaluated, if its cost is known."""
+    if told:
+        header = replace(trace.header, vocab_size=30, frames_per_s=25.0)
+        trace = Trace(header, trace.records)
     scores_NE = -trace.evidence_NE("entropy")
-    curve = sweep(trace, "entropy", scores_NE)
-    for point in curve.points:
+    points = sweep(trace, "entropy", scores_NE).points
+    assert len(points) == len(thresholds_for(scores_NE))
+    for point in points:
         errors = words = layers = macs = 0
         for record in trace.records:
             for k, exit_ in enumerate(record.exits):
-                last = k == len(record.exits) - 1
-                if last or -exit_.evidence["entropy"] >= point.threshold:
+                if k == len(record.exits) - 1:
+                    break
+                macs += told * math.ceil(25.0 * record.duration_s) * 30
+                if -exit_.evidence["entropy"] >= point.threshold:
                     break
             errors += exit_.errors
             words += len(record.ref.split())
@@ -64,64 +68,6 @@ def test_sweep_is_the_loop_over_utterances(trace):
         assert point.wer == pytest.approx(100 * errors / words)
         assert point.avg_layer == pytest.approx(layers / len(trace))
         assert point.avg_macs == pytest.approx(macs / len(trace))
-
-
-SCORES = arrays(
-    np.float64,
-    st.tuples(st.integers(1, 12), st.integers(1, 5)),
-    elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 1.0]),
-)
-
-
-@given(SCORES)
-def test_choices_for_all_thresholds_are_those_for_each(scores_NE):
-    # ties between scores and thresholds, and scores that are not there yet
-    limits_T = np.array([-1.0, 0.0, 0.25, 0.3, 1.0, 2.0])
-    choice_NT = choices_NT(scores_NE, limits_T)
-    for place, limit in enumerate(limits_T):
-        expected_N = first_exit(scores_NE, limit)
-        assert choice_NT[:, place].tolist() == expected_N.tolist()
-
-
-@settings(max_examples=25)
-@given(TRACES)
-def test_sweep_is_one_measurement_per_threshold(trace):
-    told = replace(trace.header, vocab_size=30, frames_per_s=25.0)
-    told = Trace(told, trace.records)
-    scores_NE = -told.evidence_NE("entropy")
-    cost_NE = criterion_macs(told, get_criterion("entropy"))
-    points = sweep(told, "entropy", scores_NE).points
-    assert len(points) == len(thresholds_for(scores_NE))
-    for point in points:
-        choice_N = first_exit(scores_NE, point.threshold)
-        single = measure(told, choice_N, point.threshold, cost_NE)
-        assert point.avg_macs == pytest.approx(single.avg_macs)
-        assert replace(point, avg_macs=None) == replace(single, avg_macs=None)
-
-
-@settings(max_examples=25)
-@given(TRACES)
-def test_a_criterion_is_charged_where_it_is_evaluated(trace):
-    told = replace(trace.header, vocab_size=30, frames_per_s=25.0)
-    told = Trace(told, trace.records)
-    scores_NE = -trace.evidence_NE("entropy")
-    exits = len(trace.layers_E)
-    for free, paid in zip(
-        sweep(trace, "entropy", scores_NE).points,
-        sweep(told, "entropy", scores_NE).points,
-        strict=True,
-    ):
-        macs = 0
-        for record in trace.records:
-            for k, exit_ in enumerate(record.exits):
-                if k == exits - 1:
-                    break
-                macs += math.ceil(25.0 * record.duration_s) * 30
-                if -exit_.evidence["entropy"] >= free.threshold:
-                    break
-        surcharge = paid.avg_macs - free.avg_macs
-        assert surcharge == pytest.approx(macs / len(trace))
-        assert (paid.wer, paid.avg_layer) == (free.wer, free.avg_layer)
 
 
 @settings(max_examples=25)
@@ -176,27 +122,24 @@ def test_mixture_is_convex_and_below_the_fixed_exits(trace, axis):
     assert (below <= fixed.axis("wer") + 1e-9).all()
 
 
-def test_mixture_by_hand():
-    points = [(2, 20.0), (4, 18.0), (6, 10.0), (8, 9.0)]
-    hull = mixture(Curve("fixed", tuple(OperatingPoint(*p) for p in points)))
+def curve_of(*points):
+    return Curve("fixed", tuple(OperatingPoint(*point) for point in points))
+
+
+def test_the_cheapest_point_of_a_mixture_and_of_a_criterion():
+    fixed = curve_of((2, 20.0), (4, 18.0), (6, 10.0), (8, 9.0))
+    hull = mixture(fixed)
     assert [p.avg_layer for p in hull.points] == [2, 6, 8]
-    assert cost_at(hull, 15.0) == pytest.approx(4.0)
-    assert cost_at(hull, 9.5) == pytest.approx(7.0)
-    assert cost_at(hull, 25.0) == 2
+    for wer, layers in ((15.0, 4.0), (9.5, 7.0), (25.0, 2)):
+        assert cost_at(hull, wer) == pytest.approx(layers)
     assert hull.cheapest(8.0) is None
-
-
-def test_mixture_when_the_last_exit_is_worse():
-    points = [(2, 20.0), (4, 10.0), (6, 12.0)]
-    hull = mixture(Curve("fixed", tuple(OperatingPoint(*p) for p in points)))
-    assert cost_at(hull, 12.0) == pytest.approx(3.6)
-
-
-def test_cheapest_takes_own_points_of_a_criterion():
-    points = [(2, 20.0), (5, 10.0), (6, 10.5), (8, 9.0)]
-    curve = Curve("c", tuple(OperatingPoint(*p) for p in points))
-    assert curve.cheapest(10.5).avg_layer == 5
-    assert curve.cheapest(9.9).avg_layer == 8
+    # where the last exit is worse
+    assert cost_at(
+        mixture(curve_of((2, 20.0), (4, 10.0), (6, 12.0))), 12.0
+    ) == pytest.approx(3.6)
+    # a criterion has its own points alone
+    curve = curve_of((2, 20.0), (5, 10.0), (6, 10.5), (8, 9.0))
+    assert (cost_at(curve, 10.5), cost_at(curve, 9.9)) == (5, 8)
 
 
 @given(st.integers(1, 400), st.integers(0, 99))
@@ -209,31 +152,21 @@ def test_thresholds(count, seed):
     assert limits[-1] > scores_NE[:, :-1].max()
 
 
-def test_thresholds_are_quantiles_of_many_scores():
-    scores_NE = np.random.default_rng(0).normal(size=(5000, 4))
-    limits = thresholds_for(scores_NE)
-    assert len(limits) == MAX_THRESHOLDS
-    early = scores_NE[:, :-1]
-    below = [(early < limit).mean() for limit in limits[:-1]]
-    assert np.abs(below - np.linspace(0, 1, len(below))).max() < 1e-3
-
-
-def test_thresholds_are_not_wasted_on_one_value():
+def test_thresholds_are_quantiles_but_not_wasted_on_one_value():
     generator = np.random.default_rng(0)
-    scores_NE = generator.normal(size=(5000, 3))
+    scores_NE = generator.normal(size=(5000, 4))
+    limits = thresholds_for(scores_NE)
+    below = [(scores_NE[:, :-1] < limit).mean() for limit in limits[:-1]]
+    assert len(limits) == MAX_THRESHOLDS
+    assert np.abs(below - np.linspace(0, 1, len(below))).max() < 1e-3
     scores_NE[generator.random(scores_NE.shape) < 0.9] = 0.0
     limits = thresholds_for(scores_NE)
     # plain quantiles would find about 20
-    assert len(limits) > 0.9 * MAX_THRESHOLDS
-    assert 0.0 in limits
-
-
-def test_scores_that_are_not_there_yet():
-    scores_NE = np.array([[-np.inf, -np.inf, 0.1], [-np.inf, 0.5, 0.1]])
-    limits = thresholds_for(scores_NE)
-    assert limits[0] == 0.5 and np.isfinite(limits).all()
-    nothing = thresholds_for(np.full((3, 3), -np.inf))
-    assert nothing.tolist() == [0.0]
+    assert len(limits) > 0.9 * MAX_THRESHOLDS and 0.0 in limits
+    # scores that are not there yet
+    some = np.array([[-np.inf, -np.inf, 0.1], [-np.inf, 0.5, 0.1]])
+    assert thresholds_for(some)[0] == 0.5
+    assert thresholds_for(np.full((3, 3), -np.inf)).tolist() == [0.0]
 
 
 def test_one_exit_only():
@@ -365,21 +298,6 @@ def test_band_and_intervals_are_those_of_the_drawn_traces(trace):
             )
 
 
-def test_points_and_bands_are_in_the_same_order():
-    trace = made_up(300, 3)
-    bootstrap = Bootstrap(trace)
-    curves = [
-        sweep(trace, "entropy", -trace.evidence_NE("entropy"), bootstrap),
-        fixed_exits(trace, bootstrap),
-        oracle_curve(trace, bootstrap=bootstrap),
-    ]
-    for curve in curves:
-        wer = curve.axis("wer")
-        assert (np.array(curve.wer_low) <= wer).all()
-        assert (np.array(curve.wer_high) >= wer).all()
-        assert (np.diff(curve.axis("avg_layer")) >= 0).all()
-
-
 def test_width_is_that_of_the_normal_approximation():
     trace = made_up(2000, 1)
     band = fixed_exits(trace, Bootstrap(trace, replicates=1000))
@@ -399,9 +317,7 @@ def test_draws_are_the_same_every_time():
     assert (one.weights_BG == two.weights_BG).all()
     assert (one.weights_BG.sum(axis=1) == 50).all()
     assert len({tuple(row) for row in one.weights_BG}) == 200
-
-
-def test_all_references_empty_in_a_draw():
+    # also where all references of a draw are empty
     trace = made_up(3, 0)
     trace.__dict__["words_N"] = np.array([9, 0, 0])
     fixed = fixed_exits(trace, Bootstrap(trace))

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape, unescape
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,8 +21,8 @@ import soundfile
 
 from speechbrain_ee.evaluation.analysis import analyse_all, transfer_matrices
 from speechbrain_ee.evaluation.curves import LEVELS
-from speechbrain_ee.evaluation.page import nearby_sounds, page, parts
-from speechbrain_ee.evaluation.theme import ORACLE, label, leaders
+from speechbrain_ee.evaluation.report import nearby_sounds, page
+from speechbrain_ee.evaluation.theme import label, leaders
 from speechbrain_ee.exits import read_trace, write_trace
 from tests.evaluation.made_up import drawn_sets, small_trace
 
@@ -95,30 +96,31 @@ def test_every_criterion_with_all_levels(sets, body):
             assert row[8] == share.replace("-", "−")
 
 
-def test_leaders_stand_out(sets, text):
+def test_leaders_stand_out_and_say_what_they_are(sets, text):
     chosen = leaders(list(sets.values()))
     assert text.count('class="lead"') == sum(map(len, chosen.values()))
+    assert "sum_t" in text and "2309.09546" in text
+    widths = [float(w) for w in re.findall(r'"width:([\d.-]+)%', text)]
+    assert min(widths) == 0 and max(widths) <= 100
 
 
-def test_criteria_say_what_they_are():
-    text = parts().named("entropy")
-    assert "sum_t" in text and "2309.09546" in text and "var(--c0)" in text
-
-
-def test_a_policy_may_decide_by_what_is_not_registered():
-    assert parts().named("homemade <one>").endswith("</i>homemade &lt;one&gt;")
-
-
-@pytest.mark.parametrize(
-    "share, width", [(0.25, "25.0%"), (-0.5, "0.0%"), (3.0, "100.0%")]
-)
-def test_bars_stay_in_their_cell(share, width):
-    assert f"width:{width}" in parts().bar(share, ORACLE)
+@pytest.mark.usefixtures("undrawn")
+def test_what_is_not_there_is_not_spoken_of(sets):
+    """Policies, transfer; and a policy's criterion may be its own."""
+    analysis = replace(sets["clean"], policies=())
+    alone = page("t", {"clean": analysis}, {}, {})
+    assert "Calibrated on one set" not in alone
+    assert "policies" not in alone and ">policy<" not in alone
+    policy = replace(sets["clean"].policies[0], criterion="homemade <one>")
+    analysis = replace(analysis, policies=(policy,))
+    text = page("t", {"clean": analysis}, {}, {})
+    assert "</i>homemade &lt;one&gt;</td>" in text
 
 
 def test_difficulty(sets, body):
     analysis = sets["clean"]
-    found = analysis.difficulty(analysis.best_criterion())
+    best = analysis.choice()
+    found = analysis.difficulty(best.result.name, best.point)
     rows = rows_after(body, "The same by difficulty")
     assert [row[0] for row in rows[:-1]] == [f"layer {x}" for x in (2, 4, 6, 8)]
     for column, row in enumerate(rows[:-1]):
@@ -156,12 +158,6 @@ def test_policies_and_what_they_warn_of(sets, body, text):
     assert "<lower>" not in text and "<policy>" not in text
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_without_policies_nothing_is_said_of_them(matrices):
-    text = page("t", drawn_sets(with_policies=False), {}, matrices)
-    assert "policies" not in text and ">policy<" not in text
-
-
 def test_transfer_is_tinted_by_whether_the_budget_holds(sets, matrices, text):
     part = text[text.index("Calibrated on one set") :]
     chosen = leaders(list(sets.values()))["clean"]
@@ -171,7 +167,10 @@ def test_transfer_is_tinted_by_whether_the_budget_holds(sets, matrices, text):
         part,
     )
     expected = [
-        cell for name in chosen for cell in matrices[name].cells.values()
+        cell
+        for name in chosen
+        for row in matrices[name].values()
+        for cell in row.values()
     ]
     assert len(cells) == len(expected) == 4 * len(chosen)
     for (red, excess, layers), cell in zip(cells, expected, strict=True):
@@ -179,12 +178,6 @@ def test_transfer_is_tinted_by_whether_the_budget_holds(sets, matrices, text):
         assert excess == f"{cell.excess:+.1f}".replace("-", "−")
         assert layers == f"{cell.avg_layer:.2f}"
     assert any(red == "213" for red, _, _ in cells)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_one_set_has_no_transfer(sets):
-    alone = {"clean": sets["clean"]}
-    assert "Calibrated on one set" not in page("t", alone, {}, {})
 
 
 @pytest.fixture
@@ -207,7 +200,7 @@ def run_folder(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_an_utterance_is_played_where_its_audio_is_near(run_folder):
     trace = read_trace(run_folder / "traces" / "clean.jsonl.gz")
-    sounds = nearby_sounds(trace, trace.ids)
+    sounds = nearby_sounds(analyse_all([trace])["clean"])
     assert list(sounds) == ["easy-clean"]
     kind, data = sounds["easy-clean"].split(";base64,")
     assert kind in ("data:audio/mpeg", "data:audio/flac")
@@ -218,12 +211,6 @@ def test_an_utterance_is_played_where_its_audio_is_near(run_folder):
     assert text.count("<audio controls") == 1 and sounds["easy-clean"] in text
     (run_folder / "clean.csv").unlink()
     assert "<audio" not in page("t", analyse_all([trace]), {}, {})
-
-
-def test_a_trace_in_memory_has_no_sound(run_folder, monkeypatch):
-    monkeypatch.chdir(run_folder)
-    trace = small_trace().subset("clean")
-    assert nearby_sounds(trace, trace.ids) == {}
 
 
 # What a reader does: sorts by the third column, downwards; puts one criterion

@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analysis import analyse, with_policies
-from speechbrain_ee.evaluation.calibrate import calibrate_command
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE, learn_command
-from speechbrain_ee.evaluation.policies import scored_for
+from speechbrain_ee.evaluation.analysis import (
+    analyse,
+    scored_for,
+    with_policies,
+)
+from speechbrain_ee.evaluation.calibrate import (
+    SELECTOR_FILE,
+    calibrate_command,
+    learn_command,
+)
 from speechbrain_ee.evaluation.report import (
-    console_tables,
     report_command,
-    write_report,
 )
 from speechbrain_ee.exits import read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import (
@@ -90,17 +94,12 @@ def test_budgets_are_judged_on_this_set():
         assert on(trace, given(form.format(value * 0.99))).holds is False
     bare = type(trace)(replace(trace.header, macs=None), trace.records)
     assert on(bare, given("macs=100")).holds is None
-
-
-def test_other_exits_are_refused():
-    policy = replace(given(), exit_layers=(3, 6))
-    with pytest.raises(InputError, match=r"\[3, 6\].*\[2, 4, 6, 8\]"):
-        on(made_up(9, 1), policy)
-
-
-def test_missing_evidence_is_refused():
-    with pytest.raises(InputError, match="max_prob"):
-        on(made_up(9, 1), replace(given(), criterion="max_prob"))
+    for change, said in (
+        ({"exit_layers": (3, 6)}, r"\[3, 6\].*\[2, 4, 6, 8\]"),
+        ({"criterion": "max_prob"}, "max_prob"),
+    ):
+        with pytest.raises(InputError, match=said):
+            on(trace, replace(given(), **change))
 
 
 def test_warnings():
@@ -150,13 +149,6 @@ def test_in_the_report(tmp_path):
     assert "entropy, layers=5 (ltt)" in page
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_without_policies_there_is_no_table(tmp_path):
-    report = write_report(made_up(20, 1), tmp_path, "t")
-    assert report.data["sets"]["test"]["policies"] == []
-    assert "budget holds" not in console_tables(report)
-
-
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """Selector in one folder, its policy in another, both named relatively."""
@@ -180,61 +172,47 @@ def learned(tmp_path_factory):
     return root
 
 
-def test_selector_lies_relative_to_the_policy(learned, tmp_path):
+def test_a_selector_lies_relative_to_the_policy(learned, tmp_path):
     """Also after both were moved, and seen from any folder."""
     place = learned / "policies" / "mine" / "p.yaml"
     policy = read_policy(place)
     assert policy.criterion == "learned" and policy.satisfied
     assert Path(policy.selector) == Path("../../model") / SELECTOR_FILE
     test = spoken(40, 9, name="test")
-    (scored,) = scored_for([test], place, policy)
     selector = read_selector(learned / "model" / SELECTOR_FILE)
     scores_NE = selector.scores(test.evidence)
-    assert np.array_equal(scored.evidence_NE("learned"), scores_NE)
     shutil.copytree(learned / "policies", tmp_path / "policies")
     moved = tmp_path / place.relative_to(learned)
     with pytest.raises(InputError, match=SELECTOR_FILE):
         scored_for([test], moved, policy)
     shutil.copytree(learned / "model", tmp_path / "model")
-    (again,) = scored_for([test], moved, policy)
-    assert np.array_equal(again.evidence_NE("learned"), scores_NE)
-
-
-def test_scores_that_are_there_are_kept(learned):
-    """As those of the calibration set, which are not in-sample."""
-    place = learned / "policies" / "mine" / "p.yaml"
-    policy = read_policy(place)
+    for path in (place, moved):
+        (scored,) = scored_for([test], path, policy)
+        assert np.array_equal(scored.evidence_NE("learned"), scores_NE)
+    # scores that are there are kept, as those of the calibration set, which
+    # are not in-sample; other exits have none
     dev = read_trace(learned / "model" / "dev.jsonl")
-    bare, others = spoken(40, 9), spoken(40, 9, layers=(3, 5, 7))
-    found = scored_for([dev, bare, others], place, policy)
-    assert found[0] is dev and found[2] is others
-    assert "learned" in found[1].evidence_names
-    # without a selector to read there is nothing to do, and no file to miss
-    plain = given()
-    assert scored_for([bare], Path("nowhere/p.yaml"), plain) == [bare]
+    others = spoken(40, 9, layers=(3, 5, 7))
+    first, second = scored_for([dev, others], place, policy)
+    assert first is dev and second is others
+    # without a selector to read there is no file to miss
+    assert scored_for([test], Path("nowhere/p.yaml"), given()) == [test]
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_report_scores_a_trace_by_the_policys_selector(learned, tmp_path):
-    """The same decisions as on a trace that was scored before."""
     place = learned / "policies" / "mine" / "p.yaml"
-    policy = read_policy(place)
     test = spoken(40, 9, name="test")
     selector = read_selector(learned / "model" / SELECTOR_FILE)
-    scores_NE = selector.scores(test.evidence)
-    scored = test.with_evidence("learned", scores_NE)
-    found = []
-    for name, trace in (("bare", test), ("scored", scored)):
-        path = tmp_path / f"{name}.jsonl.gz"
-        write_trace(path, trace.header, trace.records)
-        text = report_command([path], tmp_path / name, True, [place])
-        (measured,) = json.loads(text)["sets"]["test"]["policies"]
-        found.append(measured)
-    assert found[0] == found[1]
-    choice_N = policy.choose(scores_NE)
+    choice_N = read_policy(place).choose(selector.scores(test.evidence))
+    write_trace(tmp_path / "t.jsonl.gz", test.header, test.records)
+    report = report_command(
+        [tmp_path / "t.jsonl.gz"], tmp_path / "out", True, [place]
+    )
+    (found,) = json.loads(report)["sets"]["test"]["policies"]
     shares = np.bincount(choice_N, minlength=3) / 40
-    assert found[0]["exit_shares"] == pytest.approx(shares, abs=1e-3)
+    assert found["exit_shares"] == pytest.approx(shares, abs=1e-3)
     assert (shares[:2] > 0).all()
     errors = test.errors_NE[np.arange(40), choice_N].sum()
     wer = 100 * errors / test.words_N.sum()
-    assert found[0]["point"]["wer"] == pytest.approx(wer, abs=1e-2)
+    assert found["point"]["wer"] == pytest.approx(wer, abs=1e-2)

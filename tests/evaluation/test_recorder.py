@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jiwer
 import numpy as np
@@ -45,6 +44,7 @@ WORDS = "A B C AB BC CA ABC".split()
 REFS = ["A B", "", "ABC CA", "B", "C C C"]
 FRAMES = [9, 1, 14, 0, 6]
 SAMPLES = [3600, 400, 5600, 40, 2401]
+WHOLE = [[*range(5)]]
 
 
 def decode(tokens: list[int]) -> str:
@@ -90,43 +90,38 @@ def collapse(output: ExitOutput, row: int) -> list[int]:
     return [token for token in merged if token != output.blank_index]
 
 
-def recorded(outputs: list[ExitOutput], batches: list[list[int]]):
-    """Records made of the given batches of rows."""
-    return recorder_of(outputs, batches).records
-
-
-def recorder_of(
-    outputs: list[ExitOutput],
-    batches: list[list[int]],
-    macs: Any = macs,
-    **options: Any,
-) -> TraceRecorder:
+def recorder_of(outputs, batches, macs=macs, **options):
     """What has recorded the given batches of rows."""
     recorder = TraceRecorder("set", decode, macs, RATE, **options)
     for rows in batches:
         frames = max(FRAMES[row] for row in rows)
-        recorder.append(
-            [f"u{row}" for row in rows],
-            [REFS[row] for row in rows],
-            [SAMPLES[row] for row in rows],
-            [
-                ExitOutput(
-                    output.log_probs_BTV[rows, :frames],
-                    output.lengths_B[rows],
-                    output.layer,
-                    output.blank_index,
-                )
-                for output in outputs
-            ],
-        )
+        parts = [
+            ExitOutput(
+                output.log_probs_BTV[rows, :frames],
+                output.lengths_B[rows],
+                output.layer,
+                output.blank_index,
+            )
+            for output in outputs
+        ]
+        columns = [[each[row] for row in rows] for each in (REFS, SAMPLES)]
+        recorder.append([f"u{row}" for row in rows], *columns, parts)
     return recorder
 
 
+def edits(ref, hyp):
+    """Word errors, for an empty reference, too, where jiwer has no answer."""
+    if not ref or not hyp.split():
+        return max(len(ref.split()), len(hyp.split()))
+    result = jiwer.process_words(ref, hyp)
+    return result.substitutions + result.deletions + result.insertions
+
+
 @pytest.mark.parametrize("blank_index", [0, 3])
-def test_records_equal_the_direct_computation(blank_index: int) -> None:
+def test_records_equal_the_direct_computation(blank_index: int):
     """Hypothesis, evidence, cost, order of the exits, lengths."""
     outputs = make_outputs(blank_index)
-    records = recorded(outputs, [[0, 1, 2, 3, 4]])
+    records = recorder_of(outputs, WHOLE).records
     assert [record.id for record in records] == [f"u{n}" for n in range(5)]
     for row, record in enumerate(records):
         assert (record.set, record.ref) == ("set", REFS[row])
@@ -138,6 +133,7 @@ def test_records_equal_the_direct_computation(blank_index: int) -> None:
             own = alone(output, row)
             views.append(ExitView(own, tuple(views)))
             assert exit_.hyp == decode(collapse(output, row))
+            assert exit_.errors == edits(REFS[row], exit_.hyp)
             assert exit_.hyp == decode(greedy_tokens(own)[0])
             expected = measure_all(views[-1])
             assert set(exit_.evidence) == set(expected)
@@ -151,93 +147,43 @@ def test_records_equal_the_direct_computation(blank_index: int) -> None:
     ), "exits that agree would hide a mix-up"
 
 
-def test_batches_change_nothing() -> None:
-    """One batch, many, and another order: the same records."""
-    outputs = make_outputs()
-    whole = {record.id: record for record in recorded(outputs, [[*range(5)]])}
-    for batches in ([[0, 1], [2, 3, 4]], [[4, 0, 2], [3, 1]]):
-        parts = recorded(outputs, batches)
-        order = [f"u{row}" for row in itertools.chain(*batches)]
-        assert [record.id for record in parts] == order
-        for part in parts:
-            same = whole[part.id]
-            assert (part.ref, part.duration_s) == (same.ref, same.duration_s)
-            for one, other in zip(part.exits, same.exits):
-                assert (one.hyp, one.errors) == (other.hyp, other.errors)
-                assert one.evidence == pytest.approx(other.evidence, rel=1e-6)
-
-
-def test_errors_of_a_record_are_jiwers() -> None:
-    """Also for an empty reference, where jiwer itself has no answer."""
-    for record in recorded(make_outputs(), [[*range(5)]]):
-        for exit_ in record.exits:
-            if record.ref and exit_.hyp.split():
-                result = jiwer.process_words(record.ref, exit_.hyp)
-                expected = (
-                    result.substitutions + result.deletions + result.insertions
-                )
-            else:
-                longer = (record.ref, exit_.hyp)
-                expected = max(len(text.split()) for text in longer)
-            assert exit_.errors == expected
-
-
-def test_without_a_cost_model_there_is_no_cost() -> None:
-    recorder = TraceRecorder("set", decode)
-    recorder.append([f"u{n}" for n in range(5)], REFS, SAMPLES, make_outputs())
-    record = recorder.records[0]
-    assert [exit_.macs for exit_ in record.exits] == [None] * 3
-    assert record.duration_s == SAMPLES[0] / 16000
-
-
-def random_texts(number: int, shortest: int, seed: int) -> list[str]:
-    """Sentences of up to eight words."""
-    rng = np.random.default_rng(seed)
-    return [
-        " ".join(rng.choice(WORDS, rng.integers(shortest, 9)))
-        for _ in range(number)
-    ]
-
-
 @pytest.mark.parametrize("seed", range(5))
-def test_wer_of_the_trace_is_jiwers_and_speechbrains(
-    seed: int, tmp_path
-) -> None:
+def test_wer_of_the_trace_is_jiwers_and_speechbrains(seed, tmp_path):
     """At every exit, before and after a trip through the file."""
-    refs = random_texts(40, 1, seed)
-    by_exit = [random_texts(40, 0, 100 * seed + layer) for layer in LAYERS]
+    draws = np.random.default_rng(seed)
+    refs, *by_exit = (
+        [" ".join(draws.choice(WORDS, draws.integers(k, 9))) for _ in range(40)]
+        for k in (1, 0, 0, 0)
+    )
     by_exit[-1][:30] = refs[:30]
     records = tuple(
         UtteranceRecord(
             f"u{n}",
             "set",
             ref,
-            tuple(
-                ExitRecord(layer, hyp=hyps[n])
-                for layer, hyps in zip(LAYERS, by_exit)
-            ),
+            tuple(map(ExitRecord, LAYERS, [hyps[n] for hyps in by_exit])),
         )
         for n, ref in enumerate(refs)
     )
     header = TraceHeader("tiny", "greedy", LAYERS)
-    write_trace(tmp_path / "set.jsonl.gz", header, records)
-    for trace in (
-        Trace(header, records),
-        read_trace(tmp_path / "set.jsonl.gz"),
-    ):
+    path = tmp_path / "set.jsonl.gz"
+    write_trace(path, header, records)
+    for trace in (Trace(header, records), read_trace(path)):
         wer_E = 100 * trace.errors_NE.sum(axis=0) / trace.words_N.sum()
         edits_E3 = trace.edits_NE3.sum(axis=0)
         for k, hyps in enumerate(by_exit):
-            expected = speechbrain_stats(refs, hyps)
+            stats = ErrorRateStats()
+            split = [[text.split() for text in each] for each in (hyps, refs)]
+            stats.append([*range(40)], *split)
+            expected = stats.summarize()
             assert wer_E[k] == pytest.approx(expected["WER"], rel=1e-12)
             assert edits_E3[k].sum() == expected["num_edits"]
-            assert wer_E[k] == pytest.approx(
-                100 * jiwer.wer(refs, hyps), rel=1e-12
-            )
+            rate = 100 * jiwer.wer(refs, hyps)
+            assert wer_E[k] == pytest.approx(rate, rel=1e-12)
         assert 0 < wer_E[-1] < wer_E[0]
 
 
-def test_plain_batches_make_the_same_records() -> None:
+def test_plain_batches_make_the_same_records():
     """By way of JSON, in another recorder, and with nothing recorded."""
     outputs = make_outputs()
     recorder = recorder_of(outputs, [[4, 0, 2], [3, 1]])
@@ -249,17 +195,6 @@ def test_plain_batches_make_the_same_records() -> None:
     assert other.plain_batches() == recorder.plain_batches()
     other.replace([])
     assert other.records == other.plain_batches() == []
-
-
-def speechbrain_stats(refs: list[str], hyps: list[str]) -> dict:
-    """SpeechBrain's own figures for the same hypotheses."""
-    stats = ErrorRateStats()
-    stats.append(
-        [str(n) for n in range(len(refs))],
-        [hyp.split() for hyp in hyps],
-        [ref.split() for ref in refs],
-    )
-    return stats.summarize()
 
 
 def reversed_path(exit: int, output: ExitOutput) -> list[NBest]:
@@ -301,7 +236,8 @@ def assert_same(
     """Equal records, up to the rounding of evidence in other batches."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
-        assert (one.id, one.ref) == (other.id, other.ref)
+        for name in ("id", "ref", "duration_s"):
+            assert getattr(one, name) == getattr(other, name)
         for a, b in zip(one.exits, other.exits, strict=True):
             assert a.evidence == pytest.approx(b.evidence, rel=1e-5)
             for name in ("layer", "hyp", "errors", "macs", "greedy"):
@@ -309,10 +245,10 @@ def assert_same(
             assert a.decoding_macs == b.decoding_macs
 
 
-def test_every_decoding_has_records_of_its_own() -> None:
+def test_every_decoding_has_records_of_its_own():
     outputs = make_outputs()
-    recorder = recorder_of(outputs, [[*range(5)]], decoders=DECODERS)
-    greedy = recorded(outputs, [[*range(5)]])
+    recorder = recorder_of(outputs, WHOLE, decoders=DECODERS)
+    greedy = recorder_of(outputs, WHOLE).records
     assert list(recorder.by_decoding) == list(DECODERS)
     assert recorder.records is recorder.by_decoding["joint"]
     # the path that was always there is as it was, cost included
@@ -347,18 +283,11 @@ def test_every_decoding_has_records_of_its_own() -> None:
     assert recorder.cut == {"joint": cut, "ctc_greedy": 0, "ctc_beam": cut}
 
 
-def edits(ref: str, hyp: str) -> int:
-    """Word errors, for an empty reference, too."""
-    if not ref or not hyp.split():
-        return max(len(ref.split()), len(hyp.split()))
-    result = jiwer.process_words(ref, hyp)
-    return result.substitutions + result.deletions + result.insertions
-
-
 @pytest.mark.parametrize("batches", [[[0, 1], [2, 3, 4]], [[4, 0, 2], [3, 1]]])
-def test_batches_change_no_decoding(batches: list[list[int]]) -> None:
+def test_batches_change_nothing(batches):
+    """One batch, many, and another order: the same records."""
     outputs = make_outputs()
-    whole = recorder_of(outputs, [[*range(5)]], decoders=DECODERS)
+    whole = recorder_of(outputs, WHOLE, decoders=DECODERS)
     parts = recorder_of(outputs, batches, decoders=DECODERS)
     order = [*itertools.chain(*batches)]
     assert parts.cut == whole.cut
@@ -366,7 +295,14 @@ def test_batches_change_no_decoding(batches: list[list[int]]) -> None:
         assert_same(parts.by_decoding[name], [records[row] for row in order])
 
 
-def test_some_exits_only() -> None:
+def test_without_a_cost_model_there_is_no_cost():
+    recorder = recorder_of(make_outputs(), [[0, 2]], None, decoders=DECODERS)
+    for record in recorder.records:
+        for exit_ in record.exits:
+            assert (exit_.macs, exit_.decoding_macs) == (None, None)
+
+
+def test_some_exits_only():
     """Others are neither decoded nor recorded."""
     asked = []
 
@@ -375,7 +311,7 @@ def test_some_exits_only() -> None:
         return reversed_path(exit, output)
 
     decoders = {"joint": Recorded(noted, search_macs)}
-    outputs, rows = make_outputs(), [[*range(5)]]
+    outputs, rows = make_outputs(), WHOLE
     some = recorder_of(
         outputs,
         rows,
@@ -396,14 +332,6 @@ def test_some_exits_only() -> None:
                     assert a.evidence[name] == b.evidence[name], name
 
 
-def test_a_search_without_a_cost_model_has_no_cost() -> None:
-    outputs = make_outputs()
-    recorder = recorder_of(outputs, [[0, 2]], None, decoders=DECODERS)
-    for record in recorder.records:
-        for exit_ in record.exits:
-            assert (exit_.macs, exit_.decoding_macs) == (None, None)
-
-
 def joint_recorder(model: EarlyExitModel) -> TraceRecorder:
     """Joint decoding of a real model's exits, with its cost."""
     options = SearchOptions(beam_size=3)
@@ -420,7 +348,7 @@ def joint_recorder(model: EarlyExitModel) -> TraceRecorder:
 
 
 @pytest.mark.parametrize("decoders", ["shared", "separate"])
-def test_an_exit_is_the_model_that_ends_there(decoders: str) -> None:
+def test_an_exit_is_the_model_that_ends_there(decoders: str):
     """Joint decoding, what it costs and what it shows, bit for bit."""
     model = shaken(tiny_model(attention=decoders), by=0.2)
     for decoder in model.attention.decoders:

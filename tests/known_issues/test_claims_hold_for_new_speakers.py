@@ -25,8 +25,7 @@ from speechbrain_ee.evaluation.calibrate import (
 )
 from speechbrain_ee.evaluation.curves import Bootstrap
 from speechbrain_ee.evaluation.recorder import TraceRecorder
-from speechbrain_ee.evaluation.report import report_command
-from speechbrain_ee.evaluation.tables import summary
+from speechbrain_ee.evaluation.report import report_command, sentences
 from speechbrain_ee.exits import (
     ExitRecord,
     Trace,
@@ -191,7 +190,9 @@ def test_the_recipe_writes_whom_the_corpus_names(speakers, written):
 def test_a_guess_is_made_only_where_it_is_asked_for(tmp_path):
     blind = spoken_by(30, 4, 1, known=False)
     assert blind.clusters.by == "utterance"
-    (said,) = [s for s in summary(analyse(blind)) if "Intervals" in s]
+    (said,) = [
+        s for s in sentences("summary", analyse(blind)) if "Intervals" in s
+    ]
     assert "by utterance" in said and "too narrow" in said
     records = [
         replace(record, id=f"{n % 30}-1-{n}")
@@ -217,7 +218,7 @@ def test_policies_and_reports_say_when_speakers_are_few(tmp_path):
     assert read_policy(tmp_path / "p.yaml") == policy
     (found,) = analyse_all([test], [policy]).values()
     assert "5 speakers, too few" in found.policies[0].warnings[0]
-    (said,) = [s for s in summary(found) if "Intervals" in s]
+    (said,) = [s for s in sentences("summary", found) if "Intervals" in s]
     assert "6 speakers: too few to trust them" in said
     write_trace(tmp_path / "t.jsonl", test.header, test.records)
     data = json.loads(

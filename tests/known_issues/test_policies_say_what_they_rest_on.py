@@ -19,14 +19,17 @@ import soundfile
 import torch
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.analysis import analyse, with_policies
+from speechbrain_ee.evaluation.analysis import (
+    PolicyResult,
+    analyse,
+    with_policies,
+)
 from speechbrain_ee.evaluation.calibrate import (
     calibrate_command,
     calibrate_trace,
     default_of,
     shipped_policies,
 )
-from speechbrain_ee.evaluation.policies import PolicyResult
 from speechbrain_ee.evaluation.report import report_command
 from speechbrain_ee.evaluation.tables import policy_table
 from speechbrain_ee.exits import read_trace, write_trace

@@ -27,7 +27,7 @@ from speechbrain_ee.data.corpora import read_split
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.data.words import decode, librispeech_words, normalised
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.learn import _lines
+from speechbrain_ee.evaluation.calibrate import _lines
 from speechbrain_ee.exits.scoring import edit_counts
 from speechbrain_ee.inference.recordings import read_spoken
 

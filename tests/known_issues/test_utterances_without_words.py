@@ -20,12 +20,12 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_ee.evaluation.analysis import analyse
 from speechbrain_ee.evaluation.calibrate import calibrate_trace
-from speechbrain_ee.evaluation.decodings import compare_decodings
 from speechbrain_ee.evaluation.report import (
     console_tables,
     report_command,
     write_report,
 )
+from speechbrain_ee.evaluation.tables import compare_decodings
 from speechbrain_ee.exits import Trace, read_trace, write_trace
 from speechbrain_ee.exits.calibration.policy_file import write_policy
 from speechbrain_ee.inference.folder.training_run import measure_choices

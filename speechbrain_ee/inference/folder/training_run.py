@@ -29,15 +29,15 @@ from tqdm import tqdm
 
 from speechbrain_ee.data.preparation import dev_set_manifest
 from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.evaluation.analysis import choice_of
 from speechbrain_ee.evaluation.calibrate import (
+    SELECTOR_FILE,
     WORTH,
     candidates,
     default_of,
     shipped_policies,
 )
 from speechbrain_ee.evaluation.curves import measure
-from speechbrain_ee.evaluation.learn import SELECTOR_FILE
-from speechbrain_ee.evaluation.policies import choice_of
 from speechbrain_ee.exits.calibration.policy_file import ExitPolicy
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.criteria.combined import ZScores
