@@ -28,7 +28,6 @@ from speechbrain_ee.exits.criteria.registry import criterion, measure
 from speechbrain_ee.exits.evidence import Evidence
 from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.live import LivePolicy, LiveScorer
-from speechbrain_ee.inference.onnx.host import HostEvidence, resolve
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.transcribe import make_controller
 from tests.helpers import padded
@@ -108,10 +107,7 @@ def test_a_deadline_that_knows_no_costs_says_so() -> None:
 def test_a_device_follows_the_exits_of_a_policy(threshold) -> None:
     policy = ExitPolicy("entropy", MEASURED, threshold, "layers=5", "naive")
     live = LivePolicy.of(policy, MODEL)
-    graphs = SimpleNamespace(
-        exit_layers=MODEL, measures=("entropy",), default_policy=None
-    )
-    found = resolve(live, graphs, {})
+    found = Policies(MODEL, measures=("entropy",)).resolve(live)
     assert (found.exits, found.layers) == (live.exits, live.layers)
     assert found.rule == live.rule
 
@@ -138,7 +134,7 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
     model, audio = live_model(), waves()
     trace = trace_of(model, audio)
     scores_NE = get_criterion(by_exit).scores(trace.evidence)
-    assert not LiveScorer(by_exit, EXITS).is_direct
+    assert LiveScorer(by_exit, EXITS).remembers
     between = thresholds_between(scores_NE)
     for limits in (*between, (np.inf, *between[1:3]), (np.inf, np.inf, 0.0)):
         rule = ThresholdPolicy(by_exit, limits)
@@ -152,13 +148,10 @@ def test_scores_that_depend_on_the_exit_are_the_traces(by_exit) -> None:
 
 
 def test_a_device_reads_every_exit_for_such_scores(by_exit) -> None:
-    graphs = SimpleNamespace(
-        exit_layers=EXITS, measures=(by_exit, "max_prob"), default_policy=None
-    )
+    graphs = Policies(EXITS, measures=(by_exit, "max_prob"))
     for name, reads in ((by_exit, True), ("max_prob", False)):
         rule = ThresholdPolicy(name, (np.inf, 0.5, 0.5), len(EXITS))
-        known = HostEvidence(resolve(rule, graphs, {}), np.arange(2))
-        assert known.looks(0) == reads and known.looks(1)
+        assert graphs.resolve(rule).reads[:2] == (reads, True)
 
 
 def test_a_declared_sign_is_what_the_criterion_does() -> None:
