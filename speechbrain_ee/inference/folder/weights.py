@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -103,7 +103,10 @@ def read_shapes(path: str | Path) -> Shapes:
             f"are not read; {WAY_OUT}."
         ) from None
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        _not_whole(path, error)
+        raise InputError(
+            f"{path}: not a whole safetensors file ({one_line(error)}); "
+            f"{WAY_OUT}."
+        ) from error
 
 
 def build_bounded(
@@ -181,12 +184,9 @@ def load_weights(
     """Load weights into a model that was built for them; whether they carry
     a fingerprint.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        _not_whole(path, error)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     norms = global_norms(model)
     found = {name: _described(tensor) for name, tensor in tensors.items()}
     wanted = {n: _described(tensor) for n, tensor in _distinct(model).items()}
@@ -252,12 +252,6 @@ def _distinct(model: nn.Module) -> dict[str, Tensor]:
         if not name.startswith(LEFT_OUT):
             found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
-
-
-def _not_whole(path: str | Path, error: Exception) -> NoReturn:
-    raise InputError(
-        f"{path}: not a whole safetensors file ({one_line(error)}); {WAY_OUT}."
-    ) from error
 
 
 def _described(tensor: Tensor) -> str:
