@@ -41,6 +41,7 @@ WEIGHTS_FILE = "model.safetensors"
 Shapes = Mapping[str, tuple[int, ...]]
 _USUAL = 5120  # width of the largest encoders in use
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
+_RANDOM = ("normal_", "uniform_")
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
 
@@ -159,8 +160,8 @@ class _Bounded(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(function, "__name__", "")
         in_place = name.endswith("_") and not name.endswith("__")
-        if in_place and self.on_paper:
-            # Initialisation changes no shape (and takes most of the time).
+        # Initialisation takes most of the time, and weights replace it.
+        if name.endswith(_RANDOM) or (in_place and self.on_paper):
             return args[0] if args else kwargs["tensor"]
         if self.on_paper and kwargs.get("device") is not None:
             kwargs["device"] = torch.device("meta")  # of SpeechBrain's filters
