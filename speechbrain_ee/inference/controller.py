@@ -83,29 +83,8 @@ class Rung:
 
 
 class LatencyController:
-    """Lower or raise the threshold so that a deadline is held.
-
-    Arguments
-    ---------
-    deadline_rtf : float
-        Seconds that may pass per second of audio.
-    ladder : sequence of Rung
-        Policies by rising compute, see
-        :func:`ladder_below`.
-    margin : float
-        Share of the deadline that is kept free, 0 to below 1: what noise of
-        single batches may take.
-    time_constant_s : float
-        ``T``, in seconds of audio: how long the load is averaged over.
-    hysteresis : float
-        How much more than the next policy's compute must be affordable
-        before it is taken (0.1: 10 %), so that noise does not change the
-        policy with every batch.
-
-    Raises
-    ------
-    InputError
-        If the ladder is empty or not in order, or a number is out of range.
+    """Lower or raise the threshold so that a deadline is held: seconds that
+    may pass per second of audio, on a ladder of policies by rising compute.
 
     Example
     -------
@@ -116,18 +95,16 @@ class LatencyController:
     >>> controller.observe(audio_s=10, wall_s=1.5)
     >>> controller.policy, round(controller.load_rtf, 3)
     (FixedExit(exit=1), 0.15)
-    >>> for _ in range(10):
-    ...     controller.observe(audio_s=10, wall_s=0.2)
-    >>> controller.policy, round(controller.load_rtf, 3)
-    (FixedExit(exit=2), 0.02)
     """
 
     def __init__(
         self,
         deadline_rtf: float,
         ladder: Sequence[Rung],
-        margin: float = 0.15,
-        time_constant_s: float = 10.0,
+        margin: float = 0.15,  # share of the deadline that is kept free
+        time_constant_s: float = 10.0,  # of audio: T, over which is averaged
+        # How much more than the next policy's compute must be affordable, so
+        # that noise does not change the policy with every batch.
         hysteresis: float = 0.1,
     ):
         _check("deadline_rtf", deadline_rtf, deadline_rtf > 0)
@@ -262,26 +239,26 @@ def ladder_below(
     macs_NE = _macs_NE(trace)
     if decoding == GREEDY and trace.decoding_macs_NE is not None:
         macs_NE = macs_NE - trace.decoding_macs_NE
+    layers = trace.header.exit_layers
     if top.rule is None:
-        exit = _known_exit(top.exits[-1], trace, exit_layers)
-        rungs = exit_ladder(trace, exit_layers, exit, macs_NE)
-        policies = [
-            LivePolicy.fixed(rung.policy.exit, exit_layers) for rung in rungs
-        ]
-    elif top.layers != trace.header.exit_layers:
+        exits = [exit_layers.index(layer) + 1 for layer in layers]
+        below = _up_to(top.exits[-1], exits)
+        policies = [LivePolicy.fixed(exit, exit_layers) for exit in below]
+        choice_NT = np.tile(np.arange(len(below)), (len(trace), 1))
+        rungs = _measure(trace, policies, choice_NT, macs_NE)
+        return efficient(rungs, len(exits), rungs[-1])
+    if top.layers != layers:
         raise InputError(
             f"deadline: the policy {top.name} chooses from the exits after "
             f"the layers {list(top.layers)}, but what exits cost is known for "
-            f"{list(trace.header.exit_layers)}; give a policy that was "
-            "calibrated on these, or an exit."
+            f"{list(layers)}; give a policy that was calibrated on these, or "
+            "an exit."
         )
-    else:
-        name = top.rule.criterion
-        rungs = threshold_ladder(trace, name, top.rule, macs_NE=macs_NE)
-        # Thresholds alone do not say which exits they are for.
-        policies = [replace(top, rule=rung.policy) for rung in rungs]
+    name = top.rule.criterion
+    # Thresholds alone do not say which exits they are for.
     return tuple(
-        replace(rung, policy=policy) for rung, policy in zip(rungs, policies)
+        replace(rung, policy=replace(top, rule=rung.policy))
+        for rung in threshold_ladder(trace, name, top.rule, macs_NE=macs_NE)
     )
 
 
@@ -316,27 +293,8 @@ def threshold_ladder(
     return efficient(measured, rungs, measured[-1] if top else None)
 
 
-def exit_ladder(
-    trace: Trace,
-    exit_layers: Sequence[int],
-    top: int | None = None,
-    macs_NE: NDArray[np.floating] | None = None,
-) -> tuple[Rung, ...]:
-    """Fixed exits up to ``top``, by default the one with the fewest errors.
-
-    Exits are counted by ``exit_layers``, of which the trace may have some.
-    """
-    exits = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
-    choice_NT = np.tile(np.arange(len(exits)), (len(trace), 1))
-    spent_NE = _macs_NE(trace) if macs_NE is None else macs_NE
-    measured = _measure(trace, list(map(FixedExit, exits)), choice_NT, spent_NE)
-    last = None if top is None else measured[exits.index(top)]
-    return efficient(measured, len(exits), last)
-
-
-def _known_exit(top: int, trace: Trace, exit_layers: Sequence[int]) -> int:
-    """An exit, or the last of the trace below it."""
-    known = [exit_layers.index(layer) + 1 for layer in trace.header.exit_layers]
+def _up_to(top: int, known: Sequence[int]) -> list[int]:
+    """Known exits up to one, or up to the last below it."""
     below = [exit for exit in known if exit <= top]
     if not below:
         raise InputError(
@@ -351,7 +309,7 @@ def _known_exit(top: int, trace: Trace, exit_layers: Sequence[int]) -> int:
             top,
             below[-1],
         )
-    return below[-1]
+    return below
 
 
 def efficient(

@@ -173,8 +173,6 @@ class Policies:
 
     def _calibrated(self, text: str) -> ExitPolicy:
         """A policy for a budget, from the calibration data."""
-        from speechbrain_ee.evaluation.calibrate import calibrate_trace
-
         criterion, budget = self._parsed(text)
         trace = self.calibration
         if trace is None:
@@ -183,6 +181,8 @@ class Policies:
                 "the model folder, which is not there; export the model with "
                 "its development trace, or give an exit or a policy file."
             )
+        from speechbrain_ee.evaluation.calibrate import calibrate_trace
+
         method = "ltt" if budget.startswith("wer") else "naive"
         policy = calibrate_trace(trace, criterion, budget, method)
         if not policy.satisfied:

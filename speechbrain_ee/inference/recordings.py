@@ -134,14 +134,6 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     them, hidden ones left out. Names are paths within the folder or names of
     files, without suffix where that is enough to tell them apart. Whether a
     file can be read is not looked at.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name in ("b.wav", "a.flac", "notes.md"):
-    ...     (folder / name).touch()
-    >>> [recording.id for recording in find_recordings([str(folder)])]
-    ['a', 'b']
     """
     found: dict[str, tuple[str, Path]] = {}
     for path, name in _named(inputs):
@@ -280,14 +272,6 @@ class AudioStream(AbstractContextManager):
     cancel each other the loudest is taken, with a warning. A recording that
     breaks off gives what can be decoded of it; then ``fault`` says what is
     missing.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "stereo.flac"
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> with AudioStream(path, 16000) as audio:
-    ...     print(audio.announced_s, sum(len(block) for block in audio))
-    1.0 16000
     """
 
     def __init__(
@@ -599,12 +583,6 @@ def resampled(
     The filter of :class:`torchaudio.transforms.Resample` reaches ``width``
     old samples to either side. Every block is therefore resampled with that
     much of its neighbours, which is cut off again.
-
-    Example
-    -------
-    >>> blocks = [np.zeros(1000, np.float32)] * 3
-    >>> sum(map(len, resampled(blocks, 48000, 16000)))
-    1000
     """
     old, new = _ratio(old_hz, new_hz)
     if old == new:

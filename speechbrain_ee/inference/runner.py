@@ -112,13 +112,6 @@ def timed_tokens(
     Without ``tokens`` CTC's own best path is taken, otherwise the most
     probable path that spells them; tokens that do not fit into the frames
     have no times: the list is then empty.
-
-    Example
-    -------
-    >>> frames = torch.tensor([[[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]]])
-    >>> output = ExitOutput(frames.log(), torch.tensor([3]), layer=2)
-    >>> timed_tokens(output, None, ["", "a"])[0][0]
-    TimedToken(token=1, piece='a', first=0, last=1, confidence=0.8500000238418579)
     """
     lengths = output.lengths_B.tolist()
     blank = output.blank_index

@@ -60,12 +60,13 @@ SHORTEST_WORD_S = 0.001
 SUMMARY_FILE = "_summary.json"
 
 
-def as_text(transcript: Transcript) -> str:
-    """The words alone, on a line."""
-    return transcript.text + "\n"
+def as_text(transcript: Transcript, several: bool = False) -> str:
+    """The words alone, on a line; of several after the name."""
+    name = f"{shown(transcript.id)}\t" if several else ""
+    return f"{name}{transcript.text}\n"
 
 
-def as_json(transcript: Transcript) -> str:
+def as_json(transcript: Transcript, several: bool = False) -> str:
     """An object with all that is known: times in seconds from the recording's
     beginning; ``score`` is null where no score decided; a segment that no
     model heard says why (``skipped``), its exit, layer and cost are 0.
@@ -82,7 +83,7 @@ def as_json(transcript: Transcript) -> str:
     }
     if transcript.fault is not None:
         data["fault"] = transcript.fault
-    return json.dumps(data, ensure_ascii=False)
+    return json.dumps(data, ensure_ascii=False) + ("" if several else "\n")
 
 
 def _segment_data(segment: Segment) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _json_tail(summary: Summary) -> str:
     return f'\n],\n"summary": {line}}}\n'
 
 
-def as_ctm(transcript: Transcript) -> str:
+def as_ctm(transcript: Transcript, several: bool = False) -> str:
     """One line per word: file, channel, begin, duration, word, confidence.
 
     The format of NIST's ``sclite``; white space in names becomes ``_``.
@@ -154,15 +155,16 @@ def as_ctm(transcript: Transcript) -> str:
     )
 
 
-def as_srt(transcript: Transcript) -> str:
+def as_srt(transcript: Transcript, several: bool = False) -> str:
     """Subtitles: numbered cues of at most two lines and seven seconds."""
-    return "\n".join(
+    name = f"==> {shown(transcript.id)} <==\n" if several else ""
+    return name + "\n".join(
         f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{lines}\n"
         for number, (start_s, end_s, lines) in enumerate(_cues(transcript), 1)
     )
 
 
-def as_vtt(transcript: Transcript, head: str = "WEBVTT") -> str:
+def as_vtt(transcript: Transcript, several: bool = False) -> str:
     """The same as WebVTT, which web pages take."""
     # What would begin a tag or a character's name.
     escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -171,7 +173,8 @@ def as_vtt(transcript: Transcript, head: str = "WEBVTT") -> str:
         f"{lines.translate(escapes)}\n"
         for start_s, end_s, lines in _cues(transcript)
     ]
-    return "".join([head + "\n", *blocks])
+    name = f" {shown(transcript.id)}" if several else ""
+    return "".join([f"WEBVTT{name}\n", *blocks])
 
 
 def _cues(transcript: Transcript) -> Iterator[tuple[float, float, str]]:
@@ -224,43 +227,28 @@ class Format:
     """How transcripts are written."""
 
     name: str  # also the suffix of its files
-    document: Callable[[Transcript], str]  # a transcript as its own file
-    entry: Callable[[Transcript], str]  # as a part of an output of several,
-    head: str = ""  # which begins with this,
-    between: str = ""  # has this between entries,
-    tail: Callable[[Summary], str] = lambda summary: ""  # and ends with this
-    always_entries: bool = False  # a single transcript is an entry, too
+    text: Callable[[Transcript, bool], str]  # of one, or of one of several
+    between: str = ""  # several
     own_files: bool = False  # a file holds one recording: players read it
+    # Before and after all, also where there is one.
+    head: str = ""
+    tail: Callable[[Summary], str] = lambda summary: ""
 
 
 FORMATS = {
     each.name: each
     for each in (
-        Format("txt", as_text, lambda t: f"{shown(t.id)}\t{as_text(t)}"),
+        Format("txt", as_text),
         Format(
             "json",
-            lambda transcript: as_json(transcript) + "\n",
             as_json,
-            head='{"files": [\n',
             between=",\n",
+            head='{"files": [\n',
             tail=_json_tail,
-            always_entries=True,
         ),
-        Format(
-            "srt",
-            as_srt,
-            lambda t: f"==> {shown(t.id)} <==\n{as_srt(t)}",
-            between="\n",
-            own_files=True,
-        ),
-        Format(
-            "vtt",
-            as_vtt,
-            lambda t: as_vtt(t, f"WEBVTT {shown(t.id)}"),
-            between="\n",
-            own_files=True,
-        ),
-        Format("ctm", as_ctm, as_ctm),
+        Format("srt", as_srt, between="\n", own_files=True),
+        Format("vtt", as_vtt, between="\n", own_files=True),
+        Format("ctm", as_ctm),
     )
 }
 
@@ -271,24 +259,20 @@ class StreamOutput:
     def __init__(self, stream: TextIO, form: Format, several: bool):
         self.stream = stream
         self.form = form
-        self.entries = several or form.always_entries
+        self.several = several or bool(form.head)
         self._before = ""
-        if self.entries:
-            stream.write(form.head)
+        stream.write(form.head)
 
     def write(self, transcript: Transcript) -> None:
         """Write a transcript at once."""
-        if self.entries:
-            self.stream.write(self._before + self.form.entry(transcript))
-            self._before = self.form.between
-        else:
-            self.stream.write(self.form.document(transcript))
+        text = self.form.text(transcript, self.several)
+        self.stream.write(self._before + text)
+        self._before = self.form.between
         self.stream.flush()
 
     def finish(self, summary: Summary) -> None:
         """Write what follows the last transcript."""
-        if self.entries:
-            self.stream.write(self.form.tail(summary))
+        self.stream.write(self.form.tail(summary))
         self.stream.flush()
 
 
@@ -302,11 +286,11 @@ class FolderOutput:
     def write(self, transcript: Transcript) -> None:
         """Write a transcript's file."""
         name = f"{transcript.id}.{self.form.name}"
-        self._write(name, self.form.document(transcript))
+        self._write(name, self.form.text(transcript, False))
 
     def finish(self, summary: Summary) -> None:
         """Write the summary, if the format has one."""
-        if self.form.always_entries:
+        if self.form.head:
             text = json.dumps(summary_data(summary), indent=2) + "\n"
             self._write(SUMMARY_FILE, text)
 

@@ -286,7 +286,9 @@ class Transcriber:
         """
         self._reset()
         batches = batches_of_like_length(
-            self._tasks(recordings), self._length_s, self.batch_s
+            self._tasks(recordings),
+            lambda task: len(task[1].samples) / self.asr.sample_rate,
+            self.batch_s,
         )
         recognised = (
             (number, (task, said))
@@ -312,9 +314,6 @@ class Transcriber:
         end_s = state.segments[-1].end_s
         state.fault = f"interrupted after {end_s:.2f} s"
         return self._result(state)
-
-    def _length_s(self, task: _Task) -> float:
-        return len(task[1].samples) / self.asr.sample_rate
 
     def _tasks(self, recordings: Iterable[Recording]) -> Iterator[_Task]:
         """The pieces of all recordings; notes what is wrong with them."""
@@ -438,13 +437,7 @@ def _sorted_batches(
 
 
 def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Results in the order of their numbers, as soon as that allows.
-
-    Example
-    -------
-    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
-    ['a', 'b', 'c']
-    """
+    """Results in the order of their numbers, as soon as that allows."""
     early: dict[int, T] = {}
     due = 0
     for number, result in numbered:

@@ -88,6 +88,13 @@ waves = [0.1 * rng.standard_normal(n) for n in (9000, 4000)]
 host = OnnxRecogniser(sys.argv[1])
 for policy in (None, 2, "last", "half", "spelling"):
     print([(one.exit, one.text) for one in host.transcribe(waves, policy)])
+for refused in ("macs=60%", "learned:0"):
+    try:
+        host.resolve(refused)
+    except ValueError as error:
+        assert str(error).startswith("policy: "), error
+    else:
+        raise AssertionError(refused)
 assert not any(name == "torch" or name.startswith("torch.")
                for name, module in sys.modules.items() if module is not None)
 """

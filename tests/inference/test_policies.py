@@ -32,36 +32,32 @@ ENTROPY = ExitPolicy("entropy", LAYERS, -0.3, "wer=+5%", "naive")
 
 def dev_trace(utterances: int = 400) -> Trace:
     """Hard utterances need more layers, and entropy tells."""
-    rng = np.random.default_rng(0)
     records = []
-    for number in range(utterances):
-        hard = rng.random()
-        exits = tuple(
-            ExitRecord(
-                layer,
-                errors=int(5 * max(0.0, hard - 0.3 * place)),
-                macs=1000 * layer,
-                evidence={
-                    "entropy": max(0.0, hard - 0.3 * place),
-                    "max_prob": 1 - max(0.0, hard - 0.3 * place) / 2,
-                },
+    for number, hard in enumerate(np.random.default_rng(0).random(utterances)):
+        exits = []
+        for place, layer in enumerate(LAYERS):
+            doubt = max(0.0, float(hard) - 0.3 * place)
+            evidence = {"entropy": doubt, "max_prob": 1 - doubt / 2}
+            exits.append(
+                ExitRecord(
+                    layer,
+                    errors=int(5 * doubt),
+                    evidence=evidence,
+                    macs=1000 * layer,
+                )
             )
-            for place, layer in enumerate(LAYERS)
-        )
         records.append(
-            UtteranceRecord(f"u{number}", "dev", "a b c d e f", exits, 1.0)
+            UtteranceRecord(
+                f"u{number}", "dev", "a b c d e f", tuple(exits), 1.0
+            )
         )
     return Trace(TraceHeader("tiny", "greedy", LAYERS), tuple(records))
 
 
 @pytest.fixture
 def policies():
-    return Policies(
-        LAYERS,
-        {"entropy.naive": ENTROPY},
-        "entropy.naive",
-        dev_trace(),
-    )
+    shipped = {"entropy.naive": ENTROPY}
+    return Policies(LAYERS, shipped, "entropy.naive", dev_trace())
 
 
 @pytest.mark.parametrize("given", [2, "2", " 2 ", FixedExit(2)])
