@@ -116,6 +116,7 @@ def test_words_have_times_inside_the_audio(asr):
 def test_a_run_says_what_its_export_says(run_of, exported, caplog):
     """Both can be opened; trust, which matters to runs, is said aloud."""
     run, folder = run_of("digits").folder, exported("digits")
+    caplog.clear()  # the export itself may warn
     with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
         read = open_source(folder, trust=True)
         assert not caplog.records

@@ -367,11 +367,21 @@ def test_it_runs_without_torch(hosted, repository):
     assert done.stdout.splitlines() == lines
 
 
-def test_silence_and_int8(hosted):
+def test_samples_silence_and_int8(hosted):
     silent = np.zeros(8000, dtype=np.float32)
     found = hosted.host.transcribe([silent, silent[:1], silent[:0]], "last")
     assert [one.duration_s for one in found] == [0.5, 1 / SAMPLE_RATE, 0.0]
     assert hosted.host.transcribe([], "last") == []
+    pcm = (waves()[0].numpy() * 32767).round().astype(np.int16)
+    one = hosted.host.transcribe(pcm, 2)
+    (same,) = hosted.host.transcribe([pcm.astype(np.float32) / 32768], 2)
+    assert one.tokens == same.tokens and one.exit == 2
+    for wrong, said in (
+        (np.array([0.1, np.nan], np.float32), r"waves\[0\]: .*not finite"),
+        ([pcm, np.zeros((2, 9), np.float32)], r"waves\[1\]: .*shape \(2, 9\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            hosted.host.transcribe(wrong)
     host = OnnxRecogniser(hosted.graphs, precision="int8")
     audio = [wav.numpy() for wav in waves()]
     exact = hosted.host.transcribe(audio, 2)

@@ -168,7 +168,8 @@ def test_pipes_devices_and_folders_are_no_files(model, name):
         path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_depth(model, deep=20_000):
+def test_depth(model):
+    deep = 20_000
     path = model / "policies/entropy.ltt.yaml"
     good = path.read_text("utf-8")
     for text in ("- " * deep, "[" * deep, f"a: {'{a: ' * deep}"):

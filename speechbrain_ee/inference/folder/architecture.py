@@ -20,6 +20,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -359,7 +360,8 @@ def read_hyperparams(path: str | Path) -> dict[str, Any]:
     """
     root = compose_yaml(path, RUN_WAY_OUT)
     try:
-        return _Reader("").construct_document(root)
+        found = _Reader("").construct_document(root)
+        return {str(key): value for key, value in found.items()}
     # A wrong date, number or tuple can raise anything.
     except Exception as error:
         raise InputError(
@@ -412,7 +414,9 @@ class _Converter:
         if isinstance(value, list):
             pairs = enumerate(value)
             return [self.convert(each, f"{key}[{n}]") for n, each in pairs]
-        if isinstance(value, str | int | float | None):
+        if isinstance(value, str | int | None):
+            return value
+        if isinstance(value, float) and math.isfinite(value):
             return value
         kind, _, dotted = getattr(value, "tag", "").partition(":")
         if kind == "!new":

@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +41,7 @@ WEIGHTS_FILE = "model.safetensors"
 Shapes = Mapping[str, tuple[int, ...]]
 _USUAL = 5120  # width of the largest encoders in use
 _MOST_HEADER = MB  # ten thousand tensors; models of 48 layers have a thousand
+_RANDOM = ("normal_", "uniform_")
 # Of training alone; the augmentation of features has no part in inference.
 LEFT_OUT = ("encoder.feature_augment.",)
 
@@ -103,7 +104,10 @@ def read_shapes(path: str | Path) -> Shapes:
             f"are not read; {WAY_OUT}."
         ) from None
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        _not_whole(path, error)
+        raise InputError(
+            f"{path}: not a whole safetensors file ({one_line(error)}); "
+            f"{WAY_OUT}."
+        ) from error
 
 
 def build_bounded(
@@ -156,8 +160,8 @@ class _Bounded(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(function, "__name__", "")
         in_place = name.endswith("_") and not name.endswith("__")
-        if in_place and self.on_paper:
-            # Initialisation changes no shape (and takes most of the time).
+        # Initialisation takes most of the time, and weights replace it.
+        if name.endswith(_RANDOM) or (in_place and self.on_paper):
             return args[0] if args else kwargs["tensor"]
         if self.on_paper and kwargs.get("device") is not None:
             kwargs["device"] = torch.device("meta")  # of SpeechBrain's filters
@@ -181,12 +185,9 @@ def load_weights(
     """Load weights into a model that was built for them; whether they carry
     a fingerprint.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        _not_whole(path, error)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     norms = global_norms(model)
     found = {name: _described(tensor) for name, tensor in tensors.items()}
     wanted = {n: _described(tensor) for n, tensor in _distinct(model).items()}
@@ -252,12 +253,6 @@ def _distinct(model: nn.Module) -> dict[str, Tensor]:
         if not name.startswith(LEFT_OUT):
             found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
-
-
-def _not_whole(path: str | Path, error: Exception) -> NoReturn:
-    raise InputError(
-        f"{path}: not a whole safetensors file ({one_line(error)}); {WAY_OUT}."
-    ) from error
 
 
 def _described(tensor: Tensor) -> str:

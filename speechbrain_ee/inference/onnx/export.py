@@ -123,7 +123,6 @@ FILES = (
 _BATCH, _FRAMES = {0: "batch"}, {0: "batch", 1: "frames"}
 # Two lengths, so that nothing that depends on padding is missed.
 _TRACED_SAMPLES = (11_213, 6_077)
-_COST_FRAMES = (100, 200, 300)
 _BLANK = "<blk>"
 _HEAD = 64  # bytes of a graph, in which its producer stands
 
@@ -196,7 +195,7 @@ def export_graphs(
     outputs = {"out": _FRAMES, "log_probs": _FRAMES}
     outputs |= dict.fromkeys(MEASURES, _BATCH)
     for exit, _ in enumerate(model.exit_layers, start=1):
-        segment = SegmentGraph(model, exit, MEASURES)
+        segment = SegmentGraph(model, exit)
         path = Path(target) / segment_file(exit, "fp32")
         save(trace(segment, state, inputs, outputs), path)
         if int8:
@@ -217,11 +216,10 @@ def manifest(
     for exit, ends in enumerate(zip(layers, layers[1:]), start=1):
         segments.append(
             _quadratic(
-                sum(cost.layer(at, frames) for at in range(*ends))
-                for frames in _COST_FRAMES
+                sum(cost.layer(at, t) for at in range(*ends)) for t in range(3)
             )
         )
-        heads.append(_quadratic(cost.head(exit, t) for t in _COST_FRAMES))
+        heads.append(_quadratic(cost.head(exit, t) for t in range(3)))
     encoder = exportable(model)
     hop = encoder.features.hop_samples
     hops = range(subsampling(encoder) + 1)
@@ -280,12 +278,10 @@ def _example(samples: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _quadratic(macs: Iterable[int]) -> tuple[float, float, float]:
-    """Coefficients of 1, T and T squared, from MACs at ``_COST_FRAMES``."""
-    one, two, three = macs
-    step = _COST_FRAMES[0]
-    square = (one - 2 * two + three) / (2 * step**2)
-    linear = (two - one) / step - 3 * step * square
-    return one - linear * step - square * step**2, linear, square
+    """Coefficients of 1, T and T squared, from MACs of 0, 1 and 2 frames."""
+    none, one, two = macs
+    square = (none - 2 * one + two) / 2
+    return float(none), one - none - square, square
 
 
 def export_static(
@@ -639,36 +635,29 @@ class StartGraph(nn.Module):
         # A shallow copy: the parameters of the rest stay shared.
         self.model = model.truncated(1)
         self.model.encoder.features = features
-        self.kind = POSITIONS[encoder.attention_type]
         self.rotary = None
-        if self.kind == "rotary":
-            width = encoder.layers[0].mha_layer.head_dim
-            self.rotary = RotaryTables(width)
+        if encoder.attention_type == "RoPEMHA":
+            self.rotary = RotaryTables(encoder.layers[0].mha_layer.head_dim)
         self.eval()
 
     def forward(self, wavs_BS: Tensor, samples_B: Tensor) -> tuple[Tensor, ...]:
         """Hidden states, valid frames, and positions where there are any."""
         wav_lens_B = samples_B.to(wavs_BS.dtype) / wavs_BS.shape[1]
         state = self.model.start(wavs_BS, wav_lens_B)
-        outputs = (state.hidden_BTD, state.lengths_B)
+        positions = state.positions
         if self.rotary is not None:
-            return (*outputs, self.rotary(state.hidden_BTD.shape[1]))
-        if state.positions is not None:
-            return (*outputs, state.positions)
-        return outputs
+            positions = self.rotary(state.hidden_BTD.shape[1])
+        outputs = (state.hidden_BTD, state.lengths_B)
+        return outputs if positions is None else (*outputs, positions)
 
 
 class SegmentGraph(nn.Module):
     """The layers up to an exit, its head, and the measures of criteria."""
 
-    def __init__(
-        self, model: EarlyExitModel, exit: int, measures: Sequence[str]
-    ):
+    def __init__(self, model: EarlyExitModel, exit: int):
         super().__init__()
         self.model = with_tables(model)
-        self.exit = exit
-        self.measures = tuple(measures)
-        self.depth = 0 if exit == 1 else model.exit_layers[exit - 2]
+        self.depth = (0, *model.exit_layers)[exit - 1]
         self.eval()
 
     def forward(
@@ -682,8 +671,8 @@ class SegmentGraph(nn.Module):
             hidden_BTD, lengths_B, lengths_B, self.depth, positions
         )
         state, output = self.model.step(state)
-        measured = measure_all(ExitView(output), self.measures)
-        values = [measured[name] for name in self.measures]
+        measured = measure_all(ExitView(output), MEASURES)
+        values = [measured[name] for name in MEASURES]
         return (state.hidden_BTD, output.log_probs_BTV, *values)
 
 
