@@ -331,7 +331,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Says on import what it has set up.
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = _parser(given[0] if given else "").parse_args(given)
+    parser = _parser(given[0] if given else "")
+    parsed, parsed.further = parser.parse_known_args(given)
+    if parsed.further and not hasattr(parsed, "takes_further"):
+        parser.error(f"unrecognized arguments: {' '.join(parsed.further)}")
     if getattr(parsed, "criteria", None):
         from speechbrain_ee.exits.criteria.registry import load_criteria
 

@@ -448,6 +448,18 @@ def read_bytes(
     return content
 
 
+def read_text(
+    path: str | Path, remedy: str, most: int = MOST_JSON_BYTES
+) -> str:
+    """As :func:`read_bytes`, in UTF-8, without a byte order mark."""
+    try:
+        return read_bytes(path, remedy, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read as UTF-8 text ({error}); {remedy}."
+        ) from None
+
+
 def read_json(
     path: str | Path, remedy: str, most: int = MOST_JSON_BYTES
 ) -> dict[str, Any]:

@@ -77,9 +77,9 @@ def _row(folder: StudyFolder, point: int, tried: list[FrozenTrial]) -> Row:
         _STATES[trial.state],
         tuple(trial.values or ()),
         {
-            each.key: each.meant(trial.params[each.key])
-            for each in folder.definition.space
-            if each.key in trial.params
+            key: each.meant(trial.params[key])
+            for key, each in folder.definition.space.items()
+            if key in trial.params
         },
         len(tried),
         trial.duration.total_seconds() if ended else None,
@@ -168,7 +168,7 @@ def _draw(path: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
 def _csv(
     folder: StudyFolder, rows: list[Row], front: list[Row], labels: list[str]
 ) -> str:
-    keys = [each.key for each in folder.definition.space]
+    keys = list(folder.definition.space)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -188,7 +188,7 @@ def _csv(
 def _console(
     folder: StudyFolder, rows: list[Row], front: list[Row], labels: list[str]
 ) -> str:
-    keys = [each.key for each in folder.definition.space]
+    keys = list(folder.definition.space)
     table = [["point", "state", *labels, *keys]]
     for row in rows:
         if row.state != "waiting":
