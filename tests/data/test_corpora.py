@@ -352,7 +352,7 @@ def test_a_missing_split_is_named(folder, save):
     [
         ("", ":1: lacks the columns id, normalized_text, speaker_id"),
         ("id\tnormalized_text\n", ":1: lacks the columns speaker_id"),
-        ("\t".join(COLUMNS) + "\na\tb\n", ":2: has 2 cells, of 8"),
+        ("\t".join(COLUMNS) + "\na\tb\n", ":2: has more or fewer than 8 cells"),
         ("\t".join(COLUMNS) + "\n" + line("", "b"), ":2: .* or no id"),
         (b"\xff", "cannot be read as UTF-8"),
     ],

@@ -16,9 +16,8 @@ import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_ee.data import corpora, preparation
-from speechbrain_ee.data.clips import check_audio
 from speechbrain_ee.data.corpora import prepare_librispeech
-from speechbrain_ee.data.manifests import read_manifest
+from speechbrain_ee.data.manifests import check_audio, read_manifest
 from speechbrain_ee.data.preparation import split_names
 from speechbrain_ee.data.preparation import test_set_manifests as sets_of
 from speechbrain_ee.errors import InputError
@@ -136,7 +135,7 @@ def test_text_survives_the_manifest_and_speechbrain_reads_it(tmp_path, save):
     )
     words = {item["id"]: item["wrd"] for item in data}
     assert list(words.values()) == [" ".join(text.split()) for text in texts]
-    assert all(check_audio(one["wav"]).duration_s == 1.0 for one in data)
+    assert all(check_audio(one["wav"]) == (1.0, None) for one in data)
 
 
 def test_transcripts_from_other_editors_are_read(corpus, save):
@@ -297,7 +296,7 @@ def test_wrong_places_are_told_the_right_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"select_n_sentences": [1]}, "1 numbers for 2 splits"),
+        ({"select_n_sentences": [1]}, "one for each of the 2 splits"),
         ({"select_n_sentences": 0}, "select_n_sentences.*positive"),
         ({"max_duration_s": 1, "min_duration_s": 1}, "max_duration_s: 1"),
         ({"merge_lst": ["test"], "merge_name": "a"}, "merge_lst: test not"),

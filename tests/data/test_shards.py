@@ -20,20 +20,21 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.__main__ import main
-from speechbrain_ee.data import shard_writer
+from speechbrain_ee.data import shards as shards_module
 from speechbrain_ee.data.batches import make_datasets
-from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.manifests import Clip
 from speechbrain_ee.data.shards import (
     Shard,
     ShardIndex,
     ShardReader,
     ShardSource,
     read_all,
+    write_shards,
     write_training_manifest,
 )
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
+from speechbrain_ee.schema import convert
 from tests.data.corpora import RATE, SHARD_MB, rows_of
 
 UTTERANCES = 14
@@ -76,8 +77,8 @@ def test_a_run_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return real(source)
 
-    real = shard_writer.sound_file
-    monkeypatch.setattr(shard_writer, "sound_file", stopping)
+    real = shards_module.sound_file
+    monkeypatch.setattr(shards_module, "sound_file", stopping)
     folder = tmp_path / "shards"
     with pytest.raises(KeyboardInterrupt):
         write_shards(shard_manifest, folder, SHARD_MB)
@@ -88,7 +89,7 @@ def test_a_run_that_was_stopped_goes_on(
     write_shards(shard_manifest, folder, SHARD_MB)
     assert contents(folder) == contents(shards)
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
-    monkeypatch.setattr(shard_writer, "sound_file", None)
+    monkeypatch.setattr(shards_module, "sound_file", None)
     write_shards(
         shard_manifest, folder, SHARD_MB
     )  # and once more: nothing to do
@@ -135,7 +136,7 @@ def test_a_full_disk_is_said(shard_manifest, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shard_writer, "write_shard", full)
+    monkeypatch.setattr(shards_module, "write_shard", full)
     message = r"train-000000\.tar: cannot be written \(No space left"
     with pytest.raises(InputError, match=message):
         write_shards(shard_manifest, tmp_path / "out", SHARD_MB)
@@ -213,7 +214,7 @@ def test_training_sees_what_the_manifest_has(cache_audio, shards, seen):
 def test_the_index_counts_what_is_there(shards):
     """Sizes and checksums of the files; durations of the manifest."""
     content = json.loads((shards / "shards.json").read_text("utf-8"))
-    index = ShardIndex.from_json(json.dumps(content), "shards.json")
+    index = convert(content, ShardIndex, "shards.json", "write it again")
     assert content["utterances"] == UTTERANCES and len(index.shards) > 3
     rows = rows_of(shards / "train.csv")
     for shard in index.shards:
@@ -260,23 +261,23 @@ def flipped(raw: bytes) -> bytes:
     ("name", "damage", "message"),
     [
         ("train-000002.tar", None, "this shard is missing"),
-        (
-            "train-000002.tar",
-            half,
-            r"this shard has \d+ bytes, not \d+ as shards\.json says",
-        ),
+        ("train-000002.tar", half, r"this shard has \d+ bytes, not \d+ bytes"),
         (
             "train-000002.tar",
             flipped,
             r"bytes \d+ to \d+ of this shard .*checksum differs",
         ),
         ("shards.json", None, r"cannot be read .*shards. has"),
-        ("shards.json", lambda _: b"{", "is not an index of shards"),
-        ("shards.json", lambda _: b'{"format": 9}', "format 9, not 1"),
+        ("shards.json", lambda _: b"{", "not a whole file"),
+        (
+            "shards.json",
+            lambda _: b'{"format": 9}',
+            "key format: 9 does not fit",
+        ),
         (
             "shards.json",
             lambda raw: raw.replace(b"train-000001", b"../train-000001"),
-            r"files \['\.\./train-000001",
+            r"key shards\[1\]\.file: '\.\./train-000001",
         ),
         ("train.csv", lambda _: b"ID", "is not the manifest that"),
     ],
@@ -296,9 +297,9 @@ def test_damage_is_named(name, damage, message, shards, seen, tmp_path):
     ("given", "message"),
     [
         ({"source": "x", "shards": 3}, "shards.*buffer, cache, cache_gb"),
-        ({"buffer": 3}, "has to name the source"),
-        ({"source": "x", "buffer": 0}, "buffer: 0 must be"),
-        ({"source": "x", "cache_gb": 0}, "cache_gb: 0 must be"),
+        ({"buffer": 3}, "key source: missing"),
+        ({"source": "x", "buffer": 0}, "key buffer: 0 does not fit"),
+        ({"source": "x", "cache_gb": 0}, "key cache_gb: 0 does not fit"),
         ("https://host/train", "not a local folder; give a folder for copies"),
     ],
 )

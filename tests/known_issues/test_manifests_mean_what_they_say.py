@@ -19,10 +19,9 @@ import soundfile
 
 from speechbrain_ee.data import preparation as splits_of
 from speechbrain_ee.data.batches import make_datasets
-from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.corpora import prepare_tedlium3
-from speechbrain_ee.data.manifests import check_rows, read_manifest
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.manifests import Clip, check_rows, read_manifest
+from speechbrain_ee.data.shards import write_shards
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.spoken import read_spoken
