@@ -38,7 +38,7 @@ ROOMS = {
         "search over keys of a YAML, on one machine or a cluster",
     ),
     "shards": (
-        "speechbrain_ee.data.shard_writer",
+        "speechbrain_ee.data.shards",
         "tar archives of a manifest's utterances, for training from afar",
     ),
 }

@@ -33,7 +33,7 @@ import torch
 from torchaudio.transforms import Resample
 
 from speechbrain_ee.data.audio import AudioReader, mixed_down
-from speechbrain_ee.data.clips import FLOAT_SUBTYPES, Clip
+from speechbrain_ee.data.manifests import FLOAT_SUBTYPES, Clip
 from speechbrain_ee.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
@@ -546,7 +546,7 @@ class AudioStream(AbstractContextManager):
 def open_recording(
     recording: Recording, sample_rate: int, channel: int | None = None
 ) -> AudioStream | SampleStream:
-    """A file, a part of one (:mod:`speechbrain_ee.data.clips`) or samples in
+    """A file, a part of one (:mod:`speechbrain_ee.data.manifests`) or samples in
     memory as a stream of samples.
     """
     path = recording.path
