@@ -64,27 +64,7 @@ def measure(
     budget: Budget,
     splits: int,
 ) -> dict[str, Any]:
-    """All methods on all splits.
-
-    Arguments
-    ---------
-    criterion : str
-        Its name.
-    scores_NE : array of shape (N, E)
-        Its scores on one set.
-    outcomes : Outcomes
-        What the exits do there.
-    budget : Budget
-        What to hold.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        By method: share of splits whose unseen half breaks the budget,
-        layers there, share of splits without any threshold.
-    """
+    """All methods on all splits."""
     result = {}
     losses_NE = budget.losses_NE(outcomes)
     for name, (method, per_exit, told, share) in PLANS.items():
@@ -124,24 +104,7 @@ def shift(
     layers: Sequence[int],
     splits: int,
 ) -> dict[str, Any]:
-    """How often the shift warning speaks.
-
-    Arguments
-    ---------
-    scores_by_set : dict of str to array of shape (N, E)
-        Scores of every set.
-    clusters_by_set : dict of str to Clusters
-        Its speakers.
-    layers : sequence of int
-        Encoder layer of each exit.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        By pair of calibration and target set: share of the splits.
-    """
+    """How often the shift warning speaks."""
 
     def share(one: str, other: str) -> float:
         spoken, one_NE = 0, scores_by_set[one]
@@ -162,23 +125,7 @@ def shift(
 def drawn_again(
     trace: Trace, by: str, seed: int
 ) -> tuple[NDArray[np.int64], Trace]:
-    """A test set of new speakers, drawn with replacement from a set's.
-
-    Arguments
-    ---------
-    trace : Trace
-        The set, with speakers.
-    by : str
-        ``speaker`` or ``utterance``: what its intervals will resample.
-    seed : int
-        Which draw.
-
-    Returns
-    -------
-    tuple of (int array, Trace)
-        Rows of the set, and the new set. Who is drawn twice counts as two
-        people.
-    """
+    """A test set of new speakers, drawn with replacement from a set's."""
     clusters = trace.clusters
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, clusters.count, clusters.count)
@@ -212,23 +159,7 @@ def values_of(
 def coverage(
     trace: Trace, scores_NE: NDArray[np.floating], draws: int
 ) -> dict[str, Any]:
-    """How often 95 % intervals of simulated test sets hold the true value.
-
-    Arguments
-    ---------
-    trace : Trace
-        A set whose speakers stand for all there are.
-    scores_NE : array of shape (N, E)
-        Scores of a criterion, for a policy and for the layers needed.
-    draws : int
-        Test sets to simulate.
-
-    Returns
-    -------
-    dict
-        By what is estimated, then by what is resampled: share of the test
-        sets whose interval holds it, and the average width.
-    """
+    """How often 95 % intervals of simulated test sets hold the true value."""
     choice_NT = choices_NT(scores_NE, thresholds_for(scores_NE))
     errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
     layers_T = trace.layers_E[choice_NT].mean(axis=0)
@@ -272,20 +203,7 @@ def coverage(
 
 
 def run(trace: Trace, splits: int) -> dict[str, Any]:
-    """The whole benchmark.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts, entropy and speakers.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        What is stored.
-    """
+    """The whole benchmark."""
     start = time.monotonic()
     trace.score()
     parts = {name: trace.subset(name) for name in trace.sets}
@@ -321,17 +239,7 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Calibration and intervals as Markdown tables.
-
-    Arguments
-    ---------
-    result : dict
-        From :func:`run`.
-
-    Returns
-    -------
-    str
-    """
+    """Calibration and intervals as Markdown tables."""
     lines = [
         "| set | criterion | budget | method | broken | layers |",
         "|---|---|---|---|---|---|",

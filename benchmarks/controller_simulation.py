@@ -66,21 +66,7 @@ JUMPS = {
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine in the simulation.
-
-    Arguments
-    ---------
-    rtf : float
-        Real-time factor of full quality, idle.
-    fixed_share : float
-        Part of it that does not depend on what is computed.
-    noise : float
-        Standard deviation of the logarithm of a batch's time.
-    seed : int
-        Of noise and utterances.
-    batch : int
-        Utterances at a time.
-    """
+    """A machine in the simulation."""
 
     rtf: float = IDLE_RTF
     fixed_share: float = 0.05
@@ -94,18 +80,7 @@ IDLE = Machine()
 
 @dataclass(frozen=True)
 class Run:
-    """What happened, batch by batch; times are of audio that came before.
-
-    Arguments
-    ---------
-    time_B, audio_B, wall_B, layer_B : array of shape (B,)
-        Seconds of audio before the batch and in it, seconds that it took,
-        average encoder layer.
-    rung_B : array of shape (B,)
-        Place of the policy in the ladder.
-    errors, words : int
-        Of all utterances.
-    """
+    """What happened, batch by batch; times are of audio that came before."""
 
     time_B: NDArray[np.float64]
     audio_B: NDArray[np.float64]
@@ -133,28 +108,7 @@ def simulate(
     machine: Machine = IDLE,
     seconds: float = SECONDS,
 ) -> Run:
-    """Run utterances of a trace in random order.
-
-    Arguments
-    ---------
-    controller : LatencyController or None
-        None: every batch by the policy of ``top``.
-    load : callable
-        Seconds of audio so far to the factor on the time of everything.
-    trace : Trace
-        Test data.
-    top : Rung
-        Full quality.
-    machine : Machine
-        The machine.
-    seconds : float
-        Seconds of audio to run.
-
-    Returns
-    -------
-    Run
-        The same for the same arguments.
-    """
+    """Run utterances of a trace in random order."""
     rng = np.random.default_rng(machine.seed)
     audio_N = np.array([record.duration_s for record in trace.records])
     macs_NE, errors_NE = trace.macs_NE, trace.errors_NE

@@ -94,17 +94,7 @@ class WholePrefix:
 
 
 class Plain(Clocked, S2STransformerBeamSearcher):
-    """SpeechBrain's search over the same decoder, clocked.
-
-    Arguments
-    ---------
-    attention : AttentionHeads
-        Of the model.
-    options : SearchOptions
-        How to search.
-    joint : bool
-        Whether the CTC head takes part.
-    """
+    """SpeechBrain's search over the same decoder, clocked."""
 
     def __init__(
         self, attention: AttentionHeads, options: SearchOptions, joint: bool
@@ -176,23 +166,7 @@ def random_output(arguments: argparse.Namespace, batch: int) -> ExitOutput:
 
 
 def same(cached: list[list[int]], plain: list[list[int]], steps: int) -> None:
-    """Check that both found the same.
-
-    Arguments
-    ---------
-    cached : list of list of int
-        Best tokens of every utterance.
-    plain : list of list of int
-        The same by SpeechBrain, which takes the last token of a hypothesis
-        for its end and drops it, also where it was cut.
-    steps : int
-        Tokens of each, as none has ended.
-
-    Raises
-    ------
-    AssertionError
-        If they differ.
-    """
+    """Check that both found the same."""
     assert [len(tokens) for tokens in cached] == [steps] * len(cached)
     assert [tokens[:-1] for tokens in cached] == plain
 
@@ -204,26 +178,7 @@ def measure(
     joint: bool,
     repeats: int,
 ) -> dict[str, Any]:
-    """Time both searches on one batch, in turn.
-
-    Arguments
-    ---------
-    attention : AttentionHeads
-        With the decoder.
-    output : ExitOutput
-        The batch.
-    options : SearchOptions
-        How to search.
-    joint : bool
-        Whether the CTC head takes part.
-    repeats : int
-        Turns that count; one more comes before, to warm up and compare.
-
-    Returns
-    -------
-    dict
-        Medians in seconds by part, and the ratio.
-    """
+    """Time both searches on one batch, in turn."""
     searches = {
         "cached": Cached(attention, options, joint),
         "plain": Plain(attention, options, joint),

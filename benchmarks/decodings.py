@@ -57,24 +57,7 @@ BUDGET = "wer=+5%"
 
 
 def traces_of(folder: Path) -> dict[str, dict[str, Trace]]:
-    """Traces of a run by test set and decoding, the main decoding first.
-
-    Arguments
-    ---------
-    folder : Path
-        Output folder of train.py.
-
-    Returns
-    -------
-    dict of str to dict of str to Trace
-        Sets that only one decoding was run on, as the development set, are
-        left out.
-
-    Raises
-    ------
-    InputError
-        If there is no other.
-    """
+    """Traces of a run by test set and decoding, the main decoding first."""
     found: dict[str, dict[str, Trace]] = {}
     for path in sorted((folder / "traces").glob(f"*{SUFFIX}")):
         name, _, decoding = path.name.removesuffix(SUFFIX).rpartition(".")
@@ -94,18 +77,7 @@ def traces_of(folder: Path) -> dict[str, dict[str, Trace]]:
 
 
 def by_exit(trace: Trace) -> list[dict[str, Any]]:
-    """Word error rate and cost of a decoding at every exit.
-
-    Arguments
-    ---------
-    trace : Trace
-        One test set.
-
-    Returns
-    -------
-    list of dict
-        WER in percent, MACs per utterance: all, and those of decoding.
-    """
+    """Word error rate and cost of a decoding at every exit."""
     wer_E = 100 * trace.errors_NE.sum(axis=0) / trace.words_N.sum()
     macs_NE, decoding_NE = trace.macs_NE, trace.decoding_macs_NE
     rows = []
@@ -180,20 +152,7 @@ def policies_of(
 
 
 def selection(folder: Path, trace: Trace) -> dict[str, Any]:
-    """What every way of choosing exits needs on a test set.
-
-    Arguments
-    ---------
-    folder : Path
-        Output folder of train.py.
-    trace : Trace
-        The test set, decoded as the exits are to be decoded.
-
-    Returns
-    -------
-    dict
-        ``last_exit``, ``rows`` by name and the ``policies``.
-    """
+    """What every way of choosing exits needs on a test set."""
     policies, files = policies_of(folder, trace)
     for path, policy in zip(files, policies):
         (trace,) = scored_for([trace], path, policy)

@@ -15,13 +15,7 @@ import torch
 
 
 def describe() -> dict[str, Any]:
-    """Hardware, versions, threads and load.
-
-    Returns
-    -------
-    dict
-        Plain values, to be stored beside a result.
-    """
+    """Hardware, versions, threads and load."""
     cpu = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -43,15 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def store(path: str | Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    result : dict
-        What was measured.
-    """
+    """Write a result as JSON."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

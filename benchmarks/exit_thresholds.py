@@ -34,23 +34,7 @@ def threshold(
 def per_exit(
     trace: Trace, scores_NE: NDArray[np.float64], folds: int
 ) -> dict[str, float]:
-    """Layers with a threshold per exit, each vector from other speakers.
-
-    Arguments
-    ---------
-    trace : Trace
-        One set.
-    scores_NE : array of shape (N, E)
-        Scores of a criterion.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    dict of str to float
-        By level; the price of a layer, one for all folds, is read off the
-        curve of the set itself.
-    """
+    """Layers with a threshold per exit, each vector from other speakers."""
     fold_N = trace.clusters.folds(folds)
     errors_NE = trace.errors_NE.astype(float)
     layers_NE = np.broadcast_to(trace.layers_E.astype(float), errors_NE.shape)

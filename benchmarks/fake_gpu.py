@@ -99,14 +99,7 @@ def mixed_precision(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def as_fake(model: nn.Module) -> None:
-    """Replace a model's tensors by fake ones on the device `cuda`.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Its parameters, buffers and what else its modules hold; what they
-        share stays shared. Call it under FakeTensorMode.
-    """
+    """Replace a model's tensors by fake ones on the device `cuda`."""
     made: dict[int, Tensor] = {}
 
     def fake(tensor: Tensor) -> Tensor:

@@ -36,23 +36,7 @@ RESAMPLES = 10_000
 
 
 def train(system: str, folder: Path, options: list[str]) -> float:
-    """Train and evaluate one model in its own process.
-
-    Arguments
-    ---------
-    system : str
-        Name of the YAML in hparams/.
-    folder : Path
-        Output folder.
-    options : list of str
-        Further options of train.py.
-
-    Returns
-    -------
-    float
-        Seconds that it took; of a run that was finished before, the seconds
-        noted then.
-    """
+    """Train and evaluate one model in its own process."""
     clock = folder / "seconds.txt"
     start = time.monotonic()
     command = [sys.executable, "train.py", f"hparams/{system}.yaml"]
@@ -69,26 +53,7 @@ def train(system: str, folder: Path, options: list[str]) -> float:
 def paired(
     first: Trace, exit: int, second: Trace, other: int
 ) -> dict[str, Any]:
-    """WER of an exit minus that of another model's exit.
-
-    Arguments
-    ---------
-    first : Trace
-        Trace of a model.
-    exit : int
-        Its exit to compare, from 0.
-    second : Trace
-        Trace of another model, on the same utterances.
-    other : int
-        Its exit, from 0; -1 for the last.
-
-    Returns
-    -------
-    dict
-        The difference in points, its 95 % interval from 10,000 paired
-        resamples of the speakers, and what was resampled: without speakers
-        in the first trace, utterances.
-    """
+    """WER of an exit minus that of another model's exit."""
     order = {id: row for row, id in enumerate(second.ids)}
     rows = [order[id] for id in first.ids]
     more_N = first.errors_NE[:, exit] - second.errors_NE[rows, other]
@@ -103,22 +68,7 @@ def paired(
 
 
 def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
-    """WER of a joint exit minus that of the single-exit model.
-
-    Arguments
-    ---------
-    joint : Trace
-        Trace of the joint model.
-    exit : int
-        Its exit to compare, from 0.
-    single : Trace
-        Trace of the single-exit model, on the same utterances.
-
-    Returns
-    -------
-    dict
-        Both rates, what :func:`paired` says of them, and the answer.
-    """
+    """WER of a joint exit minus that of the single-exit model."""
     result = paired(joint, exit, single, -1)
     low, high = result["interval_95"]
     if low > 0:
@@ -140,20 +90,7 @@ def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
 
 
 def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
-    """All depths on all test sets.
-
-    Arguments
-    ---------
-    folder : Path
-        Holds ``joint`` and ``single-<depth>``.
-    depths : list of int
-        Depths of the single-exit models.
-
-    Returns
-    -------
-    dict
-        By test set, then by depth.
-    """
+    """All depths on all test sets."""
     result: dict[str, Any] = {}
     for path in sorted((folder / "joint" / "traces").glob("*.jsonl.gz")):
         joint = read_trace(path)

@@ -56,17 +56,7 @@ EQUAL_BY = ("entropy", "plausibility", "unseen_words", "learned")
 
 
 class Subject:
-    """A model with its test sets.
-
-    Arguments
-    ---------
-    run : Path
-        Output folder of its training.
-    folder : Path
-        Its inference folder.
-    decoding : str, optional
-        How exits are decoded; by default the folder's way.
-    """
+    """A model with its test sets."""
 
     def __init__(self, run: Path, folder: Path, decoding: str | None):
         self.run = run

@@ -31,13 +31,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class RandomWeights:
-    """What the measurements ask of an EarlyExitASR, without training.
-
-    Arguments
-    ---------
-    path : Path
-        A YAML of this project.
-    """
+    """What the measurements ask of an EarlyExitASR, without training."""
 
     def __init__(self, path: Path):
         torch.manual_seed(0)

@@ -48,19 +48,7 @@ SAMPLE_RATE = 16000
 
 @dataclass(frozen=True)
 class Decoded:
-    """All exits of a batch, decoded.
-
-    Arguments
-    ---------
-    outputs : tuple of ExitOutput
-        By exit.
-    nbest : tuple of tuple of NBest
-        By exit and utterance.
-    encoder_s : float
-        Seconds of the encoder and the CTC heads.
-    decoding_s : float
-        Seconds of decoding.
-    """
+    """All exits of a batch, decoded."""
 
     outputs: tuple[ExitOutput, ...]
     nbest: tuple[tuple[NBest, ...], ...]
@@ -69,17 +57,7 @@ class Decoded:
 
 
 class Runner:
-    """Both ways of decoding all exits of a batch.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model, with attention heads.
-    decoding : str
-        How to decode.
-    options : SearchOptions
-        How to search.
-    """
+    """Both ways of decoding all exits of a batch."""
 
     def __init__(
         self, model: EarlyExitModel, decoding: str, options: SearchOptions
@@ -124,18 +102,7 @@ class Runner:
 
 @contextmanager
 def counted(model: EarlyExitModel) -> Iterator[list[int]]:
-    """Count the calls of every encoder layer.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model; truncated models share its layers, and are counted too.
-
-    Yields
-    ------
-    list of int
-        Calls by layer so far.
-    """
+    """Count the calls of every encoder layer."""
     calls = [0] * len(model.encoder.layers)
 
     def hook_of(index: int) -> Any:
@@ -158,30 +125,7 @@ def counted(model: EarlyExitModel) -> Iterator[list[int]]:
 def layer_calls(
     runner: Runner, wavs: Tensor, wav_lens: Tensor
 ) -> tuple[list[int], list[int]]:
-    """Calls of every layer in both ways, once checked to say the same.
-
-    Arguments
-    ---------
-    runner : Runner
-        The two ways.
-    wavs : torch.Tensor
-        Waveforms, shape (B, samples).
-    wav_lens : torch.Tensor
-        Lengths relative to the longest, shape (B,).
-
-    Returns
-    -------
-    one_pass : list of int
-        By layer.
-    pass_per_exit : list of int
-        By layer.
-
-    Raises
-    ------
-    AssertionError
-        If a layer runs more than once in one pass, or the outputs or the
-        hypotheses differ.
-    """
+    """Calls of every layer in both ways, once checked to say the same."""
     with counted(runner.model) as once:
         shared = runner.one_pass(wavs, wav_lens)
     with counted(runner.model) as often:
@@ -211,18 +155,7 @@ def build(yaml: Path, overrides: str = "") -> tuple[EarlyExitModel, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Count, then time both ways in turn.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        The command line.
-
-    Returns
-    -------
-    dict
-        Calls, medians in seconds and the ratios.
-    """
+    """Count, then time both ways in turn."""
     model, options = build(arguments.yaml)
     samples = round(arguments.seconds * SAMPLE_RATE)
     rate = CostModel(model).frames(samples) / arguments.seconds

@@ -49,25 +49,7 @@ THRESHOLDS = (
 def study(
     paths: Sequence[Path], speakers_from_ids: bool = False
 ) -> dict[str, Any]:
-    """One model and way of decoding on all its sets.
-
-    Arguments
-    ---------
-    paths : sequence of Path
-        Traces; the first set of the first is in domain.
-    speakers_from_ids : bool
-        Guess speakers from the names of the utterances.
-
-    Returns
-    -------
-    dict
-        Plain values: ``in_domain`` and ``sets`` by name.
-
-    Raises
-    ------
-    InputError
-        If there is no set out of domain.
-    """
+    """One model and way of decoding on all its sets."""
     traces = [read_trace(path) for path in paths]
     if speakers_from_ids:
         traces = [trace.with_speakers_from_ids() for trace in traces]
@@ -88,19 +70,7 @@ def study(
 
 
 def facts(found: OverthinkingStudy, each: SetOverthinking) -> dict[str, Any]:
-    """A set in plain values: rates and shares in percent.
-
-    Arguments
-    ---------
-    found : OverthinkingStudy
-        The study.
-    each : SetOverthinking
-        One of its sets.
-
-    Returns
-    -------
-    dict
-    """
+    """A set in plain values: rates and shares in percent."""
     best, own = each.exits[each.best_exit - 1], each.key == found.in_domain
     domain = None
     if not own and each.domain_exit is not None:
@@ -151,18 +121,7 @@ def ends(estimate: Estimate, factor: float = 1.0) -> list[float]:
 
 
 def tables(studies: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Both tables as Markdown.
-
-    Arguments
-    ---------
-    studies : mapping
-        By name, what :func:`study` returns.
-
-    Returns
-    -------
-    list of str
-        Error rates, then thresholds.
-    """
+    """Both tables as Markdown."""
     rates, carried = [], []
     for name, found in studies.items():
         for key, row in found["sets"].items():

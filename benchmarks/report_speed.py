@@ -60,14 +60,7 @@ HEADER = TraceHeader(
 
 
 def evidence_kinds() -> dict[str, tuple[int, bool]]:
-    """All evidence that criteria can use.
-
-    Returns
-    -------
-    dict of str to (int, bool)
-        First exit that has it, counted from 0, and whether a criterion
-        takes higher values as a sign of readiness.
-    """
+    """All evidence that criteria can use."""
     kinds = dict.fromkeys(
         need
         for name in criterion_names()
@@ -91,19 +84,7 @@ def _rises(name: str) -> bool:
 
 
 def records(count: int, seed: int = 0) -> Iterator[UtteranceRecord]:
-    """Synthetic utterances, half of them in each test set.
-
-    Arguments
-    ---------
-    count : int
-        How many.
-    seed : int
-        Of the generator.
-
-    Yields
-    ------
-    UtteranceRecord
-    """
+    """Synthetic utterances, half of them in each test set."""
     generator = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = [
@@ -141,21 +122,7 @@ def transcripts(
     rate_E: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> list[str]:
-    """A transcript per exit: words come right, few go wrong again.
-
-    Arguments
-    ---------
-    ref : list of str
-        The words said.
-    rate_E : array of shape (E,)
-        Error rate of every exit.
-    generator : numpy.random.Generator
-        Source of chance.
-
-    Returns
-    -------
-    list of E str
-    """
+    """A transcript per exit: words come right, few go wrong again."""
     luck = generator.random(len(ref))
     texts = []
     for rate in rate_E:
@@ -194,22 +161,7 @@ def run(trace: Path, folder: Path, cores: int) -> dict[str, float]:
 
 
 def measure(utterances: int, cores: int, repeats: int) -> dict[str, Any]:
-    """Time reports of a quarter to twice as many utterances.
-
-    Arguments
-    ---------
-    utterances : int
-        The size in the middle.
-    cores : int
-        That the report may use.
-    repeats : int
-        Reports per size, of which the fastest counts: on a shared machine
-        the others tell of its other work.
-
-    Returns
-    -------
-    dict
-    """
+    """Time reports of a quarter to twice as many utterances."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for factor in (0.25, 0.5, 1, 2):

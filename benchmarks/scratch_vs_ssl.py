@@ -46,18 +46,7 @@ RUNS = {
 
 
 def compare(folders: dict[str, Path]) -> dict[str, Any]:
-    """All runs on all test sets they share.
-
-    Arguments
-    ---------
-    folders : dict of str to Path
-        Output folders by name, the baseline among them.
-
-    Returns
-    -------
-    dict
-        By test set and run: a row per exit.
-    """
+    """All runs on all test sets they share."""
     result: dict[str, Any] = {}
     for path in sorted((folders[BASELINE] / "traces").glob("*.jsonl.gz")):
         base = read_trace(path)

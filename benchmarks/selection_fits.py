@@ -29,23 +29,7 @@ Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
 def with_texts(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> Trace:
-    """Add plausibility, unseen words and the combination, cross-fitted.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    Trace
-    """
+    """Add plausibility, unseen words and the combination, cross-fitted."""
 
     def reader(name: str) -> Fit:
         def fit(part: Trace) -> Callable[..., NDArray[np.float64]]:
@@ -73,27 +57,7 @@ def with_texts(
 def learned(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
-    """Cross-fitted scores, and decisions with cross-fitted thresholds.
-
-    Arguments
-    ---------
-    trace : Trace
-        All sets together.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    scores : dict of str to array
-        ``scores`` of shape (N, E), and for each level the exits chosen,
-        shape (N,), at the threshold that other speakers' scores give.
-    explanation : dict of str to float
-        Share of each family of evidence, averaged over folds.
-    """
+    """Cross-fitted scores, and decisions with cross-fitted thresholds."""
     fold_N = trace.clusters.folds(folds)
     found = {"scores": np.zeros(trace.evidence.shape)}
     found |= {n: np.zeros(len(trace), dtype=np.int64) for n in LEVELS}
@@ -121,23 +85,7 @@ def learned(
 def ablations(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores of selectors that see less.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts and evidence.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    dict of str to array of shape (N, E)
-    """
+    """Scores of selectors that see less."""
     views = {
         "learned, frames alone": (
             seen_as(trace, hyps=False),

@@ -49,26 +49,7 @@ def walk(
     batch: int,
     repeats: int,
 ) -> dict[str, Any]:
-    """Score every exit but the last after the encoder's segment before it.
-
-    Arguments
-    ---------
-    selector : LearnedSelector
-        Gives the scores.
-    model : EarlyExitModel
-        Gives the layers.
-    trace : Trace
-        Utterances of about the same length.
-    batch : int
-        Utterances at a time.
-    repeats : int
-        Batches.
-
-    Returns
-    -------
-    dict
-        Medians, and the share of a layer's time by exit.
-    """
+    """Score every exit but the last after the encoder's segment before it."""
     wavs = torch.randn(batch, SECONDS * 16000)
     exits = len(selector.exit_layers) - 1
     layer_RE, score_RE, measure_RE = np.zeros((3, repeats, exits))

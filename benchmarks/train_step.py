@@ -29,21 +29,7 @@ TOKENS_PER_S = 5
 
 
 class Trainee:
-    """A model with its optimiser and a fixed batch.
-
-    Arguments
-    ---------
-    system : str
-        Name of a YAML in hparams/.
-    overrides : str
-        Keys to override.
-    batch : int
-        Utterances.
-    seconds : float
-        Audio per utterance.
-    device : str
-        Where to run.
-    """
+    """A model with its optimiser and a fixed batch."""
 
     def __init__(
         self,
@@ -81,18 +67,7 @@ class Trainee:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time both models in turn.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        The command line.
-
-    Returns
-    -------
-    dict
-        Medians in milliseconds, and the ratio with its quartiles.
-    """
+    """Time both models in turn."""
     sizes = (arguments.batch, arguments.seconds, arguments.device)
     multi = Trainee(arguments.system, "", *sizes)
     last = multi.model.exit_layers[-1]

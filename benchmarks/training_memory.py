@@ -98,23 +98,7 @@ def write_config(source: str, folder: Path) -> Path:
 
 
 def build(system: str, folder: Path, overrides: str = "") -> dict[str, Any]:
-    """Objects of a YAML, tensors fake; call it under FakeTensorMode.
-
-    Arguments
-    ---------
-    system : str
-        Name of a YAML in hparams/.
-    folder : Path
-        For what is written meanwhile.
-    overrides : str
-        Keys to override.
-
-    Returns
-    -------
-    dict
-        The hyper-parameters; the model is in training mode, and what the
-        YAML's regime never trains is frozen.
-    """
+    """Objects of a YAML, tensors fake; call it under FakeTensorMode."""
     path = ROOT / "hparams" / f"{system}.yaml"
     given = f"data_folder: none\noutput_folder: {folder}\n{overrides}\n"
     named = re.search(r"(?m)^source: (\S+)", path.read_text("utf-8"))
@@ -131,20 +115,7 @@ def build(system: str, folder: Path, overrides: str = "") -> dict[str, Any]:
 
 
 def estimate(system: str, overrides: str = "") -> dict[str, Any]:
-    """What a system's training needs.
-
-    Arguments
-    ---------
-    system : str
-        Name of a YAML in hparams/.
-    overrides : str
-        Keys to override.
-
-    Returns
-    -------
-    dict
-        Plain values; sizes in GiB, times in hours of one GPU.
-    """
+    """What a system's training needs."""
     with tempfile.TemporaryDirectory() as folder:
         hparams = build(system, Path(folder), overrides)
     model = hparams["model"]

@@ -36,19 +36,7 @@ CUDA_BLOCK = 512  # bytes; PyTorch's allocator rounds up to it
 
 @dataclass(frozen=True)
 class Step:
-    """What one forward pass leaves behind.
-
-    Arguments
-    ---------
-    saved_bytes : int
-        Kept for the backward pass, parameters left out.
-    peak_bytes : int
-        Most bytes alive at once in the forward pass.
-    forward_flops : int
-        Operations of the forward pass, two per multiply-accumulate.
-    step_flops : int
-        Those of forward and backward pass.
-    """
+    """What one forward pass leaves behind."""
 
     saved_bytes: int
     peak_bytes: int
@@ -57,13 +45,7 @@ class Step:
 
 
 class Watch(TorchDispatchMode):
-    """Counts operations, and the bytes of the storages that are alive.
-
-    Arguments
-    ---------
-    there : set of int
-        Storages that do not count, by their address.
-    """
+    """Counts operations, and the bytes of the storages that are alive."""
 
     def __init__(self, there: set[int]):
         super().__init__()
@@ -148,19 +130,7 @@ def blocks(size: int) -> int:
 
 
 def observe(run: Callable[[], Any], own: Sequence[Tensor]) -> Step:
-    """Run something, and count what it keeps and computes.
-
-    Arguments
-    ---------
-    run : callable
-        What makes the losses.
-    own : sequence of torch.Tensor
-        Parameters: they are there anyway.
-
-    Returns
-    -------
-    Step
-    """
+    """Run something, and count what it keeps and computes."""
     saved: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -190,25 +160,7 @@ def forward_step(
     tokens: int,
     precision: str = "fp32",
 ) -> Step:
-    """One forward pass of a training batch; the model is made fake by it.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        In training mode, without augmentation of features.
-    batch : int
-        Utterances.
-    samples : int
-        Length of each.
-    tokens : int
-        Tokens in each.
-    precision : str
-        ``fp32`` or ``bf16``.
-
-    Returns
-    -------
-    Step
-    """
+    """One forward pass of a training batch; the model is made fake by it."""
     with FakeTensorMode(), efficient_attention():
         as_fake(model)
         wavs = torch.empty(batch, samples, device="cuda")

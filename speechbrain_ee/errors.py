@@ -100,19 +100,7 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def users_line(error: BaseException) -> str:
-    """The line of a user's own code that an error comes from.
-
-    Arguments
-    ---------
-    error : BaseException
-        What was made of the error that the code raised.
-
-    Returns
-    -------
-    str
-        File, line and text, of the deepest one outside this package and what
-        is installed; empty if there is none.
-    """
+    """The line of a user's own code that an error comes from."""
     found, seen = "", error
     while seen := _reason(seen):
         for at in traceback.extract_tb(seen.__traceback__):
@@ -137,16 +125,6 @@ _INSTALLED = (
 
 def quoted(value: Any) -> str:
     """A value from a file as a message shows it, whatever its size.
-
-    Arguments
-    ---------
-    value : Any
-        What the file holds.
-
-    Returns
-    -------
-    str
-        As ``repr``, with the middle left out of what is long.
 
     Example
     -------
@@ -213,17 +191,6 @@ def drop_standard_output() -> None:
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:
     """What went wrong, on one line, for the message of an InputError.
-
-    Arguments
-    ---------
-    error : BaseException or str
-        What a library raised.
-    limit : int
-        Most characters.
-
-    Returns
-    -------
-    str
 
     Example
     -------
