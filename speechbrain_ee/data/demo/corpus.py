@@ -269,6 +269,17 @@ def build_demo_corpus(
     return _described(folder, marker)
 
 
+def demo_command(folder: str, seed: int, scale: float) -> str:
+    """What ``python -m speechbrain_ee demo-corpus`` does."""
+    corpus = build_demo_corpus(folder, seed, scale)
+    lines = [
+        f"{name:12s} {split.utterances:5d} utterances "
+        f"{split.hours:6.2f} h {split.speakers:4d} speakers"
+        for name, split in corpus.splits.items()
+    ]
+    return "\n".join([*lines, f"demo corpus: {corpus.folder}"])
+
+
 def _write_corpus(
     corpus: Path, wanted: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
