@@ -17,7 +17,6 @@ from speechbrain_ee.data.corpora import (
     prepare_librispeech,
     prepare_tedlium3,
     prepare_voxpopuli,
-    read_stm,
     stm_words,
     with_corpus,
 )
@@ -156,20 +155,6 @@ def test_training_talks_of_the_new_part(release, save):
     assert talks == {"AnnLee_2009", "BobRoe_2010X"}
 
 
-def test_limits_and_numbers(release, save):
-    reports = prepare(
-        prepare_tedlium3,
-        release,
-        save,
-        max_duration_s=2.4,
-        select_n_sentences=2,
-    )
-    assert [reports[name].utterances for name in reports] == [2, 2, 2]
-    lengths = [float(row["duration"]) for row in rows_of(save / "train.csv")]
-    assert max(lengths) <= 2.4
-    assert prepare(prepare_tedlium3, release, save, skip_prep=True) == {}
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -233,15 +218,6 @@ def test_segments_that_are_there_twice(release, save):
     twice = ("CarlDoe_2011-0000700-0000902",)
     assert report.skipped["duplicate id"] == twice
     assert rows_of(save / "dev.csv")[-1]["wrd"] == "THE END"
-
-
-def test_a_line_without_words(tmp_path):
-    """Is a segment with an empty transcript, not a broken line."""
-    path = tmp_path / "talk.stm"
-    path.write_text("\ufefftalk 1 her 0.5 1.25\r\n", encoding="utf-8")
-    (line,) = read_stm(path)
-    assert (line.speaker, line.text) == ("her", "")
-    assert line.name == "talk-0000050-0000125"
 
 
 # ---- VoxPopuli -------------------------------------------------------------

@@ -34,7 +34,6 @@ from speechbrain_ee.data.shards import (
 )
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.schema import convert
 from tests.data.corpora import RATE, SHARD_MB, rows_of
 
 UTTERANCES = 14
@@ -95,15 +94,6 @@ def test_a_run_that_was_stopped_goes_on(
     )  # and once more: nothing to do
 
 
-def test_a_shard_that_was_deleted_is_written_again(
-    shard_manifest, shards, tmp_path
-):
-    folder = shutil.copytree(shards, tmp_path / "copy")
-    (folder / "train-000001.tar").unlink()
-    write_shards(shard_manifest, folder, SHARD_MB)
-    assert contents(folder) == contents(shards)
-
-
 def test_other_shards_are_not_overwritten(shard_manifest, shards, tmp_path):
     folder = shutil.copytree(shards, tmp_path / "copy")
     with pytest.raises(InputError, match="copy: holds shards of another"):
@@ -130,16 +120,6 @@ def test_bad_audio_is_named(wav, message, shard_manifest, tmp_path):
     path.write_text(f"ID,duration,wav,spk_id,wrd\nu1,1.0,{wav},s,A\n")
     with pytest.raises(InputError, match=message):
         write_shards(path, tmp_path / "out", SHARD_MB)
-
-
-def test_a_full_disk_is_said(shard_manifest, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shards_module, "write_shard", full)
-    message = r"train-000000\.tar: cannot be written \(No space left"
-    with pytest.raises(InputError, match=message):
-        write_shards(shard_manifest, tmp_path / "out", SHARD_MB)
 
 
 def test_command_line(shard_manifest, tmp_path, capsys):
@@ -209,25 +189,6 @@ def test_training_sees_what_the_manifest_has(cache_audio, shards, seen):
     found = seen(str(shards), cache_audio=cache_audio)
     assert len(found) == UTTERANCES
     assert found == seen(cache_audio=cache_audio)
-
-
-def test_the_index_counts_what_is_there(shards):
-    """Sizes and checksums of the files; durations of the manifest."""
-    content = json.loads((shards / "shards.json").read_text("utf-8"))
-    index = convert(content, ShardIndex, "shards.json", "write it again")
-    assert content["utterances"] == UTTERANCES and len(index.shards) > 3
-    rows = rows_of(shards / "train.csv")
-    for shard in index.shards:
-        raw = (shards / shard.file).read_bytes()
-        assert len(raw) == shard.bytes <= 2 * SHARD_MB * 10**6
-        assert hashlib.sha256(raw).hexdigest() == shard.sha256
-        own = [r for r in rows if Clip.parse(r["wav"]).path == shard.file]
-        assert len(own) == shard.utterances
-        seconds = sum(float(row["duration"]) for row in own)
-        assert shard.duration_s == pytest.approx(seconds)
-    assert content["hours"] == pytest.approx(index.hours, abs=1e-5)
-    wanted = {shard.file for shard in index.shards}
-    assert contents(shards).keys() == wanted | {"train.csv", "shards.json"}
 
 
 def test_webdataset_reads_the_same(shard_manifest, shards):
@@ -315,12 +276,6 @@ def test_a_manifest_elsewhere_is_not_overwritten(shard_manifest, shards, seen):
     assert shard_manifest.read_bytes() == before
 
 
-def test_a_shard_is_not_read_without_its_source(shards, seen):
-    """As where a manifest of shards is tested on."""
-    with pytest.raises(InputError, match="part of a shard.*train_shards"):
-        seen(train_csv=str(shards / "train.csv"))
-
-
 # ---- From elsewhere: fetched once, kept below a limit ----------------------
 
 
@@ -363,17 +318,6 @@ def fetched(afar: Path) -> list[str]:
     """What was fetched, in order."""
     log = afar.parent / "log"
     return log.read_text().split() if log.exists() else []
-
-
-def test_a_file_is_fetched_once(afar):
-    """By whatever process needs it first."""
-    source = source_of(afar)
-    reader = ShardReader(source)
-    for number in (0, 1, 0, 1):
-        content = bytes([number, 7]) * 5
-        assert reader(clip(source, number)) == content
-        assert ShardReader(source)(clip(source, number)) == content
-    assert fetched(afar) == NAMES[:2]
 
 
 def test_processes_do_not_fetch_the_same(afar):
@@ -435,13 +379,6 @@ def test_a_command_that_fails_is_named(command, afar):
     assert [p.suffix for p in (afar / "c").iterdir()] == [".lock"]
     with pytest.raises(InputError, match="cannot be fetched"):
         read_all(source.url(NAMES[0]))
-
-
-def test_a_folder_that_cannot_be_written_is_named(afar):
-    (afar / "file").touch()
-    source = ShardSource("pipe:cat {}", 1, str(afar / "file"))
-    with pytest.raises(InputError, match="cache: .*file cannot be written"):
-        ShardReader(source)(clip(source, 0))
 
 
 def test_without_webdataset(afar, monkeypatch):
