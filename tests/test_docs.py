@@ -249,12 +249,3 @@ def test_the_citation_is_complete() -> None:
         assert {"type", "title", "authors"} <= {*reference}
         for author in reference["authors"]:
             assert {*author} == {"family-names", "given-names"}
-
-
-def test_the_licence_is_whole() -> None:
-    """From the first heading to the end of the appendix."""
-    text = (ROOT / "LICENSE").read_text("utf-8")
-    assert "Version 2.0, January 2004" in text
-    assert all(f"\n   {number}. " in text for number in range(1, 10))
-    assert "END OF TERMS AND CONDITIONS" in text
-    assert text.rstrip().endswith("limitations under the License.")

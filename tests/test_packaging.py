@@ -253,26 +253,3 @@ def test_console_script(metadata: configparser.ConfigParser) -> None:
         if entry.group == "console_scripts"
     }
     assert scripts == {"speechbrain-ee": "speechbrain_ee.__main__:main"}
-
-
-def test_every_folder_with_code_is_a_package() -> None:
-    """A folder without __init__.py would be left out of a wheel."""
-    for folder in {path.parent for path in library_files()}:
-        assert (folder / "__init__.py").is_file(), folder
-
-
-def test_pyproject_holds_no_metadata(repository: Path) -> None:
-    """pyproject.toml: build backend and tools, nothing else."""
-    text = (repository / "pyproject.toml").read_text(encoding="utf-8")
-    tables = set(re.findall(r"^\[+([\w-]+)", text, re.MULTILINE))
-    assert tables == {"build-system", "tool"}
-
-
-def test_makefile_and_ci(repository: Path) -> None:
-    """The two commands exist, and CI runs one of them."""
-    makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test"):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    ci = repository / ".ci/run"
-    assert "make test" in ci.read_text(encoding="utf-8")
-    assert ci.stat().st_mode & 0o111, ".ci/run is not executable"

@@ -93,15 +93,6 @@ def test_every_package_has_a_lower_bound(repository: Path) -> None:
         assert operators & {">=", "=="}, requirement
 
 
-def test_environment_of_the_tests_is_the_locked_one(repository: Path) -> None:
-    """Nothing is installed that the lock does not name, where it was used."""
-    assert "LOCK ?= requirements/lock.txt" in (
-        repository / "Makefile"
-    ).read_text(encoding="utf-8")
-    ci = (repository / ".ci/run").read_text(encoding="utf-8")
-    assert "make test" in ci and "LOCK" not in ci
-
-
 def failed_setup(
     repository: Path,
     folder: Path,

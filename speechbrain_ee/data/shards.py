@@ -538,7 +538,7 @@ def stem_of(manifest: str | os.PathLike[str]) -> str:
 # ---- One archive -----------------------------------------------------------
 
 
-class Hashing:
+class _Hashing:
     """A stream that counts and hashes what is written to it."""
 
     def __init__(self, stream: BinaryIO):
@@ -725,7 +725,7 @@ def _write_if_missing(
         if note.made_from == made_from and note.shard.bytes == _size(path):
             return note
     with whole_file(path, _WAY_OUT) as stream:
-        hashing = Hashing(stream)
+        hashing = _Hashing(stream)
         rows = write_shard(hashing, path.name, sources)
     duration_s = sum(float(source.duration) for source in sources)
     shard = Shard(

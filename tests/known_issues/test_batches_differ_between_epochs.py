@@ -98,21 +98,6 @@ def test_batches_change_with_the_epoch(tmp_path: Path, dynamic: bool) -> None:
         assert everyone(batches) == [f"utt{n}" for n in range(8)]
 
 
-def test_sampler_is_told_every_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``set_epoch`` comes once per epoch, with its number."""
-    told = []
-    original = DynamicBatchSampler.set_epoch
-    monkeypatch.setattr(
-        DynamicBatchSampler,
-        "set_epoch",
-        lambda self, epoch: (told.append(epoch), original(self, epoch)),
-    )
-    run(tmp_path, Watched, epochs=3)
-    assert told == [1, 2, 3]
-
-
 def test_resumed_run_has_the_batches_of_its_epoch(tmp_path: Path) -> None:
     """Epoch 3 after a restart is epoch 3 of a run without one."""
     whole, _ = run(tmp_path / "whole", Watched, epochs=3)
