@@ -18,15 +18,13 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import describe, store
+from environment import describe, markdown, parser_of, store
 from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.calibrate import outcomes_of
@@ -240,46 +238,37 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> str:
     """Calibration and intervals as Markdown tables."""
-    lines = [
-        "| set | criterion | budget | method | broken | layers |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for set_name, criteria in result["calibration"].items():
         for name, budgets in criteria.items():
             for budget, methods in budgets.items():
-                lines += [
-                    f"| {set_name} | {name} | {budget} | {method} | "
-                    f"{100 * row['broken_share']:.1f} % | "
-                    f"{row['avg_layer']:.2f} |"
-                    for method, row in methods.items()
-                ]
-                price = (
-                    methods["ltt"]["avg_layer"]
-                    - methods[BY_UTTERANCE]["avg_layer"]
-                )
-                lines.append(
-                    f"| {set_name} | {name} | {budget} | price of counting "
-                    f"speakers | | {price:+.2f} |"
-                )
-    lines += [
-        "",
-        "| set | criterion | estimated | held by speaker | by utterance |",
-        "|---|---|---|---|---|",
+                place = [set_name, name, budget]
+                for method, row in methods.items():
+                    broken = f"{100 * row['broken_share']:.1f} %"
+                    layers = f"{row['avg_layer']:.2f}"
+                    rows.append([*place, method, broken, layers])
+                price = methods["ltt"]["avg_layer"]
+                price -= methods[BY_UTTERANCE]["avg_layer"]
+                title = "price of counting speakers"
+                rows.append([*place, title, "", f"{price:+.2f}"])
+    held = [
+        [set_name, name, estimated]
+        + [
+            f"{100 * by[kind]['coverage']:.1f} %"
+            for kind in (SPEAKER, UTTERANCE)
+        ]
+        for set_name, criteria in result["intervals"].items()
+        for name, estimates in criteria.items()
+        for estimated, by in estimates.items()
     ]
-    for set_name, criteria in result["intervals"].items():
-        for name, estimates in criteria.items():
-            lines += [
-                f"| {set_name} | {name} | {estimated} | "
-                f"{100 * by[SPEAKER]['coverage']:.1f} % | "
-                f"{100 * by[UTTERANCE]['coverage']:.1f} % |"
-                for estimated, by in estimates.items()
-            ]
-    return "\n".join(lines)
+    first = "set|criterion|budget|method|broken|layers".split("|")
+    second = "set|criterion|estimated|held by speaker|by utterance".split("|")
+    return f"{markdown(first, rows)}\n\n{markdown(second, held)}"
 
 
 def main() -> None:
     """Run, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("trace", help="exit trace with hyps and entropy")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--label", default="wav2vec2-ee")
@@ -297,8 +286,8 @@ def main() -> None:
         **run(trace, arguments.splits),
         "environment": describe(),
     }
-    folder = Path(__file__).resolve().parent / "results"
-    store(folder / f"calibration_splits.{arguments.label}.json", result)
+    name = f"calibration_splits.{arguments.label}.json"
+    store(arguments.results / name, result)
     print(tables(result))
 
 

@@ -21,12 +21,19 @@ Authors
 import argparse
 import time
 from collections import Counter
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from environment import describe, store
+from environment import (
+    add_numbers,
+    describe,
+    in_turn,
+    markdown,
+    parser_of,
+    store,
+)
 from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
 from speechbrain.decoders.seq2seq import S2STransformerBeamSearcher
 from torch import Tensor
@@ -36,7 +43,6 @@ from speechbrain_ee.exits.decoding.search_options import SearchOptions
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 
-RESULTS = Path(__file__).resolve().parent / "results"
 BLANK, BOS, EOS = 0, 1, 2
 NEVER = -1e4
 SHARPNESS = 3.0
@@ -185,16 +191,16 @@ def measure(
     }
     steps = int(output.log_probs_BTV.shape[1] * options.max_decode_ratio)
     same(searches["cached"](output), searches["plain"](output), steps)
-    taken: dict[str, list[list[float]]] = {name: [] for name in searches}
-    for turn in range(repeats):
-        # Whoever comes first alternates: the first finds colder caches.
-        for name in sorted(searches, reverse=bool(turn % 2)):
-            start = time.perf_counter()
-            searches[name](output)
-            total = time.perf_counter() - start
-            parts = [searches[name].seconds[part] for part in PARTS[:2]]
-            taken[name].append([*parts, total - sum(parts), total])
-    times = {name: np.array(rows) for name, rows in taken.items()}
+
+    def clocked(search: Cached | Plain) -> list[float]:
+        start = time.perf_counter()
+        search(output)
+        total = time.perf_counter() - start
+        parts = [search.seconds[part] for part in PARTS[:2]]
+        return [*parts, total - sum(parts), total]
+
+    tasks = {name: partial(clocked, one) for name, one in searches.items()}
+    times = {k: np.array(v) for k, v in in_turn(tasks, repeats).items()}
     ratios = times["plain"] / times["cached"].clip(1e-9)
     return {
         "batch": len(output.lengths_B),
@@ -214,35 +220,27 @@ def measure(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
-    lines = [
-        "| batch | scores | search | decoder s | CTC s | rest s | total s "
-        "| times faster |",
-        "|---" * 8 + "|",
+    heading = "batch|scores|search|decoder s|CTC s|rest s|total s|times faster"
+    cells = [
+        [
+            row["batch"],
+            "attention + CTC" if row["joint"] else "attention",
+            name,
+            *(f"{value:.3f}" for value in part.values()),
+            "1" if name == "plain" else row["ratio_median"]["total"],
+        ]
+        for row in rows
+        for name, part in row["median_s"].items()
     ]
-    for row in rows:
-        scores = "attention + CTC" if row["joint"] else "attention"
-        for name, part in row["median_s"].items():
-            cells = " | ".join(f"{value:.3f}" for value in part.values())
-            faster = "1" if name == "plain" else row["ratio_median"]["total"]
-            lines.append(
-                f"| {row['batch']} | {scores} | {name} | {cells} | {faster} |"
-            )
-    return "\n".join(lines)
+    return markdown(heading.split("|"), cells)
 
 
 def main() -> None:
-    """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--d-model", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--d-ffn", type=int, default=1024)
-    parser.add_argument("--vocab", type=int, default=256)
-    parser.add_argument("--frames", type=int, default=250, help="10 s")
-    parser.add_argument("--beam", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=50, help="tokens")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    """Measure, store, print; 250 frames are 10 s, steps are tokens."""
+    parser = parser_of(__doc__)
+    add_numbers(parser, d_model=144, layers=4, d_ffn=1024, vocab=256)
+    add_numbers(parser, frames=250, beam=10, steps=50, batches=[1, 8])
+    add_numbers(parser, repeats=7)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     attention = build(arguments)

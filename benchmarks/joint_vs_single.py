@@ -15,7 +15,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -24,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from environment import describe, store
+from environment import ROOT, describe, markdown, parser_of, store
 
 from speechbrain_ee.evaluation.curves import Bootstrap, Estimate
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "EarlyExit"
 RESAMPLES = 10_000
 
@@ -109,33 +107,34 @@ def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
-    lines = [
-        "| set | depth | joint WER % | single-exit WER % | difference, 95 % "
-        "interval | joint better? |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, depths in result.items():
         for depth, row in depths.items():
             low, high = row["interval_95"]
-            answer = re.split("[:.]", row["joint_beats_single"])[0]
-            lines.append(
-                f"| {name} | {depth} | {row['joint_wer']:.2f} "
-                f"| {row['single_wer']:.2f} | {row['difference']:+.2f} "
-                f"[{low:+.2f}, {high:+.2f}] | {answer} |"
+            rows.append(
+                [
+                    name,
+                    depth,
+                    f"{row['joint_wer']:.2f}",
+                    f"{row['single_wer']:.2f}",
+                    f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]",
+                    re.split("[:.]", row["joint_beats_single"])[0],
+                ]
             )
-    return "\n".join(lines)
+    heading = (
+        "set|depth|joint WER %|single-exit WER %|difference, 95 % interval|"
+        "joint better?"
+    )
+    return markdown(heading.split("|"), rows)
 
 
 def main() -> None:
     """Train, compare, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("system", help="name of a YAML in hparams/")
     parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--folder", type=Path, help="output folder")
     parser.add_argument("--label", help="of the result, default: the system")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
-    )
     arguments, options = parser.parse_known_args()
     text = (ROOT / "hparams" / f"{arguments.system}.yaml").read_text("utf-8")
     layers = next(
@@ -145,23 +144,20 @@ def main() -> None:
     label = arguments.label or arguments.system
     folder = arguments.folder or ROOT / "results" / label
     folder = folder.resolve()
-    hours = {"joint": train(arguments.system, folder / "joint", options) / 3600}
+    runs = {"joint": options}
     for depth in depths:
-        hours[f"single-{depth}"] = (
-            train(
-                arguments.system,
-                folder / f"single-{depth}",
-                [*options, f"--exit_layers=[{depth}]"],
-            )
-            / 3600
-        )
+        runs[f"single-{depth}"] = [*options, f"--exit_layers=[{depth}]"]
+    hours = {
+        name: round(train(arguments.system, folder / name, own) / 3600, 3)
+        for name, own in runs.items()
+    }
     result = compare(folder, depths)
     store(
         arguments.results / f"joint_vs_single.{label}.json",
         {
             "system": arguments.system,
             "options": [o for o in options if "folder" not in o],
-            "hours": {name: round(value, 3) for name, value in hours.items()},
+            "hours": hours,
             "sets": result,
             "environment": describe(),
         },

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import describe
+from environment import add_numbers, describe, parser_of
 from live_parts import (
     LEAST_SAVING,
     against_all_exits,
@@ -47,7 +47,6 @@ from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.bench import write_result
 from speechbrain_ee.inference.spoken import Spoken, batches_of, read_spoken
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = "abcde"
 GREEDY = "ctc_greedy"
 # No more errors than the last exit's on the calibration data, by these.
@@ -216,19 +215,13 @@ def _mark(holds: bool) -> str:
 @exits_on_input_error
 def main() -> None:
     """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument(
         "models", nargs="+", metavar="RUN[=FOLDER]", help="see above"
     )
     parser.add_argument("--parts", default=PARTS, help=f"of {PARTS}")
     parser.add_argument("--decoding", help="default: the model's way")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16])
-    parser.add_argument(
-        "--limit", type=int, default=200, help="timed on so many"
-    )
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_numbers(parser, batch_size=[1, 16], limit=200, warmup=1, repeats=7)
     arguments = parser.parse_args()
     if not arguments.parts or set(arguments.parts) - set(PARTS):
         parser.error(f"--parts {arguments.parts}: give some of {PARTS}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import describe, store
+from environment import add_numbers, describe, parser_of, store
 from hyperpyyaml import load_hyperpyyaml
 from live_parts import criterion_overhead, time_against_macs
 
@@ -26,8 +26,6 @@ from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.inference.spoken import batches_of, read_spoken
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class RandomWeights:
@@ -83,14 +81,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("yaml", type=Path, help="a YAML of hparams/")
     parser.add_argument("data", type=Path, help="a manifest (CSV)")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--limit", type=int, default=32, help="utterances")
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_numbers(parser, batch_size=[1, 16], limit=32, warmup=1, repeats=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     before = describe()

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from environment import describe, store
+from environment import RESULTS, describe, markdown, store
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import analyse_all
@@ -33,7 +33,7 @@ from speechbrain_ee.evaluation.overthinking import (
 )
 from speechbrain_ee.exits.trace_file import read_trace
 
-RESULT = Path(__file__).resolve().parent / "results" / "overthinking.json"
+RESULT = RESULTS / "overthinking.json"
 SHOWN = "entropy"  # the criterion whose layers the second table has
 RATES = (
     "model, decoding | set | utterances | last exit | oracle | overthought | "
@@ -128,7 +128,10 @@ def tables(studies: Mapping[str, Mapping[str, Any]]) -> list[str]:
             rates.append([name, key, *rate_cells(row)])
             if row["thresholds"] is not None:
                 carried.append([name, key, *threshold_cells(row)])
-    return [markdown(RATES, rates), markdown(THRESHOLDS, carried)]
+    return [
+        markdown(RATES.split(" | "), rates),
+        markdown(THRESHOLDS.split(" | "), carried),
+    ]
 
 
 def rate_cells(row: Mapping[str, Any]) -> list[str]:
@@ -177,16 +180,6 @@ def against(values: Sequence[float]) -> str:
     """A difference and its interval."""
     value, low, high = map(signed, values)
     return f"{value} ({low} to {high})"
-
-
-def markdown(heading: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rule = "|".join("---" for _ in heading.split("|"))
-    lines = [heading, rule, *(" | ".join(row) for row in rows)]
-    lines[1] = f"|{rule}|"
-    return "\n".join(
-        line if line.startswith("|") else f"| {line} |" for line in lines
-    )
 
 
 def main() -> None:

@@ -249,8 +249,8 @@ def test_ladder_needs_durations(trace) -> None:
 
 @pytest.fixture(scope="module")
 def simulation(repository: Path) -> ModuleType:
-    """The module benchmarks/controller_simulation.py."""
-    return load(repository, "controller_simulation")
+    """The module benchmarks/controller.py."""
+    return load(repository, "controller")
 
 
 class TestSimulatedLoad:
