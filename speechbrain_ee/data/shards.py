@@ -15,10 +15,9 @@ Utterances are read by their place rather than in the order of the archive, so
 that an interrupted epoch resumes with the batch at which it stopped.
 
 An archive from elsewhere is fetched once by whichever process on a machine
-needs it first, while the others wait for it; the copies of all processes
-together stay below a limit. A copy may be deleted while another process reads
-it: on POSIX systems an open file stays readable, and a reader that comes too
-late fetches it again.
+needs it first; the copies of all processes together stay below a limit. A copy
+may be deleted while another process reads it: on POSIX systems an open file
+stays readable, and a reader that comes too late fetches it again.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -75,7 +74,7 @@ from speechbrain_ee.schema import (
 logger = logging.getLogger(__name__)
 
 INDEX = "shards.json"
-BYTES_PER_GB, BYTES_PER_MB = 10**9, 10**6
+BYTES_PER_GB = 10**9
 PLACE = "{}"  # of the file's name in a URL
 _REMEDY = "write it again with `python -m speechbrain_ee shards`"
 # An index may come from elsewhere. What it and its manifest name goes into
@@ -241,14 +240,12 @@ class ShardReader:
         )
 
     def _bytes(self, clip: Clip) -> bytes:
-        with self._open(clip.path) as stream:
+        opened = self.cache.open if is_remote(clip.path) else open_plain
+        with opened(clip.path) as stream:
             # An index from elsewhere may ask for more than there is memory.
             left = os.fstat(stream.fileno()).st_size - clip.start
             stream.seek(clip.start)
             return stream.read(max(0, min(clip.length, left)))
-
-    def _open(self, path: str) -> BinaryIO:
-        return self.cache.open(path) if is_remote(path) else open_plain(path)
 
 
 class ShardCache:
@@ -584,8 +581,7 @@ def write_shard(stream: Any, file: str, sources: Sequence[Source]) -> list[Row]:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    # No owner, mode or time of the machine that writes it.
-    member = tarfile.TarInfo(name)
+    member = tarfile.TarInfo(name)  # no owner, mode or time of this machine
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
 
@@ -597,28 +593,25 @@ def sound_file(source: Source) -> tuple[bytes, str]:
         if clip is None:
             path = Path(source.wav)
             return path.read_bytes(), path.suffix.lstrip(".").lower() or "audio"
-        return _coded(clip)
+        with soundfile.SoundFile(clip.path) as audio:
+            # FLAC holds 24 bits; other codecs decode to floats.
+            exact = audio.subtype in FLAC_SUBTYPES
+            kind, subtype = (
+                ("FLAC", audio.subtype) if exact else ("WAV", "FLOAT")
+            )
+            audio.seek(min(clip.start, audio.frames))
+            samples = audio.read(clip.length, "int32" if exact else "float32")
+        if len(samples) != clip.length:
+            missing = clip.length - len(samples)
+            raise OSError(f"it ends {missing} samples too early")
+        coded = io.BytesIO()
+        soundfile.write(coded, samples, audio.samplerate, subtype, format=kind)
+        return coded.getvalue(), kind.lower()
     except (OSError, soundfile.SoundFileError) as error:
         raise InputError(
             f"{source.wav}: the audio of {source.name} cannot be read "
             f"({one_line(error)}); mend it, or prepare the data again."
         ) from error
-
-
-def _coded(clip: Clip) -> tuple[bytes, str]:
-    with soundfile.SoundFile(clip.path) as audio:
-        # FLAC holds 24 bits; other codecs decode to floats.
-        subtype = audio.subtype if audio.subtype in FLAC_SUBTYPES else None
-        audio.seek(min(clip.start, audio.frames))
-        kind = "int32" if subtype else "float32"
-        samples = audio.read(clip.length, dtype=kind)
-        rate = audio.samplerate
-    if len(samples) != clip.length:
-        raise OSError(f"it ends {clip.length - len(samples)} samples too early")
-    coded = io.BytesIO()
-    kind = ("FLAC", subtype) if subtype else ("WAV", "FLOAT")
-    soundfile.write(coded, samples, rate, kind[1], format=kind[0])
-    return coded.getvalue(), kind[0].lower()
 
 
 # ---- All archives ----------------------------------------------------------
@@ -668,7 +661,7 @@ def write_shards(
         )
     folder, stem = Path(folder).expanduser().absolute(), stem_of(manifest)
     sources = _sources(manifest, data_folder)
-    plan, made_from = _planned(sources, shard_size_mb * BYTES_PER_MB, seed)
+    plan, made_from = _planned(sources, shard_size_mb * 10**6, seed)
     path = folder / INDEX
     if path.exists():
         index = read_record(path, ShardIndex, _REMEDY)

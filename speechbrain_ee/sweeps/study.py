@@ -419,7 +419,6 @@ class Worker:
         kept = self.folder.result(point)
         if kept is not None and kept["parameters"] == values:
             return kept["values"]  # its worker died before it could tell
-        begin = time.monotonic()
         watch = _Watch(self, trial, self.folder.trial(point) / "train_log.txt")
         ended = self.folder.train(
             point, values, self.run_options, self.stop, watch
@@ -435,7 +434,7 @@ class Worker:
             refused = ended.status == EXIT_STATUS
             self._fail(trial, "refused" if refused else "crashed", _said(ended))
         try:
-            found = self.folder.measure(point, values, time.monotonic() - begin)
+            found = self.folder.measure(point, values, ended.seconds)
         except InputError as error:
             self._fail(trial, "refused", str(error))
         # Told the values of a trial that another worker ended, Optuna asserts.
@@ -560,14 +559,13 @@ def train_point(
     if study.result(point) is not None:
         return True
     values = study.points[point]
-    begin = time.monotonic()
     with told_to_stop() as stop:
         ended = study.train(point, values, run_options, stop)
     if ended.by_us:
         return False
     if ended.status:
         raise InputError(f"point {point}: {_said(ended)}")
-    study.measure(point, values, time.monotonic() - begin)
+    study.measure(point, values, ended.seconds)
     return True
 
 

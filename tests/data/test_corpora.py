@@ -211,15 +211,6 @@ def test_missing_audio_is_reported(damage, reason, release, save):
         prepare(prepare_tedlium3, release, save)
 
 
-def test_segments_that_are_there_twice(release, save):
-    line = "{talk} 1 {talk} 7.00 9.02 <o,f0,male> another end\n"
-    add_talk(release / "legacy/dev", "CarlDoe_2011", STM + line)
-    report = prepare(prepare_tedlium3, release, save)["dev"]
-    twice = ("CarlDoe_2011-0000700-0000902",)
-    assert report.skipped["duplicate id"] == twice
-    assert rows_of(save / "dev.csv")[-1]["wrd"] == "THE END"
-
-
 # ---- VoxPopuli -------------------------------------------------------------
 
 

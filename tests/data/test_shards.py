@@ -131,17 +131,9 @@ def test_command_line(shard_manifest, tmp_path, capsys):
     main(["shards", *given, f"--data-folder={shard_manifest.parent}"])
     assert f"shards, 0.4 MB, {UTTERANCES} utterances" in capsys.readouterr().out
     assert (tmp_path / "out/dev-000000.tar").is_file()
-    with pytest.raises(SystemExit) as stopped:
-        main(
-            [
-                "shards",
-                *given,
-                f"--data-folder={shard_manifest.parent}",
-                "--jobs=0",
-            ]
-        )
-    assert stopped.value.code == 2
-    assert os.listdir(tmp_path / "out")
+    with pytest.raises(SystemExit):
+        main(["shards", *given, "--jobs=0"])
+    assert "--jobs" in capsys.readouterr().err
 
 
 # ---- Reading ---------------------------------------------------------------

@@ -27,7 +27,6 @@ from tests.sweeps.conftest import ended
 pytestmark = pytest.mark.filterwarnings(
     "ignore::optuna.exceptions.ExperimentalWarning"
 )
-KILLS, POINTS = 50, 60
 POSTGRES = ("initdb", "postgres")
 FACTS = ("point", "state", "values", "parameters")
 
@@ -101,26 +100,6 @@ def test_two_of_four_workers_killed(search, start, tmp_path):
     file, serial = search(sampler="random", stale_s=3), tmp_path / "serial"
     assert ended([start(file, serial, "--epoch_s=0.0")]) == [0]
     assert found(study) == found(serial)
-
-
-@pytest.mark.slow
-def test_fifty_kills_lose_nothing(search, start, tmp_path):
-    """Four workers; whoever is killed comes back as a new one."""
-    file = search(
-        overrides={"epoch_s": 0.15}, sampler="random", trials=POINTS, stale_s=3
-    )
-    study = tmp_path / "study"
-    chance = random.Random(7)
-    workers = [start(file, study) for _ in range(4)]
-    for _ in range(KILLS):
-        time.sleep(chance.uniform(0.1, 2.0))
-        place = chance.randrange(4)
-        assert workers[place].poll() is None, "finished too early: more points"
-        workers[place].kill()
-        workers[place].communicate()
-        workers[place] = start(file, study)
-    assert ended(workers, 600) == [0] * 4
-    check_book(StudyFolder(study), POINTS)
 
 
 def test_training_dies_with_its_worker(search, start, tmp_path):
