@@ -66,7 +66,7 @@ def options(path: Path) -> dict:
     }
 
 
-def test_segments_are_heard_everywhere(folder: Path) -> None:
+def test_segments_are_heard_everywhere(folder):
     """In training, tests, shards and measurements."""
     path = written(folder, SEGMENTS)
     sets = make_datasets(options(path), make_tokenizer(options(path)))
@@ -106,9 +106,7 @@ def test_segments_are_heard_everywhere(folder: Path) -> None:
         (SEGMENTS.replace(",", ", "), "utf-8"),
     ],
 )
-def test_what_spreadsheets_write_is_read(
-    text: str, encoding: str, folder: Path
-) -> None:
+def test_what_spreadsheets_write_is_read(text, encoding, folder):
     """Also where the tokenizer is learnt."""
     path = written(folder, text, encoding)
     expected = read_manifest(written(folder, SEGMENTS))
@@ -138,7 +136,7 @@ def test_what_spreadsheets_write_is_read(
         ("u1,1.0,$data_rot/x.wav,,,s,A", r"\$data_root stands for the data"),
     ],
 )
-def test_what_cannot_be_is_refused(row: str, fault: str, folder: Path) -> None:
+def test_what_cannot_be_is_refused(row, fault, folder):
     """Before anything is trained, wherever a manifest is used."""
     path = written(folder, HEADER + row + "\n")
     match = f"mine.csv.*{fault.replace('FOLDER', str(folder))}"
@@ -151,8 +149,8 @@ def test_what_cannot_be_is_refused(row: str, fault: str, folder: Path) -> None:
 
 
 def test_columns_that_nothing_is_meant_by(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
-) -> None:
+    folder, tmp_path, monkeypatch, caplog
+):
     """As in SpeechBrain's own samples, which are named from its root."""
     rows = "u1,2.0,corpus/talk.wav,0,8000,s,A\nu2,2.0,corpus/talk.wav,0,,s,A\n"
     path = tmp_path / "annotation.csv"
@@ -172,9 +170,7 @@ def test_columns_that_nothing_is_meant_by(
         check_rows(path, found)
 
 
-def test_relative_paths_count_from_the_manifest(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_count_from_the_manifest(folder, tmp_path, monkeypatch):
     """And not from where the command is started."""
     (tmp_path / "other").mkdir()
     soundfile.write(tmp_path / "other" / "talk.wav", WAVE[:9], RATE)
@@ -218,9 +214,7 @@ def split_options(**changes) -> dict:
         ({"valid_csv": "out/b.csv", "dev_splits": ["a", "b"]}, "="),
     ],
 )
-def test_the_dev_set_is_that_of_its_splits(
-    changes: dict, expected: str
-) -> None:
+def test_the_dev_set_is_that_of_its_splits(changes, expected):
     """Not that of another run whose manifest lies in the folder."""
     given = split_options(**changes)
     expected = given["valid_csv"] if expected == "=" else expected
@@ -228,7 +222,7 @@ def test_the_dev_set_is_that_of_its_splits(
 
 
 @pytest.mark.parametrize("valid_csv", [None, "out/dev-clean.csv"])
-def test_no_dev_set_is_said(valid_csv: str | None) -> None:
+def test_no_dev_set_is_said(valid_csv):
     given = split_options(dev_splits=[], valid_csv=valid_csv)
     with pytest.raises(InputError, match="^dev_splits: is empty"):
         splits_of.dev_set_manifest(given)
