@@ -84,13 +84,6 @@ def test_lock_names_one_allowed_version_of_every_package(repository, python):
         assert Version(locked[name]) >= Version("2.11.1"), "a pair that imports"
 
 
-def test_every_package_has_a_lower_bound(repository):
-    """`make oldest` tries the lower bounds, so each must have one."""
-    for requirement in asked(repository):
-        operators = {each.operator for each in requirement.specifier}
-        assert operators & {">=", "=="}, requirement
-
-
 def failed_setup(
     repository: Path,
     folder: Path,
