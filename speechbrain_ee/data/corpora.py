@@ -35,7 +35,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ from speechbrain_ee.data.manifests import (
     SAMPLES,
     UNREADABLE_AUDIO,
     Clip,
-    file_of,
 )
 from speechbrain_ee.data.preparation import (
     DUPLICATE_ID,
@@ -72,18 +71,6 @@ def _lines(path: str | Path) -> list[str]:
             f"data_folder: {path} cannot be read as UTF-8 text ({error}); "
             "convert or replace it."
         ) from error
-
-
-def _without_twins(found: Iterable[Utterance]) -> Iterator[Utterance]:
-    """Of usable utterances with one id the first is used."""
-    seen = set()
-    for one in found:
-        if one.reason is None and one.utterance_id in seen:
-            path = file_of(one.path)
-            one = replace(one, path=path, reason=DUPLICATE_ID)
-        elif one.reason is None:
-            seen.add(one.utterance_id)
-        yield one
 
 
 # ---- LibriSpeech's layout --------------------------------------------------
@@ -389,14 +376,8 @@ def stm_words(text: str) -> str:
 
 
 def read_talks(files: Talks) -> Iterator[Utterance]:
-    """The utterances of a split."""
-    return _without_twins(_segments(*files))
-
-
-def _segments(
-    transcripts: list[Path], audio: dict[str, Path]
-) -> Iterator[Utterance]:
-    """The segments of all talks."""
+    """The segments of all talks of a split."""
+    transcripts, audio = files
     for transcript in transcripts:
         headers: dict[str, tuple[int, int] | None] = {}
         for line in read_stm(transcript):
@@ -455,24 +436,25 @@ def find_table(data_folder: Path, split: str) -> tuple[Path, list[int]]:
     """
     name = f"asr_{split}.tsv"
     places = [data_folder / "transcribed_data/en", data_folder / "en"]
-    for folder in (*places, data_folder):
-        if (folder / name).is_file():
-            return folder / name, _table_state(folder / name)
+    tables = [folder / name for folder in (*places, data_folder)]
+    for table in filter(Path.is_file, tables):
+        status = table.stat()
+        years = sorted(p for p in table.parent.glob("*") if p.is_dir())
+        changed = [year.stat().st_mtime_ns for year in years]
+        return table, [status.st_size, status.st_mtime_ns, *changed]
     raise InputError(
         f"data_folder: {data_folder} has no split {split!r} of VoxPopuli: "
-        f"{places[0] / name} is not a file; the layout is {TABLES}."
+        f"{tables[0]} is not a file; the layout is {TABLES}."
     )
 
 
-def _table_state(table: Path) -> list[int]:
-    status = table.stat()
-    years = sorted(path for path in table.parent.glob("*") if path.is_dir())
-    changed = [year.stat().st_mtime_ns for year in years]
-    return [status.st_size, status.st_mtime_ns, *changed]
-
-
-def read_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The lines of a table, by column."""
+def read_table(path: Path) -> Iterator[Utterance]:
+    """The utterances of a split."""
+    audio: dict[str, str] = {}
+    for year in sorted(path.parent.glob(YEAR_FOLDERS)):
+        for file in sorted(year.iterdir()):
+            if file.suffix in SPEECH_SUFFIXES:
+                audio.setdefault(file.stem, str(file))
     # Quotes in this table are those of the speeches.
     table = csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     columns = table.fieldnames or ()
@@ -488,28 +470,13 @@ def read_rows(path: Path) -> Iterator[dict[str, str]]:
                 f"data_folder: {path}:{table.line_num}: has more or fewer than "
                 f"{len(columns)} cells, or no id; mend or remove the line."
             )
-        yield row
-
-
-def read_table(table: Path) -> Iterator[Utterance]:
-    """The utterances of a split."""
-    return _without_twins(_speeches(table))
-
-
-def _speeches(table: Path) -> Iterator[Utterance]:
-    audio: dict[str, str] = {}
-    for year in sorted(table.parent.glob(YEAR_FOLDERS)):
-        for path in sorted(year.iterdir()):
-            if path.suffix in SPEECH_SUFFIXES:
-                audio.setdefault(path.stem, str(path))
-    for row in read_rows(table):
         name, speaker = row["id"], row["speaker_id"]
         words = librispeech_words(row["normalized_text"])
         reason = None if name in audio else MISSING_AUDIO
         yield Utterance(
             name,
             "" if speaker == UNKNOWN_SPEAKER else speaker,
-            audio.get(name, str(table)),
+            audio.get(name, str(path)),
             words,
             reason if words else EMPTY_TRANSCRIPT,
         )

@@ -25,9 +25,9 @@ Authors
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from speechbrain_ee.data.manifests import (
     SKIPPED_COLUMNS,
     WAY_OUT,
     check_audio,
+    file_of,
     first_few,
     write_csv,
 )
@@ -433,7 +434,9 @@ def _usable(
     What comes after them is not looked at, so that a try-out on a large
     corpus is fast.
     """
-    found = sorted(found, key=lambda one: (one.utterance_id, one.path))
+    found = sorted(
+        _without_twins(found), key=lambda one: (one.utterance_id, one.path)
+    )
     waiting = [one for one in found if one.reason is None]
     rows: list[Row] = []
     skipped = [_skip(one, one.reason) for one in found if one.reason]
@@ -451,6 +454,18 @@ def _usable(
             else:
                 skipped.append(_skip(one, reason))
     return rows, skipped
+
+
+def _without_twins(found: Iterable[Utterance]) -> Iterator[Utterance]:
+    """Of usable utterances with one id the first is used."""
+    seen = set()
+    for one in found:
+        if one.reason is None and one.utterance_id in seen:
+            path = file_of(one.path)
+            one = replace(one, path=path, reason=DUPLICATE_ID)
+        elif one.reason is None:
+            seen.add(one.utterance_id)
+        yield one
 
 
 def _skip(one: Utterance, reason: str) -> Row:
