@@ -5,11 +5,10 @@ Splits the speakers of every test set of a trace at random into two halves,
 calibrates on one, and counts on the other how often the word error budget is
 broken and how many layers are used, for every method, with one threshold and
 with one per exit. Learn then Test runs a second time without being told of
-the speakers: what is it worth, and what does it cost, to count them? Compares
-the scores of the halves as well, and those of different sets: how often does
-the shift warning speak? Last, test sets of new speakers are simulated, drawn
-with replacement from those of a set: how often does a 95 % bootstrap interval
-hold the value of all of them, by speaker and by utterance?
+the speakers: what is it worth, and what does it cost, to count them? Last, test
+sets of new speakers are simulated, drawn with replacement from those of a set:
+how often does a 95 % bootstrap interval hold the value of all of them, by
+speaker and by utterance?
 
 > python benchmarks/calibration_splits.py TRACE [--speakers-from-ids] \
 >     [--splits 200] [--label NAME]
@@ -19,7 +18,6 @@ Authors
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +30,6 @@ from speechbrain_ee.evaluation.curves import LEVELS, Bootstrap, thresholds_for
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.risk import METHODS
-from speechbrain_ee.exits.calibration.shift import distributions, score_warnings
 from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import at_choice, choices_NT
@@ -94,30 +91,6 @@ def measure(
             "no_threshold_share": round(float(none), 4),
         }
     return result
-
-
-def shift(
-    scores_by_set: dict[str, NDArray[np.floating]],
-    clusters_by_set: dict[str, Clusters],
-    layers: Sequence[int],
-    splits: int,
-) -> dict[str, Any]:
-    """How often the shift warning speaks."""
-
-    def share(one: str, other: str) -> float:
-        spoken, one_NE = 0, scores_by_set[one]
-        for seed in range(splits):
-            seen, unseen = clusters_by_set[one].split(0.5, seed)
-            new_NE = one_NE[unseen] if one == other else scores_by_set[other]
-            stored = distributions(one_NE[seen])
-            spoken += bool(score_warnings(stored, len(seen), new_NE, layers))
-        return spoken / splits
-
-    return {
-        f"{one} -> {other}": share(one, other)
-        for one in scores_by_set
-        for other in scores_by_set
-    }
 
 
 def drawn_again(
@@ -209,14 +182,11 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "speakers": {name: each.count for name, each in clusters.items()},
         "calibration": {},
-        "shift_warnings": {},
         "intervals": {},
     }
     for name in CRITERIA:
         criterion = get_criterion(name)
         scores = {s: criterion.scores(p.evidence) for s, p in parts.items()}
-        layers = trace.layers_E.tolist()
-        result["shift_warnings"][name] = shift(scores, clusters, layers, splits)
         for set_name, part in parts.items():
             outcomes = outcomes_of(part, criterion)
             by_set = result["calibration"].setdefault(set_name, {})

@@ -253,13 +253,7 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
 
 @exits_on_input_error
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command.
-
-    Arguments
-    ---------
-    arguments : sequence of str, optional
-        The command line without the program's name.
-    """
+    """Run a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A letter that a locale lacks is shown as its number.
         sys.stdout.reconfigure(errors="backslashreplace")

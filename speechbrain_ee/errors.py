@@ -55,20 +55,7 @@ class InputError(ValueError):
 
 
 def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a program's entry point: InputError becomes exit status 2.
-
-    Arguments
-    ---------
-    main : callable
-        The entry point.
-
-    Returns
-    -------
-    callable
-        The same, printing the paragraph to standard error and leaving with
-        status 2 instead of showing a traceback. So does a full disk; Ctrl-C
-        leaves with status 130.
-    """
+    """Decorate a program's entry point: InputError becomes exit status 2."""
 
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -149,12 +136,6 @@ def ends_on_interrupt() -> Iterator[None]:
 
     A script imports in it what takes seconds to import:
     :func:`exits_on_input_error` is not yet at work there.
-
-    Raises
-    ------
-    SystemExit
-        After an interrupt, also where a library made an error of its own of
-        it, as modules that are interrupted while they are imported do.
 
     Example
     -------
