@@ -172,44 +172,25 @@ def _saving(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+SHOWN = {
+    "a": ("policy", "batch_size", "relative_time", "relative_macs"),
+    "b": ("criterion", "batch_size", "decision_us", "share_of_a_layer"),
+    "c": ("policy", "batch_size", "wer", "wer_last", "saved"),
+    "d": ("policy", "speedup", "same_outputs"),
+    "e": ("set", "different", "decisions", "layers_ran_as_predicted"),
+}
+
+
 def lines(name: str, found: dict[str, Any]) -> list[str]:
     """What holds and what does not, a line each."""
     shown = [f"{name} ({found['decoding']})"]
-    for row in found.get("a", ()):
-        shown.append(
-            f"  (a) batch {row['batch_size']:2d} {row['policy']:19s} time "
-            f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
-            f"({100 * row['time_over_macs_less_1']:+.1f} %)"
-            f"{_mark(row['time_as_macs'])}"
-        )
-    for row in found.get("b", ()):
-        shown.append(
-            f"  (b) batch {row['batch_size']:2d} {row['criterion']}: "
-            f"{row['decision_us']:.0f} us, {100 * row['share_of_a_layer']:.2f}"
-            f" % of a layer's {row['layer_us']:.0f} us{_mark(row['holds'])}"
-        )
-    for row in found.get("c", ()):
-        shown.append(
-            f"  (c) batch {row['batch_size']:2d} {row['policy']}: {100 * row['saved']:.1f} % "
-            f"saved, WER {row['wer']} (last {row['wer_last']})"
-            f"{_mark(row['holds'])}"
-        )
-    for row in found.get("d", ()):
-        shown.append(
-            f"  (d) {row['policy']}: {row['speedup']:.2f} times faster, "
-            f"same outputs: {row['same_outputs']}{_mark(row['holds'])}"
-        )
-    for row in found.get("e", ()):
-        shown.append(
-            f"  (e) {row['set']}: {row['different']} of {row['decisions']} "
-            f"decisions differ, layers as predicted: "
-            f"{row['layers_ran_as_predicted']}{_mark(row['holds'])}"
-        )
+    for part, keys in SHOWN.items():
+        for row in found.get(part, ()):
+            facts = ", ".join(f"{key} {row[key]}" for key in keys)
+            holds = row.get("holds", row.get("time_as_macs"))
+            mark = "" if holds else "  <- does not hold"
+            shown.append(f"  ({part}) {facts}{mark}")
     return shown
-
-
-def _mark(holds: bool) -> str:
-    return "" if holds else "  <- does not hold"
 
 
 @exits_on_input_error

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from environment import add_numbers, describe, parser_of, store
 from hyperpyyaml import load_hyperpyyaml
+from live import lines
 from live_parts import criterion_overhead, time_against_macs
 
 from speechbrain_ee.exits.policy import ThresholdPolicy
@@ -57,6 +58,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.yaml.name,
         "weights": "random",
+        "decoding": "ctc_greedy",
         "parameters": parameters,
         "exit_layers": list(asr.model.exit_layers),
         "utterances": len(spoken),
@@ -92,18 +94,7 @@ def main() -> None:
     after = describe()["load_1min"]
     found["environment"] = {**before, "load_1min_after": after}
     store(arguments.results / "live_at_size.json", found)
-    for row in found["a"]:
-        print(
-            f"(a) batch {row['batch_size']:2d} {row['policy']:15s} time "
-            f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
-            f"({100 * row['time_over_macs_less_1']:+.1f} %)"
-        )
-    for row in found["b"]:
-        print(
-            f"(b) batch {row['batch_size']:2d} {row['criterion']}: "
-            f"{row['decision_us']:.0f} us, "
-            f"{100 * row['share_of_a_layer']:.2f} % of a layer"
-        )
+    print("\n".join(lines(found["model"], found)))
 
 
 if __name__ == "__main__":
