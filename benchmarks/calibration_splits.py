@@ -5,11 +5,10 @@ Splits the speakers of every test set of a trace at random into two halves,
 calibrates on one, and counts on the other how often the word error budget is
 broken and how many layers are used, for every method, with one threshold and
 with one per exit. Learn then Test runs a second time without being told of
-the speakers: what is it worth, and what does it cost, to count them? Compares
-the scores of the halves as well, and those of different sets: how often does
-the shift warning speak? Last, test sets of new speakers are simulated, drawn
-with replacement from those of a set: how often does a 95 % bootstrap interval
-hold the value of all of them, by speaker and by utterance?
+the speakers: what is it worth, and what does it cost, to count them? Last, test
+sets of new speakers are simulated, drawn with replacement from those of a set:
+how often does a 95 % bootstrap interval hold the value of all of them, by
+speaker and by utterance?
 
 > python benchmarks/calibration_splits.py TRACE [--speakers-from-ids] \
 >     [--splits 200] [--label NAME]
@@ -18,15 +17,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import describe, store
+from environment import describe, markdown, parser_of, store
 from numpy.typing import NDArray
 
 from speechbrain_ee.evaluation.analysis import outcomes_of
@@ -34,7 +30,6 @@ from speechbrain_ee.evaluation.curves import LEVELS, Bootstrap, thresholds_for
 from speechbrain_ee.exits.calibration.budget import Budget, Outcomes
 from speechbrain_ee.exits.calibration.calibrate import calibrate
 from speechbrain_ee.exits.calibration.risk import METHODS
-from speechbrain_ee.exits.calibration.shift import distributions, score_warnings
 from speechbrain_ee.exits.clusters import SPEAKER, UTTERANCE, Clusters
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import at_choice, choices_NT
@@ -64,27 +59,7 @@ def measure(
     budget: Budget,
     splits: int,
 ) -> dict[str, Any]:
-    """All methods on all splits.
-
-    Arguments
-    ---------
-    criterion : str
-        Its name.
-    scores_NE : array of shape (N, E)
-        Its scores on one set.
-    outcomes : Outcomes
-        What the exits do there.
-    budget : Budget
-        What to hold.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        By method: share of splits whose unseen half breaks the budget,
-        layers there, share of splits without any threshold.
-    """
+    """All methods on all splits."""
     result = {}
     losses_NE = budget.losses_NE(outcomes)
     for name, (method, per_exit, told, share) in PLANS.items():
@@ -118,67 +93,10 @@ def measure(
     return result
 
 
-def shift(
-    scores_by_set: dict[str, NDArray[np.floating]],
-    clusters_by_set: dict[str, Clusters],
-    layers: Sequence[int],
-    splits: int,
-) -> dict[str, Any]:
-    """How often the shift warning speaks.
-
-    Arguments
-    ---------
-    scores_by_set : dict of str to array of shape (N, E)
-        Scores of every set.
-    clusters_by_set : dict of str to Clusters
-        Its speakers.
-    layers : sequence of int
-        Encoder layer of each exit.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        By pair of calibration and target set: share of the splits.
-    """
-
-    def share(one: str, other: str) -> float:
-        spoken, one_NE = 0, scores_by_set[one]
-        for seed in range(splits):
-            seen, unseen = clusters_by_set[one].split(0.5, seed)
-            new_NE = one_NE[unseen] if one == other else scores_by_set[other]
-            stored = distributions(one_NE[seen])
-            spoken += bool(score_warnings(stored, len(seen), new_NE, layers))
-        return spoken / splits
-
-    return {
-        f"{one} -> {other}": share(one, other)
-        for one in scores_by_set
-        for other in scores_by_set
-    }
-
-
 def drawn_again(
     trace: Trace, by: str, seed: int
 ) -> tuple[NDArray[np.int64], Trace]:
-    """A test set of new speakers, drawn with replacement from a set's.
-
-    Arguments
-    ---------
-    trace : Trace
-        The set, with speakers.
-    by : str
-        ``speaker`` or ``utterance``: what its intervals will resample.
-    seed : int
-        Which draw.
-
-    Returns
-    -------
-    tuple of (int array, Trace)
-        Rows of the set, and the new set. Who is drawn twice counts as two
-        people.
-    """
+    """A test set of new speakers, drawn with replacement from a set's."""
     clusters = trace.clusters
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, clusters.count, clusters.count)
@@ -212,23 +130,7 @@ def values_of(
 def coverage(
     trace: Trace, scores_NE: NDArray[np.floating], draws: int
 ) -> dict[str, Any]:
-    """How often 95 % intervals of simulated test sets hold the true value.
-
-    Arguments
-    ---------
-    trace : Trace
-        A set whose speakers stand for all there are.
-    scores_NE : array of shape (N, E)
-        Scores of a criterion, for a policy and for the layers needed.
-    draws : int
-        Test sets to simulate.
-
-    Returns
-    -------
-    dict
-        By what is estimated, then by what is resampled: share of the test
-        sets whose interval holds it, and the average width.
-    """
+    """How often 95 % intervals of simulated test sets hold the true value."""
     choice_NT = choices_NT(scores_NE, thresholds_for(scores_NE))
     errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
     layers_T = trace.layers_E[choice_NT].mean(axis=0)
@@ -272,20 +174,7 @@ def coverage(
 
 
 def run(trace: Trace, splits: int) -> dict[str, Any]:
-    """The whole benchmark.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts, entropy and speakers.
-    splits : int
-        Number of splits.
-
-    Returns
-    -------
-    dict
-        What is stored.
-    """
+    """The whole benchmark."""
     start = time.monotonic()
     trace.score()
     parts = {name: trace.subset(name) for name in trace.sets}
@@ -293,14 +182,11 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
     result: dict[str, Any] = {
         "speakers": {name: each.count for name, each in clusters.items()},
         "calibration": {},
-        "shift_warnings": {},
         "intervals": {},
     }
     for name in CRITERIA:
         criterion = get_criterion(name)
         scores = {s: criterion.scores(p.evidence) for s, p in parts.items()}
-        layers = trace.layers_E.tolist()
-        result["shift_warnings"][name] = shift(scores, clusters, layers, splits)
         for set_name, part in parts.items():
             outcomes = outcomes_of(part, criterion)
             by_set = result["calibration"].setdefault(set_name, {})
@@ -321,57 +207,38 @@ def run(trace: Trace, splits: int) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Calibration and intervals as Markdown tables.
-
-    Arguments
-    ---------
-    result : dict
-        From :func:`run`.
-
-    Returns
-    -------
-    str
-    """
-    lines = [
-        "| set | criterion | budget | method | broken | layers |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Calibration and intervals as Markdown tables."""
+    rows = []
     for set_name, criteria in result["calibration"].items():
         for name, budgets in criteria.items():
             for budget, methods in budgets.items():
-                lines += [
-                    f"| {set_name} | {name} | {budget} | {method} | "
-                    f"{100 * row['broken_share']:.1f} % | "
-                    f"{row['avg_layer']:.2f} |"
-                    for method, row in methods.items()
-                ]
-                price = (
-                    methods["ltt"]["avg_layer"]
-                    - methods[BY_UTTERANCE]["avg_layer"]
-                )
-                lines.append(
-                    f"| {set_name} | {name} | {budget} | price of counting "
-                    f"speakers | | {price:+.2f} |"
-                )
-    lines += [
-        "",
-        "| set | criterion | estimated | held by speaker | by utterance |",
-        "|---|---|---|---|---|",
+                place = [set_name, name, budget]
+                for method, row in methods.items():
+                    broken = f"{100 * row['broken_share']:.1f} %"
+                    layers = f"{row['avg_layer']:.2f}"
+                    rows.append([*place, method, broken, layers])
+                price = methods["ltt"]["avg_layer"]
+                price -= methods[BY_UTTERANCE]["avg_layer"]
+                title = "price of counting speakers"
+                rows.append([*place, title, "", f"{price:+.2f}"])
+    held = [
+        [set_name, name, estimated]
+        + [
+            f"{100 * by[kind]['coverage']:.1f} %"
+            for kind in (SPEAKER, UTTERANCE)
+        ]
+        for set_name, criteria in result["intervals"].items()
+        for name, estimates in criteria.items()
+        for estimated, by in estimates.items()
     ]
-    for set_name, criteria in result["intervals"].items():
-        for name, estimates in criteria.items():
-            lines += [
-                f"| {set_name} | {name} | {estimated} | "
-                f"{100 * by[SPEAKER]['coverage']:.1f} % | "
-                f"{100 * by[UTTERANCE]['coverage']:.1f} % |"
-                for estimated, by in estimates.items()
-            ]
-    return "\n".join(lines)
+    first = "set|criterion|budget|method|broken|layers".split("|")
+    second = "set|criterion|estimated|held by speaker|by utterance".split("|")
+    return f"{markdown(first, rows)}\n\n{markdown(second, held)}"
 
 
 def main() -> None:
     """Run, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("trace", help="exit trace with hyps and entropy")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--label", default="wav2vec2-ee")
@@ -389,8 +256,8 @@ def main() -> None:
         **run(trace, arguments.splits),
         "environment": describe(),
     }
-    folder = Path(__file__).resolve().parent / "results"
-    store(folder / f"calibration_splits.{arguments.label}.json", result)
+    name = f"calibration_splits.{arguments.label}.json"
+    store(arguments.results / name, result)
     print(tables(result))
 
 

@@ -4,8 +4,7 @@
 Times ``AttentionBeamSearch``, whose decoder reads one token per step, against
 SpeechBrain's ``S2STransformerBeamSearcher``, whose decoder reads the whole
 hypothesis and projects all frames again at every step: the same decoder, the
-same scorer, in turn in one process, and the same hypotheses. Clocks around
-the parts of a search, which both inherit, tell where the time goes.
+same scorer, in turn in one process, and the same hypotheses.
 
 The weights are random and the decoder never ends a transcript, so all
 searches have the same number of steps.
@@ -20,13 +19,20 @@ Authors
 
 import argparse
 import time
-from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from environment import describe, store
+from environment import (
+    add_numbers,
+    describe,
+    in_turn,
+    markdown,
+    parser_of,
+    store,
+)
 from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
 from speechbrain.decoders.seq2seq import S2STransformerBeamSearcher
 from torch import Tensor
@@ -35,46 +41,9 @@ from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.heads import ExitOutput
 
-RESULTS = Path(__file__).resolve().parent / "results"
 BLANK, BOS, EOS = 0, 1, 2
 NEVER = -1e4
 SHARPNESS = 3.0
-PARTS = ("decoder", "ctc", "rest")
-
-
-class Clocked:
-    """Clocks around the steps of SpeechBrain's beam searches."""
-
-    def _attn_weight_step(self, *args: Any) -> tuple:
-        return self.timed("decoder", super()._attn_weight_step, *args)
-
-    def _attn_weight_permute_memory_step(self, *args: Any) -> Any:
-        step = super()._attn_weight_permute_memory_step
-        return self.timed("decoder", step, *args)
-
-    def _scorer_step(self, *args: Any) -> tuple:
-        return self.timed("ctc", super()._scorer_step, *args)
-
-    def _scorer_permute_memory_step(self, *args: Any) -> Any:
-        step = super()._scorer_permute_memory_step
-        return self.timed("ctc", step, *args)
-
-    def timed(self, part: str, function: Any, *args: Any) -> Any:
-        """Call a function and charge its time to a part."""
-        start = time.perf_counter()
-        try:
-            return function(*args)
-        finally:
-            self.seconds[part] += time.perf_counter() - start
-
-
-class Cached(Clocked, AttentionBeamSearch):
-    """The search of this package, clocked."""
-
-    def __call__(self, output: ExitOutput) -> list[list[int]]:
-        """Best tokens of every utterance."""
-        self.seconds = Counter()
-        return [list(nbest.tokens) for nbest in self.search(1, output)]
 
 
 class WholePrefix:
@@ -92,18 +61,8 @@ class WholePrefix:
         return decoder(tokens_NS.long(), memory_NTD, lengths_N, place_D), None
 
 
-class Plain(Clocked, S2STransformerBeamSearcher):
-    """SpeechBrain's search over the same decoder, clocked.
-
-    Arguments
-    ---------
-    attention : AttentionHeads
-        Of the model.
-    options : SearchOptions
-        How to search.
-    joint : bool
-        Whether the CTC head takes part.
-    """
+class Plain(S2STransformerBeamSearcher):
+    """SpeechBrain's search over the same decoder."""
 
     def __init__(
         self, attention: AttentionHeads, options: SearchOptions, joint: bool
@@ -126,7 +85,6 @@ class Plain(Clocked, S2STransformerBeamSearcher):
 
     def __call__(self, output: ExitOutput) -> list[list[int]]:
         """Best tokens of every utterance."""
-        self.seconds = Counter()
         self.scorer = None
         if self.ctc_weight:
             ctc = CTCScorer(lambda _: output.log_probs_BTV.clone(), BLANK, EOS)
@@ -175,23 +133,7 @@ def random_output(arguments: argparse.Namespace, batch: int) -> ExitOutput:
 
 
 def same(cached: list[list[int]], plain: list[list[int]], steps: int) -> None:
-    """Check that both found the same.
-
-    Arguments
-    ---------
-    cached : list of list of int
-        Best tokens of every utterance.
-    plain : list of list of int
-        The same by SpeechBrain, which takes the last token of a hypothesis
-        for its end and drops it, also where it was cut.
-    steps : int
-        Tokens of each, as none has ended.
-
-    Raises
-    ------
-    AssertionError
-        If they differ.
-    """
+    """Check that both found the same."""
     assert [len(tokens) for tokens in cached] == [steps] * len(cached)
     assert [tokens[:-1] for tokens in cached] == plain
 
@@ -203,90 +145,58 @@ def measure(
     joint: bool,
     repeats: int,
 ) -> dict[str, Any]:
-    """Time both searches on one batch, in turn.
-
-    Arguments
-    ---------
-    attention : AttentionHeads
-        With the decoder.
-    output : ExitOutput
-        The batch.
-    options : SearchOptions
-        How to search.
-    joint : bool
-        Whether the CTC head takes part.
-    repeats : int
-        Turns that count; one more comes before, to warm up and compare.
-
-    Returns
-    -------
-    dict
-        Medians in seconds by part, and the ratio.
-    """
+    """Time both searches on one batch, in turn."""
+    cached = AttentionBeamSearch(attention, options, joint)
     searches = {
-        "cached": Cached(attention, options, joint),
-        "plain": Plain(attention, options, joint),
+        "cached": lambda: [
+            list(nbest.tokens) for nbest in cached.search(1, output)
+        ],
+        "plain": partial(Plain(attention, options, joint), output),
     }
     steps = int(output.log_probs_BTV.shape[1] * options.max_decode_ratio)
-    same(searches["cached"](output), searches["plain"](output), steps)
-    taken: dict[str, list[list[float]]] = {name: [] for name in searches}
-    for turn in range(repeats):
-        # Whoever comes first alternates: the first finds colder caches.
-        for name in sorted(searches, reverse=bool(turn % 2)):
-            start = time.perf_counter()
-            searches[name](output)
-            total = time.perf_counter() - start
-            parts = [searches[name].seconds[part] for part in PARTS[:2]]
-            taken[name].append([*parts, total - sum(parts), total])
-    times = {name: np.array(rows) for name, rows in taken.items()}
-    ratios = times["plain"] / times["cached"].clip(1e-9)
+    same(searches["cached"](), searches["plain"](), steps)
+
+    def clocked(search: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        search()
+        return time.perf_counter() - start
+
+    tasks = {name: partial(clocked, one) for name, one in searches.items()}
+    times = {k: np.array(v) for k, v in in_turn(tasks, repeats).items()}
+    ratio = float(np.median(times["plain"] / times["cached"]))
     return {
         "batch": len(output.lengths_B),
         "joint": joint,
         "steps": steps,
         "hypotheses_equal": True,
         "median_s": {
-            name: dict(zip((*PARTS, "total"), np.median(rows, axis=0).round(4)))
-            for name, rows in times.items()
+            k: round(float(np.median(v)), 4) for k, v in times.items()
         },
-        "ratio_median": {
-            "decoder": round(float(np.median(ratios[:, 0])), 2),
-            "total": round(float(np.median(ratios[:, -1])), 2),
-        },
+        "ratio_median": round(ratio, 2),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
-    lines = [
-        "| batch | scores | search | decoder s | CTC s | rest s | total s "
-        "| times faster |",
-        "|---" * 8 + "|",
+    cells = [
+        [
+            row["batch"],
+            "joint" if row["joint"] else "attention",
+            *(f"{row['median_s'][name]:.2f}" for name in ("plain", "cached")),
+            row["ratio_median"],
+        ]
+        for row in rows
     ]
-    for row in rows:
-        scores = "attention + CTC" if row["joint"] else "attention"
-        for name, part in row["median_s"].items():
-            cells = " | ".join(f"{value:.3f}" for value in part.values())
-            faster = "1" if name == "plain" else row["ratio_median"]["total"]
-            lines.append(
-                f"| {row['batch']} | {scores} | {name} | {cells} | {faster} |"
-            )
-    return "\n".join(lines)
+    heading = ["batch", "", "SpeechBrain's s", "here s", "times faster"]
+    return markdown(heading, cells)
 
 
 def main() -> None:
-    """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--d-model", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--d-ffn", type=int, default=1024)
-    parser.add_argument("--vocab", type=int, default=256)
-    parser.add_argument("--frames", type=int, default=250, help="10 s")
-    parser.add_argument("--beam", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=50, help="tokens")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    """Measure, store, print; 250 frames are 10 s, steps are tokens."""
+    parser = parser_of(__doc__)
+    add_numbers(parser, d_model=144, layers=4, d_ffn=1024, vocab=256)
+    add_numbers(parser, frames=250, beam=10, steps=50, batches=[1, 8])
+    add_numbers(parser, repeats=7)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     attention = build(arguments)

@@ -19,19 +19,12 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from decoding_tables import (
-    SHOWN,
-    exit_tables,
-    selection_table,
-    test_table,
-)
-from environment import describe, store
+from environment import describe, markdown, parser_of, store
 from hyperpyyaml import load_hyperpyyaml
 from joint_vs_single import difference
 
@@ -50,30 +43,13 @@ from speechbrain_ee.exits.decoding import DECODINGS, GREEDY
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 
-RESULTS = Path(__file__).resolve().parent / "results"
+SHOWN = ("equal_wer", "plus_5")
 SUFFIX = ".jsonl.gz"
 BUDGET = "wer=+5%"
 
 
 def traces_of(folder: Path) -> dict[str, dict[str, Trace]]:
-    """Traces of a run by test set and decoding, the main decoding first.
-
-    Arguments
-    ---------
-    folder : Path
-        Output folder of train.py.
-
-    Returns
-    -------
-    dict of str to dict of str to Trace
-        Sets that only one decoding was run on, as the development set, are
-        left out.
-
-    Raises
-    ------
-    InputError
-        If there is no other.
-    """
+    """Traces of a run by test set and decoding, the main decoding first."""
     found: dict[str, dict[str, Trace]] = {}
     for path in sorted((folder / "traces").glob(f"*{SUFFIX}")):
         name, _, decoding = path.name.removesuffix(SUFFIX).rpartition(".")
@@ -93,18 +69,7 @@ def traces_of(folder: Path) -> dict[str, dict[str, Trace]]:
 
 
 def by_exit(trace: Trace) -> list[dict[str, Any]]:
-    """Word error rate and cost of a decoding at every exit.
-
-    Arguments
-    ---------
-    trace : Trace
-        One test set.
-
-    Returns
-    -------
-    list of dict
-        WER in percent, MACs per utterance: all, and those of decoding.
-    """
+    """Word error rate and cost of a decoding at every exit."""
     wer_E = 100 * trace.errors_NE.sum(axis=0) / trace.words_N.sum()
     macs_NE, decoding_NE = trace.macs_NE, trace.decoding_macs_NE
     rows = []
@@ -179,20 +144,7 @@ def policies_of(
 
 
 def selection(folder: Path, trace: Trace) -> dict[str, Any]:
-    """What every way of choosing exits needs on a test set.
-
-    Arguments
-    ---------
-    folder : Path
-        Output folder of train.py.
-    trace : Trace
-        The test set, decoded as the exits are to be decoded.
-
-    Returns
-    -------
-    dict
-        ``last_exit``, ``rows`` by name and the ``policies``.
-    """
+    """What every way of choosing exits needs on a test set."""
     policies, files = policies_of(folder, trace)
     for path, policy in zip(files, policies):
         (trace,) = scored_for([trace], path, policy)
@@ -281,13 +233,82 @@ def compare(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return sets
 
 
+def exit_tables(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """Word error rates of all runs side by side, and their MACs."""
+    heading = ["layer"]
+    for name, run in runs.items():
+        columns = ["M parameters", *run["exits"]]
+        heading += [f"{name}: {column}" for column in columns]
+    wers, macs = [], []
+    for place, layer in enumerate(next(iter(runs.values()))["exit_layers"]):
+        wers.append([layer])
+        macs.append([layer])
+        for run in runs.values():
+            counts = run["parameters"]["by_exit"]
+            count = f"{counts[place] / 1e6:.2f}" if counts else ""
+            found = [rows[place] for rows in run["exits"].values()]
+            wers[-1] += [count, *(f"{one['wer']:.2f}" for one in found)]
+            macs[-1] += [count] + [
+                f"{giga(one['decoding_macs'])} / {giga(one['macs'])}"
+                for one in found
+            ]
+    titles = {"WER %": wers, "GMAC of decoding / of all": macs}
+    return [f"{t}\n\n{markdown(heading, rows)}" for t, rows in titles.items()]
+
+
+def test_table(found: dict[str, dict[str, Any]]) -> str:
+    """The bootstraps as a Markdown table."""
+    rows = []
+    for name, row in found.items():
+        (first, second), (low, high) = row["wers"], row["interval_95"]
+        change = f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append([name, f"{first:.2f}, {second:.2f}", change, row["answer"]])
+    heading = ["last exit", "WER %", "difference, 95 % interval", ""]
+    return markdown(heading, rows)
+
+
+def selection_table(name: str, found: dict[str, Any]) -> str:
+    """Layers and MACs by criterion, as Markdown."""
+    last = found["last_exit"]
+    on_dev = {one["criterion"]: one for one in found["policies"]}
+    rows = []
+    for label, row in found["rows"].items():
+        one = on_dev.get(label)
+        above = one and one["above_last_percent"]
+        rows.append(
+            [row.get("evidence", ""), label]
+            + [cell for level in SHOWN for cell in cells(row[level])]
+            + [*cells(one), "" if above is None else f"{above:+.1f} %"]
+        )
+    heading = (
+        "evidence|criterion|layers, same WER|GMAC|layers, +5 %|GMAC|"
+        "with dev's threshold: layers|GMAC|WER over last"
+    )
+    return (
+        f"{name}, {found['decoding']}: last exit {last['layers']:g} layers, "
+        f"{giga(last['macs'])} GMAC, WER {last['wer']:.2f} %\n\n"
+        + markdown(heading.split("|"), rows)
+    )
+
+
+def cells(row: dict[str, Any] | None) -> list[str]:
+    """Layers and MACs of a point as table cells."""
+    if row is None:
+        return ["", ""]
+    return [f"{row['layers']:.2f}", giga(row["macs"])]
+
+
+def giga(macs: float | None) -> str:
+    """MACs in units of 10^9."""
+    return "" if macs is None else f"{macs / 1e9:.3f}"
+
+
 def main() -> None:
     """Read, compare, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("system", help="name of a YAML in hparams/")
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--label", help="of the result, default: the system")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     sets = compare(arguments.folders)

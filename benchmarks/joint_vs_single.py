@@ -15,7 +15,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -24,35 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from environment import describe, store
+from environment import ROOT, describe, markdown, parser_of, store
 
 from speechbrain_ee.evaluation.curves import Bootstrap, Estimate
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "LibriSpeech" / "EarlyExit"
 RESAMPLES = 10_000
 
 
 def train(system: str, folder: Path, options: list[str]) -> float:
-    """Train and evaluate one model in its own process.
-
-    Arguments
-    ---------
-    system : str
-        Name of the YAML in hparams/.
-    folder : Path
-        Output folder.
-    options : list of str
-        Further options of train.py.
-
-    Returns
-    -------
-    float
-        Seconds that it took; of a run that was finished before, the seconds
-        noted then.
-    """
+    """Train and evaluate one model in its own process."""
     clock = folder / "seconds.txt"
     start = time.monotonic()
     command = [sys.executable, "train.py", f"hparams/{system}.yaml"]
@@ -69,26 +51,7 @@ def train(system: str, folder: Path, options: list[str]) -> float:
 def paired(
     first: Trace, exit: int, second: Trace, other: int
 ) -> dict[str, Any]:
-    """WER of an exit minus that of another model's exit.
-
-    Arguments
-    ---------
-    first : Trace
-        Trace of a model.
-    exit : int
-        Its exit to compare, from 0.
-    second : Trace
-        Trace of another model, on the same utterances.
-    other : int
-        Its exit, from 0; -1 for the last.
-
-    Returns
-    -------
-    dict
-        The difference in points, its 95 % interval from 10,000 paired
-        resamples of the speakers, and what was resampled: without speakers
-        in the first trace, utterances.
-    """
+    """WER of an exit minus that of another model's exit."""
     order = {id: row for row, id in enumerate(second.ids)}
     rows = [order[id] for id in first.ids]
     more_N = first.errors_NE[:, exit] - second.errors_NE[rows, other]
@@ -103,22 +66,7 @@ def paired(
 
 
 def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
-    """WER of a joint exit minus that of the single-exit model.
-
-    Arguments
-    ---------
-    joint : Trace
-        Trace of the joint model.
-    exit : int
-        Its exit to compare, from 0.
-    single : Trace
-        Trace of the single-exit model, on the same utterances.
-
-    Returns
-    -------
-    dict
-        Both rates, what :func:`paired` says of them, and the answer.
-    """
+    """WER of a joint exit minus that of the single-exit model."""
     result = paired(joint, exit, single, -1)
     low, high = result["interval_95"]
     if low > 0:
@@ -140,20 +88,7 @@ def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
 
 
 def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
-    """All depths on all test sets.
-
-    Arguments
-    ---------
-    folder : Path
-        Holds ``joint`` and ``single-<depth>``.
-    depths : list of int
-        Depths of the single-exit models.
-
-    Returns
-    -------
-    dict
-        By test set, then by depth.
-    """
+    """All depths on all test sets."""
     result: dict[str, Any] = {}
     for path in sorted((folder / "joint" / "traces").glob("*.jsonl.gz")):
         joint = read_trace(path)
@@ -172,33 +107,34 @@ def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
-    lines = [
-        "| set | depth | joint WER % | single-exit WER % | difference, 95 % "
-        "interval | joint better? |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, depths in result.items():
         for depth, row in depths.items():
             low, high = row["interval_95"]
-            answer = re.split("[:.]", row["joint_beats_single"])[0]
-            lines.append(
-                f"| {name} | {depth} | {row['joint_wer']:.2f} "
-                f"| {row['single_wer']:.2f} | {row['difference']:+.2f} "
-                f"[{low:+.2f}, {high:+.2f}] | {answer} |"
+            rows.append(
+                [
+                    name,
+                    depth,
+                    f"{row['joint_wer']:.2f}",
+                    f"{row['single_wer']:.2f}",
+                    f"{row['difference']:+.2f} [{low:+.2f}, {high:+.2f}]",
+                    re.split("[:.]", row["joint_beats_single"])[0],
+                ]
             )
-    return "\n".join(lines)
+    heading = (
+        "set|depth|joint WER %|single-exit WER %|difference, 95 % interval|"
+        "joint better?"
+    )
+    return markdown(heading.split("|"), rows)
 
 
 def main() -> None:
     """Train, compare, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("system", help="name of a YAML in hparams/")
     parser.add_argument("--depths", nargs="+", type=int)
     parser.add_argument("--folder", type=Path, help="output folder")
     parser.add_argument("--label", help="of the result, default: the system")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
-    )
     arguments, options = parser.parse_known_args()
     text = (ROOT / "hparams" / f"{arguments.system}.yaml").read_text("utf-8")
     layers = next(
@@ -208,23 +144,20 @@ def main() -> None:
     label = arguments.label or arguments.system
     folder = arguments.folder or ROOT / "results" / label
     folder = folder.resolve()
-    hours = {"joint": train(arguments.system, folder / "joint", options) / 3600}
+    runs = {"joint": options}
     for depth in depths:
-        hours[f"single-{depth}"] = (
-            train(
-                arguments.system,
-                folder / f"single-{depth}",
-                [*options, f"--exit_layers=[{depth}]"],
-            )
-            / 3600
-        )
+        runs[f"single-{depth}"] = [*options, f"--exit_layers=[{depth}]"]
+    hours = {
+        name: round(train(arguments.system, folder / name, own) / 3600, 3)
+        for name, own in runs.items()
+    }
     result = compare(folder, depths)
     store(
         arguments.results / f"joint_vs_single.{label}.json",
         {
             "system": arguments.system,
             "options": [o for o in options if "folder" not in o],
-            "hours": {name: round(value, 3) for name, value in hours.items()},
+            "hours": hours,
             "sets": result,
             "environment": describe(),
         },

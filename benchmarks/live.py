@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import describe
+from environment import add_numbers, describe, parser_of
 from live_parts import (
     LEAST_SAVING,
     against_all_exits,
@@ -47,7 +47,6 @@ from speechbrain_ee.inference.asr import EarlyExitASR
 from speechbrain_ee.inference.bench import write_result
 from speechbrain_ee.inference.recordings import Spoken, batches_of, read_spoken
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = "abcde"
 GREEDY = "ctc_greedy"
 # No more errors than the last exit's on the calibration data, by these.
@@ -56,17 +55,7 @@ EQUAL_BY = ("entropy", "plausibility", "unseen_words", "learned")
 
 
 class Subject:
-    """A model with its test sets.
-
-    Arguments
-    ---------
-    run : Path
-        Output folder of its training.
-    folder : Path
-        Its inference folder.
-    decoding : str, optional
-        How exits are decoded; by default the folder's way.
-    """
+    """A model with its test sets."""
 
     def __init__(self, run: Path, folder: Path, decoding: str | None):
         self.run = run
@@ -183,62 +172,37 @@ def _saving(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+SHOWN = {
+    "a": ("policy", "batch_size", "relative_time", "relative_macs"),
+    "b": ("criterion", "batch_size", "decision_us", "share_of_a_layer"),
+    "c": ("policy", "batch_size", "wer", "wer_last", "saved"),
+    "d": ("policy", "speedup", "same_outputs"),
+    "e": ("set", "different", "decisions", "layers_ran_as_predicted"),
+}
+
+
 def lines(name: str, found: dict[str, Any]) -> list[str]:
     """What holds and what does not, a line each."""
     shown = [f"{name} ({found['decoding']})"]
-    for row in found.get("a", ()):
-        shown.append(
-            f"  (a) batch {row['batch_size']:2d} {row['policy']:19s} time "
-            f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
-            f"({100 * row['time_over_macs_less_1']:+.1f} %)"
-            f"{_mark(row['time_as_macs'])}"
-        )
-    for row in found.get("b", ()):
-        shown.append(
-            f"  (b) batch {row['batch_size']:2d} {row['criterion']}: "
-            f"{row['decision_us']:.0f} us, {100 * row['share_of_a_layer']:.2f}"
-            f" % of a layer's {row['layer_us']:.0f} us{_mark(row['holds'])}"
-        )
-    for row in found.get("c", ()):
-        shown.append(
-            f"  (c) batch {row['batch_size']:2d} {row['policy']}: {100 * row['saved']:.1f} % "
-            f"saved, WER {row['wer']} (last {row['wer_last']})"
-            f"{_mark(row['holds'])}"
-        )
-    for row in found.get("d", ()):
-        shown.append(
-            f"  (d) {row['policy']}: {row['speedup']:.2f} times faster, "
-            f"same outputs: {row['same_outputs']}{_mark(row['holds'])}"
-        )
-    for row in found.get("e", ()):
-        shown.append(
-            f"  (e) {row['set']}: {row['different']} of {row['decisions']} "
-            f"decisions differ, layers as predicted: "
-            f"{row['layers_ran_as_predicted']}{_mark(row['holds'])}"
-        )
+    for part, keys in SHOWN.items():
+        for row in found.get(part, ()):
+            facts = ", ".join(f"{key} {row[key]}" for key in keys)
+            holds = row.get("holds", row.get("time_as_macs"))
+            mark = "" if holds else "  <- does not hold"
+            shown.append(f"  ({part}) {facts}{mark}")
     return shown
-
-
-def _mark(holds: bool) -> str:
-    return "" if holds else "  <- does not hold"
 
 
 @exits_on_input_error
 def main() -> None:
     """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument(
         "models", nargs="+", metavar="RUN[=FOLDER]", help="see above"
     )
     parser.add_argument("--parts", default=PARTS, help=f"of {PARTS}")
     parser.add_argument("--decoding", help="default: the model's way")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16])
-    parser.add_argument(
-        "--limit", type=int, default=200, help="timed on so many"
-    )
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_numbers(parser, batch_size=[1, 16], limit=200, warmup=1, repeats=7)
     arguments = parser.parse_args()
     if not arguments.parts or set(arguments.parts) - set(PARTS):
         parser.error(f"--parts {arguments.parts}: give some of {PARTS}")

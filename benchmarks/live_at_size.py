@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import describe, store
+from environment import add_numbers, describe, parser_of, store
 from hyperpyyaml import load_hyperpyyaml
+from live import lines
 from live_parts import criterion_overhead, time_against_macs
 
 from speechbrain_ee.exits.policy import ThresholdPolicy
@@ -27,17 +28,9 @@ from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.recordings import batches_of, read_spoken
 from speechbrain_ee.inference.runner import LiveRunner
 
-RESULTS = Path(__file__).resolve().parent / "results"
-
 
 class RandomWeights:
-    """What the measurements ask of an EarlyExitASR, without training.
-
-    Arguments
-    ---------
-    path : Path
-        A YAML of this project.
-    """
+    """What the measurements ask of an EarlyExitASR, without training."""
 
     def __init__(self, path: Path):
         torch.manual_seed(0)
@@ -65,6 +58,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": arguments.yaml.name,
         "weights": "random",
+        "decoding": "ctc_greedy",
         "parameters": parameters,
         "exit_layers": list(asr.model.exit_layers),
         "utterances": len(spoken),
@@ -89,14 +83,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("yaml", type=Path, help="a YAML of hparams/")
     parser.add_argument("data", type=Path, help="a manifest (CSV)")
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--limit", type=int, default=32, help="utterances")
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_numbers(parser, batch_size=[1, 16], limit=32, warmup=1, repeats=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     before = describe()
@@ -104,18 +94,7 @@ def main() -> None:
     after = describe()["load_1min"]
     found["environment"] = {**before, "load_1min_after": after}
     store(arguments.results / "live_at_size.json", found)
-    for row in found["a"]:
-        print(
-            f"(a) batch {row['batch_size']:2d} {row['policy']:15s} time "
-            f"{row['relative_time']:.3f} MACs {row['relative_macs']:.3f} "
-            f"({100 * row['time_over_macs_less_1']:+.1f} %)"
-        )
-    for row in found["b"]:
-        print(
-            f"(b) batch {row['batch_size']:2d} {row['criterion']}: "
-            f"{row['decision_us']:.0f} us, "
-            f"{100 * row['share_of_a_layer']:.2f} % of a layer"
-        )
+    print("\n".join(lines(found["model"], found)))
 
 
 if __name__ == "__main__":

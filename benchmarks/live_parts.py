@@ -7,14 +7,14 @@ Authors
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from environment import utterances_through
 
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.policy import ThresholdPolicy
@@ -184,28 +184,6 @@ def against_all_exits(
     }
 
 
-@contextmanager
-def utterances_through(asr: EarlyExitASR) -> Iterator[list[int]]:
-    """Count the utterances that go through every encoder layer."""
-    counts = [0] * len(asr.model.encoder.layers)
-
-    def hook_of(index: int) -> Any:
-        def count(_: Any, args: Any, kwargs: Any) -> None:
-            counts[index] += len((*args, *kwargs.values())[0])
-
-        return count
-
-    hooks = [
-        layer.register_forward_pre_hook(hook_of(index), with_kwargs=True)
-        for index, layer in enumerate(asr.model.encoder.layers)
-    ]
-    try:
-        yield counts
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def probes(asr: EarlyExitASR, trace: Trace) -> dict[str, LivePolicy]:
     """Policies to check: those of the model, exits, thresholds in between.
 
@@ -258,7 +236,7 @@ def decisions(
         exit_N = predicted(policy, trace)[places]
         for size in batch_sizes:
             batches = batches_of(spoken, size)
-            with utterances_through(asr) as counts:
+            with utterances_through(asr.model) as counts:
                 heard = transcribed(asr.runner, batches, policy)
             through = layers_E[exit_N - 1][:, None] >= every
             if counts != through.sum(axis=0).tolist():

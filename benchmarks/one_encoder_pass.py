@@ -20,16 +20,24 @@ Authors
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from environment import describe, store
+from environment import (
+    add_numbers,
+    describe,
+    in_turn,
+    markdown,
+    parser_of,
+    store,
+    utterances_through,
+)
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
@@ -44,26 +52,13 @@ from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.options import load_options
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TOKENS_PER_S = 5
 SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """All exits of a batch, decoded.
-
-    Arguments
-    ---------
-    outputs : tuple of ExitOutput
-        By exit.
-    nbest : tuple of tuple of NBest
-        By exit and utterance.
-    encoder_s : float
-        Seconds of the encoder and the CTC heads.
-    decoding_s : float
-        Seconds of decoding.
-    """
+    """All exits of a batch, decoded."""
 
     outputs: tuple[ExitOutput, ...]
     nbest: tuple[tuple[NBest, ...], ...]
@@ -72,17 +67,7 @@ class Decoded:
 
 
 class Runner:
-    """Both ways of decoding all exits of a batch.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model, with attention heads.
-    decoding : str
-        How to decode.
-    options : SearchOptions
-        How to search.
-    """
+    """Both ways of decoding all exits of a batch."""
 
     def __init__(
         self, model: EarlyExitModel, decoding: str, options: SearchOptions
@@ -125,70 +110,16 @@ class Runner:
         return Decoded(tuple(outputs), tuple(nbest), encoder_s, decoding_s)
 
 
-@contextmanager
-def counted(model: EarlyExitModel) -> Iterator[list[int]]:
-    """Count the calls of every encoder layer.
-
-    Arguments
-    ---------
-    model : EarlyExitModel
-        The model; truncated models share its layers, and are counted too.
-
-    Yields
-    ------
-    list of int
-        Calls by layer so far.
-    """
-    calls = [0] * len(model.encoder.layers)
-
-    def hook_of(index: int) -> Any:
-        def count(*_: Any) -> None:
-            calls[index] += 1
-
-        return count
-
-    hooks = [
-        layer.register_forward_hook(hook_of(index))
-        for index, layer in enumerate(model.encoder.layers)
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def layer_calls(
     runner: Runner, wavs: Tensor, wav_lens: Tensor
 ) -> tuple[list[int], list[int]]:
-    """Calls of every layer in both ways, once checked to say the same.
-
-    Arguments
-    ---------
-    runner : Runner
-        The two ways.
-    wavs : torch.Tensor
-        Waveforms, shape (B, samples).
-    wav_lens : torch.Tensor
-        Lengths relative to the longest, shape (B,).
-
-    Returns
-    -------
-    one_pass : list of int
-        By layer.
-    pass_per_exit : list of int
-        By layer.
-
-    Raises
-    ------
-    AssertionError
-        If a layer runs more than once in one pass, or the outputs or the
-        hypotheses differ.
-    """
-    with counted(runner.model) as once:
+    """Calls of every layer in both ways, once checked to say the same."""
+    with utterances_through(runner.model) as counts:
         shared = runner.one_pass(wavs, wav_lens)
-    with counted(runner.model) as often:
+        once = [count // len(wavs) for count in counts]
+    with utterances_through(runner.model) as counts:
         separate = runner.pass_per_exit(wavs, wav_lens)
+        often = [count // len(wavs) for count in counts]
     assert once == [1] * len(once), f"calls by layer: {once}"
     for one, other in zip(shared.outputs, separate.outputs, strict=True):
         assert torch.equal(one.log_probs_BTV, other.log_probs_BTV)
@@ -214,18 +145,7 @@ def build(yaml: Path, overrides: str = "") -> tuple[EarlyExitModel, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Count, then time both ways in turn.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        The command line.
-
-    Returns
-    -------
-    dict
-        Calls, medians in seconds and the ratios.
-    """
+    """Count, then time both ways in turn."""
     model, options = build(arguments.yaml)
     samples = round(arguments.seconds * SAMPLE_RATE)
     rate = CostModel(model).frames(samples) / arguments.seconds
@@ -233,13 +153,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     runner = Runner(model, arguments.decoding, options)
     batch = (torch.randn(arguments.batch, samples), torch.ones(arguments.batch))
     once, often = layer_calls(runner, *batch)
+
+    def clocked(way: Callable[..., Decoded]) -> tuple[float, float]:
+        found = way(*batch)
+        return found.encoder_s, found.decoding_s
+
     ways = {"one_pass": runner.one_pass, "pass_per_exit": runner.pass_per_exit}
-    taken_s: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for turn in range(arguments.repeats):
-        # Whoever comes first alternates: the first finds colder caches.
-        for name in sorted(ways, reverse=bool(turn % 2)):
-            found = ways[name](*batch)
-            taken_s[name].append((found.encoder_s, found.decoding_s))
+    tasks = {name: partial(clocked, way) for name, way in ways.items()}
+    taken_s = in_turn(tasks, arguments.repeats)
     times = {name: np.array(values) for name, values in taken_s.items()}
     ratios = {
         part: float(np.median(pick(times["pass_per_exit"]) / pick(one_pass)))
@@ -278,29 +199,24 @@ PARTS = {
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
-    lines = [
-        "| all exits from | layer calls | encoder s | decoding s | total s |",
-        "|---|---|---|---|---|",
+    rows = [
+        [name.replace("_", " "), result["calls"][name]]
+        + [f"{row[part]:.3f}" for part in PARTS]
+        for name, row in result["median_s"].items()
     ]
-    for name, row in result["median_s"].items():
-        cells = " | ".join(f"{row[part]:.3f}" for part in PARTS)
-        title = name.replace("_", " ")
-        lines.append(f"| {title} | {result['calls'][name]} | {cells} |")
-    cells = " | ".join(f"{r:.2f}" for r in result["ratio_median"].values())
     ratio = result["calls"]["pass_per_exit"] / result["calls"]["one_pass"]
-    lines.append(f"| ratio | {ratio:.2f} | {cells} |")
-    return "\n".join(lines)
+    ratios = [ratio, *result["ratio_median"].values()]
+    rows.append(["ratio", *(f"{value:.2f}" for value in ratios)])
+    heading = "all exits from|layer calls|encoder s|decoding s|total s"
+    return markdown(heading.split("|"), rows)
 
 
 def main() -> None:
     """Measure, store, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--yaml", type=Path, required=True)
     parser.add_argument("--decoding", choices=BY_ATTENTION, default="joint")
-    parser.add_argument("--batch", type=int, default=1, help="utterances")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_numbers(parser, batch=1, seconds=10.0, repeats=9)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     result = measure(arguments)

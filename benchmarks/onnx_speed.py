@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,49 +44,12 @@ from speechbrain_ee.inference.runner import LiveRunner
 
 logger = logging.getLogger(__name__)
 
-RESULT = Path(__file__).parent / "results" / "onnx.json"
 BATCH = 8
 LIKELY = np.log(1e-10)
 SPEED_UP, POINTS, PARITY = 1.8, 0.3, 1e-4
 
 Waves = list[np.ndarray]
 Backend = Callable[[Waves, Any], list[Any]]
-
-
-def main() -> None:
-    """Measure the runs given and store the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", help="output folders of training")
-    parser.add_argument("--time", action="store_true", help="wall times, too")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--utterances", type=int, help="of the test set")
-    parser.add_argument("--out", default=RESULT)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    before = {}
-    if Path(options.out).exists():
-        before = json.loads(Path(options.out).read_text(encoding="utf-8"))
-    systems = dict(before.get("systems", {}))
-    for run in map(Path, options.runs):
-        name = run.parent.name
-        measured = measure(run, options)
-        # Times outlive a later run that takes none.
-        systems[name] = {**systems.get(name, {}), **measured}
-        environment.store(
-            options.out,
-            {
-                "bars": {
-                    "int8_speed_up": SPEED_UP,
-                    "int8_wer_points": POINTS,
-                    "fp32_parity": PARITY,
-                },
-                "machine": {
-                    **environment.describe(),
-                    "onnxruntime": onnxruntime.__version__,
-                },
-                "systems": systems,
-            },
-        )
 
 
 def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -244,14 +208,16 @@ def timed(
     seconds = sum(map(len, some)) / 16000
     found = {}
     for name, policy in list(rules(model, waves).items())[:2]:
-        taken: dict[str, list[float]] = {key: [] for key in backends}
-        for repeat in range(repeats + 1):
-            for key, run in backends.items():
-                began = time.perf_counter()
-                for wave in some:
-                    run([wave], policy)
-                if repeat:  # the first warms up
-                    taken[key].append(time.perf_counter() - began)
+
+        def clocked(run: Backend, policy: Any = policy) -> float:
+            began = time.perf_counter()
+            for wave in some:
+                run([wave], policy)
+            return time.perf_counter() - began
+
+        tasks = {key: partial(clocked, run) for key, run in backends.items()}
+        environment.in_turn(tasks, 1)  # warms up
+        taken = environment.in_turn(tasks, repeats)
         medians = {key: statistics.median(row) for key, row in taken.items()}
         found[name] = {
             "audio_s": round(seconds, 1),
@@ -293,6 +259,42 @@ def test_set(run: Path, limit: int | None) -> tuple[Waves, list[str]]:
         rows = rows[:: max(len(rows) // limit, 1)]
     waves = [soundfile.read(row["wav"], dtype="float32")[0] for row in rows]
     return waves, [row["wrd"] for row in rows]
+
+
+def main() -> None:
+    """Measure the runs given and store the result."""
+    parser = environment.parser_of(__doc__)
+    parser.add_argument("runs", nargs="+", help="output folders of training")
+    parser.add_argument("--time", action="store_true", help="wall times, too")
+    environment.add_numbers(parser, repeats=5)
+    parser.add_argument("--utterances", type=int, help="of the test set")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    before = {}
+    out = options.results / "onnx.json"
+    if out.exists():
+        before = json.loads(out.read_text(encoding="utf-8"))
+    systems = dict(before.get("systems", {}))
+    for run in map(Path, options.runs):
+        name = run.parent.name
+        measured = measure(run, options)
+        # Times outlive a later run that takes none.
+        systems[name] = {**systems.get(name, {}), **measured}
+        environment.store(
+            out,
+            {
+                "bars": {
+                    "int8_speed_up": SPEED_UP,
+                    "int8_wer_points": POINTS,
+                    "fp32_parity": PARITY,
+                },
+                "machine": {
+                    **environment.describe(),
+                    "onnxruntime": onnxruntime.__version__,
+                },
+                "systems": systems,
+            },
+        )
 
 
 if __name__ == "__main__":

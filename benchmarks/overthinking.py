@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from environment import describe, store
+from environment import RESULTS, describe, markdown, store
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.evaluation.analysis import analyse_all
@@ -33,7 +33,7 @@ from speechbrain_ee.evaluation.overthinking import (
 )
 from speechbrain_ee.exits.trace_file import read_trace
 
-RESULT = Path(__file__).resolve().parent / "results" / "overthinking.json"
+RESULT = RESULTS / "overthinking.json"
 SHOWN = "entropy"  # the criterion whose layers the second table has
 RATES = (
     "model, decoding | set | utterances | last exit | oracle | overthought | "
@@ -49,25 +49,7 @@ THRESHOLDS = (
 def study(
     paths: Sequence[Path], speakers_from_ids: bool = False
 ) -> dict[str, Any]:
-    """One model and way of decoding on all its sets.
-
-    Arguments
-    ---------
-    paths : sequence of Path
-        Traces; the first set of the first is in domain.
-    speakers_from_ids : bool
-        Guess speakers from the names of the utterances.
-
-    Returns
-    -------
-    dict
-        Plain values: ``in_domain`` and ``sets`` by name.
-
-    Raises
-    ------
-    InputError
-        If there is no set out of domain.
-    """
+    """One model and way of decoding on all its sets."""
     traces = [read_trace(path) for path in paths]
     if speakers_from_ids:
         traces = [trace.with_speakers_from_ids() for trace in traces]
@@ -88,19 +70,7 @@ def study(
 
 
 def facts(found: OverthinkingStudy, each: SetOverthinking) -> dict[str, Any]:
-    """A set in plain values: rates and shares in percent.
-
-    Arguments
-    ---------
-    found : OverthinkingStudy
-        The study.
-    each : SetOverthinking
-        One of its sets.
-
-    Returns
-    -------
-    dict
-    """
+    """A set in plain values: rates and shares in percent."""
     best, own = each.exits[each.best_exit - 1], each.key == found.in_domain
     domain = None
     if not own and each.domain_exit is not None:
@@ -151,25 +121,17 @@ def ends(estimate: Estimate, factor: float = 1.0) -> list[float]:
 
 
 def tables(studies: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Both tables as Markdown.
-
-    Arguments
-    ---------
-    studies : mapping
-        By name, what :func:`study` returns.
-
-    Returns
-    -------
-    list of str
-        Error rates, then thresholds.
-    """
+    """Both tables as Markdown."""
     rates, carried = [], []
     for name, found in studies.items():
         for key, row in found["sets"].items():
             rates.append([name, key, *rate_cells(row)])
             if row["thresholds"] is not None:
                 carried.append([name, key, *threshold_cells(row)])
-    return [markdown(RATES, rates), markdown(THRESHOLDS, carried)]
+    return [
+        markdown(RATES.split(" | "), rates),
+        markdown(THRESHOLDS.split(" | "), carried),
+    ]
 
 
 def rate_cells(row: Mapping[str, Any]) -> list[str]:
@@ -218,16 +180,6 @@ def against(values: Sequence[float]) -> str:
     """A difference and its interval."""
     value, low, high = map(signed, values)
     return f"{value} ({low} to {high})"
-
-
-def markdown(heading: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rule = "|".join("---" for _ in heading.split("|"))
-    lines = [heading, rule, *(" | ".join(row) for row in rows)]
-    lines[1] = f"|{rule}|"
-    return "\n".join(
-        line if line.startswith("|") else f"| {line} |" for line in lines
-    )
 
 
 def main() -> None:

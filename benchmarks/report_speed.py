@@ -15,7 +15,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import describe, store
+from environment import ROOT, add_numbers, describe, parser_of, store
 from numpy.typing import NDArray
 
 from speechbrain_ee.exits.criteria import (
@@ -43,7 +42,6 @@ from speechbrain_ee.exits.trace import (
 )
 from speechbrain_ee.exits.trace_file import write_trace
 
-ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (2, 4, 6, 8, 10, 12)
 SETS = ("test-clean", "test-other")
 # Error rate of words by exit, of an utterance of average difficulty.
@@ -60,14 +58,7 @@ HEADER = TraceHeader(
 
 
 def evidence_kinds() -> dict[str, tuple[int, bool]]:
-    """All evidence that criteria can use.
-
-    Returns
-    -------
-    dict of str to (int, bool)
-        First exit that has it, counted from 0, and whether a criterion
-        takes higher values as a sign of readiness.
-    """
+    """All evidence that criteria can use."""
     kinds = dict.fromkeys(
         need
         for name in criterion_names()
@@ -91,19 +82,7 @@ def _rises(name: str) -> bool:
 
 
 def records(count: int, seed: int = 0) -> Iterator[UtteranceRecord]:
-    """Synthetic utterances, half of them in each test set.
-
-    Arguments
-    ---------
-    count : int
-        How many.
-    seed : int
-        Of the generator.
-
-    Yields
-    ------
-    UtteranceRecord
-    """
+    """Synthetic utterances, half of them in each test set."""
     generator = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = [
@@ -141,31 +120,13 @@ def transcripts(
     rate_E: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> list[str]:
-    """A transcript per exit: words come right, few go wrong again.
-
-    Arguments
-    ---------
-    ref : list of str
-        The words said.
-    rate_E : array of shape (E,)
-        Error rate of every exit.
-    generator : numpy.random.Generator
-        Source of chance.
-
-    Returns
-    -------
-    list of E str
-    """
+    """A transcript per exit: words come right, few go wrong again."""
     luck = generator.random(len(ref))
     texts = []
     for rate in rate_E:
         slips = luck + generator.normal(0, 0.02, len(ref)) < rate
-        texts.append(
-            " ".join(
-                f"{word[:-1]}q" if slipped else word
-                for word, slipped in zip(ref, slips, strict=True)
-            )
-        )
+        said = [f"{w[:-1]}q" if slip else w for w, slip in zip(ref, slips)]
+        texts.append(" ".join(said))
     return texts
 
 
@@ -194,22 +155,7 @@ def run(trace: Path, folder: Path, cores: int) -> dict[str, float]:
 
 
 def measure(utterances: int, cores: int, repeats: int) -> dict[str, Any]:
-    """Time reports of a quarter to twice as many utterances.
-
-    Arguments
-    ---------
-    utterances : int
-        The size in the middle.
-    cores : int
-        That the report may use.
-    repeats : int
-        Reports per size, of which the fastest counts: on a shared machine
-        the others tell of its other work.
-
-    Returns
-    -------
-    dict
-    """
+    """Time reports of a quarter to twice as many utterances."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for factor in (0.25, 0.5, 1, 2):
@@ -226,7 +172,6 @@ def measure(utterances: int, cores: int, repeats: int) -> dict[str, Any]:
     # processor time: other work on the machine does not bend the line
     times_s = np.array([row["cpu_s"] for row in rows])
     slope, start_s = np.polyfit(counts, times_s, 1)
-    line_s = start_s + slope * counts
     return {
         "exits": len(LAYERS),
         "evidence": len(evidence_kinds()),
@@ -236,22 +181,14 @@ def measure(utterances: int, cores: int, repeats: int) -> dict[str, Any]:
         "rows": rows,
         "cpu_fit_start_s": round(float(start_s), 2),
         "cpu_fit_ms_per_utterance": round(1000 * float(slope), 3),
-        "cpu_largest_deviation_from_line": round(
-            float(np.abs(times_s / line_s - 1).max()), 3
-        ),
         "environment": describe(),
     }
 
 
 def main() -> None:
     """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--utterances", type=int, default=5559)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
-    )
+    parser = parser_of(__doc__)
+    add_numbers(parser, utterances=5559, cores=2, repeats=3)
     arguments = parser.parse_args()
     result = measure(arguments.utterances, arguments.cores, arguments.repeats)
     store(arguments.results / "report_speed.json", result)

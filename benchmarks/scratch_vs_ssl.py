@@ -18,12 +18,11 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from environment import describe, store
-from joint_vs_single import ROOT, paired, train
+from environment import ROOT, describe, markdown, parser_of, store
+from joint_vs_single import paired, train
 
 from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
@@ -46,18 +45,7 @@ RUNS = {
 
 
 def compare(folders: dict[str, Path]) -> dict[str, Any]:
-    """All runs on all test sets they share.
-
-    Arguments
-    ---------
-    folders : dict of str to Path
-        Output folders by name, the baseline among them.
-
-    Returns
-    -------
-    dict
-        By test set and run: a row per exit.
-    """
+    """All runs on all test sets they share."""
     result: dict[str, Any] = {}
     for path in sorted((folders[BASELINE] / "traces").glob("*.jsonl.gz")):
         base = read_trace(path)
@@ -94,17 +82,9 @@ def table(result: dict[str, Any]) -> str:
     blocks = []
     for name, runs in result.items():
         exits = max(len(rows) for rows in runs.values())
-        head = " | ".join(f"exit {k}" for k in range(1, exits + 1))
-        lines = [
-            f"**{name}**, WER in %",
-            "",
-            f"| run | {head} |",
-            "|---" * (exits + 1) + "|",
-        ]
-        for run, rows in runs.items():
-            cells = [_cell(row) for row in rows]
-            lines.append(f"| {run} | " + " | ".join(cells) + " |")
-        blocks.append("\n".join(lines))
+        heading = ["run", *(f"exit {k}" for k in range(1, exits + 1))]
+        rows = [[run, *map(_cell, cells)] for run, cells in runs.items()]
+        blocks += [f"**{name}**, WER in %", markdown(heading, rows)]
     return "\n\n".join(blocks)
 
 
@@ -121,7 +101,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Train, compare, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--label", required=True, help="name of the data")
     parser.add_argument(
         "--runs", nargs="+", default=["scratch", "full"], choices=list(RUNS)
@@ -138,9 +118,6 @@ def main() -> None:
         "--finished",
         action="store_true",
         help="compare finished runs as they are, without evaluating again",
-    )
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
     )
     given, options = parser.parse_known_args()
     source = Path(given.source).resolve()

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import describe, store
-from exit_thresholds import LEVELS, per_exit
+from environment import describe, parser_of, store
 from numpy.typing import NDArray
-from selection_fits import ablations, learned, with_texts
+from selection_fits import LEVELS, ablations, learned, per_exit, with_texts
 
 from speechbrain_ee.evaluation.analysis import (
     SetAnalysis,
@@ -128,7 +127,7 @@ def spelling(arguments: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     """Measure, print, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--trace", type=Path, required=True)
     parser.add_argument("--label", required=True, help="name of the result")
     parser.add_argument("--texts", type=Path, nargs="*", default=[])
@@ -191,9 +190,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - started, 1),
         "environment": describe(),
     }
-    path = (
-        Path(__file__).parent / "results" / f"selection.{arguments.label}.json"
-    )
+    path = arguments.results / f"selection.{arguments.label}.json"
     store(path, output)
     print(f"stored: {path.name}")
 

@@ -1,6 +1,6 @@
-"""Scores of learned selectors from models that never heard the speaker.
+"""Scores and thresholds from models that never heard the speaker.
 
-Axes: N utterances, E exits.
+Axes: N utterances, E exits, T thresholds, K exits but the last.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -11,39 +11,26 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from exit_thresholds import LEVELS, threshold
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from speechbrain_ee.exits.calibration.calibrate import Search
 from speechbrain_ee.exits.criteria.combined import ZScores
 from speechbrain_ee.exits.criteria.text import CharNgram, measure_texts
-from speechbrain_ee.exits.policy import first_exit
+from speechbrain_ee.exits.policy import at_choice, choices_NT, first_exit
 from speechbrain_ee.exits.selector.selector import COMBINED, LearnedSelector
 from speechbrain_ee.exits.trace import Trace, cross_fitted
 
+# Word errors that are allowed, in those of the last exit.
+LEVELS = {"equal_wer": 1.0, "plus_1": 1.01, "plus_5": 1.05, "plus_10": 1.1}
+PRICES = 48
 Fit = Callable[[Trace], Callable[..., NDArray[np.float64]]]
 
 
 def with_texts(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> Trace:
-    """Add plausibility, unseen words and the combination, cross-fitted.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    Trace
-    """
+    """Add plausibility, unseen words and the combination, cross-fitted."""
 
     def reader(name: str) -> Fit:
         def fit(part: Trace) -> Callable[..., NDArray[np.float64]]:
@@ -71,27 +58,7 @@ def with_texts(
 def learned(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
-    """Cross-fitted scores, and decisions with cross-fitted thresholds.
-
-    Arguments
-    ---------
-    trace : Trace
-        All sets together.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    scores : dict of str to array
-        ``scores`` of shape (N, E), and for each level the exits chosen,
-        shape (N,), at the threshold that other speakers' scores give.
-    explanation : dict of str to float
-        Share of each family of evidence, averaged over folds.
-    """
+    """Cross-fitted scores, and decisions with cross-fitted thresholds."""
     fold_N = trace.clusters.folds(folds)
     found = {"scores": np.zeros(trace.evidence.shape)}
     found |= {n: np.zeros(len(trace), dtype=np.int64) for n in LEVELS}
@@ -119,23 +86,7 @@ def learned(
 def ablations(
     trace: Trace, texts: Sequence[str], references: bool, folds: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores of selectors that see less.
-
-    Arguments
-    ---------
-    trace : Trace
-        With transcripts and evidence.
-    texts : sequence of str
-        Training transcripts.
-    references : bool
-        Learn spelling from other speakers' references, too.
-    folds : int
-        Parts that the speakers are dealt to.
-
-    Returns
-    -------
-    dict of str to array of shape (N, E)
-    """
+    """Scores of selectors that see less."""
     views = {
         "learned, frames alone": (
             seen_as(trace, hyps=False),
@@ -170,3 +121,44 @@ def seen_as(trace: Trace, hyps: bool = True, evidence: bool = True) -> Trace:
         )
         records.append(replace(record, exits=exits))
     return Trace(trace.header, tuple(records), trace.source)
+
+
+def threshold(
+    trace: Trace, scores_NE: NDArray[np.float64], factor: float
+) -> float:
+    """The threshold with the fewest layers at most ``factor`` as many errors."""
+    reached_N = np.maximum.accumulate(scores_NE[:, :-1], axis=1)
+    limits = np.append(np.quantile(reached_N, np.linspace(0, 1, 1000)), np.inf)
+    choice_NT = choices_NT(scores_NE, limits)
+    errors_T = at_choice(trace.errors_NE, choice_NT).sum(axis=0)
+    layers_T = trace.layers_E[choice_NT].mean(axis=0)
+    good = errors_T <= factor * trace.errors_NE[:, -1].sum() + 1e-9
+    return float(limits[good][layers_T[good].argmin()])
+
+
+def per_exit(
+    trace: Trace, scores_NE: NDArray[np.float64], folds: int
+) -> dict[str, float]:
+    """Layers with a threshold per exit, each vector from other speakers."""
+    fold_N = trace.clusters.folds(folds)
+    errors_NE = trace.errors_NE.astype(float)
+    layers_NE = np.broadcast_to(trace.layers_E.astype(float), errors_NE.shape)
+    totals = np.zeros((PRICES, 2))
+    for fold in np.unique(fold_N):
+        seen, rows = fold_N != fold, fold_N == fold
+        search = Search(scores_NE[seen])
+        limits_K = np.full(errors_NE.shape[1] - 1, np.inf)
+        for place, price in enumerate(np.geomspace(1e-3, 1.0, PRICES)):
+            total_NE = errors_NE[seen] + price * layers_NE[seen]
+            _, limits_K = search.minimise(limits_K, total_NE)
+            choice_N1 = choices_NT(scores_NE[rows], limits_K[None])
+            for column, values_NE in enumerate((layers_NE, errors_NE)):
+                sum_ = at_choice(values_NE[rows], choice_N1).sum()
+                totals[place, column] += sum_
+    depth, last = float(trace.layers_E[-1]), errors_NE[:, -1].sum()
+    layers_T = np.append(totals[:, 0] / len(trace), depth)
+    errors_T = np.append(totals[:, 1], last)
+    return {
+        level: float(layers_T[errors_T <= factor * last + 1e-9].min())
+        for level, factor in LEVELS.items()
+    }

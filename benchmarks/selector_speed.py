@@ -17,7 +17,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import describe, store
+from environment import ROOT, add_numbers, describe, parser_of, store
 
 from speechbrain_ee.exits.criteria import measure_all
 from speechbrain_ee.exits.criteria.combined import LIGHT
@@ -36,7 +35,6 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.exits.trace_file import read_trace
 from speechbrain_ee.training.options import load_options
 
-ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 10
 WORDS = (22, 28)
 FRAMES_PER_S, VOCAB = 25, 256
@@ -49,26 +47,7 @@ def walk(
     batch: int,
     repeats: int,
 ) -> dict[str, Any]:
-    """Score every exit but the last after the encoder's segment before it.
-
-    Arguments
-    ---------
-    selector : LearnedSelector
-        Gives the scores.
-    model : EarlyExitModel
-        Gives the layers.
-    trace : Trace
-        Utterances of about the same length.
-    batch : int
-        Utterances at a time.
-    repeats : int
-        Batches.
-
-    Returns
-    -------
-    dict
-        Medians, and the share of a layer's time by exit.
-    """
+    """Score every exit but the last after the encoder's segment before it."""
     wavs = torch.randn(batch, SECONDS * 16000)
     exits = len(selector.exit_layers) - 1
     layer_RE, score_RE, measure_RE = np.zeros((3, repeats, exits))
@@ -115,14 +94,10 @@ def walk(
 
 def main() -> None:
     """Train, measure, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("trace", type=Path, help="with two sets or more")
     parser.add_argument("--system", default="conformer_ctc")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--repeats", type=int, default=60)
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
-    )
+    add_numbers(parser, batches=[1, 16], repeats=60)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trace = read_trace(arguments.trace)
@@ -138,16 +113,10 @@ def main() -> None:
     model = load_options(str(path), "data_folder: none")["model"].eval()
     with torch.inference_mode():
         walk(selector, model, test, 1, 2)  # the first calls allocate
-        found = {
-            str(batch): walk(
-                selector,
-                model,
-                test,
-                batch,
-                max(10, arguments.repeats // batch),
-            )
-            for batch in arguments.batches
-        }
+        found = {}
+        for batch in arguments.batches:
+            repeats = max(10, arguments.repeats // batch)
+            found[str(batch)] = walk(selector, model, test, batch, repeats)
     result = {
         "system": arguments.system,
         "trace": trace.header.name,

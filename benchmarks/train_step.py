@@ -14,36 +14,27 @@ Authors
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from environment import describe, store
+from environment import (
+    ROOT,
+    add_numbers,
+    describe,
+    in_turn,
+    parser_of,
+    store,
+)
 
 from speechbrain_ee.training.losses import ctc_exit_losses, joint_loss
 from speechbrain_ee.training.options import load_options
 
-ROOT = Path(__file__).resolve().parent.parent
 TOKENS_PER_S = 5
 
 
 class Trainee:
-    """A model with its optimiser and a fixed batch.
-
-    Arguments
-    ---------
-    system : str
-        Name of a YAML in hparams/.
-    overrides : str
-        Keys to override.
-    batch : int
-        Utterances.
-    seconds : float
-        Audio per utterance.
-    device : str
-        Where to run.
-    """
+    """A model with its optimiser and a fixed batch."""
 
     def __init__(
         self,
@@ -81,31 +72,15 @@ class Trainee:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time both models in turn.
-
-    Arguments
-    ---------
-    arguments : argparse.Namespace
-        The command line.
-
-    Returns
-    -------
-    dict
-        Medians in milliseconds, and the ratio with its quartiles.
-    """
+    """Time both models in turn."""
     sizes = (arguments.batch, arguments.seconds, arguments.device)
     multi = Trainee(arguments.system, "", *sizes)
     last = multi.model.exit_layers[-1]
     single = Trainee(arguments.system, f"exit_layers: [{last}]", *sizes)
-    for _ in range(arguments.warmup):
-        multi.step(), single.step()
-    times = []
-    for turn in range(arguments.repeats):
-        # Whoever comes first alternates: the first finds colder caches.
-        pair = (multi, single) if turn % 2 else (single, multi)
-        taken = {trainee: trainee.step() for trainee in pair}
-        times.append((taken[multi], taken[single]))
-    multi_s, single_s = np.array(times).T
+    tasks = {"multi": multi.step, "single": single.step}
+    in_turn(tasks, arguments.warmup)
+    times = in_turn(tasks, arguments.repeats)
+    multi_s, single_s = np.array(times["multi"]), np.array(times["single"])
     ratios = np.quantile(multi_s / single_s, [0.25, 0.5, 0.75])
     return {
         "system": arguments.system,
@@ -123,16 +98,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("system", help="name of a YAML in hparams/")
-    parser.add_argument("--batch", type=int, default=8, help="utterances")
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks" / "results"
-    )
+    add_numbers(parser, batch=8, seconds=5.0, repeats=30, warmup=5)
     arguments = parser.parse_args()
     result = measure(arguments)
     store(arguments.results / f"train_step.{arguments.system}.json", result)

@@ -13,6 +13,7 @@ import logging
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -38,7 +39,7 @@ ROOMS = {
         "search over keys of a YAML, on one machine or a cluster",
     ),
     "shards": (
-        "speechbrain_ee.data.shard_writer",
+        "speechbrain_ee.data.shards",
         "tar archives of a manifest's utterances, for training from afar",
     ),
 }
@@ -63,78 +64,138 @@ EXAMPLES = {
 }
 
 
-def _demo_corpus(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.data.demo import build_demo_corpus
-
-    corpus = build_demo_corpus(
-        arguments.folder, seed=arguments.seed, scale=arguments.scale
-    )
-    for name, split in corpus.splits.items():
-        print(
-            f"{name:12s} {split.utterances:5d} utterances "
-            f"{split.hours:6.2f} h {split.speakers:4d} speakers"
-        )
-    print(f"demo corpus: {corpus.folder}")
+def _option(words: str, **more: Any) -> dict[str, Any]:
+    """What argparse is told of an option."""
+    return {"help": words, **more}
 
 
-def _report(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.evaluation.report import report_command
-
-    print(
-        report_command(
-            arguments.trace,
-            arguments.out,
-            arguments.json,
-            arguments.policy,
-            arguments.overthinking,
-            arguments.in_domain,
-            arguments.dev,
-            arguments.speakers_from_ids,
-        )
-    )
+def _file(words: str, **more: Any) -> dict[str, Any]:
+    return _option(words, metavar="FILE", **more)
 
 
-def _calibrate(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.evaluation.calibrate import calibrate_command
-
-    print(
-        calibrate_command(
-            arguments.trace,
-            arguments.criterion,
-            arguments.budget,
-            arguments.method,
-            arguments.delta,
-            arguments.per_exit,
-            arguments.out,
-            arguments.set,
-            arguments.target,
-            arguments.selector,
-            arguments.speakers_from_ids,
-        )
-    )
+def _files(words: str, **more: Any) -> dict[str, Any]:
+    return _file(words, nargs="+", action="extend", **more)
 
 
-def _learn(arguments: argparse.Namespace) -> None:
-    from speechbrain_ee.evaluation.calibrate import learn_command
-
-    print(
-        learn_command(
-            arguments.trace,
-            arguments.out,
-            arguments.texts,
-            arguments.speakers_from_ids,
-        )
-    )
+def _flag(words: str, **more: Any) -> dict[str, Any]:
+    return _option(words, action="store_true", **more)
 
 
-def _add_rooms(commands: Any, chosen: str) -> None:
-    """Only what was chosen is imported: others stand in the list of help."""
-    for name, (module, words) in ROOMS.items():
-        parser = commands.add_parser(name, help=words, description=words)
-        if name == chosen:
-            command = _imported(name, module)
-            command.add_arguments(parser)
-            parser.set_defaults(run=command.run)
+_SPEAKERS = _flag(
+    "where a trace names no speakers, take what stands before the first "
+    "hyphen of an utterance's name, as in LibriSpeech"
+)
+# Commands that are one function each, whose arguments the options are named
+# after: where it is, a line of help, the options.
+FUNCTIONS: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
+    "demo-corpus": (
+        "speechbrain_ee.data.demo.corpus:demo_command",
+        "synthesise the offline demo corpus",
+        {
+            "folder": _option("where the corpus shall lie"),
+            "--seed": _option(
+                "of all that is drawn: sentences, voices, noise (default 1234)",
+                type=int,
+                default=1234,
+            ),
+            "--scale": _option(
+                "factor on the number of utterances (default 1: 1.7 hours)",
+                type=float,
+                default=1.0,
+            ),
+        },
+    ),
+    "report": (
+        "speechbrain_ee.evaluation.report:report_command",
+        "tables, figure and HTML page from exit traces",
+        {
+            "--trace": _files(
+                "exit traces (.jsonl or .jsonl.gz)",
+                dest="traces",
+                required=True,
+            ),
+            "--out": _option("folder for the report", required=True),
+            "--policy": _files(
+                "policy files to measure, as `calibrate` writes them",
+                dest="policies",
+                default=[],
+            ),
+            "--dev": _file(
+                "trace of the development set: criterion and threshold are "
+                "chosen on it (default: on each test set itself, which "
+                "flatters them)"
+            ),
+            "--overthinking": _flag(
+                "compare the last exit with earlier ones, in domain and out"
+            ),
+            "--in-domain": _option(
+                "test set that --overthinking takes for the domain (default "
+                "the first)",
+                metavar="NAME",
+            ),
+            "--json": _flag("print report.json, not tables", dest="as_json"),
+            "--speakers-from-ids": _SPEAKERS,
+        },
+    ),
+    "calibrate": (
+        "speechbrain_ee.evaluation.calibrate:calibrate_command",
+        "thresholds that hold a budget, from a trace",
+        {
+            "--trace": _file("calibration data", required=True),
+            "--criterion": _option(
+                "what decides, for example entropy", required=True
+            ),
+            "--budget": _option(
+                "layers=8.5, macs=4.2G, macs=60%% (of the last exit's), "
+                "wer=+0.5 (points) or wer=+5%% (relative), the last two over "
+                "the last exit",
+                required=True,
+            ),
+            "--method": _option(
+                "naive, crc (conformal risk control) or ltt (Learn then Test, "
+                "the default)",
+                default="ltt",
+            ),
+            "--delta": _option(
+                "accepted probability of breaking the budget (ltt; default "
+                "0.1)",
+                type=float,
+                default=0.1,
+            ),
+            "--per-exit": _flag("a threshold per exit instead of one for all"),
+            "--set": _option(
+                "one set of the trace (default all)",
+                dest="set_name",
+                metavar="SET",
+            ),
+            "--target": _file("trace of the data that the policy is meant for"),
+            "--selector": _file(
+                "selector that gave the scores of --criterion learned"
+            ),
+            "--out": _option("policy file (.yaml) to write", required=True),
+            "--speakers-from-ids": _SPEAKERS,
+        },
+    ),
+    "learn": (
+        "speechbrain_ee.evaluation.calibrate:learn_command",
+        "learn from a trace at which exit to stop",
+        {
+            "--trace": _file("development data", required=True),
+            "--texts": _file("training transcripts, one per line"),
+            "--out": _option(
+                "folder for the selector and the trace", required=True
+            ),
+            "--speakers-from-ids": _SPEAKERS,
+        },
+    ),
+}
+
+
+def _call(place: str, arguments: argparse.Namespace) -> str:
+    """Call the function of a command with its options."""
+    module, name = place.split(":")
+    function = getattr(import_module(module), name)
+    return function(**{key: getattr(arguments, key) for key in arguments.names})
 
 
 def _imported(name: str, module: str) -> Any:
@@ -151,6 +212,7 @@ def _imported(name: str, module: str) -> Any:
 
 
 def _parser(chosen: str = "") -> argparse.ArgumentParser:
+    """Of the rooms' commands only the chosen one is imported."""
     parser = argparse.ArgumentParser(
         prog="speechbrain-ee",
         description="Early-exit speech recognition with SpeechBrain.",
@@ -159,88 +221,18 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    demo = commands.add_parser(
-        "demo-corpus", help="synthesise the offline demo corpus"
-    )
-    demo.add_argument("folder", help="where the corpus shall lie")
-    demo.add_argument(
-        "--seed",
-        type=int,
-        default=1234,
-        help="of all that is drawn: sentences, voices, noise (default 1234)",
-    )
-    demo.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        help="factor on the number of utterances (default 1: 1.7 hours)",
-    )
-    demo.set_defaults(run=_demo_corpus)
-
-    report = commands.add_parser(
-        "report", help="tables, figure and HTML page from exit traces"
-    )
-    report.add_argument(
-        "--trace",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="FILE",
-        help="exit traces (.jsonl or .jsonl.gz)",
-    )
-    report.add_argument("--out", required=True, help="folder for the report")
-    report.add_argument(
-        "--policy",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE",
-        help="policy files to measure, as `calibrate` writes them",
-    )
-    report.add_argument(
-        "--dev",
-        metavar="FILE",
-        help="trace of the development set: criterion and threshold are "
-        "chosen on it (default: on each test set itself, which flatters them)",
-    )
-    report.add_argument(
-        "--overthinking",
-        action="store_true",
-        help="study what going on to the last exit costs, in domain and out",
-    )
-    report.add_argument(
-        "--in-domain",
-        metavar="NAME",
-        help="test set that --overthinking takes for the domain (default "
-        "the first)",
-    )
-    report.add_argument(
-        "--json", action="store_true", help="print report.json, not tables"
-    )
-    report.set_defaults(run=_report)
-    _add_calibrate(commands)
-    learn = commands.add_parser(
-        "learn", help="learn from a trace what going on is worth"
-    )
-    learn.add_argument(
-        "--trace", required=True, metavar="FILE", help="development data"
-    )
-    learn.add_argument(
-        "--texts", metavar="FILE", help="training transcripts, one per line"
-    )
-    learn.add_argument(
-        "--out", required=True, help="folder for the selector and the trace"
-    )
-    learn.set_defaults(run=_learn)
-    for name in ("report", "calibrate", "learn"):
-        commands.choices[name].add_argument(
-            "--speakers-from-ids",
-            action="store_true",
-            help="where a trace names no speakers, take what stands before "
-            "the first hyphen of an utterance's name, as in LibriSpeech",
-        )
-    _add_rooms(commands, chosen)
+    for name, (place, words, options) in FUNCTIONS.items():
+        command = commands.add_parser(name, help=words)
+        names = [
+            command.add_argument(o, **kw).dest for o, kw in options.items()
+        ]
+        command.set_defaults(run=partial(_call, place), names=names)
+    for name, (module, words) in ROOMS.items():
+        command = commands.add_parser(name, help=words, description=words)
+        if name == chosen:
+            room = _imported(name, module)
+            room.add_arguments(command)
+            command.set_defaults(run=room.run)
     for name in READ_CRITERIA:
         commands.choices[name].add_argument(
             "--criteria",
@@ -251,79 +243,17 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
             "it is executed",
         )
     for name, example in EXAMPLES.items():
-        _end_with(commands.choices[name], f"speechbrain-ee {example}")
+        command = commands.choices[name]
+        before = textwrap.fill(command.epilog or "", 78)
+        example = f"Example:\n  speechbrain-ee {example}"
+        command.epilog = f"{before}\n\n{example}".strip()
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
-
-
-def _end_with(parser: argparse.ArgumentParser, example: str) -> None:
-    """Let a command's help end with an example, on a line of its own."""
-    before = textwrap.fill(parser.epilog or "", 78)
-    parser.epilog = f"{before}\n\nExample:\n  {example}".strip()
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
-def _add_calibrate(commands: Any) -> None:
-    calibrate = commands.add_parser(
-        "calibrate", help="thresholds that hold a budget, from a trace"
-    )
-    calibrate.add_argument(
-        "--trace", required=True, metavar="FILE", help="calibration data"
-    )
-    calibrate.add_argument(
-        "--criterion",
-        required=True,
-        help="what decides, for example entropy",
-    )
-    calibrate.add_argument(
-        "--budget",
-        required=True,
-        help="layers=8.5, macs=4.2G, macs=60%% (of the last exit's), "
-        "wer=+0.5 (points) or wer=+5%% (relative), the last two over the last "
-        "exit",
-    )
-    calibrate.add_argument(
-        "--method",
-        default="ltt",
-        help="naive, crc (conformal risk control) or ltt (Learn then Test, "
-        "the default)",
-    )
-    calibrate.add_argument(
-        "--delta",
-        type=float,
-        default=0.1,
-        help="accepted probability of breaking the budget (ltt; default 0.1)",
-    )
-    calibrate.add_argument(
-        "--per-exit",
-        action="store_true",
-        help="a threshold per exit instead of one for all",
-    )
-    calibrate.add_argument("--set", help="one set of the trace (default all)")
-    calibrate.add_argument(
-        "--target",
-        metavar="FILE",
-        help="trace of the data that the policy is meant for",
-    )
-    calibrate.add_argument(
-        "--selector",
-        metavar="FILE",
-        help="selector that gave the scores of --criterion learned",
-    )
-    calibrate.add_argument(
-        "--out", required=True, help="policy file (.yaml) to write"
-    )
-    calibrate.set_defaults(run=_calibrate)
 
 
 @exits_on_input_error
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command.
-
-    Arguments
-    ---------
-    arguments : sequence of str, optional
-        The command line without the program's name.
-    """
+    """Run a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A letter that a locale lacks is shown as its number.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -331,14 +261,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Says on import what it has set up.
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = _parser(given[0] if given else "").parse_args(given)
+    parser = _parser(given[0] if given else "")
+    parsed, parsed.further = parser.parse_known_args(given)
+    if parsed.further and not hasattr(parsed, "takes_further"):
+        parser.error(f"unrecognized arguments: {' '.join(parsed.further)}")
     if getattr(parsed, "criteria", None):
         from speechbrain_ee.exits.criteria.registry import load_criteria
 
         for name in parsed.criteria:
             load_criteria(name)
     said = parsed.run(parsed)
-    if isinstance(said, str):
+    if said:
         print(said)
     sys.stdout.flush()  # a full disk is told here, not on the way out
 

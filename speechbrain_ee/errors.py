@@ -55,20 +55,7 @@ class InputError(ValueError):
 
 
 def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a program's entry point: InputError becomes exit status 2.
-
-    Arguments
-    ---------
-    main : callable
-        The entry point.
-
-    Returns
-    -------
-    callable
-        The same, printing the paragraph to standard error and leaving with
-        status 2 instead of showing a traceback. So does a full disk; Ctrl-C
-        leaves with status 130.
-    """
+    """Decorate a program's entry point: InputError becomes exit status 2."""
 
     @functools.wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -100,19 +87,7 @@ def exits_on_input_error(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def users_line(error: BaseException) -> str:
-    """The line of a user's own code that an error comes from.
-
-    Arguments
-    ---------
-    error : BaseException
-        What was made of the error that the code raised.
-
-    Returns
-    -------
-    str
-        File, line and text, of the deepest one outside this package and what
-        is installed; empty if there is none.
-    """
+    """The line of a user's own code that an error comes from."""
     found, seen = "", error
     while seen := _reason(seen):
         for at in traceback.extract_tb(seen.__traceback__):
@@ -138,16 +113,6 @@ _INSTALLED = (
 def quoted(value: Any) -> str:
     """A value from a file as a message shows it, whatever its size.
 
-    Arguments
-    ---------
-    value : Any
-        What the file holds.
-
-    Returns
-    -------
-    str
-        As ``repr``, with the middle left out of what is long.
-
     Example
     -------
     >>> quoted("fast"), quoted([1] * 10**6)
@@ -171,12 +136,6 @@ def ends_on_interrupt() -> Iterator[None]:
 
     A script imports in it what takes seconds to import:
     :func:`exits_on_input_error` is not yet at work there.
-
-    Raises
-    ------
-    SystemExit
-        After an interrupt, also where a library made an error of its own of
-        it, as modules that are interrupted while they are imported do.
 
     Example
     -------
@@ -213,17 +172,6 @@ def drop_standard_output() -> None:
 
 def one_line(error: BaseException | str, limit: int = 200) -> str:
     """What went wrong, on one line, for the message of an InputError.
-
-    Arguments
-    ---------
-    error : BaseException or str
-        What a library raised.
-    limit : int
-        Most characters.
-
-    Returns
-    -------
-    str
 
     Example
     -------

@@ -56,26 +56,6 @@ def whole_file(
 ) -> Iterator[IO[Any]]:
     """Write a file whole or not at all.
 
-    Arguments
-    ---------
-    path : str or Path
-        Target; its folder is made if missing. What is no regular file (a
-        pipe, say) is written to as it is.
-    way_out : str
-        What to do if it cannot be written, for the message.
-    text : bool
-        Yield a stream of text, in UTF-8, instead of one of bytes.
-
-    Yields
-    ------
-    stream
-        Its content takes the place of the target when all went well.
-
-    Raises
-    ------
-    InputError
-        If the target cannot be written.
-
     Example
     -------
     >>> target = Path(getfixture("tmp_path")) / "new" / "a.txt"
@@ -113,20 +93,7 @@ def whole_file(
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write an object compressed by gzip; equal content, equal bytes.
-
-    Arguments
-    ---------
-    path : str or Path
-        Target, usually ``….json.gz``; compressed whatever its name.
-    content : mapping
-        What to write.
-
-    Raises
-    ------
-    InputError
-        If the target cannot be written.
-    """
+    """Write an object compressed by gzip; equal content, equal bytes."""
     text = json.dumps(content, ensure_ascii=False, indent=0, allow_nan=False)
     with whole_file(path) as raw:
         # No name and no time in gzip's header: bytes follow the content.
@@ -144,27 +111,6 @@ def whole_folder(
     Linux exchanges the two in one step. Where a file system cannot, the old
     one is moved away first, and a kill in between leaves it to
     :func:`restore`, which the next writer and readers call.
-
-    Arguments
-    ---------
-    path : str or Path
-        Target; a folder that is not empty is replaced if ``check`` lets it.
-    check : callable
-        Raises InputError for a folder that must not be deleted, of which it
-        is given the path.
-    way_out : str
-        What to do if it cannot be written, for the message.
-
-    Yields
-    ------
-    Path
-        An empty folder beside the target, which takes its place when all
-        went well.
-
-    Raises
-    ------
-    InputError
-        If something else is at the place, or it cannot be written.
 
     Example
     -------
@@ -203,13 +149,7 @@ def whole_folder(
 
 
 def restore(path: str | Path) -> None:
-    """Give a folder back that a killed :func:`whole_folder` has moved away.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where it should be; nothing is done if something is there.
-    """
+    """Give a folder back that a killed :func:`whole_folder` has moved away."""
     path = Path(os.path.abspath(path))
     if os.path.lexists(path):
         return
@@ -221,23 +161,7 @@ def restore(path: str | Path) -> None:
 
 
 def check_ours(path: Path, is_ours: bool, *patterns: str) -> None:
-    """Refuse to delete a folder that holds what this project did not write.
-
-    Arguments
-    ---------
-    path : Path
-        A folder that is there.
-    is_ours : bool
-        Whether it carries this project's schema.
-    *patterns : str
-        Regular expressions of the files that may be deleted, by their path
-        in the folder.
-
-    Raises
-    ------
-    InputError
-        If it does not, or naming the first other file, or link.
-    """
+    """Refuse to delete a folder that holds what this project did not write."""
     if not is_ours:
         raise InputError(
             f"{path}: something else than an earlier export is there, and "
@@ -300,13 +224,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def remove_abandoned(path: str | Path) -> None:
-    """Delete what killed writers of a folder have left beside it.
-
-    Arguments
-    ---------
-    path : str or Path
-        The folder.
-    """
+    """Delete what killed writers of a folder have left beside it."""
     path = Path(os.path.abspath(path))
     for left in [*_beside(path, "new"), *_beside(path, "old")]:
         if _is_abandoned(left):
@@ -376,23 +294,7 @@ def _sync_folder(path: str | Path) -> None:
 
 
 def open_plain(path: str | Path) -> io.BufferedReader:
-    """Open a regular file for reading; a pipe would hang, a device not end.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file. Streams that the user names as such, ``/dev/stdin``, are
-        let through.
-
-    Returns
-    -------
-    binary stream
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened, or is not a regular file.
-    """
+    """Open a regular file for reading; a pipe would hang, a device not end."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
     if str(path).startswith(STREAMS):
         flags = os.O_RDONLY
@@ -410,26 +312,7 @@ def open_plain(path: str | Path) -> io.BufferedReader:
 def read_bytes(
     path: str | Path, remedy: str, most: int = MOST_JSON_BYTES
 ) -> bytes:
-    """The content of a file, decompressed if it is compressed by gzip.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    remedy : str
-        The way out, for messages.
-    most : int
-        Most bytes, decompressed.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    InputError
-        If it is missing, no regular file, too large or damaged.
-    """
+    """The content of a file, decompressed if it is compressed by gzip."""
     try:
         with ExitStack() as stack:
             stream: Any = stack.enter_context(open_plain(path))
@@ -448,52 +331,29 @@ def read_bytes(
     return content
 
 
+def read_text(
+    path: str | Path, remedy: str, most: int = MOST_JSON_BYTES
+) -> str:
+    """As :func:`read_bytes`, in UTF-8, without a byte order mark."""
+    try:
+        return read_bytes(path, remedy, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read as UTF-8 text ({error}); {remedy}."
+        ) from None
+
+
 def read_json(
     path: str | Path, remedy: str, most: int = MOST_JSON_BYTES
 ) -> dict[str, Any]:
-    """The one JSON object of a file, which may be compressed by gzip.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    remedy : str
-        The way out, for messages.
-    most : int
-        Most bytes, decompressed.
-
-    Returns
-    -------
-    dict
-        Numbers in it are finite, and whole ones below 2 to the 63rd.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, too large or nested too deeply, or
-        holds something else.
-    """
+    """The one JSON object of a file, which may be compressed by gzip."""
     return parse_json(read_bytes(path, remedy, most), path, remedy)
 
 
 def parse_json(
     content: bytes | str, path: str | Path, remedy: str
 ) -> dict[str, Any]:
-    """As :func:`read_json`, of content that was read from a place.
-
-    Arguments
-    ---------
-    content : bytes or str
-        The text.
-    path : str or Path
-        Where it was read, for messages.
-    remedy : str
-        The way out, for messages.
-
-    Returns
-    -------
-    dict
-    """
+    """As :func:`read_json`, of content that was read from a place."""
     try:
         text = content if isinstance(content, str) else content.decode()
         if text.count("[") + text.count("{") > MOST_PARTS:
@@ -525,26 +385,7 @@ def check_keys(
     path: str | Path,
     remedy: str,
 ) -> None:
-    """Check the schema and the keys of an object.
-
-    Arguments
-    ---------
-    content : dict
-        What a file holds.
-    schema : str
-        What its ``schema`` must be.
-    keys : sequence of str
-        All other keys that it must have.
-    path : str or Path
-        The file, for messages.
-    remedy : str
-        The way out, for messages.
-
-    Raises
-    ------
-    InputError
-        Naming the key that is missing or not known.
-    """
+    """Check the schema and the keys of an object."""
     found = content.get("schema")
     if found != schema:
         raise InputError(
@@ -563,26 +404,7 @@ def check_keys(
 
 
 def read_yaml(path: str | Path, remedy: str) -> Any:
-    """The plain values of a YAML file: no tags that build, no aliases.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    remedy : str
-        The way out, for messages.
-
-    Returns
-    -------
-    Any
-        Lists, mappings, texts, numbers.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, too large or nested too deeply, or is not
-        YAML of plain values.
-    """
+    """The plain values of a YAML file: no tags that build, no aliases."""
     text = _yaml_text(path, remedy, aliases=False)
     try:
         found = yaml.load(text, LOADER)
@@ -603,25 +425,7 @@ _WRONG_SCALARS = (
 
 
 def compose_yaml(path: str | Path, remedy: str) -> yaml.MappingNode:
-    """The nodes of a YAML file of keys and values; nothing is built.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file; tags and aliases may be in it.
-    remedy : str
-        The way out, for messages.
-
-    Returns
-    -------
-    yaml.MappingNode
-
-    Raises
-    ------
-    InputError
-        If the file is missing, too large or nested too deeply, or holds
-        something else.
-    """
+    """The nodes of a YAML file of keys and values; nothing is built."""
     text = _yaml_text(path, remedy, aliases=True)
     try:
         root = yaml.compose(text, LOADER)
@@ -633,15 +437,7 @@ def compose_yaml(path: str | Path, remedy: str) -> yaml.MappingNode:
 
 
 def check_values(value: Any, finite: bool = False) -> None:
-    """Raise ValueError for values that would be trouble later.
-
-    Arguments
-    ---------
-    value : Any
-        Lists, mappings, texts, numbers.
-    finite : bool
-        Whether numbers must be finite.
-    """
+    """Raise ValueError for values that would be trouble later."""
     queue = [(value, 0)]
     while queue:
         value, depth = queue.pop()

@@ -6,7 +6,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -14,9 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding import SearchOptions
 from speechbrain_ee.exits.trace import (
     ExitRecord,
@@ -97,19 +94,6 @@ def test_difference_answers_yes_and_no(benchmark):
         trace_of(more_N, order), 0, trace_of(fewer_N, order)
     )
     assert no["joint_beats_single"].startswith("no")
-
-
-def test_interval_is_that_of_the_normal_approximation(benchmark):
-    rng = np.random.default_rng(1)
-    first_N, second_N = rng.integers(0, 6, (2, 2000))
-    order = list(range(2000))
-    result = benchmark.difference(
-        trace_of(first_N, order), 0, trace_of(second_N, order)
-    )
-    deltas = 10.0 * (first_N - second_N)  # points per ten-word utterance
-    half = 1.96 * deltas.std() / np.sqrt(2000)
-    low, high = result["interval_95"]
-    assert high - low == pytest.approx(2 * half, rel=0.05)
 
 
 LAYERS, ENCODER_MACS, SEARCH_MACS = (2, 4, 6), (100, 200, 300), (30, 40, 50)
@@ -201,12 +185,6 @@ def test_attention_evidence_pays_for_every_search(decodings, run_folder):
     assert applied["beam_score"]["macs"] == pytest.approx(paid)
 
 
-def test_decodings_needs_several(decodings, run_folder):
-    (run_folder / "traces" / "test.ctc_greedy.jsonl.gz").unlink()
-    with pytest.raises(InputError, match="several decodings"):
-        decodings.compare([run_folder])
-
-
 @pytest.mark.parametrize("decoders", ["shared", "separate"])
 def test_one_encoder_pass(repository, decoders):
     module = load(repository, "one_encoder_pass")
@@ -220,28 +198,6 @@ def test_one_encoder_pass(repository, decoders):
     runner.one_pass = runner.pass_per_exit
     with pytest.raises(AssertionError, match="calls by layer"):
         module.layer_calls(runner, *batch)
-
-
-@pytest.mark.parametrize("joint", [False, True])
-def test_decoder_steps_compares_equal_searches(repository, joint):
-    module = load(repository, "decoder_steps")
-    sizes = argparse.Namespace(
-        d_model=16, layers=2, d_ffn=32, vocab=24, frames=20
-    )
-    torch.manual_seed(0)
-    attention = module.build(sizes)
-    shaken(attention.norms[0])
-    output = module.random_output(sizes, 2)
-    options = SearchOptions(beam_size=3, max_decode_ratio=0.4)
-    row = module.measure(attention, output, options, joint, 1)
-    assert row["steps"] == 8
-    for parts in row["median_s"].values():
-        assert (parts["ctc"] > 0.0) == joint
-        assert parts["decoder"] > 0.0
-    found = module.Cached(attention, options, joint)(output)
-    others = [tokens[:-2] + [3 + tokens[-2] % 5] for tokens in found]
-    with pytest.raises(AssertionError):
-        module.same(found, others, 8)
 
 
 def test_lines_of_code_are_neither_blank_nor_words(repository, tmp_path):

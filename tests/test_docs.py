@@ -69,7 +69,7 @@ def commands(page: Path, in_prose: bool = False) -> Iterator[list[str]]:
                     yield words
 
 
-def test_there_is_something_to_check() -> None:
+def test_there_is_something_to_check():
     """The search for commands finds them."""
     quick = [" ".join(words) for words in commands(DOCS / "quick-start.md")]
     assert "make demo" in quick
@@ -77,7 +77,7 @@ def test_there_is_something_to_check() -> None:
     assert len(blocks(DOCS / "extending.md", "python")) == 5
 
 
-def test_every_row_describes_a_criterion() -> None:
+def test_every_row_describes_a_criterion():
     """No name in the table of criteria has gone; none is there twice."""
     page = (DOCS / "exit-selection.md").read_text(encoding="utf-8")
     table = page.split("## Criteria")[1].split("\nRules")[0]
@@ -93,7 +93,7 @@ def test_every_row_describes_a_criterion() -> None:
 
 
 @EVERY_PAGE
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     """Every relative link and image is a file, every anchor a heading."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
@@ -114,7 +114,7 @@ def anchors(page: Path) -> set[str]:
     return {title.strip().replace(" ", "-") for title in plain}
 
 
-def test_every_page_is_in_the_index() -> None:
+def test_every_page_is_in_the_index():
     """And every figure on some page."""
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -132,7 +132,7 @@ def of_package(words: list[str]) -> list[str]:
 
 
 @EVERY_PAGE
-def test_commands_of_the_package_exist(page: Path) -> None:
+def test_commands_of_the_package_exist(page):
     """Each is parsed as if it was run: commands, options, what is required."""
     for given in filter(None, map(of_package, commands(page))):
         try:
@@ -143,7 +143,7 @@ def test_commands_of_the_package_exist(page: Path) -> None:
 
 
 @EVERY_PAGE
-def test_commands_named_in_a_sentence_exist(page: Path) -> None:
+def test_commands_named_in_a_sentence_exist(page):
     """These are cut short: what they name has to be there."""
     for given in filter(None, map(of_package, commands(page, in_prose=True))):
         (rooms,) = _parser(given[0])._subparsers._group_actions
@@ -155,7 +155,7 @@ def test_commands_named_in_a_sentence_exist(page: Path) -> None:
 
 
 @EVERY_PAGE
-def test_scripts_yamls_and_targets_exist(page: Path) -> None:
+def test_scripts_yamls_and_targets_exist(page):
     """Files that commands run, and the keys that train.py is given."""
     targets = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in [*commands(page), *commands(page, in_prose=True)]:
@@ -190,7 +190,7 @@ def check_training(words: list[str], said: str) -> None:
 
 
 @EVERY_PAGE
-def test_python_is_python_and_imports_what_there_is(page: Path) -> None:
+def test_python_is_python_and_imports_what_there_is(page):
     """Code is compiled; what it imports from the package is looked up."""
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
@@ -203,14 +203,14 @@ def test_python_is_python_and_imports_what_there_is(page: Path) -> None:
                 assert hasattr(module, alias.name), f"{page.name}: {alias.name}"
 
 
-def test_the_examples_shown_are_those_that_are_tested() -> None:
+def test_the_examples_shown_are_those_that_are_tested():
     """To the letter; test_docs_criterion.py and test_docs_models.py run them."""
     shown = blocks(DOCS / "extending.md", "python")
     files = sorted((DOCS / "examples").glob("*.py"))
     assert sorted(shown) == sorted(p.read_text("utf-8") for p in files)
 
 
-def test_the_reference_holds_everything(tmp_path: Path) -> None:
+def test_the_reference_holds_everything(tmp_path):
     """Made from the docstrings: every module, and every criterion."""
     spec = importlib.util.spec_from_file_location(
         "make_api", DOCS / "make_api.py"
@@ -238,7 +238,7 @@ def test_the_reference_holds_everything(tmp_path: Path) -> None:
         assert prose.count("```") == 0
 
 
-def test_the_citation_is_complete() -> None:
+def test_the_citation_is_complete():
     """The keys that version 1.2.0 of the format requires and allows."""
     content = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert content["cff-version"] == "1.2.0"
@@ -249,12 +249,3 @@ def test_the_citation_is_complete() -> None:
         assert {"type", "title", "authors"} <= {*reference}
         for author in reference["authors"]:
             assert {*author} == {"family-names", "given-names"}
-
-
-def test_the_licence_is_whole() -> None:
-    """From the first heading to the end of the appendix."""
-    text = (ROOT / "LICENSE").read_text("utf-8")
-    assert "Version 2.0, January 2004" in text
-    assert all(f"\n   {number}. " in text for number in range(1, 10))
-    assert "END OF TERMS AND CONDITIONS" in text
-    assert text.rstrip().endswith("limitations under the License.")

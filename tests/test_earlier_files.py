@@ -43,7 +43,7 @@ def wavs(landed: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["model", "aed"])
-def test_inference_folders(landed: Path, expected: dict, name: str) -> None:
+def test_inference_folders(landed, expected, name):
     """Every policy and budget: the same texts at the same exits."""
     asr = EarlyExitASR.from_hparams(source=str(landed / name))
     for policy, then in expected[name].items():
@@ -51,7 +51,7 @@ def test_inference_folders(landed: Path, expected: dict, name: str) -> None:
         assert [[each.text, each.exit] for each in now] == then, policy
 
 
-def test_onnx_graphs(landed: Path, expected: dict) -> None:
+def test_onnx_graphs(landed, expected):
     """The same for the host that needs no PyTorch."""
     pytest.importorskip("onnxruntime")
     from speechbrain_ee.inference.onnx.host import OnnxRecogniser
@@ -63,7 +63,7 @@ def test_onnx_graphs(landed: Path, expected: dict) -> None:
         assert [[each.text, each.exit] for each in now] == then, policy
 
 
-def test_output_folder(landed: Path, expected: dict, tmp_path: Path) -> None:
+def test_output_folder(landed, expected, tmp_path):
     """Its checkpoint is exported: the same texts at every exit."""
     main(["export", str(landed / "run"), "--out", str(tmp_path / "m")])
     asr = EarlyExitASR.from_hparams(source=str(tmp_path / "m"))
@@ -72,9 +72,7 @@ def test_output_folder(landed: Path, expected: dict, tmp_path: Path) -> None:
         assert [[e.text, e.exit] for e in now] == expected["model"][exit]
 
 
-def test_traces_policies_and_selector(
-    landed: Path, expected: dict, tmp_path: Path
-) -> None:
+def test_traces_policies_and_selector(landed, expected, tmp_path):
     """A report of them says the same of exits and oracle."""
     main(
         [

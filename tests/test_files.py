@@ -116,17 +116,6 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert read == [b"through"] and path.is_fifo()
 
 
-def test_two_writers_of_a_file_in_one_process(tmp_path):
-    path = tmp_path / "a"
-    with whole_file(path) as outer:
-        outer.write(b"outer")
-        with whole_file(path) as inner:
-            inner.write(b"inner")
-        assert path.read_bytes() == b"inner"
-    assert path.read_bytes() == b"outer"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_file_reaches_the_disk_before_its_name_does(tmp_path, monkeypatch):
     steps = []
     for name in ("fsync", "replace"):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechbrain_ee import __version__
 from speechbrain_ee.__main__ import EXAMPLES, ROOMS, _parser, main
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
@@ -55,13 +54,6 @@ def test_report_prints_tables_and_writes_files(trace_file, tmp_path, capsys):
     assert stored["sets"]["some-set"]["wer"] == [50.0, 0.0]
 
 
-def test_report_as_json_is_the_file(trace_file, tmp_path, capsys):
-    out = tmp_path / "report"
-    main(["report", "--trace", str(trace_file), "--out", str(out), "--json"])
-    shown = json.loads(capsys.readouterr().out)
-    assert shown == json.loads((out / "report.json").read_text("utf-8"))
-
-
 def test_wrong_input_is_a_paragraph_and_status_2(tmp_path, capsys):
     missing = tmp_path / "missing.jsonl.gz"
     with pytest.raises(SystemExit) as stop:
@@ -69,13 +61,6 @@ def test_wrong_input_is_a_paragraph_and_status_2(tmp_path, capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "missing.jsonl.gz" in error and "Traceback" not in error
-
-
-def test_version(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
-    assert __version__ in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -226,22 +211,9 @@ def test_help_explains_every_option_and_ends_with_an_example(name):
     _parser(name).parse_args(words)
 
 
-def test_every_command_has_an_example():
-    (commands,) = _parser()._subparsers._group_actions
-    assert {*commands.choices} == {*EXAMPLES}
-
-
 def test_a_device_without_torch_is_told_so(monkeypatch, capsys):
     """In one paragraph: the installation for graphs has only the host."""
     missing = {"transcribe": ("no_such_package.command", "text from audio")}
     monkeypatch.setattr("speechbrain_ee.__main__.ROOMS", ROOMS | missing)
     error = refused("transcribe talk.wav --model folder", capsys)
     assert "transcribe: the package no_such_package is not installed" in error
-
-
-def test_a_missing_model_ends_in_one_paragraph(tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["transcribe", str(tmp_path), "--model", str(tmp_path / "no")])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said

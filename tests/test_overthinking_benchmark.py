@@ -82,23 +82,6 @@ def test_facts_are_those_of_the_traces(benchmark, traces):
     assert entropy["own_layers"] == 2
 
 
-def test_tables_say_who_is_best(benchmark, traces):
-    rates, carried = benchmark.tables({"m": benchmark.study(traces)})
-    near, far = rates.splitlines()[2:]
-    assert near.endswith("| last |  |")
-    assert "| m | far | 20 | 30.00 | 7.50 | 75.0 % | 22.50 (" in far
-    assert "| 75 % | 2: 7.50, -22.50 (" in far and far.endswith("| last |")
-    (row,) = carried.splitlines()[2:]
-    assert "| 6.00 | 6.00 | 2.00 | +0.00 (+0.00 to +0.00) |" in row
-    for table in (rates, carried):
-        assert len({line.count("|") for line in table.splitlines()}) == 1
-
-
-def test_a_study_needs_a_set_out_of_domain(benchmark, traces):
-    with pytest.raises(InputError, match="only the set 'near' is there"):
-        benchmark.study(traces[:1])
-
-
 def test_studies_are_added(benchmark, traces, tmp_path, monkeypatch):
     result = tmp_path / "result.json"
     paths = list(map(str, traces))

@@ -126,7 +126,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", python_files("speechbrain_ee"), ids=name_of)
-def test_imports_point_one_way(path: Path) -> None:
+def test_imports_point_one_way(path):
     """No room imports a later one, nor a recipe, a test or a benchmark."""
     own = room_of(module_name(path))
     rank = ROOMS.index(own) if own else -1
@@ -144,7 +144,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", python_files(*CODE_FOLDERS), ids=name_of)
-def test_module_says_what_it_is(path: Path) -> None:
+def test_module_says_what_it_is(path):
     """A docstring with the authors; a length that can be read."""
     docstring = ast.get_docstring(parse(path)) or ""
     assert docstring, "a module starts with what it is"
@@ -156,7 +156,7 @@ def test_module_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", python_files("speechbrain_ee"), ids=name_of)
-def test_public_names_are_documented_and_typed(path: Path) -> None:
+def test_public_names_are_documented_and_typed(path):
     """Docstring on every public name, types on every public signature."""
     problems = []
     for name, node in public_definitions(parse(path)):
@@ -178,7 +178,7 @@ def test_public_names_are_documented_and_typed(path: Path) -> None:
     ],
     ids=name_of,
 )
-def test_library_does_not_print(path: Path) -> None:
+def test_library_does_not_print(path):
     """Results go through logging; only the command line prints."""
     lines = [
         node.lineno
@@ -190,7 +190,7 @@ def test_library_does_not_print(path: Path) -> None:
     assert not lines
 
 
-def test_no_machine_paths_and_no_registry_addresses() -> None:
+def test_no_machine_paths_and_no_registry_addresses():
     """The project speaks of itself alone, wherever it lies."""
     banned = re.compile(
         r"(?<![\w.$}])/(?:root|home|Users|work|mnt|data\d?)/\w"

@@ -6,14 +6,12 @@ module            what it holds
 ``corpora``       LibriSpeech's layout, TED-LIUM 3, VoxPopuli: who says what
                   (``tedlium`` and ``voxpopuli`` are what recipes link to)
 ``preparation``   from a corpus to its manifests
-``manifests``     reading and checking them
-``clips``         parts of recordings; durations and faults by headers
+``manifests``     reading and checking them; parts of recordings
 ``audio``         samples of an utterance
 ``words``         how transcripts are written
 ``tokens``        the tokenizer of an experiment
 ``batches``       data sets and their batches
-``shards``        corpora in tar archives: reading
-``shard_writer``  corpora in tar archives: writing, the command ``shards``
+``shards``        corpora in tar archives, the command ``shards``
 ``demo/``         a corpus that is made, not downloaded
 ================  ========================================================
 
@@ -27,7 +25,7 @@ from typing import Any
 # By name, the module; imported when asked for, see PEP 562.
 _HOMES = {
     "AudioReader": "audio",
-    "Clip": "clips",
+    "Clip": "manifests",
     "SplitReport": "preparation",
     "build_demo_corpus": "demo",
     "make_datasets": "batches",
@@ -38,7 +36,7 @@ _HOMES = {
     "prepare_voxpopuli": "corpora",
     "read_manifest": "manifests",
     "train_loader_options": "batches",
-    "write_shards": "shard_writer",
+    "write_shards": "shards",
 }
 
 __all__ = list(_HOMES)

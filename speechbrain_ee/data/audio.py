@@ -17,7 +17,7 @@ import torchaudio
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechbrain_ee.data.clips import SAMPLES, Clip, file_of
+from speechbrain_ee.data.manifests import SAMPLES, Clip, file_of
 from speechbrain_ee.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class AudioReader:
         ---------
         path : str
             Any format that soundfile reads, or a part of such a file in the
-            notation of :mod:`speechbrain_ee.data.clips`.
+            notation of :mod:`speechbrain_ee.data.manifests`.
 
         Returns
         -------

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from speechbrain_ee.data.audio import AudioReader
-from speechbrain_ee.data.clips import Clip
 from speechbrain_ee.data.manifests import (
     SKIPPED_COLUMNS,
+    Clip,
     check_rows,
     first_few,
     read_manifest,

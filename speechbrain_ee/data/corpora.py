@@ -10,7 +10,7 @@ TED-LIUM 3
     their segments in ``stm`` beside it. Without ``legacy/train``, the training
     talks are those of ``data/{sph,stm}`` that are not among ``legacy``'s dev
     and test talks. Segments are not cut out: a manifest names the part of the
-    talk (see :mod:`speechbrain_ee.data.clips`). A line of an STM file is
+    talk (see :mod:`speechbrain_ee.data.manifests`). A line of an STM file is
     ``talk channel speaker start end <labels> words``, times in seconds.
     Segments that are not to be scored are left out; unknown words, noises in
     braces and numbers of pronunciations are removed from the transcripts,
@@ -30,6 +30,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import csv
 import os
 import re
 import unicodedata
@@ -41,7 +42,7 @@ from typing import Any
 import soundfile
 import yaml
 
-from speechbrain_ee.data.clips import (
+from speechbrain_ee.data.manifests import (
     EMPTY_AUDIO,
     SAMPLES,
     UNREADABLE_AUDIO,
@@ -52,8 +53,6 @@ from speechbrain_ee.data.preparation import (
     EMPTY_TRANSCRIPT,
     MISSING_AUDIO,
     Corpus,
-    Skipped,
-    SplitText,
     Utterance,
     is_elsewhere,
     split_folder,
@@ -88,20 +87,17 @@ MISSING_TRANSCRIPT = "missing transcript"
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """What lies in a split's folder, sorted by path.
+    """What lies in a split's folder, sorted by path."""
 
-    The newest change of any folder or transcript shows a changed corpus.
+    audio: list[str]
+    transcripts: list[str]
+
+
+def list_split(top: Path) -> tuple[SplitFiles, list[int]]:
+    """The files of ``<data_folder>/<split>``, and what shows a change.
+
+    That is the newest change of any folder or transcript, beside counts.
     """
-
-    folder: Path
-    audio: tuple[str, ...]
-    transcripts: tuple[str, ...]
-    newest_mtime_ns: int
-
-
-def list_split(folder: str | os.PathLike[str]) -> SplitFiles:
-    """List the audio and transcript files of ``<data_folder>/<split>``."""
-    top = Path(folder)
     audio, transcripts, newest_mtime_ns = [], [], 0
     for entry in _walk(top):
         name = entry.name.lower()
@@ -113,9 +109,8 @@ def list_split(folder: str | os.PathLike[str]) -> SplitFiles:
         # Not of audio: one more stat for each of 281,000 files.
         newest_mtime_ns = max(newest_mtime_ns, entry.stat().st_mtime_ns)
     _check_depth(top, transcripts)
-    return SplitFiles(
-        top, tuple(sorted(audio)), tuple(sorted(transcripts)), newest_mtime_ns
-    )
+    state = [len(audio), len(transcripts), newest_mtime_ns]
+    return SplitFiles(sorted(audio), sorted(transcripts)), state
 
 
 def _walk(top: Path) -> Iterator[os.DirEntry]:
@@ -166,46 +161,47 @@ def _check_depth(top: Path, transcripts: list[str]) -> None:
             )
 
 
-def read_split(split: str | os.PathLike[str] | SplitFiles) -> SplitText:
+def read_split(split: str | os.PathLike[str] | SplitFiles) -> list[Utterance]:
     """Pair the audio files of a split with their transcripts.
 
     Of two files, or two lines, with the same id the first in the order of
     their paths is used and the other is reported. Ids are compared in
     Unicode's composed form: some systems decompose the names of files.
     """
-    files = split if isinstance(split, SplitFiles) else list_split(split)
-    skipped: list[Skipped] = []
+    files = split
+    if not isinstance(files, SplitFiles):
+        files, _ = list_split(Path(split))
+    found: list[Utterance] = []
     audio = _first_of_each(
-        ((Path(path).stem, path, path) for path in files.audio), skipped
+        ((Path(path).stem, path, path) for path in files.audio), found
     )
-    lines = _first_of_each(_transcribed(files.transcripts), skipped)
-    utterances = []
+    lines = _first_of_each(_transcribed(files.transcripts), found)
     for name, (words, transcript) in lines.items():
+        # of <speaker>/<chapter>/, whatever the names of the files
+        speaker = Path(transcript).parts[-3]
+        path, reason = transcript, None
         if name not in audio:
-            skipped.append(Skipped(name, transcript, MISSING_AUDIO))
+            reason = MISSING_AUDIO
         elif not normalised(words):
-            skipped.append(Skipped(name, transcript, EMPTY_TRANSCRIPT))
+            reason = EMPTY_TRANSCRIPT
         else:
-            # of <speaker>/<chapter>/, whatever the names of the files
-            speaker = Path(transcript).parts[-3]
-            utterances.append(Utterance(name, speaker, audio[name][0], words))
-    skipped += [
-        Skipped(name, path, MISSING_TRANSCRIPT)
-        for name, (path, _) in audio.items()
-        if name not in lines
-    ]
-    return SplitText.of(utterances, skipped)
+            path, _ = audio[name]
+        found.append(Utterance(name, speaker, path, words, reason))
+    for name, (path, _) in audio.items():
+        if name not in lines:
+            found.append(Utterance(name, "", path, "", MISSING_TRANSCRIPT))
+    return found
 
 
 def _first_of_each(
-    entries: Iterable[tuple[str, str, str]], skipped: list[Skipped]
+    entries: Iterable[tuple[str, str, str]], found: list[Utterance]
 ) -> dict[str, tuple[str, str]]:
     """id -> (value, file) of the first entry; later ones are reported."""
     first: dict[str, tuple[str, str]] = {}
     for name, value, path in entries:
         name = unicodedata.normalize("NFC", name)
         if name in first:
-            skipped.append(Skipped(name, path, DUPLICATE_ID))
+            found.append(Utterance(name, "", path, "", DUPLICATE_ID))
         else:
             first[name] = (value, path)
     return first
@@ -220,7 +216,7 @@ def _transcribed(paths: Iterable[str]) -> Iterator[tuple[str, str, str]]:
                 yield name, " ".join(words), path
 
 
-def find_split(data_folder: Path, split: str) -> SplitFiles:
+def find_split(data_folder: Path, split: str) -> tuple[SplitFiles, list[int]]:
     """The files of a split, or an error that says where to look instead."""
     folder = split_folder(data_folder, split)
     if folder.is_dir():
@@ -244,12 +240,11 @@ def find_split(data_folder: Path, split: str) -> SplitFiles:
 
 def _where_else(data_folder: Path, split: str) -> str:
     """What to pass instead of a data_folder without that split."""
-    if (data_folder.parent / split).is_dir():
-        return f"it lies one level up: pass data_folder={data_folder.parent}"
     below = sorted(path for path in data_folder.iterdir() if path.is_dir())
-    for folder in below:
-        if (folder / split).is_dir():
-            return f"it lies one level down: pass data_folder={folder}"
+    for where, folders in (("up", [data_folder.parent]), ("down", below)):
+        for folder in folders:
+            if (folder / split).is_dir():
+                return f"it lies one level {where}: pass data_folder={folder}"
     pattern = f"*/*/*{TRANSCRIPT_SUFFIX}"
     splits = [path.name for path in below if any(path.glob(pattern))]
     if splits:
@@ -258,10 +253,6 @@ def _where_else(data_folder: Path, split: str) -> str:
         if any(folder.glob(f"*/{pattern}")):
             return f"there are splits one level down: try {folder}"
     return f"no folder there has the expected layout {LAYOUT}"
-
-
-def _split_state(files: SplitFiles) -> list[int]:
-    return [len(files.audio), len(files.transcripts), files.newest_mtime_ns]
 
 
 # ---- TED-LIUM 3 ------------------------------------------------------------
@@ -274,15 +265,8 @@ NOT_SCORED = "not to be scored"
 TALK_SUFFIXES = (".sph", ".wav", ".flac")
 # Segments that end this much after the talk are cut to its end, in seconds.
 ROUNDING_S = 0.05
+Talks = tuple[list[Path], dict[str, Path]]
 _NO_WORD = re.compile(r"<[^>]*>|\{[^}]*\}|\[[^\]]*\]|\(\d+\)")
-
-
-@dataclass(frozen=True)
-class TalkFiles:
-    """What lies in a split: transcripts, and audio by name of the talk."""
-
-    transcripts: tuple[Path, ...]
-    audio: dict[str, Path]
 
 
 @dataclass(frozen=True)
@@ -301,9 +285,16 @@ class StmLine:
         times = (round(100 * s) for s in (self.start_s, self.stop_s))
         return "-".join([self.talk, *(f"{time:07d}" for time in times)])
 
+    def clip(self, path: Path, rate: int, frames: int) -> Clip:
+        """The part of the talk; the end may be rounded up."""
+        start, stop = round(self.start_s * rate), round(self.stop_s * rate)
+        if start < frames < stop <= frames + ROUNDING_S * rate:
+            stop = frames
+        return Clip(str(path), SAMPLES, start, stop - start)
 
-def find_talks(data_folder: Path, split: str) -> TalkFiles:
-    """The files of a split.
+
+def find_talks(data_folder: Path, split: str) -> tuple[Talks, list[int]]:
+    """The transcripts of a split, and its audio by name of the talk.
 
     ``data_folder`` is the unpacked release, its folder ``legacy``, or the
     folder above.
@@ -334,7 +325,8 @@ def find_talks(data_folder: Path, split: str) -> TalkFiles:
         for path in sorted((folder / "sph").glob("*"))
         if path.suffix in TALK_SUFFIXES
     }
-    return TalkFiles(tuple(transcripts), audio)
+    newest = max(p.stat().st_mtime_ns for p in (*transcripts, *audio.values()))
+    return (transcripts, audio), [len(audio), len(transcripts), newest]
 
 
 def _release(data_folder: Path) -> Path:
@@ -345,12 +337,6 @@ def _release(data_folder: Path) -> Path:
         if any((place / split / "stm").is_dir() for split in SPLITS):
             return place
     return data_folder / "legacy"
-
-
-def _talks_state(files: TalkFiles) -> list[int]:
-    paths = (*files.transcripts, *files.audio.values())
-    newest = max(path.stat().st_mtime_ns for path in paths)
-    return [len(files.audio), len(files.transcripts), newest]
 
 
 def read_stm(path: Path) -> Iterator[StmLine]:
@@ -389,24 +375,21 @@ def stm_words(text: str) -> str:
     return librispeech_words(_NO_WORD.sub(" ", text))
 
 
-def read_talks(files: TalkFiles) -> SplitText:
-    """The utterances of a split."""
-    utterances: dict[str, Utterance] = {}
-    skipped = []
-    for transcript in files.transcripts:
+def read_talks(files: Talks) -> Iterator[Utterance]:
+    """The segments of all talks of a split."""
+    transcripts, audio = files
+    for transcript in transcripts:
         headers: dict[str, tuple[int, int] | None] = {}
         for line in read_stm(transcript):
+            path, clip = audio.get(line.talk), None
             if line.talk not in headers:
-                headers[line.talk] = _header(files.audio.get(line.talk))
-            found = _utterance(line, files.audio, headers[line.talk])
-            if isinstance(found, Utterance) and line.name in utterances:
-                found = DUPLICATE_ID
-            if isinstance(found, str):
-                path = files.audio.get(line.talk, transcript)
-                skipped.append(Skipped(line.name, str(path), found))
-            else:
-                utterances[line.name] = found
-    return SplitText.of(utterances.values(), skipped)
+                headers[line.talk] = _header(path)
+            words = stm_words(line.text)
+            reason = _unusable(line, words, path, headers[line.talk])
+            if reason is None:
+                clip = line.clip(path, *headers[line.talk])
+            where = str(clip or path or transcript)
+            yield Utterance(line.name, line.speaker, where, words, reason)
 
 
 def _header(path: Path | None) -> tuple[int, int] | None:
@@ -418,27 +401,19 @@ def _header(path: Path | None) -> tuple[int, int] | None:
     return (info.samplerate, info.frames) if info else None
 
 
-def _utterance(
-    line: StmLine, audio: dict[str, Path], header: tuple[int, int] | None
-) -> Utterance | str:
-    """The utterance, or why it cannot be used."""
+def _unusable(
+    line: StmLine, words: str, path: Path | None, header: Any
+) -> str | None:
+    """Why a segment cannot be used."""
     if IGNORED in line.text:
         return NOT_SCORED
-    words = stm_words(line.text)
     if not words:
         return EMPTY_TRANSCRIPT
     if line.start_s == line.stop_s:
         return EMPTY_AUDIO
-    if line.talk not in audio:
+    if path is None:
         return MISSING_AUDIO
-    if header is None:
-        return UNREADABLE_AUDIO
-    rate, frames = header
-    start, stop = round(line.start_s * rate), round(line.stop_s * rate)
-    if start < frames < stop <= frames + ROUNDING_S * rate:
-        stop = frames
-    clip = Clip(str(audio[line.talk]), SAMPLES, start, stop - start)
-    return Utterance(line.name, line.speaker, str(clip), words)
+    return UNREADABLE_AUDIO if header is None else None
 
 
 # ---- VoxPopuli -------------------------------------------------------------
@@ -453,7 +428,7 @@ UNKNOWN_SPEAKER = "None"
 YEAR_FOLDERS = "[0-9][0-9][0-9][0-9]"
 
 
-def find_table(data_folder: Path, split: str) -> Path:
+def find_table(data_folder: Path, split: str) -> tuple[Path, list[int]]:
     """The table of a split, in the folder that holds the years.
 
     ``data_folder`` is the corpus, or its folder ``transcribed_data`` or
@@ -461,86 +436,59 @@ def find_table(data_folder: Path, split: str) -> Path:
     """
     name = f"asr_{split}.tsv"
     places = [data_folder / "transcribed_data/en", data_folder / "en"]
-    for folder in (*places, data_folder):
-        if (folder / name).is_file():
-            return folder / name
+    tables = [folder / name for folder in (*places, data_folder)]
+    for table in filter(Path.is_file, tables):
+        status = table.stat()
+        years = sorted(p for p in table.parent.glob("*") if p.is_dir())
+        changed = [year.stat().st_mtime_ns for year in years]
+        return table, [status.st_size, status.st_mtime_ns, *changed]
     raise InputError(
         f"data_folder: {data_folder} has no split {split!r} of VoxPopuli: "
-        f"{places[0] / name} is not a file; the layout is {TABLES}."
+        f"{tables[0]} is not a file; the layout is {TABLES}."
     )
 
 
-def _table_state(table: Path) -> list[int]:
-    status = table.stat()
-    years = sorted(path for path in table.parent.glob("*") if path.is_dir())
-    changed = [year.stat().st_mtime_ns for year in years]
-    return [status.st_size, status.st_mtime_ns, *changed]
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Id, text and speaker, empty if unknown, of every line."""
-    lines = _lines(path)
-    columns = lines[0].rstrip("\r").split("\t")
+def read_table(path: Path) -> Iterator[Utterance]:
+    """The utterances of a split."""
+    audio: dict[str, str] = {}
+    for year in sorted(path.parent.glob(YEAR_FOLDERS)):
+        for file in sorted(year.iterdir()):
+            if file.suffix in SPEECH_SUFFIXES:
+                audio.setdefault(file.stem, str(file))
+    # Quotes in this table are those of the speeches.
+    table = csv.DictReader(_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    columns = table.fieldnames or ()
     missing = [name for name in TABLE_COLUMNS if name not in columns]
     if missing:
         raise InputError(
             f"data_folder: {path}:1: lacks the columns {', '.join(missing)}; "
             "make the table again with VoxPopuli's own tools."
         )
-    places = [columns.index(name) for name in TABLE_COLUMNS]
-    # Not by the csv module: quotes in this table are those of the speeches.
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.rstrip("\r").split("\t")
-        if cells == [""]:
-            continue
-        if len(cells) != len(columns) or not cells[places[0]]:
+    for row in table:
+        if None in row or None in row.values() or not row["id"]:
             raise InputError(
-                f"data_folder: {path}:{number}: has {len(cells)} cells, of "
-                f"{len(columns)}, or no id; mend or remove the line."
+                f"data_folder: {path}:{table.line_num}: has more or fewer than "
+                f"{len(columns)} cells, or no id; mend or remove the line."
             )
-        name, text, speaker = (cells[place] for place in places)
-        yield name, text, "" if speaker == UNKNOWN_SPEAKER else speaker
-
-
-def read_table(table: Path) -> SplitText:
-    """The utterances of a split."""
-    audio: dict[str, str] = {}
-    for year in sorted(table.parent.glob(YEAR_FOLDERS)):
-        for path in sorted(year.iterdir()):
-            if path.suffix in SPEECH_SUFFIXES:
-                audio.setdefault(path.stem, str(path))
-    utterances: dict[str, Utterance] = {}
-    skipped = []
-    for name, text, speaker in read_rows(table):
-        words = librispeech_words(text)
-        path = audio.get(name)
-        reason = None
-        if not words:
-            reason = EMPTY_TRANSCRIPT
-        elif path is None:
-            reason = MISSING_AUDIO
-        elif name in utterances:
-            reason = DUPLICATE_ID
-        if reason:
-            skipped.append(Skipped(name, path or str(table), reason))
-        else:
-            utterances[name] = Utterance(name, speaker, path, words)
-    return SplitText.of(utterances.values(), skipped)
+        name, speaker = row["id"], row["speaker_id"]
+        words = librispeech_words(row["normalized_text"])
+        reason = None if name in audio else MISSING_AUDIO
+        yield Utterance(
+            name,
+            "" if speaker == UNKNOWN_SPEAKER else speaker,
+            audio.get(name, str(path)),
+            words,
+            reason if words else EMPTY_TRANSCRIPT,
+        )
 
 
 # ---- The key ``corpus`` ----------------------------------------------------
 
 LIBRISPEECH = "librispeech"
 CORPORA = {
-    LIBRISPEECH: Corpus(
-        "LibriSpeech's layout", (), find_split, _split_state, read_split
-    ),
-    "tedlium3": Corpus(
-        "TED-LIUM 3", SPLITS, find_talks, _talks_state, read_talks
-    ),
-    "voxpopuli": Corpus(
-        "VoxPopuli", SPLITS, find_table, _table_state, read_table
-    ),
+    LIBRISPEECH: Corpus("LibriSpeech's layout", (), find_split, read_split),
+    "tedlium3": Corpus("TED-LIUM 3", SPLITS, find_talks, read_talks),
+    "voxpopuli": Corpus("VoxPopuli", SPLITS, find_table, read_table),
 }
 prepare_librispeech = CORPORA[LIBRISPEECH].prepare
 prepare_tedlium3 = CORPORA["tedlium3"].prepare

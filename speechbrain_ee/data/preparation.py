@@ -25,30 +25,44 @@ Authors
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from speechbrain_ee import __version__
-from speechbrain_ee.data.clips import check_all, reason_to_skip
 from speechbrain_ee.data.manifests import (
     COLUMNS,
     SKIPPED_COLUMNS,
     WAY_OUT,
+    check_audio,
+    file_of,
     first_few,
     write_csv,
 )
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import whole_file
+from speechbrain_ee.schema import Record, plain, read_record
 
 logger = logging.getLogger(__name__)
 
 DUPLICATE_ID = "duplicate id"
 EMPTY_TRANSCRIPT = "empty transcript"
 MISSING_AUDIO = "missing audio"
+TOO_FAST = "too short for its transcript"
+TOO_SHORT = "shorter than min_duration_s"
+TOO_LONG = "longer than max_duration_s"
+NO_SPLIT = "all are empty; name at least one split of the corpus."
 FINGERPRINT = "prepare.json"
-SECONDS_PER_HOUR = 3600
+# Fluent reading has about 15 characters per second and the fastest readers
+# stay below 25; above 35 the words cannot belong to the recording, and CTC
+# with frames of 40 ms (25 per second) could hardly align them.
+MAX_CHARACTERS_PER_S = 35.0
+READERS = 8  # threads: reading headers waits for the disk
+PROGRESS_AFTER_S = 5.0
 
 Splits = str | Sequence[str]
 Limits = tuple[float, float | None]  # shortest and longest, in seconds
@@ -57,45 +71,16 @@ Row = tuple[str, str, str, str, str]  # of COLUMNS
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording that has a transcript; its speaker, or "" if unknown."""
+    """A recording and what is said in it, or why it cannot be used."""
 
     utterance_id: str
-    speaker: str
+    speaker: str  # or "" if unknown
     path: str
     words: str
+    reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """One id that cannot be used: its file and the reason."""
-
-    utterance_id: str
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SplitText:
-    """A split before its audio is looked at, both sorted by id."""
-
-    utterances: tuple[Utterance, ...]
-    skipped: tuple[Skipped, ...]
-
-    @classmethod
-    def of(
-        cls, utterances: Iterable[Utterance], skipped: Iterable[Skipped]
-    ) -> "SplitText":
-        """Sort what a corpus holds."""
-        return cls(
-            tuple(sorted(utterances, key=lambda one: one.utterance_id)),
-            tuple(
-                sorted(skipped, key=lambda one: (one.utterance_id, one.path))
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class SplitReport:
+class SplitReport(Record):
     """What became of a split.
 
     Arguments
@@ -113,7 +98,14 @@ class SplitReport:
     split: str
     utterances: int
     hours: float
-    skipped: Mapping[str, tuple[str, ...]]
+    skipped: dict[str, tuple[str, ...]]
+
+
+class _Prepared(Record):
+    """What ``prepare.json`` holds."""
+
+    fingerprint: dict[str, Any]
+    reports: dict[str, SplitReport]
 
 
 @dataclass(frozen=True)
@@ -122,15 +114,14 @@ class Corpus:
 
     ``splits`` names those that it has; empty if every folder may be one.
     ``find`` takes ``data_folder`` and a split and returns its files, which
-    ``state`` turns into numbers that differ when the corpus has changed, and
-    ``read`` into utterances.
+    ``read`` turns into utterances, and numbers that differ when the corpus
+    has changed.
     """
 
     title: str
     splits: tuple[str, ...]
-    find: Callable[[Path, str], Any]
-    state: Callable[[Any], list[int]]
-    read: Callable[[Any], SplitText]
+    find: Callable[[Path, str], tuple[Any, list[int]]]
+    read: Callable[[Any], Iterable[Utterance]]
 
     def prepare(
         self,
@@ -193,17 +184,32 @@ class Corpus:
         given = names_of(tr_splits, dev_splits, te_splits)
         merged = names_of(merge_lst)
         limits_s = (min_duration_s, max_duration_s)
-        _check_options(given, merged, *limits_s)
-        self._check_splits(given)
+        unknown = [split for split in given if split not in self.splits]
+        if not given or (self.splits and unknown):
+            known = f"{self.title} has the splits {', '.join(self.splits)}"
+            raise InputError(
+                "tr_splits, dev_splits, te_splits: "
+                + (f"{', '.join(unknown)}: {known}." if given else NO_SPLIT)
+            )
+        unknown = [name for name in merged if name not in given]
+        if unknown:
+            raise InputError(
+                f"merge_lst: {', '.join(unknown)} not among the splits that "
+                f"are prepared; choose from {', '.join(given)}."
+            )
+        if max_duration_s is not None and max_duration_s <= min_duration_s:
+            raise InputError(
+                f"max_duration_s: {max_duration_s} leaves nothing above "
+                f"min_duration_s {min_duration_s}; raise it or pass None."
+            )
         source, save = _absolute(data_folder), _absolute(save_folder)
         names = split_names(source, given)
-        splits = list(names.values())
         training = [names[split] for split in names_of(tr_splits)]
         merged = [names[split] for split in merged]
-        stem = _merged_stem(merge_name, merged, splits)
-        numbers = _numbers_of(select_n_sentences, splits)
+        stem = _merged_stem(merge_name, merged, names.values())
+        numbers = _numbers_of(select_n_sentences, list(names.values()))
         found = {names[split]: self.find(source, split) for split in given}
-        states = {split: self.state(files) for split, files in found.items()}
+        states = {name: state for name, (_, state) in found.items()}
         fingerprint: dict[str, Any] = {
             "data_folder": str(source),
             "training": training,
@@ -220,32 +226,34 @@ class Corpus:
                 for split in given
                 if is_elsewhere(split)
             }
+        fingerprint = {"version": __version__, **fingerprint}
+        fingerprint = json.loads(json.dumps(fingerprint))
         earlier = _earlier_reports(save, fingerprint)
         if earlier is not None:
             logger.info("%s: manifests are up to date, left as they are", save)
             return earlier
-        _begin(save)
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"save_folder: {save} cannot be made ({error.strerror}); pass "
+                "a folder that you may write to."
+            ) from error
+        # Better refused now than after reading the headers of 281,000 files.
+        _write_json(save, {})
         rows: dict[str, list[Row]] = {}
         reports: dict[str, SplitReport] = {}
-        for split, files in found.items():
+        for split, (files, _) in found.items():
             limits = limits_s if split in training else (0.0, None)
-            rows[split], skipped = usable(
+            rows[split], skipped = _usable(
                 self.read(files), numbers[split], limits, f"reading {split}"
             )
-            reports[split] = save_split(save, split, rows[split], skipped)
+            reports[split] = _save_split(save, split, rows[split], skipped)
         if stem is not None:
-            together, skipped = _merge_rows([rows[name] for name in merged])
-            reports[stem] = save_split(save, stem, together, skipped)
-        _finish(save, fingerprint, reports)
+            together, skipped = _merged([rows[name] for name in merged])
+            reports[stem] = _save_split(save, stem, together, skipped)
+        _write_json(save, plain(_Prepared(fingerprint, reports)))
         return reports
-
-    def _check_splits(self, splits: Sequence[str]) -> None:
-        unknown = [split for split in splits if split not in self.splits]
-        if self.splits and unknown:
-            raise InputError(
-                f"tr_splits, dev_splits, te_splits: {', '.join(unknown)}: "
-                f"{self.title} has the splits {', '.join(self.splits)}."
-            )
 
 
 # ---- What the options mean -------------------------------------------------
@@ -253,11 +261,7 @@ class Corpus:
 
 def names_of(*groups: Splits | None) -> list[str]:
     """All names in order, each once; a lone string is one name."""
-    names: dict[str, None] = {}
-    for group in groups:
-        group = [group] if isinstance(group, str) else group
-        names.update(dict.fromkeys(group or ()))
-    return list(names)
+    return list(dict.fromkeys(name for g in groups for name in _listed(g)))
 
 
 def _absolute(folder: str | os.PathLike[str]) -> Path:
@@ -265,45 +269,18 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(os.path.expanduser(folder)))
 
 
-def _check_options(
-    splits: Sequence[str],
-    merged: Sequence[str],
-    min_duration_s: float,
-    max_duration_s: float | None,
-) -> None:
-    """Refuse options that contradict each other."""
-    if not splits:
-        raise InputError(
-            "tr_splits, dev_splits, te_splits: all are empty; name at least "
-            "one split of the corpus."
-        )
-    unknown = [name for name in merged if name not in splits]
-    if unknown:
-        raise InputError(
-            f"merge_lst: {', '.join(unknown)} not among the splits that are "
-            f"prepared; choose from {', '.join(splits)}."
-        )
-    if max_duration_s is not None and max_duration_s <= min_duration_s:
-        raise InputError(
-            f"max_duration_s: {max_duration_s} leaves nothing above "
-            f"min_duration_s {min_duration_s}; raise it or pass None."
-        )
-
-
 def _merged_stem(
-    merge_name: str | None, merged: Sequence[str], splits: Sequence[str]
+    merge_name: str | None, merged: Sequence[str], splits: Iterable[str]
 ) -> str | None:
     """Name of the manifest of several splits; None if there is none."""
-    if not merged:
-        return None
     stem = (merge_name or "").removesuffix(".csv")
+    if not merged or merged == [stem]:
+        return None  # "train" merged into train.csv is there already
     if Path(stem).name != stem or not stem:
         raise InputError(
             f"merge_name: {merge_name!r} is no file name for the merge of "
             f"{', '.join(merged)}; pass one, for instance train.csv."
         )
-    if list(merged) == [stem]:
-        return None  # "train" merged into train.csv is there already
     if stem in splits:
         raise InputError(
             f"merge_name: {stem}.csv is already the manifest of the split "
@@ -318,18 +295,15 @@ def _numbers_of(
     """How many sentences to take of each split; None: all."""
     if select is None or isinstance(select, int):
         select = [select] * len(splits)
-    if len(select) != len(splits):
+    if len(select) != len(splits) or any(
+        n is not None and n < 1 for n in select
+    ):
         raise InputError(
-            f"select_n_sentences: {list(select)} has {len(select)} numbers "
-            f"for {len(splits)} splits ({', '.join(splits)}); give one "
-            "number, or one for each."
+            f"select_n_sentences: {list(select)} must be one positive number, "
+            f"or one for each of the {len(splits)} splits "
+            f"({', '.join(splits)}); None takes all sentences."
         )
-    if any(number is not None and number < 1 for number in select):
-        raise InputError(
-            f"select_n_sentences: {list(select)} must be positive; pass "
-            "None for all sentences."
-        )
-    return dict(zip(splits, select, strict=True))
+    return dict(zip(splits, select))
 
 
 # ---- Splits and the names of their manifests -------------------------------
@@ -377,10 +351,8 @@ def dev_set_manifest(hparams: Mapping[str, Any]) -> str:
     ``skip_prep`` any, and where manifests are prepared one of these or one
     outside ``output_folder``.
     """
-    given, output = hparams["valid_csv"], hparams["output_folder"]
-    made = _made(hparams, "dev_splits")
-    prepared = not hparams["skip_prep"]
-    if given and not (prepared and _of_another_split(given, made, output)):
+    given, made = hparams["valid_csv"], _made(hparams, "dev_splits")
+    if given and (hparams["skip_prep"] or _kept([given], made, hparams)):
         return given
     if not made:
         raise InputError(
@@ -406,13 +378,8 @@ def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
     """
     paths = _listed(hparams["test_csv"])
     if not hparams["skip_prep"] or hparams["test_csv"] is None:
-        made, output = _made(hparams, "test_splits"), hparams["output_folder"]
-        if made:
-            paths = [
-                path
-                for path in paths
-                if not _of_another_split(path, made, output)
-            ]
+        made = _made(hparams, "test_splits")
+        paths = _kept(paths, made, hparams) if made else paths
         known = {Path(path).stem for path in paths}
         paths += [path for path in made if Path(path).stem not in known]
     stems = [Path(path).stem for path in paths]
@@ -432,17 +399,23 @@ def test_set_manifests(hparams: Mapping[str, Any]) -> list[str]:
 def _made(hparams: Mapping[str, Any], key: str) -> list[str]:
     """Where data preparation writes the manifests of some splits."""
     splits = _listed(hparams[key])
-    if not splits:
-        return []
-    source = Path(os.path.expanduser(hparams["data_folder"])).absolute()
-    names = split_names(source, splits).values()
-    return [os.path.join(hparams["output_folder"], f"{n}.csv") for n in names]
+    names = (
+        split_names(_absolute(hparams["data_folder"]), splits) if splits else {}
+    )
+    output = hparams["output_folder"]
+    return [os.path.join(output, f"{name}.csv") for name in names.values()]
 
 
-def _of_another_split(path: str, made: Sequence[str], output: str) -> bool:
-    """Is it in ``output_folder``, and none that is made there?"""
-    stems = [Path(one).stem for one in made]
-    return Path(path).parent == Path(output) and Path(path).stem not in stems
+def _kept(
+    paths: Sequence[str], made: Sequence[str], hparams: Mapping[str, Any]
+) -> list[str]:
+    """Those that are made, or lie outside ``output_folder``."""
+    output, stems = Path(hparams["output_folder"]), [Path(m).stem for m in made]
+    return [
+        path
+        for path in paths
+        if Path(path).parent != output or Path(path).stem in stems
+    ]
 
 
 def _listed(names: Splits | None) -> list[str]:
@@ -453,70 +426,112 @@ def _listed(names: Splits | None) -> list[str]:
 # ---- From utterances to rows -----------------------------------------------
 
 
-def usable(
-    text: SplitText, number: int | None, limits_s: Limits, title: str
-) -> tuple[list[Row], list[Skipped]]:
+def _usable(
+    found: Iterable[Utterance], number: int | None, limits_s: Limits, title: str
+) -> tuple[list[Row], list[Row]]:
     """The first usable utterances of a split (None: all), and the others.
 
     What comes after them is not looked at, so that a try-out on a large
     corpus is fast.
     """
+    found = sorted(
+        _without_twins(found), key=lambda one: (one.utterance_id, one.path)
+    )
+    waiting = [one for one in found if one.reason is None]
     rows: list[Row] = []
-    skipped = list(text.skipped)
-    waiting = list(text.utterances)
+    skipped = [_skip(one, one.reason) for one in found if one.reason]
     if number is None:
         number = len(waiting)
     while waiting and len(rows) < number:
         missing = number - len(rows)
         now, waiting = waiting[:missing], waiting[missing:]
         facts = check_all([one.path for one in now], title)
-        for one, audio in zip(now, facts, strict=True):
-            reason = reason_to_skip(one.words, audio, *limits_s)
+        for one, (duration_s, fault) in zip(now, facts, strict=True):
+            reason = fault or _misfit(one.words, duration_s, *limits_s)
             if reason is None:
-                duration = str(audio.duration_s)
-                row = (one.utterance_id, duration, one.path)
+                row = (one.utterance_id, str(duration_s), one.path)
                 rows.append((*row, one.speaker, one.words))
             else:
-                skipped.append(Skipped(one.utterance_id, one.path, reason))
+                skipped.append(_skip(one, reason))
     return rows, skipped
 
 
-def _merge_rows(
-    parts: Sequence[Sequence[Row]],
-) -> tuple[list[Row], list[Skipped]]:
+def _without_twins(found: Iterable[Utterance]) -> Iterator[Utterance]:
+    """Of usable utterances with one id the first is used."""
+    seen = set()
+    for one in found:
+        if one.reason is None and one.utterance_id in seen:
+            path = file_of(one.path)
+            one = replace(one, path=path, reason=DUPLICATE_ID)
+        elif one.reason is None:
+            seen.add(one.utterance_id)
+        yield one
+
+
+def _skip(one: Utterance, reason: str) -> Row:
+    """A row of the list of what was skipped."""
+    return one.utterance_id, one.path, reason
+
+
+def check_all(
+    paths: Sequence[str], title: str
+) -> list[tuple[float, str | None]]:
+    """:func:`check_audio` for many files at once, in their order."""
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        facts = pool.map(check_audio, paths)
+        return list(
+            tqdm(facts, title, len(paths), unit="file", delay=PROGRESS_AFTER_S)
+        )
+    finally:
+        # An interrupt must not wait for a hundred thousand open tasks.
+        pool.shutdown(cancel_futures=True)
+
+
+def _misfit(
+    words: str, duration_s: float, shortest_s: float, longest_s: float | None
+) -> str | None:
+    """Why sound audio cannot be used with these words."""
+    if len(words) > MAX_CHARACTERS_PER_S * duration_s:
+        return TOO_FAST
+    if duration_s < shortest_s:
+        return TOO_SHORT
+    if longest_s is not None and duration_s > longest_s:
+        return TOO_LONG
+    return None
+
+
+def _merged(parts: Sequence[Sequence[Row]]) -> tuple[list[Row], list[Row]]:
     """Rows of several splits by id; of two with one id, the first is used."""
     first: dict[str, Row] = {}
     skipped = []
     for row in (row for rows in parts for row in rows):
-        if row[0] in first:
-            skipped.append(Skipped(row[0], row[2], DUPLICATE_ID))
-        else:
-            first[row[0]] = row
+        if first.setdefault(row[0], row) is not row:
+            skipped.append((row[0], row[2], DUPLICATE_ID))
     return [first[name] for name in sorted(first)], skipped
 
 
 # ---- From rows to files ----------------------------------------------------
 
 
-def save_split(
+def _save_split(
     save_folder: Path,
     split: str,
     rows: Sequence[Row],
-    skipped: Sequence[Skipped],
+    skipped: Sequence[Row],
 ) -> SplitReport:
     """Write the manifest of a split and say what it lacks."""
+    manifest = save_folder / f"{split}.csv"
     list_of_skipped = save_folder / f"{split}.skipped.csv"
-    reasons: dict[str, list[str]] = {}
-    for one in skipped:
-        reasons.setdefault(one.reason, []).append(one.utterance_id)
+    lists: dict[str, list[str]] = {}
+    for name, _, reason in skipped:
+        lists.setdefault(reason, []).append(name)
+    ids = {reason: tuple(names) for reason, names in lists.items()}
     if skipped:
-        lines = [(one.utterance_id, one.path, one.reason) for one in skipped]
-        write_csv(list_of_skipped, SKIPPED_COLUMNS, lines)
+        write_csv(list_of_skipped, SKIPPED_COLUMNS, skipped)
     else:
         list_of_skipped.unlink(missing_ok=True)
-    hours = sum(float(row[1]) for row in rows) / SECONDS_PER_HOUR
-    ids = {reason: tuple(those) for reason, those in reasons.items()}
-    report = SplitReport(split, len(rows), hours, ids)
+    hours = sum(float(row[1]) for row in rows) / 3600
     logger.info(
         "%s: %d utterances, %.2f h, %d left out",
         split,
@@ -534,16 +549,16 @@ def save_split(
             list_of_skipped,
         )
     if rows:
-        write_csv(save_folder / f"{split}.csv", COLUMNS, rows)
-        return report
+        write_csv(manifest, COLUMNS, rows)
+        return SplitReport(split, len(rows), hours, ids)
     # A manifest of an earlier call must not pass for this one's.
-    (save_folder / f"{split}.csv").unlink(missing_ok=True)
-    counts = [f"{len(ids)} {why}" for why, ids in report.skipped.items()]
-    if not counts:
+    manifest.unlink(missing_ok=True)
+    if not ids:
         raise InputError(
             f"data_folder: the transcripts of the split {split} have no "
             "lines; fill them, or leave the split out."
         )
+    counts = [f"{len(names)} {reason}" for reason, names in ids.items()]
     raise InputError(
         f"data_folder: nothing of the split {split} can be used "
         f"({', '.join(counts)}); mend the files that {list_of_skipped} "
@@ -551,57 +566,22 @@ def save_split(
     )
 
 
-def _signed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint as JSON gives it back, with the version."""
-    return json.loads(json.dumps({"version": __version__, **fingerprint}))
-
-
 def _earlier_reports(
     save_folder: Path, fingerprint: Mapping[str, Any]
 ) -> dict[str, SplitReport] | None:
     """The reports of an earlier call whose manifests still hold."""
     try:
-        stored = json.loads((save_folder / FINGERPRINT).read_text("utf-8"))
-        if stored["fingerprint"] != _signed(fingerprint):
-            return None
-        reports = {}
-        for name, fields in stored["reports"].items():
-            skipped = fields.pop("skipped")
-            reports[name] = SplitReport(
-                **fields, skipped={why: tuple(skipped[why]) for why in skipped}
-            )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = read_record(save_folder / FINGERPRINT, _Prepared, WAY_OUT)
+    except InputError:
         return None  # absent, unfinished or damaged: make it anew
-    if all((save_folder / f"{name}.csv").is_file() for name in reports):
-        return reports
+    manifests = [save_folder / f"{name}.csv" for name in stored.reports]
+    if stored.fingerprint == fingerprint and all(
+        path.is_file() for path in manifests
+    ):
+        return stored.reports
     return None
 
 
-def _begin(save_folder: Path) -> None:
-    """Make the folder and declare its manifests unfinished.
-
-    Better refused now than after reading the headers of 281,000 files.
-    """
-    try:
-        save_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"save_folder: {save_folder} cannot be made ({error.strerror}); "
-            "pass a folder that you may write to."
-        ) from error
+def _write_json(save_folder: Path, content: Mapping[str, Any]) -> None:
     with whole_file(save_folder / FINGERPRINT, WAY_OUT, text=True) as stream:
-        json.dump({}, stream)
-
-
-def _finish(
-    save_folder: Path,
-    fingerprint: Mapping[str, Any],
-    reports: Mapping[str, SplitReport],
-) -> None:
-    """Record from what the manifests were made."""
-    stored = {
-        "fingerprint": _signed(fingerprint),
-        "reports": {name: asdict(one) for name, one in reports.items()},
-    }
-    with whole_file(save_folder / FINGERPRINT, WAY_OUT, text=True) as stream:
-        json.dump(stored, stream, indent=1)
+        json.dump(content, stream, indent=1)

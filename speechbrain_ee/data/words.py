@@ -74,18 +74,6 @@ def normalised(text: str) -> str:
 def librispeech_words(text: str) -> str:
     """A transcript as LibriSpeech would have it.
 
-    Arguments
-    ---------
-    text : str
-        Words, perhaps with punctuation. Digits stay: nobody knows how they
-        were spoken.
-
-    Returns
-    -------
-    str
-        Normalised, upper case, no punctuation; apostrophes inside and around
-        words stay, lone ones go.
-
     Example
     -------
     >>> librispeech_words("It 's the E.U. -- don 't worry, it\u2019s 27 states")

@@ -353,7 +353,7 @@ class EarlyExitASR:
         ---------
         path : str or Path
             Audio of any sample rate, or a part of it in the notation of
-            :mod:`speechbrain_ee.data.clips`.
+            :mod:`speechbrain_ee.data.manifests`.
         channel : int, optional
             From 1; by default the average of all.
 

@@ -39,8 +39,12 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from speechbrain_ee.data.audio import AudioReader, mixed_down
-from speechbrain_ee.data.clips import FLOAT_SUBTYPES, Clip
-from speechbrain_ee.data.manifests import check_rows, read_manifest
+from speechbrain_ee.data.manifests import (
+    FLOAT_SUBTYPES,
+    Clip,
+    check_rows,
+    read_manifest,
+)
 from speechbrain_ee.data.words import TranscriptCheck
 from speechbrain_ee.errors import InputError, one_line
 
@@ -507,7 +511,7 @@ def _sound(file: BinaryIO) -> soundfile.SoundFile:
 def open_recording(
     recording: Recording, sample_rate: int, channel: int | None = None
 ) -> AudioStream | SampleStream:
-    """A file, a part of one (:mod:`speechbrain_ee.data.clips`) or samples in
+    """A file, a part of one (:mod:`speechbrain_ee.data.manifests`) or samples in
     memory as a stream of samples.
     """
     path = recording.path

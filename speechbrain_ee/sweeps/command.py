@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ruamel.yaml
+from msgspec.structs import replace
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_ee.errors import InputError, one_line
@@ -26,26 +27,20 @@ from speechbrain_ee.errors import InputError, one_line
 if TYPE_CHECKING:
     from speechbrain_ee.sweeps.study import StudyFolder
 
-_FOLDER = "results/sweeps"
-_LAUNCHERS = ("local", "submitit")
 _WORKER = (sys.executable, "-m", "speechbrain_ee.sweeps.study")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sweep``."""
     parser.epilog = (
-        "Further --key=value behind the file are keys of the varied YAML, the "
-        "same in all trials (--data_folder=...), or options of SpeechBrain "
+        "Further --key=value are keys of the varied YAML, the same in all "
+        "trials (--data_folder=...), or options of SpeechBrain "
         "(--device=cuda)."
     )
-    parser.set_defaults(workers=1, launcher="local")
-    parser.add_argument("file", help="the search, an hpopt.yaml")
-    _add_options(parser)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--key=value")
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.allow_abbrev = False  # of --devices, --device is none
+    parser.set_defaults(takes_further=True)
     add = parser.add_argument
+    add("file", help="the search, an hpopt.yaml")
     add(
         "--study-folder",
         metavar="DIR",
@@ -62,6 +57,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
+        default=1,
         help="trainings at a time (default 1); 0: show the results only",
     )
     add(
@@ -74,10 +70,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--devices",
         metavar="0,1",
+        default="",
         help="GPUs that workers of this machine take in turn",
     )
     add(
         "--launcher",
+        choices=("local", "submitit"),
+        default="local",
         help="local (default) or submitit: as jobs of a cluster",
     )
     add(
@@ -98,51 +97,40 @@ def run(arguments: argparse.Namespace) -> str:
     from speechbrain_ee.sweeps.definition import Definition
     from speechbrain_ee.sweeps.study import StudyFolder, train_point
 
-    # argparse leaves options behind the file to us, whatever they are
-    again = argparse.ArgumentParser(
-        prog="sweep", argument_default=argparse.SUPPRESS, allow_abbrev=False
-    )
-    _add_options(again)
-    _, keys = again.parse_known_args(arguments.rest, arguments)
-    if arguments.launcher not in _LAUNCHERS:
+    workers = arguments.workers
+    if workers < 0:
         raise InputError(
-            f"--launcher: {arguments.launcher!r} is none of "
-            f"{', '.join(_LAUNCHERS)}."
-        )
-    if arguments.workers < 0:
-        raise InputError(
-            f"--workers: {arguments.workers} must be 0 (results only) or more."
+            f"--workers: {workers} must be 0 (results only) or more."
         )
     file = Path(arguments.file)
-    overrides, run_options = _split(file, pairs(keys))
     definition = Definition.read(
-        file, overrides, trials=arguments.trials, storage=arguments.storage
+        file, trials=arguments.trials, storage=arguments.storage
     )
+    overrides, options = _split(definition.base, pairs(arguments.further))
+    overrides = {**definition.overrides, **overrides}
     name = file.resolve().parent.name
-    place = Path(arguments.study_folder or f"{_FOLDER}/{name}")
-    if arguments.workers == 0:
+    place = Path(arguments.study_folder or f"results/sweeps/{name}")
+    if workers == 0:
         return _results(StudyFolder(place))
-    study = StudyFolder.make(place, definition)
+    study = StudyFolder.make(place, replace(definition, overrides=overrides))
     if arguments.point is not None:
-        done = train_point(study.path, arguments.point, run_options)
+        done = train_point(study.path, arguments.point, options)
         output = study.trial(arguments.point)
         return f"Point {'done' if done else 'stopped'}: {output}"
     if arguments.launcher == "submitit":
-        jobs = _submit(study, arguments.workers, run_options)
+        jobs = _submit(study, workers, options)
         return (
             f"Submitted: {', '.join(jobs)}. The same command with --workers 0 "
             f"shows the results so far; the study is in {study.path}."
         )
     try:
-        to_the_end = _work(arguments, study, run_options)
+        to_the_end = _work(arguments, study, options)
     except (InputError, KeyboardInterrupt):
         sys.stdout.write(f"{_results(study)}\n")
         raise
     text = _results(study)
-    problem = _nothing_learned(study) if to_the_end else None
-    if problem is not None:
-        sys.stdout.write(f"{text}\n")
-        raise InputError(problem)
+    if to_the_end:
+        _check_learned(study, text)
     return text
 
 
@@ -173,16 +161,16 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
 
 
 def _split(
-    file: Path, given: dict[str, str]
+    path: str, given: dict[str, str]
 ) -> tuple[dict[str, Any], list[str]]:
     """Keys of the varied YAML, and options of SpeechBrain."""
     if not given:
         return {}, []
     from speechbrain.utils.run_opts import RunOptions
 
-    from speechbrain_ee.sweeps.definition import BaseYAML, Definition
+    from speechbrain_ee.sweeps.definition import BaseYAML
 
-    base = BaseYAML.read(Path(Definition.read(file).base))
+    base = BaseYAML.read(Path(path))
     overrides, options = {}, []
     for key, text in given.items():
         if key.partition(".")[0] in base:
@@ -206,27 +194,27 @@ def _value(key: str, text: str) -> Any:
         return yaml.load(io.StringIO(text))
     except YAMLError as error:
         raise InputError(
-            f"--{key}: {text!r} is no plain YAML ({one_line(error)})."
+            f"--{key}: {text!r} is not YAML ({one_line(error)})."
         ) from None
 
 
 def _results(study: "StudyFolder") -> str:
-    # draws: loaded when there is something to draw, not when work begins
+    # loads matplotlib, which work can begin without
     from speechbrain_ee.sweeps.results import write_results
 
     return write_results(study)
 
 
-def _nothing_learned(study: "StudyFolder") -> str | None:
-    """What to say of a search of which every training has failed."""
+def _check_learned(study: "StudyFolder", text: str) -> None:
+    """Refuse to call a search done of which every training has failed."""
     from speechbrain_ee.sweeps.results import rows_of
 
-    rows = rows_of(study)
-    states = [row.state for row in rows]
-    if not {*states} <= {"failed", "waiting"} or "failed" not in states:
-        return None
-    return (
-        f"sweep: none of {len(rows)} points was completed; "
+    states = [row.state for row in rows_of(study)]
+    if "failed" not in states or not {*states} <= {"failed", "waiting"}:
+        return
+    sys.stdout.write(f"{text}\n")
+    raise InputError(
+        f"sweep: none of {len(states)} points was completed; "
         f"{states.count('failed')} failed for the reasons above, and what "
         f"they printed is in {study.path / 'trials'}. The same command tries "
         "again those that may succeed."
@@ -236,35 +224,26 @@ def _nothing_learned(study: "StudyFolder") -> str | None:
 def _work(
     arguments: argparse.Namespace, study: "StudyFolder", options: list[str]
 ) -> bool:
-    """Let workers of this machine work; False if they were told to stop."""
+    """Let workers of this machine work; False if they were told to stop.
+
+    Several are processes of their own, and take the GPUs in turn.
+    """
     from speechbrain_ee.sweeps.study import join
-
-    devices = [name for name in (arguments.devices or "").split(",") if name]
-    if arguments.workers == 1 and not devices:
-        return join(study.path, options, not arguments.no_wait)
-    return _launch(study, arguments.workers, options, devices)
-
-
-def _launch(
-    study: "StudyFolder", workers: int, options: list[str], devices: list[str]
-) -> bool:
-    """Workers as processes, with GPUs in turn; False if told to stop."""
     from speechbrain_ee.sweeps.trial import leashed, told_to_stop
 
+    devices = [name for name in arguments.devices.split(",") if name]
+    if arguments.workers == 1 and not devices:
+        return join(study.path, options, not arguments.no_wait)
     if study.definition.storage:
         study.open()  # says once, not for each worker, why it cannot be
     processes = []
-    for number in range(workers):
+    for number in range(arguments.workers):
         environment = dict(os.environ)
         if devices:
             device = devices[number % len(devices)]
             environment["CUDA_VISIBLE_DEVICES"] = device
-        processes.append(
-            subprocess.Popen(
-                leashed([*_WORKER, str(study.path), *options]),
-                env=environment,
-            )
-        )
+        command = leashed([*_WORKER, str(study.path), *options])
+        processes.append(subprocess.Popen(command, env=environment))
 
     def pass_on() -> None:
         for process in processes:
@@ -275,7 +254,7 @@ def _launch(
         statuses = [process.wait() for process in processes]
     if all(statuses) and not stop.is_set():
         raise InputError(
-            f"sweep: all {workers} workers died (exit status "
+            f"sweep: all {len(statuses)} workers died (exit status "
             f"{', '.join(map(str, statuses))}); what they said is above. The "
             "same command goes on with the points that are left."
         )

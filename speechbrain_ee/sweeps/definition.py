@@ -13,15 +13,16 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import optuna
 import ruamel.yaml
+from msgspec.structs import force_setattr, replace
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -32,30 +33,31 @@ from optuna.exceptions import ExperimentalWarning
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_ee.errors import InputError, one_line
+from speechbrain_ee.files import read_text
+from speechbrain_ee.schema import (
+    Count,
+    Finite,
+    Positive,
+    Record,
+    convert,
+    plain,
+)
 
 OUTPUT = "output_folder"
-METRICS = ("wer", "macs", "layers")
 POLICIES = ("ltt", "naive")
 LAST = "last"
-PRUNERS = ("median", "halving", "threshold")
-# All but tpe give point n the values that follow from the seed and n alone.
-SAMPLERS = ("random", "qmc", "grid", "tpe")
-_BOUNDS = {"kind", "low", "high", "log", "step"}
-_FIELDS = {
-    "float": _BOUNDS,
-    "int": _BOUNDS,
-    "categorical": {"kind", "choices"},
-    "together": {"kind", "choices"},
-}
 _DIGITS = 6  # significant digits of a drawn number
+_EXAMPLES = "examples are in hparams/sweeps/, the keys in docs/sweeps.md"
+_OWN = {"trials", "crashes", "stale_s", "launcher", "script", "base"}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What this room uses of Optuna is experimental in name only."""
+    """Without what Optuna says of steps and of what it calls experimental."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", ".* not divisible by `step`")
         yield
 
 
@@ -84,7 +86,7 @@ class BaseYAML:
             self._tree = _yaml().load(text)
         except YAMLError as error:
             raise InputError(
-                f"{source}: is no YAML ({one_line(error)})."
+                f"{source}: not YAML ({one_line(error)})."
             ) from None
         if not isinstance(self._tree, Mapping):
             raise InputError(f"{source}: holds no keys.")
@@ -92,14 +94,8 @@ class BaseYAML:
     @classmethod
     def read(cls, path: Path) -> "BaseYAML":
         """Read a file."""
-        try:
-            return cls(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise InputError(
-                f"base: {path} cannot be read ({cause}); name a YAML of the "
-                "recipe, relative to the sweep's own file."
-            ) from None
+        remedy = "base names a YAML of the recipe, relative to the sweep's file"
+        return cls(read_text(path, remedy), str(path))
 
     def __contains__(self, key: str) -> bool:
         return key in self._tree
@@ -112,8 +108,8 @@ class BaseYAML:
             if not isinstance(node, Mapping):
                 outer = ".".join(parts[:depth])
                 raise InputError(
-                    f"{what}: {key} leads into {outer}, which in "
-                    f"{self.source} is no mapping; give {outer} as a whole."
+                    f"{what}: {outer} of {key} is not a mapping in "
+                    f"{self.source}; give {outer} as a whole."
                 )
             if part not in node:
                 close = difflib.get_close_matches(part, list(node), n=3)
@@ -157,16 +153,15 @@ def _put(node: Any, key: str, value: Any) -> None:
 def _flow(value: Any) -> Any:
     """Lists and mappings on one line, as the recipe writes them."""
     if isinstance(value, list):
-        listed = ruamel.yaml.comments.CommentedSeq(map(_flow, value))
-        listed.fa.set_flow_style()
-        return listed
-    if isinstance(value, Mapping):
-        mapped = ruamel.yaml.comments.CommentedMap(
+        made = ruamel.yaml.comments.CommentedSeq(map(_flow, value))
+    elif isinstance(value, Mapping):
+        made = ruamel.yaml.comments.CommentedMap(
             (key, _flow(each)) for key, each in value.items()
         )
-        mapped.fa.set_flow_style()
-        return mapped
-    return value
+    else:
+        return value
+    made.fa.set_flow_style()
+    return made
 
 
 def _represent_float(representer: Any, value: float) -> Any:
@@ -193,102 +188,100 @@ def _yaml() -> ruamel.yaml.YAML:
 # ---- What is searched, and for what ----------------------------------------
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A key of the YAML and the values that it may take.
+class Parameter(Record, omit_defaults=True):
+    """The values that a key of the YAML may take: a range, or choices.
 
-    ``distribution`` is the same for Optuna, which keeps lists and mappings as
-    JSON; ``entry`` is what the file says. Of the kind together, choices set
-    several keys at once, and ``key`` is a name for people.
+    Choices of the kind together are mappings that set several keys at once;
+    the parameter's own key is then only a name.
 
     Example
     -------
-    >>> Parameter.parse("k", {"low": 2, "high": 9, "step": 3}).values
-    (2, 5, 8)
-    >>> Parameter.parse("exit_layers", {"choices": [[2, 4], [4]]}).values
-    ([2, 4], [4])
+    >>> Parameter(low=2, high=9, step=3).values
+    [2, 5, 8]
+    >>> Parameter(choices=[[2, 4], [4]]).kind
+    'categorical'
     """
 
-    key: str
-    entry: dict[str, Any]
-    distribution: BaseDistribution
-    choices: tuple[Any, ...] = ()
+    kind: Literal["float", "int", "categorical", "together"] | None = None
+    low: int | Finite | None = None
+    high: int | Finite | None = None
+    log: bool = False
+    step: int | Finite | None = None
+    choices: list[Any] | None = None
 
-    @classmethod
-    def parse(cls, key: str, given: Any) -> "Parameter":
-        """Read one entry of ``space``."""
-        if not isinstance(given, Mapping):
-            raise _wrong(key, f"{given!r} is no mapping")
-        kind = given.get("kind", _likely_kind(given))
-        if kind not in _FIELDS:
-            raise _wrong(key, f"kind {kind!r} is none of {', '.join(_FIELDS)}")
-        unknown = sorted(given.keys() - _FIELDS[kind])
-        if unknown:
-            valid = ", ".join(sorted(_FIELDS[kind]))
-            raise _wrong(key, f"{unknown[0]!r} is no field of {kind}: {valid}")
-        entry = {**given, "kind": kind}
-        if "choices" not in _FIELDS[kind]:
-            return cls(key, entry, _numbers(key, entry))
-        choices = given.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise _wrong(key, "choices must be a list of at least one value")
-        labels = [_label(choice) for choice in choices]
-        if len(set(map(repr, labels))) < len(labels):
-            raise _wrong(key, "a choice is there twice")
-        if kind == "together" and not all(
-            isinstance(choice, Mapping) for choice in choices
-        ):
-            raise _wrong(key, "choices of kind together are mappings")
-        return cls(key, entry, CategoricalDistribution(labels), tuple(choices))
+    def __post_init__(self) -> None:
+        bounds = (self.low, self.high)
+        if self.kind is None:
+            whole = all(isinstance(bound, int) for bound in bounds)
+            numbers = "int" if whole else "float"
+            kind = numbers if self.choices is None else "categorical"
+            force_setattr(self, "kind", kind)
+        if self.kind in ("float", "int"):
+            if self.choices is not None or None in bounds:
+                raise ValueError(f"kind {self.kind} needs low and high only")
+            if self.low >= self.high:
+                raise ValueError("low must be below high")
+            if self.log and self.step is not None:
+                raise ValueError("log and step exclude each other")
+            given = (*bounds, self.step or 0)
+            if self.kind == "int" and any(int(n) != n for n in given):
+                raise ValueError("kind int needs whole numbers")
+        elif self.choices is None or self.log or {*bounds, self.step} != {None}:
+            raise ValueError(f"kind {self.kind} needs choices only")
+        else:
+            labels = [repr(_label(choice)) for choice in self.choices]
+            if len(set(labels)) < len(labels):
+                raise ValueError("a choice is there twice")
+            mappings = [isinstance(each, Mapping) for each in self.choices]
+            if self.kind == "together" and not all(mappings):
+                raise ValueError("choices of kind together are mappings")
+        _ = self.distribution  # Optuna raises ValueError for what is left
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """Keys of the YAML that it sets."""
-        return tuple(
-            {
-                key: 0
-                for choice in self.choices or (None,)
-                for key in self.settings(choice)
-            }
-        )
+    def distribution(self) -> BaseDistribution:
+        """The same for Optuna, which keeps lists and mappings as JSON."""
+        if self.choices is not None:
+            return CategoricalDistribution([_label(c) for c in self.choices])
+        if self.kind == "int":
+            known, number = IntDistribution, int
+        else:
+            known, number = FloatDistribution, float
+        options: dict[str, Any] = {"log": self.log}
+        if self.step is not None:
+            options["step"] = number(self.step)
+        with quiet():
+            return known(number(self.low), number(self.high), **options)
 
-    def settings(self, value: Any) -> dict[str, Any]:
+    def settings(self, key: str, value: Any) -> dict[str, Any]:
         """What a value sets in the YAML, by key."""
-        together = self.entry["kind"] == "together"
-        return value if together else {self.key: value}
+        return value if self.kind == "together" else {key: value}
 
     @property
-    def values(self) -> tuple[Any, ...] | None:
+    def values(self) -> list[Any] | None:
         """All values if they are finitely many, else None."""
-        if self.choices:
+        if self.choices is not None:
             return self.choices
         known = self.distribution
         if known.step is None or known.log:
             return None
         steps = round((known.high - known.low) / known.step)
         values = (known.low + n * known.step for n in range(steps + 1))
-        if isinstance(known, IntDistribution):
-            return tuple(values)
-        return tuple(float(f"{value:.12g}") for value in values)
+        if self.kind == "int":
+            return list(values)
+        return [float(f"{value:.12g}") for value in values]
 
-    def suggest(self, trial: optuna.Trial) -> Any:
+    def suggest(self, key: str, trial: optuna.Trial) -> Any:
         """The value that a trial has, or is given now."""
         known = self.distribution
-        if self.choices:
-            shown = trial.suggest_categorical(self.key, known.choices)
-        else:
-            ask = (
-                trial.suggest_int
-                if isinstance(known, IntDistribution)
-                else trial.suggest_float
-            )
-            options = {"step": known.step, "log": known.log}
-            shown = ask(self.key, known.low, known.high, **options)
-        return self.meant(shown)
+        if self.choices is not None:
+            return self.meant(trial.suggest_categorical(key, known.choices))
+        ask = getattr(trial, f"suggest_{self.kind}")
+        options = {"step": known.step, "log": known.log}
+        return self.meant(ask(key, known.low, known.high, **options))
 
     def shown(self, value: Any) -> Any:
         """A value as Optuna keeps it."""
-        return _label(value) if self.choices else value
+        return value if self.choices is None else _label(value)
 
     def meant(self, shown: Any) -> Any:
         """The value that Optuna keeps as this, see :meth:`shown`.
@@ -296,9 +289,9 @@ class Parameter:
         A number has as many digits as a person would write.
         """
         known = self.distribution
-        if self.choices:
+        if self.choices is not None:
             return self.choices[known.choices.index(shown)]
-        if isinstance(known, IntDistribution) or known.step is not None:
+        if self.kind == "int" or known.step is not None:
             return shown
         return min(max(float(f"{shown:.{_DIGITS}g}"), known.low), known.high)
 
@@ -309,53 +302,7 @@ def _label(choice: Any) -> Any:
     return choice
 
 
-def _likely_kind(given: Mapping[str, Any]) -> str:
-    if "choices" in given:
-        return "categorical"
-    bounds = (given.get("low"), given.get("high"))
-    return "int" if all(isinstance(b, int) for b in bounds) else "float"
-
-
-def _numbers(key: str, entry: Mapping[str, Any]) -> BaseDistribution:
-    kind = int if entry["kind"] == "int" else float
-    bounds: dict[str, Any] = {}
-    for name in ("low", "high", "step"):
-        value = entry.get(name)
-        if value is None and name == "step":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(key, f"{name}: {value!r} is no number")
-        if not math.isfinite(value) or kind(value) != value:
-            raise _wrong(
-                key, f"{name}: {value!r} is not for kind {entry['kind']}"
-            )
-        bounds[name] = kind(value)
-    log = entry.get("log", False)
-    if not isinstance(log, bool):
-        raise _wrong(key, f"log: {log!r} is neither true nor false")
-    if log and "step" in bounds:
-        raise _wrong(key, "log and step exclude each other")
-    if bounds["low"] >= bounds["high"]:
-        raise _wrong(key, "low must be below high")
-    try:
-        with warnings.catch_warnings():
-            # the last value may lie below high
-            warnings.filterwarnings("ignore", ".* not divisible by `step`")
-            known = IntDistribution if kind is int else FloatDistribution
-            return known(**bounds, log=log)
-    except ValueError as error:  # of step, or of low on a log scale
-        raise _wrong(key, one_line(error).rstrip(".")) from None
-
-
-def _wrong(key: str, what: str) -> InputError:
-    return InputError(
-        f"space, {key}: {what}; write for example {{low: 0.0001, high: 0.01, "
-        "log: true}} or {choices: [[2, 4, 6], [1, 6]]}.".replace("}}", "}")
-    )
-
-
-@dataclass(frozen=True)
-class Objective:
+class Objective(Record):
     """A number of a trained model that shall become small.
 
     ``metric`` is wer (percent), macs or layers (per utterance) of the set
@@ -368,27 +315,9 @@ class Objective:
     'wer dev-clean exit 3'
     """
 
-    metric: str
+    metric: Literal["wer", "macs", "layers"]
     set: str
-    at: str | int = LAST
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise InputError(
-                f"objectives: metric {self.metric!r} is none of "
-                f"{', '.join(METRICS)}."
-            )
-        if not isinstance(self.set, str):
-            raise InputError(
-                "objectives: `set` is missing; name the set that a trial is "
-                "judged on, for example the development set."
-            )
-        counted = isinstance(self.at, int) and self.at >= 1
-        if self.at is True or not (counted or self.at in (LAST, *POLICIES)):
-            raise InputError(
-                f"objectives: at: {self.at!r} is no operating point; give "
-                f"{LAST}, an exit counted from 1, or {' or '.join(POLICIES)}."
-            )
+    at: Literal["last", "ltt", "naive"] | Positive = LAST
 
     @property
     def label(self) -> str:
@@ -397,8 +326,7 @@ class Objective:
         return f"{self.metric} {self.set} {at}"
 
 
-@dataclass(frozen=True)
-class Pruning:
+class Pruning(Record):
     """When a trial is given up, by the last exit's validation WER.
 
     ``median`` (worse than half of the others at the same epoch) and
@@ -407,28 +335,14 @@ class Pruning:
     (above ``upper`` percent) does not.
     """
 
-    kind: str = "median"
-    after_epochs: int = 1
-    startup_trials: int = 5
-    upper: float | None = None
+    kind: Literal["median", "halving", "threshold"] = "median"
+    after_epochs: Positive = 1
+    startup_trials: Count = 5
+    upper: Finite | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in PRUNERS:
-            raise InputError(
-                f"prune: kind {self.kind!r} is none of {', '.join(PRUNERS)}."
-            )
-        for name, least in (("after_epochs", 1), ("startup_trials", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(
-                    f"prune: {name}: {value!r} must be a whole number, at "
-                    f"least {least}."
-                )
         if (self.upper is not None) != (self.kind == "threshold"):
-            raise InputError(
-                "prune: `upper` (percent) belongs to kind threshold, and "
-                "kind threshold needs it."
-            )
+            raise ValueError("kind threshold, and no other, needs `upper`")
 
     def pruner(self) -> optuna.pruners.BasePruner:
         """The same for Optuna."""
@@ -443,79 +357,94 @@ class Pruning:
 # ---- The whole file --------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A sweep; the keys are described in ``docs/sweeps.md``."""
+class Definition(Record):
+    """A sweep; the keys are described in ``docs/sweeps.md``.
+
+    All samplers but tpe give point n the values that follow from the seed and
+    n alone. A grid has as many ``trials`` as points, or fewer.
+    """
 
     base: str
     script: str
-    sampler: str
-    seed: int
-    trials: int
-    objectives: tuple[Objective, ...]
-    space: tuple[Parameter, ...]
-    overrides: dict[str, Any] = field(default_factory=dict)
+    objectives: Annotated[
+        list[Objective], msgspec.Meta(min_length=1, max_length=2)
+    ]
+    space: Annotated[dict[str, Parameter], msgspec.Meta(min_length=1)]
+    sampler: Literal["random", "qmc", "grid", "tpe"] = "qmc"
+    seed: Count = 0
+    trials: Positive | None = None
+    overrides: dict[str, Any] = {}
     prune: Pruning | None = None
-    crashes: int = 2
-    stale_s: float = 120.0
+    crashes: Positive = 2
+    stale_s: Annotated[float, msgspec.Meta(ge=1.0)] = 120.0
     storage: str = ""
-    launcher: dict[str, Any] = field(default_factory=dict)
+    launcher: dict[str, Any] = {}
 
-    @classmethod
-    def read(
-        cls,
-        path: Path,
-        overrides: Mapping[str, Any] | None = None,
-        **changes: Any,
-    ) -> "Definition":
-        """Read an ``hpopt.yaml``; what is in ``changes`` replaces its keys.
-
-        ``overrides`` are further keys that are the same in all trials.
-        """
-        path = path.resolve()
-        try:
-            given = _read_yaml(path)
-            given |= {k: v for k, v in changes.items() if v is not None}
-            for key in ("base", "script"):
-                if isinstance(given.get(key), str):
-                    given[key] = str((path.parent / given[key]).resolve())
-            if overrides:
-                fixed = given.get("overrides") or {}
-                given["overrides"] = {**_mapping(fixed), **overrides}
-            return cls.parse(given)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> "Definition":
-        """Check what a file, or a study, holds."""
-        _check_keys("the file", given, cls)
-        for key in ("base", "script", "objectives", "space"):
-            if not given.get(key):
-                raise InputError(f"{key}: missing or empty.")
-        values = dict(given)
-        values["objectives"] = _objectives(given["objectives"])
-        values["space"] = _space(given["space"])
-        values.setdefault("sampler", "qmc")
-        values["seed"] = _at_least(0, "seed", given.get("seed", 0))
-        values["trials"] = _trials(values)
-        values["prune"] = _pruning(given.get("prune"), values["objectives"])
-        _at_least(1, "crashes", values.get("crashes", 1))
-        _at_least(1, "stale_s", values.get("stale_s", 1), whole=False)
-        for key in ("overrides", "launcher"):
-            values[key] = _mapping(values.get(key) or {}, key)
-        if not isinstance(values.get("storage", ""), str):
-            raise InputError(
-                f"storage: {values['storage']!r} is no URL; give for example "
-                "postgresql+psycopg://user@host/database."
+    def __post_init__(self) -> None:
+        labels = [each.label for each in self.objectives]
+        if len(set(labels)) < len(labels):
+            raise ValueError("objectives: the same one is there twice")
+        key, count = Counter(self.varied).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"space: {key} is searched in two places")
+        if self.sampler == "grid":
+            size = math.prod(map(len, self._columns()))
+            trials = min(size, self.trials or size)
+            force_setattr(self, "trials", trials)
+        elif self.trials is None:
+            raise ValueError(
+                f"trials: missing; {self.sampler} must be told how many points "
+                "to try, for example trials: 32"
             )
-        return cls(**values)
+        if self.prune and len(labels) > 1:
+            raise ValueError(
+                "prune: Optuna prunes searches with one objective only; leave "
+                "prune out, or the second objective"
+            )
+        if self.prune and self.objectives[0].metric != "wer":
+            raise ValueError(
+                "prune: epochs are compared by their validation WER, so the "
+                "objective must be wer"
+            )
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> "Definition":
+        """Read an ``hpopt.yaml``; what is in ``changes`` replaces its keys."""
+        path = path.resolve()
+        reader = ruamel.yaml.YAML(typ="safe", pure=True)
+        try:
+            given = reader.load(read_text(path, _EXAMPLES))
+        except YAMLError as error:
+            raise InputError(
+                f"{path}: not YAML without tags ({one_line(error)}); "
+                f"{_EXAMPLES}."
+            ) from None
+        if isinstance(given, dict):
+            given |= {k: v for k, v in changes.items() if v is not None}
+            given = {k: v for k, v in given.items() if v is not None}
+        found = convert(given, cls, path, _EXAMPLES)
+        return replace(
+            found,
+            base=str((path.parent / found.base).resolve()),
+            script=str((path.parent / found.script).resolve()),
+        )
+
+    @property
+    def varied(self) -> list[str]:
+        """Keys of the YAML that differ between trials."""
+        keys: list[str] = []
+        for name, each in self.space.items():
+            choices = each.choices if each.kind == "together" else [None]
+            keys += dict.fromkeys(
+                key for value in choices for key in each.settings(name, value)
+            )
+        return keys
 
     def check(self, base: BaseYAML) -> None:
         """Refuse keys that the varied YAML does not have."""
         for what, keys in (
-            ("overrides", list(self.overrides)),
-            ("space", [key for each in self.space for key in each.keys]),
+            ("overrides", self.overrides),
+            ("space", self.varied),
         ):
             for key in keys:
                 base.check(key, what)
@@ -530,20 +459,18 @@ class Definition:
                 "relative to the sweep's own file."
             )
 
-    def plain(self) -> dict[str, Any]:
-        """The same as plain data, which :meth:`parse` reads."""
-        space = {each.key: each.entry for each in self.space}
-        objectives = [asdict(each) for each in self.objectives]
-        data = asdict(replace(self, space=()))
-        return {**data, "space": space, "objectives": objectives}
-
     def what_counts(self) -> dict[str, Any]:
         """The part on which all that join a study must agree."""
-        same = replace(self, crashes=1, stale_s=1.0, launcher={}, script="s")
-        data = replace(same, base="b").plain()
-        del data["trials"]
         # as it is read back from a study
-        return json.loads(json.dumps(data, default=str))
+        data = json.loads(json.dumps(plain(self)))
+        return {key: data[key] for key in data if key not in _OWN}
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a point sets in the YAML, by key."""
+        found = dict(self.overrides)
+        for key, each in self.space.items():
+            found |= each.settings(key, values[key])
+        return found
 
     def points(self) -> list[dict[str, Any]]:
         """The values of all points, which follow from the seed alone.
@@ -551,10 +478,9 @@ class Definition:
         Not of ``tpe``, whose values follow from the trials before.
         """
         if self.sampler == "grid":
-            product = itertools.product(*(each.values for each in self.space))
-            keys = [each.key for each in self.space]
+            product = itertools.product(*self._columns())
             first = itertools.islice(product, self.trials)
-            return [dict(zip(keys, values, strict=True)) for values in first]
+            return [dict(zip(self.space, point)) for point in first]
         samplers = optuna.samplers
         with quiet():
             study = optuna.create_study(
@@ -564,10 +490,10 @@ class Definition:
             )
         # Choices by their place: Sobol sequences know no categories.
         asked = {
-            each.key: IntDistribution(0, len(each.choices) - 1)
+            key: IntDistribution(0, len(each.choices) - 1)
             if each.choices
             else each.distribution
-            for each in self.space
+            for key, each in self.space.items()
         }
         # The Sobol sequence begins after a first trial, which tells the space.
         lowest = {key: each.low for key, each in asked.items()}
@@ -577,123 +503,21 @@ class Definition:
         drawn = [study.ask(asked).params for _ in range(self.trials)]
         return [
             {
-                each.key: each.choices[point[each.key]]
+                key: each.choices[point[key]]
                 if each.choices
-                else each.meant(point[each.key])
-                for each in self.space
+                else each.meant(point[key])
+                for key, each in self.space.items()
             }
             for point in drawn
         ]
 
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            content = ruamel.yaml.YAML(typ="safe", pure=True).load(stream)
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"cannot be read ({cause}); searches lie in hparams/sweeps/."
-        ) from None
-    except YAMLError as error:
-        raise InputError(
-            f"is no plain YAML ({one_line(error)}); a search holds data only, "
-            "no tags."
-        ) from None
-    if not isinstance(content, dict):
-        raise InputError("holds no keys; see hparams/sweeps/ for examples.")
-    return content
-
-
-def _check_keys(what: str, given: Any, cls: type) -> None:
-    valid = [each.name for each in fields(cls)]
-    if not isinstance(given, Mapping):
-        raise InputError(f"{what}: {given!r} is no mapping.")
-    for key in given:
-        if key not in valid:
-            raise InputError(
-                f"{what} has the unknown key {key!r}; known keys: "
-                f"{', '.join(valid)}."
-            )
-
-
-def _mapping(given: Any, key: str = "overrides") -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{key}: {given!r} is no mapping.")
-    return dict(given)
-
-
-def _objectives(given: Any) -> tuple[Objective, ...]:
-    if not isinstance(given, list) or len(given) not in (1, 2):
-        raise InputError("objectives: give a list of one or two.")
-    for each in given:
-        _check_keys("objectives", each, Objective)
-    found = tuple(
-        Objective(each.get("metric"), each.get("set"), each.get("at", LAST))
-        for each in given
-    )
-    if len(set(found)) < len(found):
-        raise InputError("objectives: the same one is there twice.")
-    return found
-
-
-def _space(given: Any) -> tuple[Parameter, ...]:
-    if not isinstance(given, Mapping):
-        raise InputError(f"space: {given!r} is no mapping.")
-    space = tuple(Parameter.parse(key, each) for key, each in given.items())
-    counts = Counter(key for parameter in space for key in parameter.keys)
-    key, count = counts.most_common(1)[0]
-    if count > 1:
-        raise InputError(f"space: {key} is searched in two places.")
-    return space
-
-
-def _trials(values: Mapping[str, Any]) -> int:
-    """How many points there are; a grid has so many as it has."""
-    sampler, asked = values["sampler"], values.get("trials")
-    if asked is not None:
-        _at_least(1, "trials", asked)
-    if sampler not in SAMPLERS:
-        raise InputError(
-            f"sampler: {sampler!r} is none of {', '.join(SAMPLERS)}."
-        )
-    if sampler != "grid":
-        if asked is None:
-            raise InputError(
-                f"trials: missing; {sampler} must be told how many points to "
-                "try, for example trials: 32."
-            )
-        return asked
-    space: Sequence[Parameter] = values["space"]
-    for parameter in space:
-        if parameter.values is None:
-            raise InputError(
-                f"space, {parameter.key}: a grid needs values that can be "
-                "counted: give choices, or a step without log."
-            )
-    size = math.prod(len(parameter.values) for parameter in space)
-    return size if asked is None else min(size, asked)
-
-
-def _pruning(given: Any, objectives: tuple[Objective, ...]) -> Pruning | None:
-    if given is None:
-        return None
-    if len(objectives) > 1:
-        raise InputError(
-            "prune: Optuna prunes searches with one objective only; leave "
-            "prune out, or the second objective."
-        )
-    if objectives[0].metric != "wer":
-        raise InputError(
-            "prune: epochs are compared by their validation WER, so the "
-            "objective must be wer."
-        )
-    _check_keys("prune", given, Pruning)
-    return Pruning(**given)
-
-
-def _at_least(least: int, name: str, value: Any, whole: bool = True) -> Any:
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or value < least or (whole and value != int(value)):
-        raise InputError(f"{name}: {value!r} must be at least {least}.")
-    return value
+    def _columns(self) -> list[list[Any]]:
+        """The values of each parameter, for a grid."""
+        columns = {key: each.values for key, each in self.space.items()}
+        for key, values in columns.items():
+            if values is None:
+                raise ValueError(
+                    f"space, {key}: a grid needs values that can be counted: "
+                    "give choices, or a step without log"
+                )
+        return list(columns.values())

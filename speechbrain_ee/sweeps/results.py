@@ -4,8 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
-import io
 import json
 import shlex
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ import matplotlib.pyplot as plt
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from speechbrain_ee.files import whole_file
+from speechbrain_ee.data.manifests import write_csv
+from speechbrain_ee.files import ROOM, whole_file
 from speechbrain_ee.sweeps.definition import quiet
 from speechbrain_ee.sweeps.study import ENDED, StudyFolder, by_point
 
@@ -77,9 +76,9 @@ def _row(folder: StudyFolder, point: int, tried: list[FrozenTrial]) -> Row:
         _STATES[trial.state],
         tuple(trial.values or ()),
         {
-            each.key: each.meant(trial.params[each.key])
-            for each in folder.definition.space
-            if each.key in trial.params
+            key: each.meant(trial.params[key])
+            for key, each in folder.definition.space.items()
+            if key in trial.params
         },
         len(tried),
         trial.duration.total_seconds() if ended else None,
@@ -123,8 +122,7 @@ def write_results(folder: StudyFolder) -> str:
     rows = rows_of(folder)
     front = pareto_front(rows)
     labels = [each.label for each in folder.definition.objectives]
-    with whole_file(folder.path / TABLE, text=True) as stream:
-        stream.write(_csv(folder, rows, front, labels))
+    _write_table(folder, rows, front, labels)
     lines = [_console(folder, rows, front, labels)]
     if not front:
         return "\n".join([*lines, "No point is complete yet."])
@@ -165,30 +163,26 @@ def _draw(path: Path, rows: Sequence[Row], labels: Sequence[str]) -> None:
             plt.close(axes.figure)
 
 
-def _csv(
+def _write_table(
     folder: StudyFolder, rows: list[Row], front: list[Row], labels: list[str]
-) -> str:
-    keys = [each.key for each in folder.definition.space]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["point", "state", "front", *labels, *keys]
-        + ["attempts", "seconds", "folder", "error"]
-    )
-    for row in rows:
-        writer.writerow(
-            [row.point, row.state, "yes" if row in front else "no"]
-            + [*(row.values or [""] * len(labels)), *_cells(row, keys)]
-            + [row.attempts, "" if row.seconds is None else row.seconds]
-            + [folder.trial(row.point), " ".join(row.error.split())]
-        )
-    return text.getvalue()
+) -> None:
+    keys = list(folder.definition.space)
+    last = ["attempts", "seconds", "folder", "error"]
+    lines = [
+        [row.point, row.state, "yes" if row in front else "no"]
+        + [*(row.values or [""] * len(labels)), *_cells(row, keys)]
+        + [row.attempts, "" if row.seconds is None else row.seconds]
+        + [folder.trial(row.point), " ".join(row.error.split())]
+        for row in rows
+    ]
+    columns = ["point", "state", "front", *labels, *keys, *last]
+    write_csv(folder.path / TABLE, columns, lines, ROOM)
 
 
 def _console(
     folder: StudyFolder, rows: list[Row], front: list[Row], labels: list[str]
 ) -> str:
-    keys = [each.key for each in folder.definition.space]
+    keys = list(folder.definition.space)
     table = [["point", "state", *labels, *keys]]
     for row in rows:
         if row.state != "waiting":

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from msgspec.structs import replace
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
@@ -42,6 +43,7 @@ from speechbrain_ee.errors import (
     one_line,
 )
 from speechbrain_ee.files import whole_file
+from speechbrain_ee.schema import Record, convert, plain
 from speechbrain_ee.sweeps.definition import (
     OUTPUT,
     BaseYAML,
@@ -61,6 +63,7 @@ logger = logging.getLogger(__name__)
 DATABASE, TRIAL_YAML, RESULT = "study.db", "trial.yaml", "result.json"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _SWEEP = "sweep.json"
+_NEW = "start one with `sweep hpopt.yaml --study-folder ...`"
 _EARLIER = "journal.log"  # of the version that kept Optuna's journal
 _MAX_LOST = 20  # workers that may die over a point before it is given up
 _BEATS = 6  # signs of life in the time after which one is taken for dead
@@ -73,29 +76,38 @@ _ASK_S = 10.0  # between looks whether a trial is still one's own
 _SETTLED_S = 5.0  # by then Optuna has written a trial's first sign of life
 
 
+class _Study(Record):
+    """What ``sweep.json`` holds.
+
+    ``start`` is the folder where relative paths of the YAML start from.
+    """
+
+    name: str
+    start: str
+    base_yaml: str
+    definition: Definition
+
+
 class StudyFolder:
     """A study that is there; InputError if there is none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        try:
-            content = (self.path / _SWEEP).read_text(encoding="utf-8")
-            data = json.loads(content)
-            self.definition = Definition.parse(data["definition"])
-            # where relative paths of the YAML start from
-            self.start = Path(data["start"])
-            self.name: str = data["name"]
-            self.base = BaseYAML(data["base_yaml"], self.definition.base)
-        except (OSError, ValueError, KeyError) as error:
-            if (self.path / _EARLIER).is_file():
-                raise InputError(
-                    f"{path}: holds a study of an earlier version; finish it "
-                    "with that version, or choose another --study-folder."
-                ) from None
+        file = self.path / _SWEEP
+        if (self.path / _EARLIER).is_file():
             raise InputError(
-                f"{path}: holds no study ({error}); start one with "
-                "`sweep hpopt.yaml --study-folder ...`."
+                f"{path}: holds a study of an earlier version; finish it "
+                "with that version, or choose another --study-folder."
+            )
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: holds no study ({error}); {_NEW}."
             ) from None
+        self.content = convert(content, _Study, file, _NEW)
+        self.definition = self.content.definition
+        self.base = BaseYAML(self.content.base_yaml, self.definition.base)
 
     @classmethod
     def make(cls, path: Path, definition: Definition) -> "StudyFolder":
@@ -111,34 +123,16 @@ class StudyFolder:
             raise InputError(
                 f"--study-folder: {path} cannot be made ({error.strerror})."
             ) from None
-        data = {
-            "name": str(path.resolve()),
-            "start": os.getcwd(),
-            "base_yaml": base.text,
-        }
+        new = _Study(str(path.resolve()), os.getcwd(), base.text, definition)
         with _alone(path):
             if any((path / name).exists() for name in (_SWEEP, _EARLIER)):
-                there = cls(path)
-                there._check_same(definition, base)
-                if there.definition.trials > definition.trials:
-                    definition = there.definition
-                data |= {"name": there.name, "start": str(there.start)}
-            data["definition"] = definition.plain()
+                old = cls(path).content
+                _check_same(path, old, new)
+                most = max((new, old), key=lambda s: s.definition.trials)
+                new = replace(old, definition=most.definition)
             with whole_file(path / _SWEEP, text=True) as stream:
-                stream.write(json.dumps(data, indent=1, default=str))
+                json.dump(plain(new), stream, indent=1)
         return cls(path)
-
-    def _check_same(self, definition: Definition, base: BaseYAML) -> None:
-        old, new = self.definition.what_counts(), definition.what_counts()
-        other = [key for key in new if new[key] != old[key]]
-        if base.text != self.base.text:
-            other.append("base (its content)")
-        if other:
-            raise InputError(
-                f"{self.path}: the study there was begun with another "
-                f"{', '.join(other)}. Give the same to join it, or choose "
-                "another --study-folder."
-            )
 
     def open(self) -> optuna.Study:
         """Optuna's study; made if missing."""
@@ -148,7 +142,9 @@ class StudyFolder:
             study = optuna.create_study(
                 storage=self._storage(),
                 # a server may hold many
-                study_name=self.name if self.definition.storage else "sweep",
+                study_name=self.content.name
+                if self.definition.storage
+                else "sweep",
                 directions=["minimize"] * len(objectives),
                 sampler=optuna.samplers.RandomSampler(),
                 pruner=prune.pruner() if prune else optuna.pruners.NopPruner(),
@@ -223,9 +219,10 @@ class StudyFolder:
                 # what others are trying at the moment counts as bad
                 constant_liar=True,
             )
+        space = self.definition.space
         shown = {
-            each.key: each.shown(self.points[point][each.key])
-            for each in self.definition.space
+            key: space[key].shown(value)
+            for key, value in self.points[point].items()
         }
         return samplers.PartialFixedSampler(shown, samplers.RandomSampler())
 
@@ -235,9 +232,7 @@ class StudyFolder:
 
     def yaml(self, values: dict[str, Any], output: Path) -> str:
         """The whole YAML of a training with a point's values."""
-        settings = dict(self.definition.overrides)
-        for parameter in self.definition.space:
-            settings |= parameter.settings(values[parameter.key])
+        settings = self.definition.settings(values)
         return self.base.with_values({**settings, OUTPUT: str(output)})
 
     def train(
@@ -256,7 +251,7 @@ class StudyFolder:
         script = self.definition.script
         command = [sys.executable, script, str(output / TRIAL_YAML)]
         return run_training(
-            [*command, *run_options], output, self.start, stop, watch
+            [*command, *run_options], output, self.content.start, stop, watch
         )
 
     def measure(
@@ -279,6 +274,19 @@ class StudyFolder:
         except FileNotFoundError:
             return None
         return json.loads(text)
+
+
+def _check_same(path: Path, old: _Study, new: _Study) -> None:
+    before, now = old.definition.what_counts(), new.definition.what_counts()
+    other = [key for key in now if now[key] != before[key]]
+    if old.base_yaml != new.base_yaml:
+        other.append("base (its content)")
+    if other:
+        raise InputError(
+            f"{path}: the study there was begun with another "
+            f"{', '.join(other)}. Give the same to join it, or choose "
+            "another --study-folder."
+        )
 
 
 @contextmanager
@@ -406,12 +414,11 @@ class Worker:
     def _objective(self, trial: optuna.Trial) -> list[float]:
         point = self._claim(trial)
         self.study.sampler = self.folder.sampler(point)
-        space = self.definition.space
-        values = {each.key: each.suggest(trial) for each in space}
+        space = self.definition.space.items()
+        values = {key: each.suggest(key, trial) for key, each in space}
         kept = self.folder.result(point)
         if kept is not None and kept["parameters"] == values:
             return kept["values"]  # its worker died before it could tell
-        begin = time.monotonic()
         watch = _Watch(self, trial, self.folder.trial(point) / "train_log.txt")
         ended = self.folder.train(
             point, values, self.run_options, self.stop, watch
@@ -427,7 +434,7 @@ class Worker:
             refused = ended.status == EXIT_STATUS
             self._fail(trial, "refused" if refused else "crashed", _said(ended))
         try:
-            found = self.folder.measure(point, values, time.monotonic() - begin)
+            found = self.folder.measure(point, values, ended.seconds)
         except InputError as error:
             self._fail(trial, "refused", str(error))
         # Told the values of a trial that another worker ended, Optuna asserts.
@@ -524,16 +531,13 @@ def join(
 
 def check_single(definition: Definition) -> None:
     """Refuse what jobs that know nothing of each other cannot do."""
-    for key, used in (
-        ("sampler: tpe", definition.sampler == "tpe"),
-        ("prune", definition.prune is not None),
-    ):
-        if used:
-            raise InputError(
-                f"{key} looks at other trials' results, which single points "
-                "do not know; leave it out, or give --storage, a database "
-                "that all nodes reach, and start workers."
-            )
+    if definition.prune or definition.sampler == "tpe":
+        key = "prune" if definition.prune else "sampler: tpe"
+        raise InputError(
+            f"{key} looks at other trials' results, which single points do "
+            "not know; leave it out, or give --storage, a database that all "
+            "nodes reach, and start workers."
+        )
 
 
 def train_point(
@@ -555,14 +559,13 @@ def train_point(
     if study.result(point) is not None:
         return True
     values = study.points[point]
-    begin = time.monotonic()
     with told_to_stop() as stop:
         ended = study.train(point, values, run_options, stop)
     if ended.by_us:
         return False
     if ended.status:
         raise InputError(f"point {point}: {_said(ended)}")
-    study.measure(point, values, time.monotonic() - begin)
+    study.measure(point, values, ended.seconds)
     return True
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class Ended:
     status: int
     by_us: bool
     message: str
+    seconds: float
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -77,7 +79,7 @@ def run_training(
     It is ended when ``stop`` is set, or when ``watch``, which is asked again
     and again, says False. What it prints is added to a file in ``folder``.
     """
-    log = folder / OUTPUT
+    log, begin = folder / OUTPUT, time.monotonic()
     with open(log, "ab") as stream:
         process = subprocess.Popen(
             leashed(command),
@@ -94,7 +96,8 @@ def run_training(
     finally:
         _end_group(process)
     tail = log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
-    return Ended(process.returncode, by_us, tail.strip())
+    seconds = time.monotonic() - begin
+    return Ended(process.returncode, by_us, tail.strip(), seconds)
 
 
 def _end_group(process: subprocess.Popen) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.shards import write_shards
 from tests.data.corpora import RATE, SHARD_MB, add
 
 

@@ -18,7 +18,6 @@ from speechbrain_ee.data.demo import corpus as module
 from speechbrain_ee.data.demo.acoustics import (
     add_noise,
     frame_power,
-    reverberate,
 )
 from speechbrain_ee.data.demo.text import (
     draw_sentences,
@@ -28,8 +27,6 @@ from speechbrain_ee.data.demo.text import (
 from speechbrain_ee.data.demo.voices import (
     VARIANTS,
     Speaker,
-    load_synthesiser,
-    resample,
     split_speakers,
     synthesise,
 )
@@ -175,16 +172,15 @@ def of_another_kind(key: str):
     return change
 
 
-KINDS = [of_another_kind(key) for key in ("version", "seed", "scale", "files")]
+KINDS = [of_another_kind(key) for key in ("version", "seed", "files")]
 
 
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
-        *((suffix, Path.unlink) for suffix in ("*.flac", "*.trans.txt")),
-        *((suffix, cut) for suffix in ("*.flac", "*.trans.txt")),
-        *((suffix, flip) for suffix in ("*.flac", "*.trans.txt")),
-        *(("corpus.json", how) for how in (Path.unlink, cut, flip, *KINDS)),
+        *(("*.flac", how) for how in (Path.unlink, cut, flip)),
+        ("*.trans.txt", flip),
+        *(("corpus.json", how) for how in (Path.unlink, cut, *KINDS)),
     ],
 )
 def test_what_is_not_whole_or_not_wanted_is_rebuilt(tiny, pattern, damage):
@@ -231,24 +227,6 @@ def test_file_in_the_way_and_unwritable_folder(tmp_path):
         build_demo_corpus(path / "below", progress=False)
 
 
-def test_full_disk_is_the_users_message(tmp_path, monkeypatch):
-    pytest.importorskip("espeakng_loader")
-
-    def no_space(_job: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module, "_render", no_space)
-    with pytest.raises(InputError, match="No space left"):
-        tiny_in(tmp_path / "new")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("seed, scale", [(-1, 1.0), (1, 0.0), (1, -2.0)])
-def test_arguments_out_of_range(tmp_path, seed, scale):
-    with pytest.raises(InputError, match="seed|scale"):
-        build_demo_corpus(tmp_path / "x", seed, scale, progress=False)
-
-
 def test_missing_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(InputError, match=r"speechbrain-ee\[demo\]"):
@@ -271,14 +249,6 @@ def test_no_variant_and_no_speaker_number_is_in_two_splits():
     assert len(set(voices)) == len(voices)
 
 
-def test_espeak_knows_every_voice():
-    pytest.importorskip("espeakng_loader")
-    data = Path(load_synthesiser().get_data_path())
-    known = {path.name for path in (data / "voices" / "!v").iterdir()}
-    used = {v for split in SPLITS for v in VARIANTS[split]}
-    assert used <= known
-
-
 def test_a_sentence_does_not_depend_on_the_one_before():
     pytest.importorskip("espeakng_loader")
     ann, bob, *_ = split_speakers("test-clean", seed=1)
@@ -290,13 +260,6 @@ def test_a_sentence_does_not_depend_on_the_one_before():
     alone = say("the lake is near.", ann)
     say("where is the tiny kettle?", bob)
     assert np.array_equal(alone, say("the lake is near.", ann))
-
-
-def test_resampling_keeps_a_tone():
-    time_s = np.arange(22050) / 22050
-    tone = resample(np.sin(2 * np.pi * 1000 * time_s), 22050.0)
-    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    np.testing.assert_allclose(tone, expected, atol=1e-9)
 
 
 # ---- Rooms and noises ------------------------------------------------------
@@ -311,17 +274,6 @@ def test_noise_is_mixed_at_the_ratio(snr_db):
     assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.05)
 
 
-def test_a_room_rings_for_its_reverberation_time():
-    click = np.zeros(16000)
-    click[0] = 1.0
-    echo = reverberate(click, 0.4, np.random.default_rng(6))
-    tail_db = 10 * np.log10(np.cumsum(echo[:0:-1] ** 2)[::-1])
-    # Schroeder's decay curve falls by 60 dB / 0.4 s
-    fall = tail_db[int(0.05 * 16000)] - tail_db[int(0.15 * 16000)]
-    assert fall == pytest.approx(15.0, abs=1.5)
-    assert echo[0] == pytest.approx(1.0)
-
-
 # ---- Sentences -------------------------------------------------------------
 
 
@@ -331,12 +283,3 @@ def test_grammar_has_many_words_and_says_them_all():
     said = draw_sentences(3000, np.random.default_rng(0), set())
     heard = {word for s in said for word in transcript(s).split()}
     assert heard == words
-
-
-def test_sentences_are_letters_and_of_moderate_length():
-    said = draw_sentences(2000, np.random.default_rng(1), set())
-    texts = [transcript(sentence) for sentence in said]
-    assert all(re.fullmatch(r"[A-Z']+( [A-Z']+)*", text) for text in texts)
-    assert {3 <= len(text.split()) <= 12 for text in texts} == {True}
-    assert len(set(texts)) == len(texts)
-    assert not any(re.search(r"\bA [AEIOU]", text) for text in texts)

@@ -4,7 +4,6 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import importlib
 import logging
 import os
 import shutil
@@ -16,9 +15,8 @@ import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_ee.data import corpora, preparation
-from speechbrain_ee.data.clips import check_audio
 from speechbrain_ee.data.corpora import prepare_librispeech
-from speechbrain_ee.data.manifests import read_manifest
+from speechbrain_ee.data.manifests import check_audio
 from speechbrain_ee.data.preparation import split_names
 from speechbrain_ee.data.preparation import test_set_manifests as sets_of
 from speechbrain_ee.errors import InputError
@@ -103,26 +101,15 @@ def test_every_reason_to_skip_is_found_and_reported(corpus, save, caplog):
     assert any("2 left out, unreadable audio: 12-3-0103" in w for w in warnings)
 
 
-def test_of_two_with_one_id_the_first_is_kept(corpus, save):
-    add(corpus / "dev", "7-1-0000", "AGAIN", suffix="wav")
-    prepare_librispeech(corpus, save, dev_splits="dev")
-    (row,) = rows_of(save / "dev.csv")
-    assert (row["wrd"], Path(row["wav"]).suffix) == ("D", ".flac")
-    assert len(rows_of(save / "dev.skipped.csv")) == 2
-
-
-def test_limits_on_the_duration_leave_test_sets_whole(corpus, save):
-    add(corpus / "test", "8-1-0001", "LONG", 3.0)
-    options = {"te_splits": "test", "max_duration_s": 2.0}
-    assert prepare_librispeech(corpus, save, **options)["test"].utterances == 2
-    options = {"tr_splits": "test", "max_duration_s": 2.0}
-    assert prepare_librispeech(corpus, save, **options)["test"].utterances == 1
-
-
-def test_limits_on_the_duration_themselves_pass(corpus, save):
+def test_limits_on_the_duration_are_for_training_alone(corpus, save):
+    """The limits themselves pass."""
     options = {"min_duration_s": 1.0, "max_duration_s": 3.0}
-    report = prepare_librispeech(corpus, save, "train", **options)["train"]
-    assert report.skipped == {"longer than max_duration_s": ("12-3-0003",)}
+    add(corpus / "test", "8-1-0001", "LONG", 4.0)
+    splits = {"tr_splits": "train", "te_splits": "test"}
+    reports = prepare_librispeech(corpus, save, **splits, **options)
+    left_out = {"longer than max_duration_s": ("12-3-0003",)}
+    assert reports["train"].skipped == left_out
+    assert reports["test"].utterances == 2
 
 
 def test_text_survives_the_manifest_and_speechbrain_reads_it(tmp_path, save):
@@ -136,7 +123,7 @@ def test_text_survives_the_manifest_and_speechbrain_reads_it(tmp_path, save):
     )
     words = {item["id"]: item["wrd"] for item in data}
     assert list(words.values()) == [" ".join(text.split()) for text in texts]
-    assert all(check_audio(one["wav"]).duration_s == 1.0 for one in data)
+    assert all(check_audio(one["wav"]) == (1.0, None) for one in data)
 
 
 def test_transcripts_from_other_editors_are_read(corpus, save):
@@ -199,27 +186,6 @@ def test_merge_joins_splits_and_reports_common_ids(corpus, save, merge_name):
     assert ids_of(save / "all.skipped.csv") == ["12-3-0002"]
 
 
-def test_merging_a_split_into_itself_changes_nothing(corpus, save):
-    options = {"merge_lst": ["train"], "merge_name": "train.csv"}
-    reports = prepare_librispeech(corpus, save, "train", **options)
-    assert list(reports) == ["train"]
-    assert len(rows_of(save / "train.csv")) == 5
-
-
-def test_recipe_imports_it_by_its_own_name(
-    repository, corpus, save, monkeypatch
-):
-    recipe = repository / "recipes" / "LibriSpeech" / "EarlyExit"
-    link = recipe / "librispeech_prepare.py"
-    assert link.is_symlink()
-    assert not os.path.isabs(os.readlink(link))
-    assert link.resolve() == Path(corpora.__file__).resolve()
-    monkeypatch.syspath_prepend(str(recipe))
-    module = importlib.import_module("librispeech_prepare")
-    reports = module.prepare_librispeech(corpus, save, "dev")
-    assert reports["dev"].utterances == 1
-
-
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
@@ -250,33 +216,18 @@ def test_nothing_usable_names_reasons_and_the_list(corpus, save):
     assert not (save / "dev.csv").exists()
 
 
-def test_transcripts_without_a_line_are_an_error(corpus, save):
-    shutil.rmtree(corpus / "dev")
-    add(corpus / "dev", "7-1-0000", None, None)
-    (corpus / "dev/7/1/7-1.trans.txt").touch()
-    with pytest.raises(InputError, match="split dev have no lines"):
-        prepare_librispeech(corpus, save, dev_splits="dev")
-
-
 @pytest.mark.parametrize(
     ("folder", "split", "message"),
     [
         ("corpus/none", "train", r"data_folder: .*none is not a folder"),
         ("corpus", "train2", r"no split 'train2'; the splits there are dev, "),
         (".", "train", r"one level down: pass data_folder=.*/corpus\."),
-        (".", "train2", r"splits one level down: try .*/corpus\."),
         ("corpus/dev", "train", r"one level up: pass data_folder=.*/corpus\."),
-        ("corpus/dev", "dev", r"one level up: pass data_folder=.*/corpus\."),
         ("corpus/dev/7", "x", r"no folder there has the expected layout"),
         (".", "corpus", r"'train' is the split, pass data_folder=.*/corpus"),
-        ("corpus/train", "9", r"'train' is the split, pass data_folder=.*/co"),
         ("corpus", "bare", r"bare holds no \*.trans.txt file; the layout"),
-        ("corpus", "dev/7", r"'dev' is the split, pass data_folder=.*/corpus"),
         ("corpus", "../none/dev", r"'../none/dev' is the path /.*none/dev, wh"),
         ("corpus", "..", r"'..' is not the name of one folder"),
-        ("corpus", "/", r"'/' is not the name of one folder"),
-        ("none", "../x/dev", r"'../x/dev' is the path /.*/x/dev, where no"),
-        ("corpus", "", r"'' is not the name of one folder"),
         ("corpus", (), r"tr_splits, dev_splits, te_splits: all are empty"),
     ],
 )
@@ -297,7 +248,7 @@ def test_wrong_places_are_told_the_right_one(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"select_n_sentences": [1]}, "1 numbers for 2 splits"),
+        ({"select_n_sentences": [1]}, "one for each of the 2 splits"),
         ({"select_n_sentences": 0}, "select_n_sentences.*positive"),
         ({"max_duration_s": 1, "min_duration_s": 1}, "max_duration_s: 1"),
         ({"merge_lst": ["test"], "merge_name": "a"}, "merge_lst: test not"),
@@ -423,12 +374,6 @@ def test_a_change_prepares_again(prepared, corpus, save, change):
     assert not prepared("train", "dev")[0]
 
 
-def test_a_new_version_prepares_again(prepared, monkeypatch):
-    prepared("train")
-    monkeypatch.setattr(preparation, "__version__", "next")
-    assert prepared("train")[0]
-
-
 def test_a_failed_call_does_not_vouch_for_a_mixture(prepared, corpus, save):
     prepared("train", "dev")
     spoil(corpus / "test/8/1/8-1-0000.flac", b"broken")
@@ -473,47 +418,6 @@ def test_a_split_of_another_corpus(corpus, other, save, absolute):
     assert all(Path(row["wav"]).parents[2] == other / "test" for row in rows)
 
 
-def test_a_split_from_the_home_folder(corpus, other, save, monkeypatch):
-    monkeypatch.setenv("HOME", str(corpus.parent))
-    prepare_librispeech(corpus, save, te_splits="~/other/test")
-    assert len(ids_of(save / "other-test.csv")) == 3
-
-
-def test_training_on_two_corpora(corpus, other, save):
-    splits = ["train", "../other/test"]
-    options = {"merge_lst": splits, "merge_name": "all.csv"}
-    reports = prepare_librispeech(corpus, save, splits, **options)
-    assert reports["all"].utterances == 8
-    assert set(ids_of(save / "all.csv")) == {
-        *ids_of(save / "train.csv"),
-        *ids_of(save / "other-test.csv"),
-    }
-
-
-def test_only_what_is_trained_on_is_cut(corpus, other, save):
-    """A path among the training splits counts as one of them."""
-    limits = {"min_duration_s": 2.5}
-    paths = ["train", "../other/test"]
-    with pytest.raises(InputError, match="nothing of the split other-test"):
-        prepare_librispeech(corpus, save, paths, **limits)
-    reports = prepare_librispeech(
-        corpus, save, "train", te_splits=paths[1], **limits
-    )
-    assert reports["other-test"].utterances == 3
-
-
-def test_the_same_name_elsewhere_is_not_up_to_date(corpus, other, save):
-    """Equal listings at another place are other files."""
-    prepare_librispeech(corpus, save, te_splits="../other/test")
-    (corpus.parent / "moved").mkdir()
-    moved = other.rename(corpus.parent / "moved" / "other")
-    prepare_librispeech(corpus, save, te_splits="../moved/other/test")
-    assert all(
-        Path(row["wav"]).is_relative_to(moved)
-        for row in rows_of(save / "other-test.csv")
-    )
-
-
 @pytest.mark.parametrize(
     ("splits", "names"),
     [
@@ -535,13 +439,6 @@ def test_two_of_one_name_are_refused(corpus, other, save):
     with pytest.raises(InputError, match="'test' and './test' would both"):
         prepare_librispeech(corpus, save, te_splits=["test", "./test"])
     assert not save.exists()
-
-
-def test_a_dollar_sign_in_the_path_of_a_split(corpus, other, save):
-    add(corpus.parent / "$other" / "test", "6-1-0000", "H")
-    prepare_librispeech(corpus, save, te_splits="../$other/test")
-    (row,) = read_manifest(save / "$other-test.csv").values()
-    assert Path(row["wav"]).is_file() and "/$other/test/" in row["wav"]
 
 
 def options(**changes):

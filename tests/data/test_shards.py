@@ -20,16 +20,16 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ee.__main__ import main
-from speechbrain_ee.data import shard_writer
+from speechbrain_ee.data import shards as shards_module
 from speechbrain_ee.data.batches import make_datasets
-from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.manifests import Clip
 from speechbrain_ee.data.shards import (
     Shard,
     ShardIndex,
     ShardReader,
     ShardSource,
     read_all,
+    write_shards,
     write_training_manifest,
 )
 from speechbrain_ee.data.tokens import make_tokenizer
@@ -76,8 +76,8 @@ def test_a_run_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return real(source)
 
-    real = shard_writer.sound_file
-    monkeypatch.setattr(shard_writer, "sound_file", stopping)
+    real = shards_module.sound_file
+    monkeypatch.setattr(shards_module, "sound_file", stopping)
     folder = tmp_path / "shards"
     with pytest.raises(KeyboardInterrupt):
         write_shards(shard_manifest, folder, SHARD_MB)
@@ -88,19 +88,10 @@ def test_a_run_that_was_stopped_goes_on(
     write_shards(shard_manifest, folder, SHARD_MB)
     assert contents(folder) == contents(shards)
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
-    monkeypatch.setattr(shard_writer, "sound_file", None)
+    monkeypatch.setattr(shards_module, "sound_file", None)
     write_shards(
         shard_manifest, folder, SHARD_MB
     )  # and once more: nothing to do
-
-
-def test_a_shard_that_was_deleted_is_written_again(
-    shard_manifest, shards, tmp_path
-):
-    folder = shutil.copytree(shards, tmp_path / "copy")
-    (folder / "train-000001.tar").unlink()
-    write_shards(shard_manifest, folder, SHARD_MB)
-    assert contents(folder) == contents(shards)
 
 
 def test_other_shards_are_not_overwritten(shard_manifest, shards, tmp_path):
@@ -131,16 +122,6 @@ def test_bad_audio_is_named(wav, message, shard_manifest, tmp_path):
         write_shards(path, tmp_path / "out", SHARD_MB)
 
 
-def test_a_full_disk_is_said(shard_manifest, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shard_writer, "write_shard", full)
-    message = r"train-000000\.tar: cannot be written \(No space left"
-    with pytest.raises(InputError, match=message):
-        write_shards(shard_manifest, tmp_path / "out", SHARD_MB)
-
-
 def test_command_line(shard_manifest, tmp_path, capsys):
     """With `$data_root`, as manifests may have it."""
     moved = tmp_path / "dev.csv"
@@ -150,17 +131,9 @@ def test_command_line(shard_manifest, tmp_path, capsys):
     main(["shards", *given, f"--data-folder={shard_manifest.parent}"])
     assert f"shards, 0.4 MB, {UTTERANCES} utterances" in capsys.readouterr().out
     assert (tmp_path / "out/dev-000000.tar").is_file()
-    with pytest.raises(SystemExit) as stopped:
-        main(
-            [
-                "shards",
-                *given,
-                f"--data-folder={shard_manifest.parent}",
-                "--jobs=0",
-            ]
-        )
-    assert stopped.value.code == 2
-    assert os.listdir(tmp_path / "out")
+    with pytest.raises(SystemExit):
+        main(["shards", *given, "--jobs=0"])
+    assert "--jobs" in capsys.readouterr().err
 
 
 # ---- Reading ---------------------------------------------------------------
@@ -210,25 +183,6 @@ def test_training_sees_what_the_manifest_has(cache_audio, shards, seen):
     assert found == seen(cache_audio=cache_audio)
 
 
-def test_the_index_counts_what_is_there(shards):
-    """Sizes and checksums of the files; durations of the manifest."""
-    content = json.loads((shards / "shards.json").read_text("utf-8"))
-    index = ShardIndex.from_json(json.dumps(content), "shards.json")
-    assert content["utterances"] == UTTERANCES and len(index.shards) > 3
-    rows = rows_of(shards / "train.csv")
-    for shard in index.shards:
-        raw = (shards / shard.file).read_bytes()
-        assert len(raw) == shard.bytes <= 2 * SHARD_MB * 10**6
-        assert hashlib.sha256(raw).hexdigest() == shard.sha256
-        own = [r for r in rows if Clip.parse(r["wav"]).path == shard.file]
-        assert len(own) == shard.utterances
-        seconds = sum(float(row["duration"]) for row in own)
-        assert shard.duration_s == pytest.approx(seconds)
-    assert content["hours"] == pytest.approx(index.hours, abs=1e-5)
-    wanted = {shard.file for shard in index.shards}
-    assert contents(shards).keys() == wanted | {"train.csv", "shards.json"}
-
-
 def test_webdataset_reads_the_same(shard_manifest, shards):
     """Sound files byte for byte; metadata beside each."""
     webdataset = pytest.importorskip("webdataset")
@@ -260,23 +214,23 @@ def flipped(raw: bytes) -> bytes:
     ("name", "damage", "message"),
     [
         ("train-000002.tar", None, "this shard is missing"),
-        (
-            "train-000002.tar",
-            half,
-            r"this shard has \d+ bytes, not \d+ as shards\.json says",
-        ),
+        ("train-000002.tar", half, r"this shard has \d+ bytes, not \d+ bytes"),
         (
             "train-000002.tar",
             flipped,
             r"bytes \d+ to \d+ of this shard .*checksum differs",
         ),
         ("shards.json", None, r"cannot be read .*shards. has"),
-        ("shards.json", lambda _: b"{", "is not an index of shards"),
-        ("shards.json", lambda _: b'{"format": 9}', "format 9, not 1"),
+        ("shards.json", lambda _: b"{", "not a whole file"),
+        (
+            "shards.json",
+            lambda _: b'{"format": 9}',
+            "key format: 9 does not fit",
+        ),
         (
             "shards.json",
             lambda raw: raw.replace(b"train-000001", b"../train-000001"),
-            r"files \['\.\./train-000001",
+            r"key shards\[1\]\.file: '\.\./train-000001",
         ),
         ("train.csv", lambda _: b"ID", "is not the manifest that"),
     ],
@@ -296,9 +250,9 @@ def test_damage_is_named(name, damage, message, shards, seen, tmp_path):
     ("given", "message"),
     [
         ({"source": "x", "shards": 3}, "shards.*buffer, cache, cache_gb"),
-        ({"buffer": 3}, "has to name the source"),
-        ({"source": "x", "buffer": 0}, "buffer: 0 must be"),
-        ({"source": "x", "cache_gb": 0}, "cache_gb: 0 must be"),
+        ({"buffer": 3}, "key source: missing"),
+        ({"source": "x", "buffer": 0}, "key buffer: 0 does not fit"),
+        ({"source": "x", "cache_gb": 0}, "key cache_gb: 0 does not fit"),
         ("https://host/train", "not a local folder; give a folder for copies"),
     ],
 )
@@ -312,12 +266,6 @@ def test_a_manifest_elsewhere_is_not_overwritten(shard_manifest, shards, seen):
     with pytest.raises(InputError, match="leave train_csv out"):
         seen(str(shards), train_csv=str(shard_manifest))
     assert shard_manifest.read_bytes() == before
-
-
-def test_a_shard_is_not_read_without_its_source(shards, seen):
-    """As where a manifest of shards is tested on."""
-    with pytest.raises(InputError, match="part of a shard.*train_shards"):
-        seen(train_csv=str(shards / "train.csv"))
 
 
 # ---- From elsewhere: fetched once, kept below a limit ----------------------
@@ -362,17 +310,6 @@ def fetched(afar: Path) -> list[str]:
     """What was fetched, in order."""
     log = afar.parent / "log"
     return log.read_text().split() if log.exists() else []
-
-
-def test_a_file_is_fetched_once(afar):
-    """By whatever process needs it first."""
-    source = source_of(afar)
-    reader = ShardReader(source)
-    for number in (0, 1, 0, 1):
-        content = bytes([number, 7]) * 5
-        assert reader(clip(source, number)) == content
-        assert ShardReader(source)(clip(source, number)) == content
-    assert fetched(afar) == NAMES[:2]
 
 
 def test_processes_do_not_fetch_the_same(afar):
@@ -434,13 +371,6 @@ def test_a_command_that_fails_is_named(command, afar):
     assert [p.suffix for p in (afar / "c").iterdir()] == [".lock"]
     with pytest.raises(InputError, match="cannot be fetched"):
         read_all(source.url(NAMES[0]))
-
-
-def test_a_folder_that_cannot_be_written_is_named(afar):
-    (afar / "file").touch()
-    source = ShardSource("pipe:cat {}", 1, str(afar / "file"))
-    with pytest.raises(InputError, match="cache: .*file cannot be written"):
-        ShardReader(source)(clip(source, 0))
 
 
 def test_without_webdataset(afar, monkeypatch):

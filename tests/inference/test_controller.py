@@ -205,7 +205,7 @@ def test_ladder_of_greedy_decoding_pays_no_search(trace) -> None:
 
 @pytest.fixture(scope="module")
 def simulation(repository: Path) -> ModuleType:
-    return load(repository, "controller_simulation")
+    return load(repository, "controller")
 
 
 DEADLINE = 0.03

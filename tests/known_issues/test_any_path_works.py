@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_from_corpus_to_batches(folder: Path) -> None:
+def test_from_corpus_to_batches(folder):
     """Preparation, tokenizer, manifests and audio."""
     for number, words in enumerate(["A CAT SAT", 'COSTS $FIVE, \u00c9 "X"']):
         add(folder / "train", f"12-3-000{number}", words, 1 + number)
@@ -75,9 +75,7 @@ def test_from_corpus_to_batches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["--{}={}", "--{} {}"])
-def test_on_the_command_line(
-    form: str, folder: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_the_command_line(form, folder, repository, monkeypatch):
     """What is written is what every key of the YAML gets."""
     monkeypatch.chdir(folder.parent)
     if form.startswith("--{} ") and folder.name.startswith("-"):
@@ -119,7 +117,7 @@ def test_on_the_command_line(
         ("--output_folder=[1]/x", "[1]/x"),
     ],
 )
-def test_values_reach_the_yaml(word: str, expected: object) -> None:
+def test_values_reach_the_yaml(word, expected):
     """Also those that are no paths and hold an equals sign."""
     if expected == "MAPPING":
         expected = {"source": "https://h/x?a=b", "buffer": 2}
@@ -128,25 +126,25 @@ def test_values_reach_the_yaml(word: str, expected: object) -> None:
     assert value == expected
 
 
-def test_in_a_sweep(folder: Path) -> None:
+def test_in_a_sweep(folder):
     assert _value("data_folder", str(folder)) == str(folder)
     assert path_of("number_of_epochs", "3") is None
 
 
-def test_two_spaces_in_a_row_are_refused(repository: Path) -> None:
+def test_two_spaces_in_a_row_are_refused(repository):
     """HyperPyYAML folds long lines there, and a folder is another one."""
     _, _, overrides = sb.parse_arguments(literal(["-", "--data_folder=a  b"]))
     with pytest.raises(InputError, match="--data_folder: 'a  b' holds two"):
         load_options(str(repository / "hparams/demo.yaml"), overrides)
 
 
-def test_tables_keep_names(folder: Path) -> None:
+def test_tables_keep_names(folder):
     path = folder / "t.csv"
     write_csv(path, ("ID", "path"), [("u", f'{folder}\n,"')])
     assert rows_of(path) == [{"ID": "u", "path": f'{folder}\n,"'}]
 
 
-def test_options_of_speechbrain_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_speechbrain_stay(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     words = ["x.yaml", "--log_config=a=b", "--debug", "--device", "cpu"]
     assert literal(words) == words

@@ -75,7 +75,7 @@ def everyone(batches: list[tuple[str, ...]]) -> list[str]:
     return sorted(id for batch in batches for id in batch)
 
 
-def test_speechbrain_repeats_the_first_epoch(tmp_path: Path) -> None:
+def test_speechbrain_repeats_the_first_epoch(tmp_path):
     """The trap itself: when this fails, SpeechBrain has closed it."""
     brain, sampler = run(tmp_path, SpeechBrainsFit, epochs=3)
     assert sampler._epoch == 0
@@ -87,7 +87,7 @@ def test_speechbrain_repeats_the_first_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_batches_change_with_the_epoch(tmp_path: Path, dynamic: bool) -> None:
+def test_batches_change_with_the_epoch(tmp_path, dynamic):
     """Every utterance in every epoch, in other batches each time."""
     brain, _ = run(tmp_path, Watched, epochs=3, dynamic=dynamic)
     assert list(brain.seen) == [1, 2, 3]
@@ -98,22 +98,7 @@ def test_batches_change_with_the_epoch(tmp_path: Path, dynamic: bool) -> None:
         assert everyone(batches) == [f"utt{n}" for n in range(8)]
 
 
-def test_sampler_is_told_every_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``set_epoch`` comes once per epoch, with its number."""
-    told = []
-    original = DynamicBatchSampler.set_epoch
-    monkeypatch.setattr(
-        DynamicBatchSampler,
-        "set_epoch",
-        lambda self, epoch: (told.append(epoch), original(self, epoch)),
-    )
-    run(tmp_path, Watched, epochs=3)
-    assert told == [1, 2, 3]
-
-
-def test_resumed_run_has_the_batches_of_its_epoch(tmp_path: Path) -> None:
+def test_resumed_run_has_the_batches_of_its_epoch(tmp_path):
     """Epoch 3 after a restart is epoch 3 of a run without one."""
     whole, _ = run(tmp_path / "whole", Watched, epochs=3)
     run(tmp_path / "parts", Watched, epochs=2)

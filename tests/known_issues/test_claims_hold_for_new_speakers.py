@@ -171,7 +171,7 @@ def test_the_folder_names_the_speaker(tmp_path):
     (chapter / "x.trans.txt").write_text("rec1 A\nrec2-b A\n")
     for name in ("rec1", "rec2-b"):
         (chapter / f"{name}.flac").touch()
-    found = read_split(tmp_path / "dev").utterances
+    found = read_split(tmp_path / "dev")
     assert [each.speaker for each in found] == ["ann", "ann"]
 
 

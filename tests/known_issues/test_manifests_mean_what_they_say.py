@@ -10,7 +10,6 @@ Authors
 """
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,8 @@ import soundfile
 
 from speechbrain_ee.data import preparation as splits_of
 from speechbrain_ee.data.batches import make_datasets
-from speechbrain_ee.data.clips import Clip
-from speechbrain_ee.data.corpora import prepare_tedlium3
-from speechbrain_ee.data.manifests import check_rows, read_manifest
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.manifests import Clip, check_rows, read_manifest
+from speechbrain_ee.data.shards import write_shards
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.inference.recordings import read_spoken
@@ -69,7 +66,7 @@ def options(path: Path) -> dict:
     }
 
 
-def test_segments_are_heard_everywhere(folder: Path) -> None:
+def test_segments_are_heard_everywhere(folder):
     """In training, tests, shards and measurements."""
     path = written(folder, SEGMENTS)
     sets = make_datasets(options(path), make_tokenizer(options(path)))
@@ -109,9 +106,7 @@ def test_segments_are_heard_everywhere(folder: Path) -> None:
         (SEGMENTS.replace(",", ", "), "utf-8"),
     ],
 )
-def test_what_spreadsheets_write_is_read(
-    text: str, encoding: str, folder: Path
-) -> None:
+def test_what_spreadsheets_write_is_read(text, encoding, folder):
     """Also where the tokenizer is learnt."""
     path = written(folder, text, encoding)
     expected = read_manifest(written(folder, SEGMENTS))
@@ -124,23 +119,16 @@ def test_what_spreadsheets_write_is_read(
     ("row", "fault"),
     [
         ("u1,500,talk.wav,4000,8000,s,A", "lasts 500 s by its row and 0.5 s"),
-        ("u1,2000,talk.wav,,,s,A", "lasts 2000 s by its row and 2 s by its"),
-        (
-            "u1,1.5,talk.wav,,,s,A",
-            "lasts 1.5 s by its row and 2 s by its audio",
-        ),
         (
             "u1,2.0,talk.wav,8000,24000,s,A",
             "is beyond the end of the recording",
         ),
-        ("u1,1.0,talk.wav,0,1,s,A", "lasts 1 s by its row and 0.000125 s"),
         (
             "u1,0.5,talk.wav,0.5,1.0,s,A",
             "start '0.5' and the stop '1.0', which",
         ),
         ("u1,0.5,talk.wav,4000,,s,A", "start '4000' and the stop ''"),
         ("u1,0.5,talk.wav,4000,4000,s,A", "start '4000' and the stop '4000'"),
-        ("u1,0.5,talk.wav,-1,3999,s,A", "start '-1'"),
         ("u1,0.5,talk.wav?samples=0+4000,0,4000,s,A", "part of its file twice"),
         ("u1,1.0,https://host/a.wav,,,s,A", "https://host/a.wav, does not"),
         ("u1,1.0,pipe:true,,,s,A", "of u1, pipe:true, does not exist"),
@@ -148,7 +136,7 @@ def test_what_spreadsheets_write_is_read(
         ("u1,1.0,$data_rot/x.wav,,,s,A", r"\$data_root stands for the data"),
     ],
 )
-def test_what_cannot_be_is_refused(row: str, fault: str, folder: Path) -> None:
+def test_what_cannot_be_is_refused(row, fault, folder):
     """Before anything is trained, wherever a manifest is used."""
     path = written(folder, HEADER + row + "\n")
     match = f"mine.csv.*{fault.replace('FOLDER', str(folder))}"
@@ -161,8 +149,8 @@ def test_what_cannot_be_is_refused(row: str, fault: str, folder: Path) -> None:
 
 
 def test_columns_that_nothing_is_meant_by(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
-) -> None:
+    folder, tmp_path, monkeypatch, caplog
+):
     """As in SpeechBrain's own samples, which are named from its root."""
     rows = "u1,2.0,corpus/talk.wav,0,8000,s,A\nu2,2.0,corpus/talk.wav,0,,s,A\n"
     path = tmp_path / "annotation.csv"
@@ -182,9 +170,7 @@ def test_columns_that_nothing_is_meant_by(
         check_rows(path, found)
 
 
-def test_relative_paths_count_from_the_manifest(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_count_from_the_manifest(folder, tmp_path, monkeypatch):
     """And not from where the command is started."""
     (tmp_path / "other").mkdir()
     soundfile.write(tmp_path / "other" / "talk.wav", WAVE[:9], RATE)
@@ -200,17 +186,6 @@ def test_relative_paths_count_from_the_manifest(
     (folder / "talk.wav").rename(folder / "moved.wav")
     with pytest.raises(InputError, match=f"paths count from {tmp_path}, and"):
         check_rows("elsewhere.csv", rows)
-
-
-def test_all_missing_audio_is_counted(folder: Path) -> None:
-    """Links count, dangling ones do not."""
-    os.symlink("talk.wav", folder / "link.wav")
-    os.symlink("nowhere.wav", folder / "dangling.wav")
-    names = ["talk", "link", "dangling", "gone"]
-    rows = [f"{name},2.0,{name}.wav,,,s,A\n" for name in names]
-    path = written(folder, HEADER + "".join(rows))
-    with pytest.raises(InputError, match=r"of dangling, .*\(2 of 4 utterances"):
-        make_datasets(options(path), None)
 
 
 def split_options(**changes) -> dict:
@@ -239,9 +214,7 @@ def split_options(**changes) -> dict:
         ({"valid_csv": "out/b.csv", "dev_splits": ["a", "b"]}, "="),
     ],
 )
-def test_the_dev_set_is_that_of_its_splits(
-    changes: dict, expected: str
-) -> None:
+def test_the_dev_set_is_that_of_its_splits(changes, expected):
     """Not that of another run whose manifest lies in the folder."""
     given = split_options(**changes)
     expected = given["valid_csv"] if expected == "=" else expected
@@ -249,37 +222,7 @@ def test_the_dev_set_is_that_of_its_splits(
 
 
 @pytest.mark.parametrize("valid_csv", [None, "out/dev-clean.csv"])
-def test_no_dev_set_is_said(valid_csv: str | None) -> None:
+def test_no_dev_set_is_said(valid_csv):
     given = split_options(dev_splits=[], valid_csv=valid_csv)
     with pytest.raises(InputError, match="^dev_splits: is empty"):
         splits_of.dev_set_manifest(given)
-
-
-def test_test_sets_follow_without_preparation() -> None:
-    given = split_options(skip_prep=True)
-    assert splits_of.test_set_manifests(given) == ["out/test.csv"]
-    given["test_csv"] = ["mine.csv"]
-    assert splits_of.test_set_manifests(given) == ["mine.csv"]
-
-
-def test_every_yaml_follows_its_splits(repository: Path) -> None:
-    for path in sorted((repository / "hparams").glob("*.yaml")):
-        text = path.read_text("utf-8")
-        assert "\nvalid_csv: null" in text, path
-        assert "\ntest_csv: null" in text, path
-
-
-def test_a_segment_without_length_stops_no_corpus(tmp_path: Path) -> None:
-    """It is left out, and listed."""
-    legacy = tmp_path / "legacy/dev"
-    for name in ("sph", "stm"):
-        (legacy / name).mkdir(parents=True)
-    soundfile.write(
-        legacy / "sph/talk.sph", WAVE, RATE, "PCM_16", format="NIST"
-    )
-    lines = ["talk 1 talk 0.50 0.50 <o> hello", "talk 1 talk 0.50 2.00 <o> yes"]
-    (legacy / "stm/talk.stm").write_text("\n".join(lines))
-    save = tmp_path / "save"
-    report = prepare_tedlium3(tmp_path, save, dev_splits=["dev"])["dev"]
-    assert report.skipped == {"empty audio": ("talk-0000050-0000050",)}
-    assert [row["wrd"] for row in rows_of(save / "dev.csv")] == ["YES"]

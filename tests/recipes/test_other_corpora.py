@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from speechbrain_ee.data.corpora import prepare_tedlium3
-from speechbrain_ee.data.shard_writer import write_shards
+from speechbrain_ee.data.shards import write_shards
 from speechbrain_ee.exits import read_trace
 from tests.recipes.conftest import RATE, WORDS, say
 

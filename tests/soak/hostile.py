@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from speechbrain.utils.importutils import LazyModule
 
 import speechbrain_ee
-from speechbrain_ee.data.clips import Clip
+from speechbrain_ee.data.manifests import Clip
 from speechbrain_ee.data.shards import (
     INDEX,
     Shard,

@@ -8,11 +8,14 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import argparse
+import json
 import os
 import random
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from speechbrain_ee.files import whole_file
 
 # Audit events of Python that change the file system.
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
@@ -36,17 +41,7 @@ def die() -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a folder, by what Python tells of it.
-
-    Arguments
-    ---------
-    pattern : str
-        Regular expression for the event and the path, ``os.rename .*csv``.
-    number : int
-        Which one, from 1.
-    later : int
-        Or the change so many after it.
-    """
+    """A change of a folder, by what Python tells of it."""
 
     pattern: str
     number: int = 1
@@ -60,20 +55,6 @@ def note_changes(
 
     For children only: hooks of the interpreter cannot be removed. What C++
     code writes (weights by ``torch.save``) is not seen.
-
-    Arguments
-    ---------
-    folder : Path
-        Where changes count.
-    kill : Change, optional
-        Which one is not survived.
-    then : callable
-        What happens instead of it.
-
-    Returns
-    -------
-    list of str
-        Grows by every change.
     """
     below = f"{folder}{os.sep}"
     seen: list[str] = []
@@ -124,20 +105,7 @@ def die_in_half_a_file(number: int) -> None:
 
 
 def forked(function: Callable[[], None], log: Path | None = None) -> int:
-    """Start a function in a child.
-
-    Arguments
-    ---------
-    function : callable
-        What the child does.
-    log : Path, optional
-        Where its output goes.
-
-    Returns
-    -------
-    int
-        The child's process id.
-    """
+    """Start a function in a child."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -175,25 +143,7 @@ def killed_at_random(
     rng: random.Random,
     log: Path | None = None,
 ) -> int:
-    """Run a function in a child and kill it at a random time.
-
-    Arguments
-    ---------
-    function : callable
-        What the child does.
-    longest_s : float
-        It is killed after 0 to so many seconds.
-    rng : random.Random
-        Draws the time.
-    log : Path, optional
-        Where its output goes.
-
-    Returns
-    -------
-    int
-        -9 if it was killed; otherwise it has ended before that, with this
-        exit status.
-    """
+    """Run a function in a child and kill it at a random time."""
     child = forked(function, log)
     end = time.monotonic() + rng.uniform(0.0, longest_s)
     while time.monotonic() < end:
@@ -203,3 +153,33 @@ def killed_at_random(
         time.sleep(POLL_S)
     os.kill(child, signal.SIGKILL)
     return status_of(child)
+
+
+def expect(status: int, log: Path) -> None:
+    """Raise if a child did not end well."""
+    if status != 0:
+        tail = log.read_text("utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"A run ended with status {status}:\n{tail}")
+
+
+def soak_command(soak: Callable[..., dict[str, Any]], **options: str) -> int:
+    """The command line of a soak; 1 if it has found differences.
+
+    ``soak`` is given kills, seed, an empty folder, and further options.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", default=default)
+    chosen = vars(parser.parse_args())
+    out = chosen.pop("out")
+    with tempfile.TemporaryDirectory() as folder:
+        result = soak(root=Path(folder), **chosen)
+    text = json.dumps(result, indent=1)
+    sys.stdout.write(f"{text}\n")
+    if out is not None:
+        with whole_file(out, text=True) as stream:
+            stream.write(f"{text}\n")
+    return int(bool(result["differences"]))

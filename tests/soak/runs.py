@@ -53,19 +53,7 @@ def write_corpus(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a training ends before its time; nowhere by default.
-
-    Arguments
-    ---------
-    change : Change, optional
-        Before a change of its folder.
-    half_file : int, optional
-        With half of so manieth file of ``torch.save`` written.
-    step : (int, int), optional
-        Behind this epoch's batch of this number.
-    interrupt : bool
-        By Ctrl-C, which lets Python clean up, not by SIGKILL.
-    """
+    """Where a training ends before its time; nowhere by default."""
 
     change: Change | None = None
     half_file: int | None = None
@@ -76,24 +64,7 @@ class Kill:
 def trainer(
     system: str, corpus: Path, folder: Path, kill: Kill | None = None
 ) -> Callable[[], None]:
-    """A function that runs train.py and notes every step.
-
-    Arguments
-    ---------
-    system : str
-        Name of the YAML.
-    corpus : Path
-        Its data.
-    folder : Path
-        ``output_folder``; what was noted of steps goes to a file beside it.
-    kill : Kill, optional
-        Where it ends.
-
-    Returns
-    -------
-    callable
-        To be called in a child.
-    """
+    """A function that runs train.py and notes every step."""
     kill = kill or Kill()
     sys.path.insert(0, str(RECIPE))
     train = importlib.import_module("train")
@@ -150,21 +121,7 @@ def _note_steps(path: Path, kill: Kill) -> None:
 
 
 def facts(folder: Path, was: Path | None = None) -> dict[str, object]:
-    """Everything that two runs must have in common, by name.
-
-    Arguments
-    ---------
-    folder : Path
-        The output folder of a run that has ended.
-    was : Path, optional
-        What it was called then.
-
-    Returns
-    -------
-    dict
-        Content of the files, without the folder's own name; of checkpoints
-        the newest. What was noted of every step.
-    """
+    """Everything that two runs must have in common, by name."""
     found: dict[str, object] = dict(_steps(Path(f"{folder}.notes")))
     for path in folder.rglob("*"):
         place = str(path.relative_to(folder))

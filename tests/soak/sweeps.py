@@ -10,26 +10,30 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import argparse
 import json
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 import yaml
 from tqdm import tqdm
 
 from speechbrain_ee.__main__ import main as command_line
-from speechbrain_ee.files import whole_file
 from speechbrain_ee.sweeps.results import pareto_front, rows_of
 from speechbrain_ee.sweeps.study import StudyFolder
-from tests.soak.killing import KILLED, forked, killed_at_random, status_of
+from tests.soak.killing import (
+    KILLED,
+    expect,
+    forked,
+    killed_at_random,
+    soak_command,
+    status_of,
+)
 from tests.sweeps.conftest import BASE, SEARCH
 
 WORKERS = 4
@@ -40,36 +44,6 @@ LONGER = 1.1  # with every change of shift, as the machine may be slow
 FACTS = ("point", "state", "values", "parameters")
 
 
-@dataclass(frozen=True)
-class SweepSoak:
-    """What became of a soak.
-
-    Arguments
-    ---------
-    seed : int
-        Of the kills.
-    workers, points : int
-        At a time; of the study.
-    kills, starts : int
-        Workers that were killed, that were started.
-    seconds : float
-        All of it.
-    trials : dict of str to int
-        How Optuna's trials ended.
-    differences : list of str
-        What was lost, counted twice or measured otherwise.
-    """
-
-    seed: int
-    workers: int
-    points: int
-    kills: int
-    starts: int
-    seconds: float
-    trials: dict[str, int]
-    differences: list[str] = field(default_factory=list)
-
-
 def worker(file: Path, study: Path, epoch_s: float) -> Callable[[], None]:
     """A function that joins a study, for a child."""
     folder = ["--study-folder", str(study)]
@@ -78,20 +52,7 @@ def worker(file: Path, study: Path, epoch_s: float) -> Callable[[], None]:
 
 
 def differences(serial: Path, parallel: Path, points: int) -> list[str]:
-    """What a search with kills has that a serial one has not.
-
-    Arguments
-    ---------
-    serial, parallel : Path
-        The studies.
-    points : int
-        How many they should have.
-
-    Returns
-    -------
-    list of str
-        Empty if nothing was lost.
-    """
+    """What a search with kills has that a serial one has not."""
     found = []
     studies = [rows_of(StudyFolder(path)) for path in (serial, parallel)]
     for name, rows in [
@@ -115,29 +76,15 @@ def _facts(row: object) -> str:
     return json.dumps([getattr(row, name) for name in FACTS])
 
 
-def soak(kills: int, seed: int, root: Path) -> SweepSoak:
-    """Kill workers at random times.
-
-    Arguments
-    ---------
-    kills : int
-        How many at least, in as many studies as it takes.
-    seed : int
-        Of the times.
-    root : Path
-        An empty folder.
-
-    Returns
-    -------
-    SweepSoak
-    """
+def soak(kills: int, seed: int, root: Path) -> dict[str, Any]:
+    """Kill workers at random times, in as many studies as it takes."""
     began = time.monotonic()
     (root / "base.yaml").write_text(BASE, "utf-8")
     file = root / "hpopt.yaml"
     search = {**SEARCH, "trials": POINTS, "stale_s": 4}
     file.write_text(yaml.safe_dump(search, sort_keys=False), "utf-8")
     log, serial = root / "log.txt", root / "serial"
-    _expect(status_of(forked(worker(file, serial, 0.0), log)), log)
+    expect(status_of(forked(worker(file, serial, 0.0), log)), log)
     rng = random.Random(seed)
     killed = starts = number = 0
     trials: Counter[str] = Counter()
@@ -153,16 +100,16 @@ def soak(kills: int, seed: int, root: Path) -> SweepSoak:
             different += differences(serial, study, POINTS)
             told = StudyFolder(study).trials()
             trials.update(trial.state.name for trial in told)
-    return SweepSoak(
-        seed=seed,
-        workers=WORKERS,
-        points=POINTS,
-        kills=killed,
-        starts=starts,
-        seconds=round(time.monotonic() - began, 1),
-        trials=dict(trials),
-        differences=different,
-    )
+    return {
+        "seed": seed,
+        "workers": WORKERS,
+        "points": POINTS,
+        "kills": killed,
+        "starts": starts,
+        "seconds": round(time.monotonic() - began, 1),
+        "trials": dict(trials),
+        "differences": different,
+    }
 
 
 def _one_study(
@@ -187,34 +134,11 @@ def _one_study(
         statuses = [status_of(keeper) for keeper in keepers]
         for status in statuses:
             if status not in (0, -KILLED):
-                _expect(status, log)
+                expect(status, log)
         longest_s *= LONGER
         ends += [KILLED if status else 0 for status in statuses]
     return ends
 
 
-def _expect(status: int, log: Path) -> None:
-    if status != 0:
-        tail = log.read_text("utf-8", errors="replace")[-3000:]
-        raise RuntimeError(f"A worker ended with status {status}:\n{tail}")
-
-
-def main() -> int:
-    """The command line; 1 if anything was lost."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="where the JSON goes")
-    chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = soak(chosen.kills, chosen.seed, Path(folder))
-    text = json.dumps(asdict(result), indent=1)
-    sys.stdout.write(f"{text}\n")
-    if chosen.out is not None:
-        with whole_file(chosen.out) as stream:
-            stream.write(f"{text}\n".encode())
-    return int(bool(result.differences))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(soak_command(soak))

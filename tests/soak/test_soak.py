@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -25,7 +24,7 @@ from tests.soak.killing import (
 KILLS = 50
 
 
-def test_a_child_ends_as_it_says(tmp_path: Path) -> None:
+def test_a_child_ends_as_it_says(tmp_path):
     """By a status, an error, or a kill before its time."""
     log = tmp_path / "log.txt"
 
@@ -43,7 +42,7 @@ def test_a_child_ends_as_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["demo", "demo_aed"])
-def test_random_kills(system: str, repository: Path, tmp_path: Path) -> None:
+def test_random_kills(system, repository, tmp_path):
     """Every file of every run is the same as undisturbed."""
     out = tmp_path / "soak.json"
     subprocess.run(

@@ -4,7 +4,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,8 @@ import pytest
 import yaml
 
 pytest.importorskip("optuna")
+
+from speechbrain_ee.__main__ import main
 
 BASE = """# a comment that stays
 lr: 0.1  # peak
@@ -60,18 +64,60 @@ def search(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    """For trainings, which are processes of their own."""
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+
+
 @pytest.fixture
-def start(repository: Path) -> Callable[..., subprocess.Popen]:
+def run(tmp_path: Path) -> Callable[..., list[dict[str, str]]]:
+    """Search with one worker in this process; rows of the table."""
+
+    def search(file: Path, *options: str, study: str = "study"):
+        folder = tmp_path / study
+        main(["sweep", str(file), "--study-folder", str(folder), *options])
+        with open(folder / "results.csv", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    return search
+
+
+@pytest.fixture
+def refused(
+    run: Callable, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What a search that is refused prints."""
+
+    def search(file: Path, *options: str, study: str = "study") -> str:
+        with pytest.raises(SystemExit) as left:
+            run(file, *options, study=study)
+        assert left.value.code == 2
+        return "".join(capsys.readouterr())
+
+    return search
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen]:
     """Start a worker as a user does."""
 
     def worker(file: Path, study: Path, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "speechbrain_ee", "sweep", str(file)]
         return subprocess.Popen(
             [*command, "--study-folder", str(study), *options],
-            env=dict(os.environ, PYTHONPATH=str(repository), MPLBACKEND="agg"),
+            env=dict(os.environ, MPLBACKEND="agg"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
     return worker
+
+
+def ended(workers: list[subprocess.Popen], timeout: float = 120) -> list[int]:
+    """The exit statuses of workers, of which some may have been killed."""
+    for worker in workers:
+        output, _ = worker.communicate(timeout=timeout)
+        assert worker.returncode in (0, -signal.SIGKILL), output
+    return [worker.returncode for worker in workers]

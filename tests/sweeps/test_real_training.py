@@ -6,7 +6,6 @@ Authors
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from speechbrain_ee.sweeps.results import pareto_front, rows_of
-from speechbrain_ee.sweeps.study import StudyFolder
 from tests.recipes.conftest import SHRINK, write_split
-from tests.sweeps.test_killed_workers import facts, kill_some
+from tests.sweeps.conftest import ended
+from tests.sweeps.test_killed_workers import found, kill_some
 
 SPLITS = {"train-clean": 12, "dev-clean": 6, "test-clean": 2, "test-other": 2}
 SPACE = {
@@ -77,17 +75,10 @@ def test_killed_workers_find_what_one_alone_finds(
     study = tmp_path / "parallel"
     workers = [start(file, study, *options) for _ in range(4)]
     kill_some(workers, study, 2, seed=2, log="train.out", within_s=20)
-    for worker in workers:
-        output, _ = worker.communicate(timeout=900)
-        assert worker.returncode in (0, -signal.SIGKILL), output
-    alone = start(file, tmp_path / "serial", *options)
-    output, _ = alone.communicate(timeout=900)
-    assert alone.returncode == 0, output
-    serial = rows_of(StudyFolder(tmp_path / "serial"))
-    parallel = rows_of(StudyFolder(study))
-    assert [row.state for row in serial] == ["complete"] * 4
-    assert facts(parallel) == facts(serial)
-    assert facts(pareto_front(parallel)) == facts(pareto_front(serial))
+    ended(workers, 900)
+    serial = tmp_path / "serial"
+    assert ended([start(file, serial, *options)], 900) == [0]
+    assert found(study) == found(serial)
     for point in range(4):  # to the last loss
         logs = [
             tmp_path / name / f"trials/{point:04d}/train_log.txt"

@@ -6,7 +6,6 @@ Authors
 
 import copy
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -65,9 +64,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("stack", helpers.STACKS)
 @torch.no_grad()
-def test_same_parameters_and_outputs(
-    lobe: ModuleType, stack: tuple[str, str]
-) -> None:
+def test_same_parameters_and_outputs(lobe, stack):
     """A checkpoint of one is one of the other; padded batches, every exit."""
     made = helpers.tiny_stack(*stack)
     ours = helpers.shaken(helpers.tiny_model(made))
@@ -87,9 +84,7 @@ def test_same_parameters_and_outputs(
 
 @pytest.mark.parametrize("style", ["base", "large"])
 @torch.no_grad()
-def test_same_pretrained_encoder(
-    lobe: ModuleType, tmp_path: Path, style: str
-) -> None:
+def test_same_pretrained_encoder(lobe, tmp_path, style):
     """From one folder: SpeechBrain's wav2vec2 with exits, and ours."""
     pytest.importorskip("transformers")
     from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
@@ -158,9 +153,7 @@ def evidence_of(outputs: list[Any]) -> Evidence:
 
 
 @pytest.mark.parametrize("criterion", sorted(NAMES))
-def test_same_scores_and_decisions(
-    lobe: ModuleType, said: tuple[list[Any], list[Any]], criterion: str
-) -> None:
+def test_same_scores_and_decisions(lobe, said, criterion):
     """At every threshold that a score gives."""
     theirs, ours = said
     scores_NE = np.stack(
@@ -223,9 +216,7 @@ def trained(
     return brain.seen, first
 
 
-def test_same_losses_for_ten_steps(
-    recipe: dict[str, Any], lobe: ModuleType, tmp_path: Path
-) -> None:
+def test_same_losses_for_ten_steps(recipe, lobe, tmp_path):
     """From one seed, with augmentation and dropout, from YAML to optimiser."""
     small = {
         "data_folder": str(tmp_path),

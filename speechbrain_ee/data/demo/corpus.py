@@ -33,7 +33,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -51,11 +51,11 @@ from speechbrain_ee.data.demo.voices import (
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.files import (
     check_ours,
-    read_json,
     remove_abandoned,
     restore,
     whole_folder,
 )
+from speechbrain_ee.schema import Record, plain, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -135,13 +135,24 @@ FORMAT = "speechbrain-ee demo corpus"
 _FILE = r"(?P<s>9\d{3})/(?P<c>\d+)/(?P=s)-(?P=c)(-\d+\.flac|\.trans\.txt)"
 
 
-@dataclass(frozen=True)
-class SplitSummary:
+class SplitSummary(Record):
     """What a split holds."""
 
     utterances: int
     hours: float
     speakers: int
+
+
+class _Marker(Record):
+    """What ``corpus.json`` holds; files with size and checksum."""
+
+    format: Literal["speechbrain-ee demo corpus"]
+    version: Literal[2]
+    seed: int
+    scale: float
+    splits: dict[str, SplitSummary]
+    speakers: dict[str, dict[str, Any]]
+    files: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -152,41 +163,32 @@ class DemoCorpus:
     splits: dict[str, SplitSummary]
 
 
-def _find(folder: Path, wanted: dict[str, Any]) -> DemoCorpus | str:
+def _find(folder: Path, seed: int, scale: float) -> DemoCorpus | str:
     """The corpus that is there, or why it has to be built."""
     if not folder.exists():
         return "it is not there"
     try:
-        marker = read_json(folder / MARKER, "build the corpus again")
-    except InputError:
-        return f"it has no readable {MARKER}"
-    for key, value in wanted.items():
-        if marker.get(key) != value:
-            return f"its {key} is {marker.get(key)}, not {value}"
-    try:
-        for path, expected in marker["files"].items():
-            if ".." in path or os.path.isabs(path):
-                return f"its {MARKER} names files elsewhere"
-            if _fingerprint(folder / path) != expected:
-                return f"{path} is damaged"
-        return _described(folder, marker)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        return f"{error.filename} is missing"
-    except IsADirectoryError as error:
-        return f"{error.filename} is not a file"
-    except (AttributeError, KeyError, TypeError):
-        return f"its {MARKER} is damaged"
+        marker = read_record(folder / MARKER, _Marker, "it is made again")
+    except InputError as error:
+        return str(error)
+    if (marker.seed, marker.scale) != (seed, scale):
+        return f"it has seed {marker.seed} and scale {marker.scale}"
+    for path, expected in marker.files.items():
+        if ".." in path or os.path.isabs(path):
+            return f"its {MARKER} names files elsewhere"
+        try:
+            found = _fingerprint(folder / path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            found = None
+        if found != expected:
+            return f"{path} is missing or damaged"
+    return DemoCorpus(folder, marker.splits)
 
 
-def _described(folder: Path, marker: dict[str, Any]) -> DemoCorpus:
-    splits = marker["splits"].items()
-    return DemoCorpus(folder, {name: SplitSummary(**s) for name, s in splits})
-
-
-def _fingerprint(path: Path) -> list[int]:
+def _fingerprint(path: Path) -> tuple[int, int]:
     """Size and checksum of a file."""
     content = path.read_bytes()
-    return [len(content), zlib.crc32(content)]
+    return len(content), zlib.crc32(content)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -243,15 +245,9 @@ def build_demo_corpus(
             "100, 1 for the full demo corpus."
         )
     folder = Path(folder).expanduser().resolve()
-    wanted = {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": int(seed),
-        "scale": float(scale),
-    }
     restore(folder)
     try:
-        found = _find(folder, wanted)
+        found = _find(folder, seed, scale)
         if isinstance(found, str):
             refuse_foreign(folder)
     except OSError as error:
@@ -265,15 +261,26 @@ def build_demo_corpus(
     load_synthesiser()
     logger.info("Building the demo corpus in %s: %s", folder, found)
     with whole_folder(folder, refuse_foreign, _WAY_OUT) as new:
-        marker = _write_corpus(new, wanted, progress)
-    return _described(folder, marker)
+        marker = _write_corpus(new, int(seed), float(scale), progress)
+    return DemoCorpus(folder, marker.splits)
+
+
+def demo_command(folder: str, seed: int, scale: float) -> str:
+    """What ``python -m speechbrain_ee demo-corpus`` does."""
+    corpus = build_demo_corpus(folder, seed, scale)
+    lines = [
+        f"{name:12s} {split.utterances:5d} utterances "
+        f"{split.hours:6.2f} h {split.speakers:4d} speakers"
+        for name, split in corpus.splits.items()
+    ]
+    return "\n".join([*lines, f"demo corpus: {corpus.folder}"])
 
 
 def _write_corpus(
-    corpus: Path, wanted: dict[str, Any], progress: bool
-) -> dict[str, Any]:
+    corpus: Path, seed: int, scale: float, progress: bool
+) -> _Marker:
     """Write audio, transcripts and, last of all, the marker."""
-    plan = _planned(wanted["seed"], wanted["scale"])
+    plan = _planned(seed, scale)
     lines: dict[str, list[str]] = {}
     for utterance in plan:
         audio = Path(utterance.path)
@@ -288,16 +295,22 @@ def _write_corpus(
     rendered = _render_all(corpus, plan)
     bar = partial(tqdm, desc="demo corpus", disable=not progress)
     seconds = dict(bar(rendered, total=len(plan)))
-    paths = sorted([*lines, *seconds])
-    marker = wanted | {
-        "splits": _summarise(plan, seconds),
-        "speakers": {
+    marker = _Marker(
+        FORMAT,
+        VERSION,
+        seed,
+        scale,
+        {split: _summary(split, plan, seconds) for split in CONDITIONS},
+        {
             str(u.speaker.number): {"split": u.split} | asdict(u.speaker)
             for u in plan
         },
-        "files": {path: _fingerprint(corpus / path) for path in paths},
-    }
-    text = json.dumps(marker, indent=1) + "\n"
+        {
+            path: _fingerprint(corpus / path)
+            for path in sorted([*lines, *seconds])
+        },
+    )
+    text = json.dumps(plain(marker), indent=1) + "\n"
     (corpus / MARKER).write_text(text, encoding="utf-8")
     return marker
 
@@ -347,16 +360,11 @@ def _render(job: tuple[Path, Utterance]) -> tuple[str, float]:
     return utterance.path, len(sound) / SAMPLE_RATE
 
 
-def _summarise(
-    plan: list[Utterance], seconds: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Utterances, hours and speakers of every split."""
-    summary = {}
-    for split in CONDITIONS:
-        mine = [utterance for utterance in plan if utterance.split == split]
-        hours = sum(seconds[utterance.path] for utterance in mine) / 3600
-        speakers = {utterance.speaker.number for utterance in mine}
-        summary[split] = asdict(
-            SplitSummary(len(mine), round(hours, 4), len(speakers))
-        )
-    return summary
+def _summary(
+    split: str, plan: list[Utterance], seconds: dict[str, float]
+) -> SplitSummary:
+    """Utterances, hours and speakers of a split."""
+    mine = [utterance for utterance in plan if utterance.split == split]
+    hours = sum(seconds[utterance.path] for utterance in mine) / 3600
+    speakers = {utterance.speaker.number for utterance in mine}
+    return SplitSummary(len(mine), round(hours, 4), len(speakers))
