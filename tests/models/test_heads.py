@@ -1,28 +1,35 @@
 """Exit heads read the right norm, body and projection, at their layer.
 
 Protects: which parameters an exit uses (own, or shared on purpose), the names
-of old checkpoints, what a head costs, and the type and sum of the
-log-probabilities that CTC and the criteria rely on.
+of old checkpoints, the formulas of bodies, what a head costs, and the type and
+sum of the log-probabilities that CTC and the criteria rely on.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.head_bodies import HEAD_KINDS
-from speechbrain_ee.models.heads import SHARING, CTCHeads
+from speechbrain_ee.models.heads import (
+    HEAD_KINDS,
+    SHARING,
+    CTCHeads,
+    HeadBody,
+)
 from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.padding import padding_mask
 from speechbrain_ee.models.state import EncoderState
 from tests.helpers import VOCAB, noise, padded, shaken, tiny_model, valid
 
 LAYERS = (2, 4, 6)
 EXITS = (1, 2, 3)
-D_MODEL, WIDTH, TOKENS = 8, 12, 5
+D_MODEL, WIDTH, TOKENS, NHEAD = 8, 12, 5, 2
 BODIES = HEAD_KINDS[1:]
 # Alone and in a batch differ by the rounding of sums of other lengths.
 ALONE = dict(rtol=2e-6, atol=2e-6)
@@ -62,23 +69,6 @@ def test_formula_of_linear_heads(tied: bool) -> None:
     torch.testing.assert_close(output.log_probs_BTV, expected)
     assert output.layer == 4
     assert torch.equal(output.lengths_B, state.lengths_B)
-
-
-@pytest.mark.parametrize("head", BODIES)
-def test_formula_with_a_body(head: str) -> None:
-    """The body stands between norm and projection and is told the padding."""
-    heads = some_heads(head)
-    state = a_state()
-    mask = torch.tensor([[False] * 6, [False] * 3 + [True] * 3])
-    body = heads.bodies[1](heads.norms[1](state.hidden_BTD), mask)
-    linear = heads.projections[1]
-    assert linear.in_features == WIDTH
-    scores = body @ linear.weight.T + linear.bias
-    expected = scores - scores.logsumexp(dim=-1, keepdim=True)
-    output = heads(2, state)
-    torch.testing.assert_close(output.log_probs_BTV, expected)
-    # Attention decoders and distances read the encoder, not the head.
-    assert output.hidden_BTD is state.hidden_BTD
 
 
 @EVERY_HEAD
@@ -200,44 +190,6 @@ def test_old_checkpoints_load() -> None:
 
 
 @pytest.mark.parametrize("head", BODIES)
-def test_state_dict_round_trip(head: str) -> None:
-    """A checkpoint holds bodies and restores their outputs."""
-    heads, state = some_heads(head), a_state()
-    other = CTCHeads(LAYERS, D_MODEL, TOKENS, head=head, width=WIDTH).eval()
-    other.load_state_dict(heads.state_dict(), strict=True)
-    for k in EXITS:
-        expected = heads(k, state).log_probs_BTV
-        assert torch.equal(other(k, state).log_probs_BTV, expected)
-
-
-@pytest.mark.parametrize(
-    "flag, name", [(False, "separate"), (True, "projection")]
-)
-def test_flags_are_names(flag: bool, name: str) -> None:
-    """The YAMLs' True and False mean what they always did."""
-    by_flag, by_name = (some_heads("two_layer", tied) for tied in (flag, name))
-    assert by_flag.sharing == by_name.sharing
-    assert list(by_flag.state_dict()) == list(by_name.state_dict())
-
-
-def test_wrong_names_list_the_right_ones() -> None:
-    """Of what is shared and of the kind of head."""
-    with pytest.raises(InputError, match="^tied_heads: 'body' .*") as caught:
-        CTCHeads(LAYERS, D_MODEL, TOKENS, tied="body")
-    assert all(name in str(caught.value) for name in SHARING)
-    with pytest.raises(InputError, match="^head: 'mlp' .*") as caught:
-        CTCHeads(LAYERS, D_MODEL, TOKENS, head="mlp")
-    assert all(name in str(caught.value) for name in HEAD_KINDS)
-
-
-def test_width_defaults_to_the_encoder() -> None:
-    """And linear heads have no width to choose."""
-    heads = CTCHeads(LAYERS, D_MODEL, TOKENS, head="feed_forward")
-    assert heads.projection(1).in_features == D_MODEL
-    assert some_heads("linear").projection(1).in_features == D_MODEL
-
-
-@pytest.mark.parametrize("head", BODIES)
 def test_in_a_model(head: str) -> None:
     """Walked live, alone or in a batch, and truncated: one and the same."""
     encoder = tiny_model().encoder
@@ -255,3 +207,107 @@ def test_in_a_model(head: str) -> None:
         torch.testing.assert_close(
             valid(in_batch, 1), valid(single), rtol=0.0, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tied": "body"}, "tied_heads: 'body' .*separate, projection, all"),
+        ({"head": "mlp"}, "head: 'mlp' .*linear, two_layer, feed_forward"),
+        ({"width": 0}, "head_width: 0 .*null"),
+        ({"width": "512"}, "head_width: '512' .*null"),
+        ({"nhead": 0}, "head_nhead: 0 .* of 12 "),
+        ({"nhead": 5}, "head_nhead: 5 .* of 12 "),
+    ],
+)
+def test_wrong_options(options: dict, message: str) -> None:
+    """The key, the value and what it may be."""
+    usual = {"head": "self_attention", "width": WIDTH}
+    with pytest.raises(InputError, match=f"^{message}"):
+        CTCHeads(LAYERS, D_MODEL, TOKENS, **usual | options)
+
+
+@pytest.mark.parametrize(
+    "flag, name", [(False, "separate"), (True, "projection")]
+)
+def test_flags_are_names(flag: bool, name: str) -> None:
+    """The YAMLs' True and False mean what they always did."""
+    assert some_heads("two_layer", flag).sharing == name
+
+
+def a_body(kind: str) -> nn.Module:
+    """A body with parameters unlike the initial ones, in evaluation mode."""
+    torch.manual_seed(0)
+    return shaken(HeadBody(kind, D_MODEL, WIDTH, NHEAD, 0.0)).eval()
+
+
+def affine(x: Tensor, layer: nn.Module) -> Tensor:
+    """A linear layer, written out."""
+    return x @ layer.weight.T + layer.bias
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Phi(x), written out."""
+    return x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """A layer norm, written out."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    scale = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).rsqrt()
+    return centred * scale * norm.weight + norm.bias
+
+
+def attended(x: Tensor, attention: nn.Module) -> Tensor:
+    """Multi-head self-attention over frames that are all valid."""
+    parts = (x @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(
+        3, dim=-1
+    )
+    query, key, value = (
+        part.reshape(*x.shape[:2], NHEAD, WIDTH // NHEAD) for part in parts
+    )
+    scores = torch.einsum("bthd,bshd->bhts", query, key)
+    weights = (scores / math.sqrt(WIDTH // NHEAD)).softmax(dim=-1)
+    mixed = torch.einsum("bhts,bshd->bthd", weights, value)
+    return affine(mixed.flatten(2), attention.out_proj)
+
+
+def written_out(kind: str, body: nn.Module, x: Tensor) -> Tensor:
+    """The formulas of the three bodies."""
+    x = affine(x, body.linear)
+    if kind == "two_layer":
+        return torch.where(x > 0, x, 0.01 * x)
+    if kind == "feed_forward":
+        inner, _, _, outer = body.network.ffn
+        return x + affine(gelu(affine(x, inner)), outer)
+    layer = body.layer
+    x = normed(x + attended(x, layer.self_att.att), layer.norm1.norm)
+    inner, _, _, outer = layer.pos_ffn.ffn
+    x = x + affine(gelu(affine(x, inner)), outer)
+    return normed(x, layer.norm2.norm)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_formula(kind: str) -> None:
+    """Each body equals its definition, written out, at its own width."""
+    body = a_body(kind)
+    x = torch.randn(3, 5, D_MODEL)
+    output = body(x, padding_mask(torch.tensor([5, 5, 5]), 5))
+    assert output.shape == (3, 5, WIDTH)
+    torch.testing.assert_close(
+        output, written_out(kind, body, x), rtol=0.0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_only_self_attention_mixes_frames(kind: str) -> None:
+    """A changed frame changes the others there, and nowhere else."""
+    body = a_body(kind)
+    x = torch.randn(1, 5, D_MODEL)
+    mask = torch.zeros(1, 5, dtype=torch.bool)
+    before = body(x, mask)
+    x[0, 2] += 1.0
+    changed = (body(x, mask) - before).abs().amax(dim=-1)[0] > 1e-5
+    expected = [kind == "self_attention"] * 5
+    expected[2] = True
+    assert changed.tolist() == expected

@@ -87,15 +87,6 @@ def test_decoders_run_only_where_asked(kind: str) -> None:
     assert len(calls) == len(EXITS) * len(model.attention.decoders[0].layers)
 
 
-@torch.no_grad()
-def test_forward_runs_every_layer_once() -> None:
-    """All exits in one pass: no layer runs twice for two exits."""
-    model = tiny_model(exit_layers=EXITS)
-    calls = counted(model)
-    model(*padded([noise(7000)]))
-    assert calls == [1, 2, 3, 4]
-
-
 @pytest.mark.parametrize("tied", [False, True])
 def test_truncated_shares_parameters_and_has_none_above(tied: bool) -> None:
     """The smaller model holds the same tensors, none beyond its exit."""
