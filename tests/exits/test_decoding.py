@@ -34,7 +34,7 @@ from speechbrain_ee.exits.decoding.methods import (
     rescore,
 )
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.models.decoder import TokenDecoder
+from speechbrain_ee.models.attention import TokenDecoder
 from tests.exits.exit_outputs import (
     BLANK,
     BOS,
