@@ -183,38 +183,16 @@ class CTCHeads(nn.Module):
         return self.bodies[0 if self.sharing == "all" else exit - 1]
 
     def parts(self, exit: int) -> tuple[nn.Module, ...]:
-        """Every module that an exit's head runs: norm, body, projection.
-
-        Arguments
-        ---------
-        exit : int
-            Number of the exit, from 1.
-
-        Returns
-        -------
-        tuple of torch.nn.Module
-            What the cost of the head is counted over; shared modules are
-            named by every exit that uses them.
+        """Every module that an exit's head runs, which its cost is counted
+        over: norm, body, projection.
         """
         body = self.body(exit)
         bodies = () if body is None else (body,)
         return (self.norms[exit - 1], *bodies, self.projection(exit))
 
     def forward(self, exit: int, state: EncoderState) -> ExitOutput:
-        """Read an exit.
-
-        Arguments
-        ---------
-        exit : int
-            Number of the exit, from 1.
-        state : EncoderState
-            The encoder's state at that exit.
-
-        Returns
-        -------
-        ExitOutput
-            Log-probabilities in fp32, whatever the autocast type is: CTC and
-            every criterion sum many of them.
+        """Read an exit, counted from 1. Log-probabilities are fp32, whatever
+        the autocast type is: CTC and every criterion sum many of them.
         """
         read_BTW = self.norms[exit - 1](state.hidden_BTD)
         body = self.body(exit)

@@ -78,18 +78,6 @@ class EarlyExitModel(nn.Module):
         Whoever runs the model runs this: training, a teacher, evaluation,
         live inference and export. A subclass may define it otherwise, and
         its exits are then read one after the other, wherever a walk leads.
-
-        Arguments
-        ---------
-        state : EncoderState
-            A state below the last exit.
-
-        Returns
-        -------
-        state : EncoderState
-            The state at that exit.
-        output : ExitOutput
-            What the exit says.
         """
         state = self.encoder.advance(state)
         exit = self.exit_layers.index(state.depth) + 1
@@ -157,18 +145,8 @@ class EarlyExitModel(nn.Module):
         return outputs
 
     def truncated(self, exits: int) -> "EarlyExitModel":
-        """The model that ends at an exit, sharing its parameters.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay, 1 to the number of exits.
-
-        Returns
-        -------
-        EarlyExitModel
-            The smaller model, of the same class: no layer and no head above
-            the exit.
+        """The model that ends at an exit, of the same class and parameters: no
+        layer and no head above the exit.
         """
         if not 1 <= exits <= len(self.exit_layers):
             raise InputError(

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.files import read_json
 from speechbrain_ee.models.downsampling import (
     at_least_one,
     waveform_downsampler,
@@ -288,8 +287,13 @@ def load_backbone(
     name, where = source, {"cache_dir": save_path}
     if local:
         name, where = str(folder), {"local_files_only": True}
-        _check_family(source, _read_json(folder, "config.json"))
-        _read_json(folder, "preprocessor_config.json")
+        for file in ("config.json", "preprocessor_config.json"):
+            if not (folder / file).is_file():
+                raise InputError(
+                    f"source: {folder} has no {file}; a model folder is what "
+                    "save_pretrained() of transformers writes, for the model "
+                    "and for its feature extractor."
+                )
     elif source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(
             f"source: {source} does not exist, and no hub name has that form; "
@@ -369,20 +373,6 @@ def _quiet(log: ModuleType, local: bool) -> Iterator[None]:
         log.set_verbosity(level)
         if local and bars:
             log.enable_progress_bar()
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        raise InputError(
-            f"source: {folder} has no {name}; a model folder is what "
-            "save_pretrained() of transformers writes, for the model and for "
-            "its feature extractor."
-        )
-    try:
-        return read_json(path, "fetch the model again")
-    except InputError as error:
-        raise InputError(f"source: {error}") from error
 
 
 def _check_family(source: str, config: Mapping[str, Any]) -> None:

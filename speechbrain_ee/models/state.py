@@ -66,17 +66,8 @@ class EncoderState:
         return padding_in(self.lengths_B, self.hidden_BTD.shape[1])
 
     def select(self, keep_B: Tensor) -> "EncoderState":
-        """Drop the utterances that have left and trim the time axis.
-
-        Arguments
-        ---------
-        keep_B : torch.Tensor
-            Which rows stay, boolean, shape (B,); at least one.
-
-        Returns
-        -------
-        EncoderState
-            The rows that stay, cut to the longest of them.
+        """The rows that stay, by a boolean for each, at least one of them;
+        time is cut to the longest.
         """
         keep = keep_B.nonzero(as_tuple=True)[0]
         lengths_B = self.lengths_B[keep]

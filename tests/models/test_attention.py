@@ -36,21 +36,13 @@ FRAMES = torch.tensor([9, 4, 6])
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def heads_of(kind: str, seed: int = 0) -> AttentionHeads:
-    """Three exits, every parameter at work."""
-    torch.manual_seed(seed)
-    return shaken(tiny_attention(kind, EXITS), seed)
-
-
 def model_of(kind: str, seed: int = 0) -> EarlyExitModel:
-    """A whole model with such heads."""
     model = tiny_model(exit_layers=EXITS, attention=kind, seed=seed)
     shaken(model.attention, seed)
     return model
 
 
 def read(seed: int = 0) -> ExitOutput:
-    """Random hidden states of two utterances."""
     generator = torch.Generator().manual_seed(seed)
     return ExitOutput(
         log_probs_BTV=torch.zeros(2, 6, VOCAB),
@@ -58,19 +50,6 @@ def read(seed: int = 0) -> ExitOutput:
         layer=2,
         hidden_BTD=torch.randn(2, 6, 16, generator=generator),
     )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_two_tensors_are_one(kind: str) -> None:
-    """Also by value: separate decoders start from different weights."""
-    heads = tiny_attention(kind, EXITS)
-    tensors = list(heads.parameters())
-    assert len({p.data_ptr() for p in tensors}) == len(tensors)
-    own = [heads.decoder(k).output.weight for k in (1, 2, 3)]
-    assert len({id(weight) for weight in own}) == (1 if kind == "shared" else 3)
-    if kind == "separate":
-        assert not torch.equal(own[0], own[1])
-        assert not torch.equal(own[1], own[2])
 
 
 @pytest.mark.parametrize("exit", [1, 2, 3])
@@ -127,7 +106,6 @@ def test_alone_equals_in_a_batch(kind: str) -> None:
 
 
 def kept(name: str, exits: int, kind: str) -> bool:
-    """Whether a parameter of the heads belongs to the first exits."""
     part, number = name.split(".")[:2]
     if kind == "shared" and part == "decoders":
         return True
@@ -179,23 +157,12 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
         AttentionHeads(EXITS, 16, VOCAB, num_layers=1, nhead=2, **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_log_probabilities_are_fp32(dtype: torch.dtype) -> None:
-    """Also under autocast: many of them are summed to a score."""
-    enabled = dtype is not torch.float32
-    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-        predicted: Tensor = heads_of("shared")(2, read(), TOKENS)
-    assert predicted.dtype is torch.float32
-
-
 def tiny_decoder(seed: int = 0) -> TokenDecoder:
-    """Two layers in evaluation mode, every parameter at work."""
     decoder = TokenDecoder(VOCAB, 16, num_layers=2, nhead=4, d_ffn=24)
     return shaken(decoder.eval(), seed)
 
 
 def drawn(seed: int, hypotheses: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (N, 7), frames (B, 9, D) and an offset (D,)."""
     generator = torch.Generator().manual_seed(seed)
     tokens_NS = torch.randint(VOCAB, (3 * hypotheses, 7), generator=generator)
     memory_BTD = torch.randn(3, 9, 16, generator=generator)
@@ -205,7 +172,6 @@ def drawn(seed: int, hypotheses: int = 1) -> tuple[Tensor, Tensor, Tensor]:
 def whole(
     decoder: TokenDecoder, tokens_NS: Tensor, memory_BTD: Tensor, offset_D
 ) -> Tensor:
-    """``forward``, with the frames repeated for every hypothesis."""
     hypotheses = len(tokens_NS) // len(memory_BTD)
     return decoder(
         tokens_NS,
@@ -274,7 +240,6 @@ def test_looked_is_speechbrains_attention() -> None:
 
 
 def speechbrains(decoder: TokenDecoder) -> TransformerASR:
-    """SpeechBrain's own model around the same weights."""
     model = TransformerASR(
         tgt_vocab=VOCAB,
         input_size=5,
@@ -310,7 +275,7 @@ def test_equals_speechbrains_decode() -> None:
 
 
 @torch.no_grad()
-def test_alone_equals_in_a_batch() -> None:
+def test_a_decoder_alone_and_in_a_batch() -> None:
     """Neither other utterances nor frames or tokens behind the end matter."""
     decoder = tiny_decoder()
     tokens_BS, memory_BTD, offset_D = drawn(4)

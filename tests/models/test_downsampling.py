@@ -33,13 +33,11 @@ RATIOS = [(method, factor) for method in METHODS for factor in (2, 3)]
 def folder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A model with group norm, and one without."""
     target = tmp_path_factory.mktemp(request.param)
     return write_ssl_model(target, style=request.param)
 
 
 def alone(downsampler: WaveformDownsampler, wav: torch.Tensor) -> torch.Tensor:
-    """One waveform, down-sampled."""
     wavs, samples_B = downsampler(wav[None], torch.tensor([len(wav)]))
     assert wavs.shape == (1, int(samples_B))
     return wavs[0]
@@ -85,22 +83,6 @@ def test_pooling_is_a_mean(factor: int) -> None:
     ]
     downsampler = WaveformDownsampler("pooling", factor, kernel_size=5)
     assert close(alone(downsampler, wav), torch.tensor(expected), 1e-6)
-
-
-@pytest.mark.parametrize("method, factor", RATIOS)
-@torch.no_grad()
-def test_padding_has_no_effect(method: str, factor: int) -> None:
-    """Whatever the padding holds, and for any order of the rows."""
-    downsampler = WaveformDownsampler(method, factor)
-    wavs = [noise(count, count) for count in (30, 1000, 1501, 707)]
-    batch, _ = padded(wavs, extra=50, fill=3.0)
-    samples_B = torch.tensor([len(wav) for wav in wavs])
-    for order in ([0, 1, 2, 3], [2, 0, 3, 1], [0, 3]):
-        got, counts_B = downsampler(batch[order], samples_B[order])
-        assert got.shape[1] == counts_B.max()
-        for row, place in enumerate(order):
-            expected = alone(downsampler, wavs[place])
-            assert close(got[row, : int(counts_B[row])], expected, 1e-6)
 
 
 @pytest.mark.parametrize("method, factor", RATIOS)

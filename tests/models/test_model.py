@@ -19,7 +19,6 @@ EXITS = (1, 2, 4)
 
 
 def counted(model: EarlyExitModel) -> list[int]:
-    """A list that grows by a layer's number whenever that layer runs."""
     calls = []
     for number, layer in enumerate(model.encoder.layers, start=1):
         layer.register_forward_hook(

@@ -30,14 +30,12 @@ LENGTHS = st.lists(SAMPLES, min_size=2, max_size=4)
 
 @functools.cache
 def model_of(stack_name: tuple[str, str]) -> EarlyExitModel:
-    """One model per stack for all examples."""
     return tiny_model(
         encoder_module=stack_name[0], attention_type=stack_name[1]
     )
 
 
 def assert_same(alone, batched, row: int) -> None:
-    """Compare every exit of a single utterance with a row of a batch."""
     for single, output in zip(alone, batched, strict=True):
         assert single.layer == output.layer
         assert int(single.lengths_B[0]) == int(output.lengths_B[row])
@@ -139,24 +137,6 @@ def test_rows_that_stay_are_unchanged(stack_name: tuple[str, str]) -> None:
                     )
             stayed = [row for row, stays in enumerate(keep) if stays]
             assert state.rows_B.tolist() == stayed
-
-
-@torch.no_grad()
-def test_time_is_trimmed_and_rows_are_renumbered_once() -> None:
-    """Two selections in a row still point at the original batch."""
-    model = tiny_model()
-    state = model.start(*padded([noise(s, s) for s in LEAVING]))
-    first = state.select(torch.tensor([False, True, True, True]))
-    second = first.select(torch.tensor([True, False, True]))
-    assert first.rows_B.tolist() == [1, 2, 3]
-    assert second.rows_B.tolist() == [1, 3]
-    for part in (first, second):
-        assert part.hidden_BTD.shape[1] == int(part.lengths_B.max())
-        for row, original in enumerate(part.rows_B.tolist()):
-            frames = part.hidden_BTD.shape[1]
-            assert torch.equal(
-                part.hidden_BTD[row], state.hidden_BTD[original, :frames]
-            )
 
 
 @torch.no_grad()

@@ -22,13 +22,11 @@ BACKBONE_SCHEDULE = "lr_annealing_backbone"
 
 
 def load(system: str, folder: Path, source: Path, more: str = "") -> dict:
-    """The objects of a YAML."""
     given = f"data_folder: none\noutput_folder: {folder}\nsource: {source}\n"
     return load_options(str(HPARAMS / f"{system}.yaml"), given + more)
 
 
 def starting(options: dict) -> Any:
-    """The model of a YAML as its first epoch trains it."""
     model, regime = options["model"], options["regime"]
     regime.check(model)
     regime.apply(model, 1)
@@ -36,7 +34,6 @@ def starting(options: dict) -> Any:
 
 
 def learning(module: Any) -> bool:
-    """Whether any parameter is trained."""
     return any(each.requires_grad for each in module.parameters())
 
 
@@ -128,13 +125,6 @@ def test_the_tiny_system_has_one_optimiser(
     model = starting(options)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     assert all(name.startswith("encoder.final_norm.") for name in frozen)
-
-
-def test_the_tiny_system_fetches_nothing_by_itself(tmp_path: Path) -> None:
-    """Without a folder it asks for one."""
-    given = f"data_folder: none\noutput_folder: {tmp_path}\n"
-    with pytest.raises(InputError, match=r"tiny_ssl\.yaml: .*'source'"):
-        load_options(str(HPARAMS / "tiny_ssl.yaml"), given)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from speechbrain_ee.training.options import (
 
 @pytest.fixture
 def small_yaml(tmp_path: Path) -> Path:
-    """The smallest YAML that has all keys that are read."""
     path = tmp_path / "small.yaml"
     lines = [f"{key}: null" for key in sorted(READ_KEYS)]
     text = "\n".join(lines) + "\n"
@@ -39,14 +38,6 @@ def small_yaml(tmp_path: Path) -> Path:
     text = text.replace("modules: null", "modules:\n    head: !ref <head>")
     path.write_text(text)
     return path
-
-
-def test_values_and_overrides(small_yaml: Path) -> None:
-    """References are resolved after the command line has had its say."""
-    options = load_options(str(small_yaml), "data_folder: /x\nwidth: 5\n")
-    assert options["data_folder"] == "/x"
-    assert options["sgd"].out_features == 5
-    assert options["opt_class"].keywords == {"lr": 0.1}
 
 
 def test_optional_keys_need_not_be_in_the_yaml(small_yaml: Path) -> None:
