@@ -34,8 +34,7 @@ from speechbrain.decoders.seq2seq import (
 from torch import Tensor
 
 from speechbrain_ee.exits.decoding.search_options import SearchOptions
-from speechbrain_ee.models.attention import AttentionHeads
-from speechbrain_ee.models.attention import DecoderState
+from speechbrain_ee.models.attention import AttentionHeads, DecoderState
 from speechbrain_ee.models.heads import ExitOutput
 
 # SpeechBrain forbids by adding -1e20 times a weight. Below this total a

@@ -40,7 +40,7 @@ from speechbrain_ee.files import (
 )
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.ssl import SSLEncoder
-from speechbrain_ee.training.seeding import kept_random_state
+from speechbrain_ee.training.checkpoints import kept_random_state
 
 logger = logging.getLogger(__name__)
 
