@@ -318,13 +318,13 @@ def check_run_options(
         # SpeechBrain gives no type to an option that is None by default
         values["optimizer_step_limit"] = int(limit)
         run_opts = replace(run_opts, optimizer_step_limit=int(limit))
-    _check_numbers(values)
+    check_numbers(values)
     _check_devices(values)
     _check_compilation(values, hparams.get("modules", {}))
     return run_opts
 
 
-def _check_numbers(values: Mapping[str, Any]) -> None:
+def check_numbers(values: Mapping[str, Any]) -> None:
     """Refuse numbers with which SpeechBrain cannot train."""
     for key, least in _LEAST.items():
         kind = Annotated[int, msgspec.Meta(ge=least)] | None

@@ -72,7 +72,11 @@ from speechbrain_ee.training.monitor import (
     selection_wer,
     warn_of_blank_collapse,
 )
-from speechbrain_ee.training.options import check_exit_budget, must_be
+from speechbrain_ee.training.options import (
+    check_exit_budget,
+    check_numbers,
+    must_be,
+)
 from speechbrain_ee.training.regimes import (
     MAIN,
     RATES,
@@ -142,6 +146,7 @@ class CTCEarlyExitBrain(sb.Brain):
         check_exit_budget(
             getattr(self.hparams, "exit_budget", None), self.exit_layers
         )
+        check_numbers(vars(self))
         together = self.distributed_launch and is_distributed_initialized()
         self.sharder = Sharder(
             torch.distributed.get_world_size() if together else 1
