@@ -54,8 +54,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.beam import NBest, Scored, beam_search
-from speechbrain_ee.models.attention import AttentionHeads
-from speechbrain_ee.models.decoder import DecoderState
+from speechbrain_ee.models.attention import AttentionHeads, DecoderState
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.schema import Positive, Share, convert

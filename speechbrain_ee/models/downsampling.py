@@ -13,9 +13,10 @@ Authors
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
 from speechbrain.lobes.downsampling import (
     Conv1DDownsampler,
     PoolingDownsampler,
@@ -23,13 +24,39 @@ from speechbrain.lobes.downsampling import (
 )
 from torch import Tensor, nn
 
-from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.padding import padding_mask
+from speechbrain_ee.schema import Positive, Record, convert
 
 # Kernels in samples, by method: of `convolution` that of SpeechBrain's recipe;
 # of `signal` it follows from the factor.
 KERNEL_SIZES = {"signal": None, "convolution": 81, "pooling": 21}
-_ADVICE = "for example {method: signal, factor: 2}; method null: all samples"
+_ADVICE = (
+    "for example {method: signal, factor: 2}; factors from 3 cost accuracy; "
+    "with the method null no sample is left out"
+)
+
+
+class Downsampling(Record):
+    """The options of a YAML."""
+
+    method: Literal["signal", "convolution", "pooling"] | None
+    factor: Annotated[int, Meta(ge=2)]
+    kernel_size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if self.kernel_size is None or self.method is None:
+            return
+        if self.method == "signal":
+            raise ValueError(
+                "kernel_size is of convolution and pooling; the filter of "
+                "signal follows from the factor, so leave it out"
+            )
+        if self.kernel_size < self.factor:
+            raise ValueError(
+                f"kernel_size {self.kernel_size} must be at least the factor, "
+                f"{self.factor}, so that every sample is heard; leave it out "
+                f"for {KERNEL_SIZES[self.method]}"
+            )
 
 
 class WaveformDownsampler(nn.Module):
@@ -50,11 +77,6 @@ class WaveformDownsampler(nn.Module):
     kernel_size : int, optional
         Samples that ``convolution`` (81) and ``pooling`` (21) look at.
 
-    Raises
-    ------
-    InputError
-        If an option cannot be used.
-
     Example
     -------
     >>> downsampler = WaveformDownsampler("signal", factor=2)
@@ -69,7 +91,6 @@ class WaveformDownsampler(nn.Module):
         self, method: str, factor: int, kernel_size: int | None = None
     ):
         super().__init__()
-        _check(method, factor, kernel_size)
         self.method = method
         self.factor = factor
         size = kernel_size or KERNEL_SIZES[method]
@@ -85,42 +106,18 @@ class WaveformDownsampler(nn.Module):
         self.kernel_size = size
 
     def samples(self, samples: int | Tensor) -> int | Tensor:
-        """What becomes of so many samples.
-
-        Arguments
-        ---------
-        samples : int or torch.Tensor
-            Length of the audio.
-
-        Returns
-        -------
-        int or torch.Tensor
-            At least 1: audio shorter than the kernel is padded.
+        """What becomes of so many samples; at least 1, as audio shorter than
+        the kernel is padded.
         """
         if self.method == "signal":
             samples = -(-samples // self.factor)
         else:
             samples = (samples - self.kernel_size) // self.factor + 1
-        if isinstance(samples, Tensor):
-            return samples.clamp(min=1)
-        return max(samples, 1)
+        return at_least_one(samples)
 
     def forward(self, wavs: Tensor, samples_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Down-sample a batch.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples); padding may hold anything.
-        samples_B : torch.Tensor
-            Their true lengths, shape (B,).
-
-        Returns
-        -------
-        wavs : torch.Tensor
-            Shorter ones, in fp32; padding holds anything.
-        samples_B : torch.Tensor
-            Their true lengths.
+        """Shorter waveforms, in fp32, and their true lengths; padding may
+        hold anything, before and after.
         """
         short = self.kernel_size - wavs.shape[1]
         if short > 0 and self.method != "signal":
@@ -134,25 +131,17 @@ class WaveformDownsampler(nn.Module):
         return wavs[:, : int(samples_B.max())], samples_B
 
 
+def at_least_one(number: int | Tensor) -> int | Tensor:
+    """A number, or numbers, none below 1."""
+    if isinstance(number, Tensor):
+        return number.clamp(min=1)
+    return max(number, 1)
+
+
 def waveform_downsampler(
     options: Mapping[str, Any] | None,
 ) -> WaveformDownsampler | None:
-    """The down-sampler that a YAML asks for.
-
-    Arguments
-    ---------
-    options : mapping, optional
-        ``method``, ``factor`` and, if wanted, ``kernel_size``; without
-        options, or with the method null, all samples are kept.
-
-    Returns
-    -------
-    WaveformDownsampler, optional
-
-    Raises
-    ------
-    InputError
-        If an option is unknown, missing, or cannot be used.
+    """The down-sampler that a YAML asks for; None where all samples are kept.
 
     Example
     -------
@@ -162,45 +151,7 @@ def waveform_downsampler(
     """
     if options is None:
         return None
-    if not isinstance(options, Mapping):
-        raise InputError(
-            f"downsampling: {options!r} are no options; write {_ADVICE}."
-        )
-    unknown = sorted(set(options) - {"method", "factor", "kernel_size"})
-    missing = [key for key in ("method", "factor") if key not in options]
-    if unknown or missing:
-        wrong = "is unknown" if unknown else "is missing"
-        raise InputError(
-            f"downsampling: {(unknown or missing)[0]} {wrong}; the options "
-            f"are method, factor and kernel_size, {_ADVICE}."
-        )
-    if options["method"] is None:
+    given = convert(options, Downsampling, "downsampling", _ADVICE)
+    if given.method is None:
         return None
-    return WaveformDownsampler(**options)
-
-
-def _check(method: str, factor: int, kernel_size: int | None) -> None:
-    if method not in KERNEL_SIZES:
-        raise InputError(
-            f"downsampling: method {method!r} is unknown; use one of "
-            f"{', '.join(KERNEL_SIZES)}, {_ADVICE}."
-        )
-    if type(factor) is not int or factor < 2:
-        raise InputError(
-            f"downsampling: factor {factor!r} must be a whole number from 2 "
-            "(3 and above cost accuracy); without down-sampling the method "
-            "is null."
-        )
-    if kernel_size is None:
-        return
-    if method == "signal":
-        raise InputError(
-            "downsampling: kernel_size is of convolution and pooling; the "
-            "filter of signal follows from the factor, so leave it out."
-        )
-    if type(kernel_size) is not int or kernel_size < factor:
-        raise InputError(
-            f"downsampling: kernel_size {kernel_size!r} must be a whole "
-            f"number of samples from the factor, {factor}, so that every "
-            f"sample is heard; leave it out for {KERNEL_SIZES[method]}."
-        )
+    return WaveformDownsampler(given.method, given.factor, given.kernel_size)

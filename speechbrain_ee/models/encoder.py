@@ -48,6 +48,8 @@ class MultiExitEncoder(LayerwiseEncoder):
         :class:`speechbrain.augment.augmenter.Augmenter`.
     """
 
+    frame_makers = ("front_end", "input_projection")
+
     def __init__(
         self,
         features: nn.Module,
@@ -71,33 +73,18 @@ class MultiExitEncoder(LayerwiseEncoder):
         self.attention_type = stack.attention_type
         self.causal = stack.causal
 
+    def frames(self, samples: int) -> int:
+        """Frames of an utterance of so many samples."""
+        return self.front_end.frames(self.features.frames(samples))
+
     def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
-        """Features, front-end, input projection and positions.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-
-        Returns
-        -------
-        EncoderState
-            The state at depth 0.
-        """
+        """Features, front-end, input projection and positions."""
         features_BTF, lengths_B = self.features(wavs, wav_lens)
         if self.training and self.feature_augment is not None:
             frames = features_BTF.shape[1]
             features_BTF, _ = self.feature_augment(
                 features_BTF, lengths_B / frames
             )
-        return self.start_from_features(features_BTF, lengths_B)
-
-    def start_from_features(
-        self, features_BTF: Tensor, lengths_B: Tensor
-    ) -> EncoderState:
-        """As :meth:`start`, from features of shape (B, T, F)."""
         hidden_BTD, lengths_B = self.front_end(features_BTF, lengths_B)
         hidden_BTD = self.input_projection(hidden_BTD)
         positions = None
@@ -111,18 +98,7 @@ class MultiExitEncoder(LayerwiseEncoder):
     def layer_runner(
         self, state: EncoderState
     ) -> Callable[[nn.Module, Tensor], Tensor]:
-        """A layer with the masks and positions of a state.
-
-        Arguments
-        ---------
-        state : EncoderState
-            Where the batch stands.
-
-        Returns
-        -------
-        callable
-            From layer and hidden states to hidden states.
-        """
+        """A layer with the masks and positions of a state."""
         mask_BT = state.padding_mask_BT
         src_mask = make_transformer_src_mask(
             state.hidden_BTD, causal=self.causal

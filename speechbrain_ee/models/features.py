@@ -9,7 +9,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.utils.autocast import fwd_default_precision
 from torch import Tensor, nn
 
-from speechbrain_ee.models.padding import padding_in
+from speechbrain_ee.models.padding import padding_in, without_padding
 
 
 class LogMel(nn.Module):
@@ -48,28 +48,10 @@ class LogMel(nn.Module):
         return samples // self.hop_samples + 1
 
     def forward(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute features.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-
-        Returns
-        -------
-        features_BTF : torch.Tensor
-            Features, shape (B, T, F); padded frames are unspecified.
-        lengths_B : torch.Tensor
-            Valid frames, shape (B,): one per hop, and one for the centred
-            window at the start.
-        """
+        """Features (B, T, F) and valid frames; padded frames hold anything."""
         samples = wavs.shape[1]
         samples_B = (wav_lens * samples).round().long()
-        mask_BS = padding_in(samples_B, samples)
-        if mask_BS is not None:
-            wavs = wavs.masked_fill(mask_BS, 0.0)
+        wavs = without_padding(wavs, padding_in(samples_B, samples))
         features_BTF = self._log_mel(wavs)
         lengths_B = self.frames(samples_B)
         if self.normalize is not None:

@@ -9,16 +9,36 @@ Authors
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from speechbrain.lobes.models.transformer.Transformer import (
+    TransformerEncoderLayer,
+)
+from speechbrain.nnet.attention import PositionalwiseFeedForward
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.head_bodies import head_body
 from speechbrain_ee.models.layerwise import shared_copy
 from speechbrain_ee.models.state import EncoderState
 
+HEAD_KINDS = ("linear", "two_layer", "feed_forward", "self_attention")
 SHARING = ("separate", "projection", "all")
+# Inner width of a body's feed-forward network, as a multiple of its width.
+_FFN_RATIO = 2
+
+
+class Head(Protocol):
+    """What every kind of head has: one place for each exit, from 1."""
+
+    num_exits: int
+    vocab_size: int
+
+    def parts(self, exit: int) -> tuple[nn.Module, ...]:
+        """Every module that an exit reads by; of shared ones, each exit."""
+
+    def truncated(self, exits: int) -> "Head":
+        """What the first exits need, of the same class and parameters."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,10 @@ class ExitOutput:
 class CTCHeads(nn.Module):
     """One CTC head per exit: norm, body, projection, log-softmax.
 
+    An early layer of a pre-trained encoder holds the tokens less linearly
+    than the last one does. A body gives its exit some depth of its own, at a
+    cost that every utterance pays at every exit it passes.
+
     Arguments
     ---------
     exit_layers : list of int
@@ -71,12 +95,16 @@ class CTCHeads(nn.Module):
     blank_index : int
         Index of CTC's blank token.
     head : str
-        The body: ``linear`` (none), ``two_layer``, ``feed_forward`` or
-        ``self_attention``; see :mod:`speechbrain_ee.models.head_bodies`.
+        The body, after a linear layer to its width: none (``linear``), the
+        activation of SpeechBrain's wav2vec 2.0 recipes (``two_layer``), a
+        residual feed-forward network as in Berrebbi et al., arXiv 2211.08989
+        (``feed_forward``), or a Transformer layer as in HuBERT-EE, arXiv
+        2204.06328 (``self_attention``), the only one whose frames see each
+        other and whose cost grows with their square.
     width : int, optional
         Width of the body; by default the encoder's. ``linear`` has none.
     nhead : int
-        Attention heads of ``self_attention``.
+        Attention heads of ``self_attention``; must divide the width.
 
     Example
     -------
@@ -106,18 +134,31 @@ class CTCHeads(nn.Module):
         super().__init__()
         exits = len(exit_layers)
         width = d_model if width is None or head == "linear" else width
-        self.sharing = _sharing(tied)
+        if isinstance(tied, bool):
+            tied = "projection" if tied else "separate"
+        if tied not in SHARING:
+            raise InputError(
+                f"tied_heads: {tied!r} is unknown; use one of "
+                f"{', '.join(SHARING)}, or False (separate) or True "
+                "(projection)."
+            )
+        if head not in HEAD_KINDS:
+            raise InputError(
+                f"head: {head!r} is unknown; use one of "
+                f"{', '.join(HEAD_KINDS)}."
+            )
+        self.sharing = tied
         self.blank_index = blank_index
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in exit_layers)
-        bodies = [
-            head_body(head, d_model, width, nhead, dropout)
-            for _ in range(1 if self.sharing == "all" else exits)
-        ]
         # Without bodies the names in a checkpoint are those of linear heads.
-        self.bodies = nn.ModuleList(b for b in bodies if b is not None)
+        bodies = 0 if head == "linear" else 1 if tied == "all" else exits
+        self.bodies = nn.ModuleList(
+            HeadBody(head, d_model, width, nhead, dropout)
+            for _ in range(bodies)
+        )
         self.projections = nn.ModuleList(
             nn.Linear(width, vocab_size)
-            for _ in range(exits if self.sharing == "separate" else 1)
+            for _ in range(exits if tied == "separate" else 1)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -142,38 +183,16 @@ class CTCHeads(nn.Module):
         return self.bodies[0 if self.sharing == "all" else exit - 1]
 
     def parts(self, exit: int) -> tuple[nn.Module, ...]:
-        """Every module that an exit's head runs: norm, body, projection.
-
-        Arguments
-        ---------
-        exit : int
-            Number of the exit, from 1.
-
-        Returns
-        -------
-        tuple of torch.nn.Module
-            What the cost of the head is counted over; shared modules are
-            named by every exit that uses them.
+        """Every module that an exit's head runs, which its cost is counted
+        over: norm, body, projection.
         """
         body = self.body(exit)
         bodies = () if body is None else (body,)
         return (self.norms[exit - 1], *bodies, self.projection(exit))
 
     def forward(self, exit: int, state: EncoderState) -> ExitOutput:
-        """Read an exit.
-
-        Arguments
-        ---------
-        exit : int
-            Number of the exit, from 1.
-        state : EncoderState
-            The encoder's state at that exit.
-
-        Returns
-        -------
-        ExitOutput
-            Log-probabilities in fp32, whatever the autocast type is: CTC and
-            every criterion sum many of them.
+        """Read an exit, counted from 1. Log-probabilities are fp32, whatever
+        the autocast type is: CTC and every criterion sum many of them.
         """
         read_BTW = self.norms[exit - 1](state.hidden_BTD)
         body = self.body(exit)
@@ -189,28 +208,58 @@ class CTCHeads(nn.Module):
         )
 
     def truncated(self, exits: int) -> "CTCHeads":
-        """The first heads alone, sharing their parameters.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay.
-
-        Returns
-        -------
-        CTCHeads
-            Heads of the same class for the exits 1 to ``exits``.
-        """
+        """The heads of the first exits, of the same class and parameters."""
         # A shared module is the only one of its list, so it always stays.
         return shared_copy(self, norms=exits, bodies=exits, projections=exits)
 
 
-def _sharing(tied: bool | str) -> str:
-    if isinstance(tied, bool):
-        return "projection" if tied else "separate"
-    if tied not in SHARING:
-        raise InputError(
-            f"tied_heads: {tied!r} is unknown; use one of "
-            f"{', '.join(SHARING)}, or False (separate) or True (projection)."
-        )
-    return tied
+class HeadBody(nn.Module):
+    """What stands between an exit's norm and its projection."""
+
+    def __init__(
+        self, kind: str, d_model: int, width: int, nhead: int, dropout: float
+    ):
+        super().__init__()
+        if not isinstance(width, int) or width < 1:
+            raise InputError(
+                f"head_width: {width!r} is not a width; use a number of units "
+                "such as 512, or null for the encoder's width."
+            )
+        self.kind = kind
+        self.linear = nn.Linear(d_model, width)
+        if kind == "two_layer":
+            self.activation = nn.LeakyReLU()
+        elif kind == "feed_forward":
+            self.network = PositionalwiseFeedForward(
+                d_ffn=_FFN_RATIO * width,
+                input_size=width,
+                dropout=dropout,
+                activation=nn.GELU,
+            )
+            self.dropout = nn.Dropout(dropout)
+        elif nhead < 1 or width % nhead:
+            raise InputError(
+                f"head_nhead: {nhead} attention heads cannot share a width "
+                f"of {width} (head_width, by default the encoder's width); "
+                "use a divisor of it, for example 4 or 8."
+            )
+        else:
+            self.layer = TransformerEncoderLayer(
+                d_ffn=_FFN_RATIO * width,
+                nhead=nhead,
+                d_model=width,
+                dropout=dropout,
+                activation=nn.GELU,
+                normalize_before=False,
+            )
+
+    def forward(
+        self, hidden_BTD: Tensor, padding_mask_BT: Tensor | None
+    ) -> Tensor:
+        """Normed hidden states to the width of the body, (B, T, W)."""
+        hidden_BTW = self.linear(hidden_BTD)
+        if self.kind == "two_layer":
+            return self.activation(hidden_BTW)
+        if self.kind == "feed_forward":
+            return hidden_BTW + self.dropout(self.network(hidden_BTW))
+        return self.layer(hidden_BTW, src_key_padding_mask=padding_mask_BT)[0]

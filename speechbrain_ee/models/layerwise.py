@@ -1,6 +1,6 @@
 """What every encoder that can be left early shares: the walk up its layers.
 
-``start`` makes the state below the first layer, ``advance`` runs the layers up
+``start`` makes the state below the first layer, a segment runs the layers up
 to the next exit, ``EncoderState.select`` lets utterances leave in between.
 ``forward`` is the loop over all exits, and nothing else in the project runs an
 encoder layer.
@@ -10,8 +10,9 @@ Authors
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -21,35 +22,14 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.state import EncoderState
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# From the state at one exit to that at the next: any frame rate and width.
+Segment = Callable[[EncoderState], EncoderState]
 
 
 def check_exit_layers(
     exit_layers: Sequence[int], num_layers: int
 ) -> tuple[int, ...]:
-    """Validate the positions of the exits.
-
-    Arguments
-    ---------
-    exit_layers : sequence of int
-        Encoder layers that an exit follows, counted from 1.
-    num_layers : int
-        Layers that the encoder has.
-
-    Returns
-    -------
-    tuple of int
-        The same positions.
-
-    Raises
-    ------
-    InputError
-        If they are not strictly increasing within 1..num_layers.
-
-    Example
-    -------
-    >>> check_exit_layers([2, 4], 4)
-    (2, 4)
-    """
+    """The positions of the exits; refuses any but increasing layers."""
     layers = tuple(exit_layers) if isinstance(exit_layers, Sequence) else ()
     valid = all(isinstance(layer, int) for layer in layers) and (
         list(layers) == sorted({*layers} & {*range(1, num_layers + 1)})
@@ -81,6 +61,10 @@ def shared_copy(module: ModuleT, **kept: int) -> ModuleT:
 class LayerwiseEncoder(nn.Module):
     """An encoder with exits; subclasses say how it starts and what a layer is.
 
+    A subclass defines :meth:`start`, :meth:`frames` and :meth:`layer_runner`;
+    one whose segments are more than a stack of layers defines
+    :attr:`segments` instead of the last.
+
     Arguments
     ---------
     layers : sequence of torch.nn.Module
@@ -92,6 +76,11 @@ class LayerwiseEncoder(nn.Module):
         not. A skipped layer keeps its place, so that exit k always reads the
         same depth.
     """
+
+    # Modules that make frames of the audio, which `freeze_convolutions` means.
+    frame_makers: tuple[str, ...] = ()
+    # Modules that are not run, or that are new beside pre-trained ones.
+    without_depth: tuple[str, ...] = ("feature_augment",)
 
     def __init__(
         self,
@@ -110,7 +99,13 @@ class LayerwiseEncoder(nn.Module):
         return len(self.exit_layers)
 
     def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
-        """The state below the first layer; what subclasses define."""
+        """The state below the first layer, of waveforms (B, samples) and
+        their lengths relative to the longest; what subclasses define.
+        """
+        raise NotImplementedError
+
+    def frames(self, samples: int) -> int:
+        """Frames of an utterance of so many samples; what subclasses define."""
         raise NotImplementedError
 
     def layer_runner(
@@ -119,46 +114,32 @@ class LayerwiseEncoder(nn.Module):
         """How a layer is run on hidden states; what subclasses define."""
         raise NotImplementedError
 
-    def advance(self, state: EncoderState) -> EncoderState:
-        """Run one segment: the layers up to the next exit.
+    @property
+    def segments(self) -> list[Segment]:
+        """What runs up to each exit from the exit before it."""
+        return [partial(self._run_layers, last) for last in self.exit_layers]
 
-        Arguments
-        ---------
-        state : EncoderState
-            A state below the last exit.
-
-        Returns
-        -------
-        EncoderState
-            The state at the next exit.
+    def parameter_groups(self) -> Iterator[tuple[int, str, nn.Module]]:
+        """Depth, name and module of what learns at that depth: 0 is all below
+        the first layer.
         """
-        target = next(k for k in self.exit_layers if k > state.depth)
-        run = self.layer_runner(state)
-        hidden_BTD = state.hidden_BTD
-        for layer in self.layers[state.depth : target]:
-            if not self._skips(layer):
-                hidden_BTD = run(layer, hidden_BTD)
-        return replace(state, hidden_BTD=hidden_BTD, depth=target)
+        for name, module in self.named_children():
+            if name == "layers":
+                for depth, layer in enumerate(module, start=1):
+                    yield depth, name, layer
+            elif name not in self.without_depth:
+                yield 0, name, module
+
+    def advance(self, state: EncoderState) -> EncoderState:
+        """Run one segment: from a state to that at the next exit."""
+        passed = sum(layer <= state.depth for layer in self.exit_layers)
+        return self.segments[passed](state)
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor, exits: int | None = None
     ) -> list[EncoderState]:
-        """The states at all exits, or at the first ones.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms, shape (B, samples).
-        wav_lens : torch.Tensor
-            Lengths relative to the longest, shape (B,).
-        exits : int, optional
-            How many exits are wanted; the layers above are not run. None:
-            all.
-
-        Returns
-        -------
-        list of EncoderState
-            One state per exit, from the first to the last.
+        """The states at all exits, or at the first ones; no layer above them
+        is run.
         """
         states = [self.start(wavs, wav_lens)]
         for _ in self.exit_layers[:exits]:
@@ -166,21 +147,18 @@ class LayerwiseEncoder(nn.Module):
         return states[1:]
 
     def truncated(self, exits: int) -> "LayerwiseEncoder":
-        """The encoder up to an exit, sharing its parameters.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay.
-
-        Returns
-        -------
-        LayerwiseEncoder
-            An encoder that ends at exit ``exits``.
-        """
+        """The encoder that ends at an exit, sharing its parameters."""
         encoder = shared_copy(self, layers=self.exit_layers[exits - 1])
         encoder.exit_layers = self.exit_layers[:exits]
         return encoder
+
+    def _run_layers(self, last: int, state: EncoderState) -> EncoderState:
+        run = self.layer_runner(state)
+        hidden_BTD = state.hidden_BTD
+        for layer in self.layers[state.depth : last]:
+            if not self._skips(layer):
+                hidden_BTD = run(layer, hidden_BTD)
+        return replace(state, hidden_BTD=hidden_BTD, depth=last)
 
     def _skips(self, layer: nn.Module) -> bool:
         # The layer's own mode: what is frozen stays in evaluation.

@@ -12,6 +12,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -28,7 +29,7 @@ from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.padding import padding_in
+from speechbrain_ee.models.padding import padding_in, without_padding
 
 
 class MaskedConvolutionFrontEnd(nn.Module):
@@ -82,37 +83,36 @@ class MaskedConvolutionFrontEnd(nn.Module):
     def forward(
         self, features_BTF: Tensor, lengths_B: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Convolve and subsample.
-
-        Arguments
-        ---------
-        features_BTF : torch.Tensor
-            Acoustic features, shape (B, T, F).
-        lengths_B : torch.Tensor
-            Valid frames, shape (B,).
-
-        Returns
-        -------
-        out_BTD : torch.Tensor
-            Channels and frequencies flattened, shape (B, T', D).
-        lengths_B : torch.Tensor
-            Valid frames after subsampling, shape (B,).
+        """Convolve and subsample: channels and frequencies flattened, shape
+        (B, T', D), and their valid frames.
         """
         hidden = features_BTF
-        for block in self.blocks.children():
-            for layer in block.convs.children():
-                if not isinstance(layer, Conv2d):
-                    hidden = layer(hidden)
-                    continue
-                if self.mask_padding:
-                    mask_BT = padding_in(lengths_B, hidden.shape[1])
-                    if mask_BT is not None:
-                        shape = mask_BT.shape + (1,) * (hidden.ndim - 2)
-                        hidden = hidden.masked_fill(mask_BT.view(shape), 0.0)
-                hidden = _convolved(layer, hidden)
-                stride = layer.stride[0]
-                lengths_B = (lengths_B + stride - 1) // stride
+        for layer in self._layers():
+            if not isinstance(layer, Conv2d):
+                hidden = layer(hidden)
+                continue
+            if self.mask_padding:
+                mask_BT = padding_in(lengths_B, hidden.shape[1])
+                hidden = without_padding(hidden, mask_BT)
+            hidden = _convolved(layer, hidden)
+            lengths_B = _strided(layer, lengths_B)
         return hidden.flatten(start_dim=2), lengths_B
+
+    def frames(self, frames: int) -> int:
+        """What becomes of so many frames of features."""
+        for layer in self._layers():
+            if isinstance(layer, Conv2d):
+                frames = _strided(layer, frames)
+        return frames
+
+    def _layers(self) -> Iterator[nn.Module]:
+        for block in self.blocks.children():
+            yield from block.convs.children()
+
+
+def _strided(layer: Conv2d, frames: int | Tensor) -> int | Tensor:
+    stride = layer.stride[0]
+    return (frames + stride - 1) // stride
 
 
 def _convolved(layer: Conv2d, hidden: Tensor) -> Tensor:
@@ -149,23 +149,11 @@ class MaskedConvolutionModule(ConvolutionModule):
     original module. Channels stay the innermost axis throughout: on a CPU the
     depthwise convolution is then tens of times faster than
     ``torch.nn.Conv1d`` on channels that are outermost.
-
-    Arguments
-    ---------
-    module : speechbrain...Conformer.ConvolutionModule
-        The module whose parts are used.
     """
 
     def __init__(self, module: ConvolutionModule):
         nn.Module.__init__(self)
-        self.kernel_size = module.kernel_size
-        self.causal = module.causal
-        self.dilation = module.dilation
-        self.padding = module.padding
-        self.layer_norm = module.layer_norm
-        self.bottleneck = module.bottleneck
-        self.conv = module.conv
-        self.after_conv = module.after_conv
+        vars(self).update(vars(module))
 
     def forward(
         self,
@@ -209,18 +197,11 @@ class MaskedConvolutionModule(ConvolutionModule):
 
 
 class MaskedBranchformerLayer(BranchformerEncoderLayer):
-    """Branchformer layer whose convolution branch does not see padding.
-
-    Arguments
-    ---------
-    layer : speechbrain...Branchformer.BranchformerEncoderLayer
-        The layer whose parts are used.
-    """
+    """Branchformer layer whose convolution branch does not see padding."""
 
     def __init__(self, layer: BranchformerEncoderLayer):
         nn.Module.__init__(self)
-        for name, child in layer.named_children():
-            setattr(self, name, child)
+        vars(self).update(vars(layer))
         # Reflection mirrors whatever follows the utterance in its batch.
         self.convolution_branch.csgu.conv.padding_mode = "constant"
 
@@ -252,10 +233,7 @@ class MaskedBranchformerLayer(BranchformerEncoderLayer):
         gate = branch.csgu
         x = branch.activation(branch.pre_channel_proj(x))
         x1, x2 = x.chunk(2, dim=-1)
-        x2 = gate.norm(x2)
-        if mask_BT is not None:
-            x2 = x2.masked_fill(mask_BT.unsqueeze(-1), 0.0)
-        x2 = gate.conv(x2)
+        x2 = gate.conv(without_padding(gate.norm(x2), mask_BT))
         if gate.use_linear_after_conv:
             x2 = gate.linear(x2)
         x = gate.dropout(gate.activation(x2) * x1)
@@ -263,18 +241,8 @@ class MaskedBranchformerLayer(BranchformerEncoderLayer):
 
 
 def mask_padding_in(layer: nn.Module) -> nn.Module:
-    """The layer with the same parameters, blind to padding.
-
-    Arguments
-    ---------
-    layer : torch.nn.Module
-        A SpeechBrain Transformer, Conformer or Branchformer encoder layer.
-
-    Returns
-    -------
-    torch.nn.Module
-        The layer to use in its place (Transformer layers are returned as
-        they are: attention masks its keys already).
+    """The layer with the same parameters, blind to padding; Transformer
+    layers as they are, whose attention masks its keys already.
     """
     if isinstance(layer, ConformerEncoderLayer):
         layer.convolution_module = MaskedConvolutionModule(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.attention import AttentionHeads
-from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.heads import CTCHeads, ExitOutput, Head
 from speechbrain_ee.models.layerwise import LayerwiseEncoder, shared_copy
 from speechbrain_ee.models.state import EncoderState
 
@@ -37,27 +37,36 @@ class EarlyExitModel(nn.Module):
         attention: AttentionHeads | None = None,
     ):
         super().__init__()
-        for each in (heads, attention):
-            if each is not None and encoder.num_exits != each.num_exits:
+        self.encoder = encoder
+        self.heads = heads
+        self.attention = attention
+        for each in self.every_head.values():
+            if encoder.num_exits != each.num_exits:
                 raise InputError(
                     f"exit_layers: the encoder has {encoder.num_exits} exits "
                     f"and there are {each.num_exits} heads; build both from "
                     "the same `exit_layers`."
                 )
-        if attention is not None and attention.vocab_size != heads.vocab_size:
-            raise InputError(
-                f"output_neurons: the CTC heads have {heads.vocab_size} "
-                f"tokens and the attention heads {attention.vocab_size}; "
-                "build both from the same `output_neurons`."
-            )
-        self.encoder = encoder
-        self.heads = heads
-        self.attention = attention
+            if each.vocab_size != heads.vocab_size:
+                raise InputError(
+                    f"output_neurons: the CTC heads have {heads.vocab_size} "
+                    f"tokens and the attention heads {each.vocab_size}; "
+                    "build both from the same `output_neurons`."
+                )
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
         """Layers that an exit follows."""
         return self.encoder.exit_layers
+
+    @property
+    def every_head(self) -> dict[str, Head]:
+        """The CTC heads and those beside them, by attribute."""
+        return {
+            name: part
+            for name, part in self.named_children()
+            if name != "encoder" and hasattr(part, "truncated")
+        }
 
     def start(self, wavs: Tensor, wav_lens: Tensor) -> EncoderState:
         """The state below the first layer; see the encoder."""
@@ -69,18 +78,6 @@ class EarlyExitModel(nn.Module):
         Whoever runs the model runs this: training, a teacher, evaluation,
         live inference and export. A subclass may define it otherwise, and
         its exits are then read one after the other, wherever a walk leads.
-
-        Arguments
-        ---------
-        state : EncoderState
-            A state below the last exit.
-
-        Returns
-        -------
-        state : EncoderState
-            The state at that exit.
-        output : ExitOutput
-            What the exit says.
         """
         state = self.encoder.advance(state)
         exit = self.exit_layers.index(state.depth) + 1
@@ -99,21 +96,8 @@ class EarlyExitModel(nn.Module):
     def walk(
         self, state: EncoderState, exit: int
     ) -> tuple[EncoderState, ExitOutput]:
-        """Run to an exit and read it, and of those below what :meth:`reads`.
-
-        Arguments
-        ---------
-        state : EncoderState
-            A state below that exit.
-        exit : int
-            The exit, from 1.
-
-        Returns
-        -------
-        state : EncoderState
-            The state at that exit.
-        output : ExitOutput
-            What the exit says.
+        """As :meth:`step`, to a certain exit from 1; of those below it, what
+        :meth:`reads` says is read.
         """
         read = self.reads((exit,))
         for passed, layer in enumerate(self.exit_layers[: exit - 1], start=1):
@@ -139,8 +123,8 @@ class EarlyExitModel(nn.Module):
         wav_lens : torch.Tensor
             Lengths relative to the longest, shape (B,).
         tokens_BS : torch.Tensor, optional
-            Transcripts behind the token for their beginning, shape (B, S);
-            the attention heads predict their tokens.
+            BOS and the transcripts, shape (B, S); the attention heads predict
+            the tokens after each.
         exits : int, optional
             How many exits are wanted; no layer and no head above is run.
             None: all.
@@ -161,18 +145,8 @@ class EarlyExitModel(nn.Module):
         return outputs
 
     def truncated(self, exits: int) -> "EarlyExitModel":
-        """The model that ends at an exit, sharing its parameters.
-
-        Arguments
-        ---------
-        exits : int
-            How many exits stay, 1 to the number of exits.
-
-        Returns
-        -------
-        EarlyExitModel
-            The smaller model, of the same class: no layer and no head above
-            the exit.
+        """The model that ends at an exit, of the same class and parameters: no
+        layer and no head above the exit.
         """
         if not 1 <= exits <= len(self.exit_layers):
             raise InputError(
@@ -180,8 +154,6 @@ class EarlyExitModel(nn.Module):
                 f"exits 1 to {len(self.exit_layers)}."
             )
         model = shared_copy(self)
-        model.encoder = self.encoder.truncated(exits)
-        model.heads = self.heads.truncated(exits)
-        if self.attention is not None:
-            model.attention = self.attention.truncated(exits)
+        for name in ("encoder", *self.every_head):
+            setattr(model, name, getattr(self, name).truncated(exits))
         return model

@@ -39,23 +39,6 @@ def padding_in(lengths_B: Tensor, frames: int) -> Tensor | None:
 
     Layers that take no mask are faster. Neither an accelerator, which would
     have to be waited for, nor a tracer is asked.
-
-    Arguments
-    ---------
-    lengths_B : torch.Tensor
-        Valid frames of every utterance, shape (B,).
-    frames : int
-        Padded number of frames, T.
-
-    Returns
-    -------
-    torch.Tensor or None
-        Boolean mask of shape (B, T).
-
-    Example
-    -------
-    >>> padding_in(torch.tensor([3, 3]), 3) is None
-    True
     """
     asked = lengths_B.device.type == "cpu" and not (
         torch.jit.is_tracing() or torch.compiler.is_compiling()
@@ -63,3 +46,11 @@ def padding_in(lengths_B: Tensor, frames: int) -> Tensor | None:
     if asked and int(lengths_B.min()) >= frames:
         return None
     return padding_mask(lengths_B, frames)
+
+
+def without_padding(hidden: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """The same of shape (B, T, ...), with zeros where there is padding."""
+    if mask_BT is None:
+        return hidden
+    shape = mask_BT.shape + (1,) * (hidden.ndim - 2)
+    return hidden.masked_fill(mask_BT.view(shape), 0.0)

@@ -5,10 +5,18 @@ Authors
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from torch import Tensor
 
 from speechbrain_ee.models.padding import padding_in
+
+
+class Context(Protocol):
+    """What an encoder's layers share besides hidden states."""
+
+    def select(self, keep: Tensor, frames: int) -> "Context":
+        """The same for some rows, by their numbers, and fewer frames."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,8 @@ class EncoderState:
     positions : torch.Tensor, optional
         Relative position embeddings, shape (1, 2 T - 1, D), for layers that
         ask for them.
-    bias_HTT : torch.Tensor, optional
-        What positions add to attention scores, shape (H, T, T), likewise.
+    context : Context, optional
+        Whatever else an encoder hands from layer to layer.
 
     Example
     -------
@@ -50,7 +58,7 @@ class EncoderState:
     rows_B: Tensor
     depth: int
     positions: Tensor | None = None
-    bias_HTT: Tensor | None = None
+    context: Context | None = None
 
     @property
     def padding_mask_BT(self) -> Tensor | None:
@@ -58,34 +66,24 @@ class EncoderState:
         return padding_in(self.lengths_B, self.hidden_BTD.shape[1])
 
     def select(self, keep_B: Tensor) -> "EncoderState":
-        """Drop the utterances that have left and trim the time axis.
-
-        Arguments
-        ---------
-        keep_B : torch.Tensor
-            Which rows stay, boolean, shape (B,); at least one.
-
-        Returns
-        -------
-        EncoderState
-            The rows that stay, cut to the longest of them.
+        """The rows that stay, by a boolean for each, at least one of them;
+        time is cut to the longest.
         """
         keep = keep_B.nonzero(as_tuple=True)[0]
         lengths_B = self.lengths_B[keep]
         frames = self.hidden_BTD.shape[1]
         shorter = int(lengths_B.max())
-        positions = self.positions
+        positions, context = self.positions, self.context
         if positions is not None:
             # Distances -(T'-1) .. T'-1 out of -(T-1) .. T-1.
             positions = positions[:, frames - shorter : frames + shorter - 1]
-        bias_HTT = self.bias_HTT
-        if bias_HTT is not None:
-            bias_HTT = bias_HTT[:, :shorter, :shorter]
+        if context is not None:
+            context = context.select(keep, shorter)
         return replace(
             self,
             hidden_BTD=self.hidden_BTD[keep, :shorter],
             lengths_B=lengths_B,
             rows_B=self.rows_B[keep],
             positions=positions,
-            bias_HTT=bias_HTT,
+            context=context,
         )

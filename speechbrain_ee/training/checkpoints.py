@@ -21,16 +21,18 @@ import hashlib
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ruamel.yaml
 import torch
 import yaml
@@ -45,7 +47,8 @@ from speechbrain_ee.exits.calibration.policy_file import (
     ExitPolicy,
     write_policy,
 )
-from speechbrain_ee.files import read_json, whole_file
+from speechbrain_ee.files import whole_file
+from speechbrain_ee.schema import Record, plain, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +118,16 @@ def write_policies(
         write_policy(save_folder / POLICY_FOLDER / f"{name}.yaml", policy)
 
 
+class DefaultPolicy(Record):
+    """Which policy every export of a run follows, and why."""
+
+    default_policy: str | None
+    default_reason: str
+
+
 def write_default(save_folder: Path, name: str | None, reason: str) -> None:
     """Write which policy every export of a run follows by default."""
-    text = json.dumps({"default_policy": name, "default_reason": reason})
+    text = json.dumps(plain(DefaultPolicy(name, reason)))
     with whole_file(save_folder / DEFAULT_FILE) as stream:
         stream.write(f"{text}\n".encode())
 
@@ -128,14 +138,8 @@ def read_default(save_folder: Path) -> tuple[str | None, str] | None:
     if not path.exists():
         return None
     way_out = "remove it, and the default is chosen again"
-    found = read_json(path, way_out)
-    name, reason = found.get("default_policy"), found.get("default_reason")
-    if not isinstance(name, str | None) or not isinstance(reason, str):
-        raise InputError(
-            f"{path}: a policy's name, or null, and a reason are expected; "
-            f"{way_out}."
-        )
-    return name, reason
+    found = read_record(path, DefaultPolicy, way_out)
+    return found.default_policy, found.default_reason
 
 
 def check_checkpoints(
@@ -172,6 +176,18 @@ def build_model(tree: Any) -> Any:
     text = StringIO()
     ruamel.yaml.YAML().dump({"model": tree["modules"]["model"]}, text)
     return load_hyperpyyaml(text.getvalue())["model"]
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Build something with random numbers of the CPU as if none were drawn."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
 
 
 def yaml_fingerprint(text: str) -> dict[str, str]:
@@ -234,15 +250,18 @@ def backbone_fingerprint(model: Any) -> dict[str, str]:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> dict[str, str]:
-    """What tells a tokenizer from others: its pieces and their scores.
-
-    The file also holds the path of what it was learnt from, which says
-    nothing about it.
+    """What tells a tokenizer from others: its pieces and their scores; not
+    its file, which holds the path of what it was learnt from.
     """
-    numbers = list(range(tokenizer.get_piece_size()))
-    table = [tokenizer.id_to_piece(numbers), tokenizer.get_score(numbers)]
+    scores = tokenizer.get_score(list(range(tokenizer.get_piece_size())))
+    table = [pieces_in(tokenizer), scores]
     digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()
     return {"tokenizer": digest[:16]}
+
+
+def pieces_in(tokenizer: Any) -> list[str]:
+    """What every token stands for."""
+    return tokenizer.id_to_piece(list(range(tokenizer.get_piece_size())))
 
 
 def differences(
@@ -445,18 +464,6 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """As SpeechBrain's, with errors that name the file and the way out."""
-        lacking = [
-            f"{name}{checkpoints.PARAMFILE_EXT}"
-            for name in self.recoverables
-            if name not in checkpoint.paramfiles and self._is_needed(name)
-        ]
-        if lacking:
-            raise InputError(
-                f"{checkpoint.path}: this checkpoint holds no "
-                f"{' and no '.join(lacking)}; it was saved by a run of another "
-                "YAML or of other code. Train in a new output_folder, or go "
-                "back to what it was saved by."
-            )
         try:
             super().load_checkpoint(checkpoint)
         except InputError:
@@ -484,11 +491,6 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         check_fingerprint(
             self.checkpoints_dir, carried, self._fingerprint, way_out
         )
-
-    def _is_needed(self, name: str) -> bool:
-        # SpeechBrain does without the state of a data loader.
-        optional = self.optional_recoverables.get(name, False)
-        return not (optional or self.allow_partial_load or "dataloader" in name)
 
     def _save_checkpoint_metafile(
         self,

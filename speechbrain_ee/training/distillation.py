@@ -10,12 +10,14 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -23,19 +25,23 @@ from torch.nn.utils.rnn import pad_sequence
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding import greedy_tokens
 from speechbrain_ee.models.heads import ExitOutput
-from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.padding import padding_mask
+from speechbrain_ee.training.checkpoints import pieces_in
 from speechbrain_ee.training.frozen_teacher import FrozenTeacher
 from speechbrain_ee.training.losses import (
     ctc_utterance_losses,
     utterance_confidences,
 )
+from speechbrain_ee.training.options import must_be, must_be_one_of
 
-KINDS = ("none", "hard", "self", "soft")
-CONFIDENCES = ("none", "multiply", "divide")
-HARD_ALPHA = 0.3
+Kind = Literal["none", "hard", "self", "soft"]
+Confidence = Literal["none", "multiply", "divide"]
+KINDS = get_args(Kind)
+# Shares of the transcript; that of `soft` is of this project.
+ALPHAS = {"hard": 0.3, "soft": 0.5}
 SELF_ALPHAS = (0.65, 0.85)  # first exit, last but one
-SOFT_ALPHA = 0.5  # of this project
+_Part = Annotated[float, Meta(ge=0, le=1)]
+_Temperature = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 @torch.no_grad()
@@ -65,16 +71,6 @@ def taught_transcripts(
     To learn all blanks from it would be the largest loss of the batch, since
     there is no token to divide it by, and would pull exits into the collapse
     that a young last exit is often in.
-
-    Example
-    -------
-    >>> frames = torch.tensor([[1, 1, 0, 2], [0, 0, 0, 0]])
-    >>> one_hot = torch.nn.functional.one_hot(frames, 4).float()
-    >>> target = ExitOutput(one_hot, torch.tensor([4, 4]), layer=2)
-    >>> tokens, counts = torch.tensor([[3], [3]]), torch.tensor([1, 1])
-    >>> taught_transcripts(target, tokens, counts)
-    (tensor([[1, 2],
-            [3, 0]]), tensor([2, 1]))
     """
     rows = [
         tokens_BS.new_tensor(found) if found else tokens[:count]
@@ -185,47 +181,53 @@ class Distillation:
     confidence: str = "none"
 
     def __post_init__(self) -> None:
-        for name, choices in (("kind", KINDS), ("confidence", CONFIDENCES)):
-            value = getattr(self, name)
-            _check(
-                value in choices,
-                f"{name}: {value!r} is not known; choose one of "
-                f"{', '.join(choices)}",
-            )
-        if isinstance(self.alpha, list | tuple):
+        if isinstance(self.alpha, list):
             object.__setattr__(self, "alpha", tuple(self.alpha))
-        each = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
-        _check(
-            self.alpha is None
-            or (len(each) > 0 and all(_is_share(value) for value in each)),
-            f"alpha: {_shown(self.alpha)} must be between 0 (the teacher "
-            "alone) and 1 (the transcript alone): one number, or one per exit",
+        key = "distillation: "
+        must_be_one_of(f"{key}kind", self.kind, KINDS)
+        must_be_one_of(
+            f"{key}confidence", self.confidence, get_args(Confidence)
         )
-        _check(
-            _is_number(self.temperature)
-            and 0 < self.temperature < float("inf"),
-            f"temperature: {self.temperature!r} must be a positive number, "
-            "for example 1.0",
+        must_be(
+            f"{key}alpha",
+            self.alpha,
+            _Part | Annotated[tuple[_Part, ...], Meta(min_length=1)] | None,
+            "between 0 (the teacher alone) and 1 (the transcript alone): one "
+            "number, or one per exit",
+        )
+        must_be(
+            f"{key}temperature",
+            self.temperature,
+            _Temperature,
+            "a positive number, for example 1.0",
         )
 
     def exit_alphas(self, num_exits: int) -> tuple[float, ...]:
         """The share of the transcript at every exit."""
+        below = num_exits - 1
         if self.kind == "none":
             return (1.0,) * num_exits
+        if self.alpha is None and self.kind == "self":
+            shares = torch.linspace(*SELF_ALPHAS, below, dtype=torch.float64)
+            return (*shares.tolist(), 1.0)
         if not isinstance(self.alpha, tuple):
-            return (*self._below_last(num_exits - 1), 1.0)
-        _check(
-            len(self.alpha) == num_exits,
-            f"alpha: {_shown(self.alpha)} must hold {num_exits} numbers, one "
-            "per entry of exit_layers, or be one number for all exits but "
-            "the last",
-        )
-        _check(
-            self.kind == "hard" or self.alpha[-1] == 1,
-            f"alpha: {_shown(self.alpha)} must end in 1.0: for the kind "
-            f"{self.kind!r} the last exit teaches, and has nothing to learn "
-            "from itself",
-        )
+            alpha = ALPHAS[self.kind] if self.alpha is None else self.alpha
+            return (float(alpha),) * below + (1.0,)
+        problem = None
+        if len(self.alpha) != num_exits:
+            problem = (
+                f"must hold {num_exits} numbers, one per entry of exit_layers, "
+                "or be one number for all exits but the last"
+            )
+        elif self.kind != "hard" and self.alpha[-1] != 1:
+            problem = (
+                f"must end in 1.0: for the kind {self.kind!r} the last exit "
+                "teaches, and has nothing to learn from itself"
+            )
+        if problem is not None:
+            raise InputError(
+                f"distillation: alpha: {list(self.alpha)} {problem}."
+            )
         return tuple(float(share) for share in self.alpha)
 
     def observe(
@@ -240,11 +242,6 @@ class Distillation:
             return run_teacher(model, wavs, wav_lens)
         if self.kind != "hard":
             return None
-        _check(
-            teacher is not None,
-            "kind: 'hard' needs a frozen teacher, and the YAML has no "
-            "`teacher`; add one, or choose 'self' or 'soft'",
-        )
         return run_teacher(teacher, wavs, wav_lens)
 
     def losses(
@@ -273,15 +270,6 @@ class Distillation:
             losses_EB = losses_EB / utterance_confidences(outputs)
         return losses_EB.mean(dim=1)
 
-    def _below_last(self, exits: int) -> tuple[float, ...]:
-        """The shares of all exits but the last."""
-        if self.alpha is not None:
-            return (float(self.alpha),) * exits
-        if self.kind != "self":
-            return (HARD_ALPHA if self.kind == "hard" else SOFT_ALPHA,) * exits
-        shares = torch.linspace(*SELF_ALPHAS, exits, dtype=torch.float64)
-        return tuple(shares.tolist())
-
     def _taught(
         self,
         outputs: Sequence[ExitOutput],
@@ -293,55 +281,16 @@ class Distillation:
         """What some exits lose to the one that teaches, shape (E, B)."""
         if teacher_outputs is None and self.kind == "self":
             teacher_outputs = outputs
-        if teacher_outputs is None:
-            raise ValueError(
-                f"kind {self.kind!r} learns from another pass in evaluation "
-                "mode; hand over what observe() returns."
-            )
         learning, target = [outputs[m] for m in learners], teacher_outputs[-1]
-        self._check_fit(learning[0], target)
         if self.kind == "soft":
             return frame_divergences(learning, target, self.temperature)
         taught = taught_transcripts(target, tokens_BS, token_counts_B)
         return ctc_utterance_losses(learning, *taught)
 
-    def _check_fit(self, output: ExitOutput, target: ExitOutput) -> None:
-        (batch, frames, vocab) = output.log_probs_BTV.shape
-        shape = target.log_probs_BTV.shape
-        _check(
-            (vocab, output.blank_index) == (shape[2], target.blank_index),
-            f"teacher: it has {shape[2]} tokens with blank "
-            f"{target.blank_index}, and the model {vocab} with blank "
-            f"{output.blank_index}; both must be trained with one tokenizer",
-        )
-        if shape[0] != batch or (self.kind == "soft" and shape[1] != frames):
-            raise ValueError(
-                f"the teacher has heard {tuple(shape[:2])} utterances and "
-                f"frames, the model {(batch, frames)}; hand both the same "
-                "augmented waveforms."
-            )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _shown(alpha: Any) -> str:
-    return str(list(alpha)) if isinstance(alpha, tuple) else repr(alpha)
-
-
-def _check(valid: bool, problem: str) -> None:
-    if not valid:
-        raise InputError(f"distillation: {problem}.")
-
 
 def checked_distillation(
-    hparams: Any, model: EarlyExitModel, tokenizer: Any
-) -> tuple[Distillation, nn.Module | None]:
+    hparams: Any, exits: int, tokenizer: Any
+) -> tuple[Distillation, FrozenTeacher | None]:
     """The distillation and the teacher of a YAML."""
     distillation = getattr(hparams, "distillation", None)
     if distillation is None:
@@ -359,19 +308,14 @@ def checked_distillation(
             f"distillation: {distillation} is not among the losses, "
             f"{listed}; list it there, as in --losses=[ctc,distillation]."
         )
-    distillation.exit_alphas(len(model.exit_layers))
+    distillation.exit_alphas(exits)
     teacher = getattr(hparams, "teacher", None)
-    _check_kind(distillation, teacher)
-    if teacher is not None:
-        _check_teacher(teacher, model)
-        if isinstance(teacher, FrozenTeacher):
-            _check_run(teacher, hparams, tokenizer)
-        teacher.requires_grad_(False).eval()
-    return distillation, teacher
-
-
-def _check_kind(distillation: Distillation, teacher: Any) -> None:
-    """A teacher is there if, and only if, somebody listens to it."""
+    if not isinstance(teacher, FrozenTeacher | None):
+        raise InputError(
+            f"teacher: {teacher!r} must be what load_teacher returns, or "
+            "null; pass the output_folder of a finished run by "
+            "--teacher_folder=... instead."
+        )
     if distillation.kind == "hard" and teacher is None:
         raise InputError(
             "distillation: kind: 'hard' needs a frozen teacher; pass the "
@@ -384,33 +328,9 @@ def _check_kind(distillation: Distillation, teacher: Any) -> None:
             "not listen to a teacher; leave teacher_folder out, or pass "
             "--distillation='{kind: hard}'."
         )
-    if teacher is not None and not isinstance(teacher, nn.Module):
-        raise InputError(
-            f"teacher: {teacher!r} is no model; pass the output_folder of a "
-            "finished run by --teacher_folder=... instead."
-        )
-
-
-def _check_teacher(teacher: nn.Module, model: EarlyExitModel) -> None:
-    """It must not freeze the model with it, and have the same tokens."""
-    own = {id(parameter) for parameter in model.parameters()}
-    if any(id(parameter) in own for parameter in teacher.parameters()):
-        raise InputError(
-            "teacher: it shares weights with the model in training, and "
-            "would freeze them; let the model teach itself with the kinds "
-            "'self' or 'soft'."
-        )
-    heads = getattr(teacher, "heads", None)
-    if heads is None:
-        return  # a model of another kind: its first batch is checked
-    has = (heads.vocab_size, heads.blank_index)
-    needs = (model.heads.vocab_size, model.heads.blank_index)
-    if has != needs:
-        raise InputError(
-            f"teacher: it has {has[0]} tokens with blank {has[1]}, and the "
-            f"model {needs[0]} with blank {needs[1]}; set output_neurons to "
-            f"{has[0]}, and use the teacher's tokenizer."
-        )
+    if teacher is not None:
+        _check_run(teacher, hparams, tokenizer)
+    return distillation, teacher
 
 
 def _check_run(teacher: FrozenTeacher, hparams: Any, tokenizer: Any) -> None:
@@ -427,9 +347,7 @@ def _check_run(teacher: FrozenTeacher, hparams: Any, tokenizer: Any) -> None:
             f"{teacher.sample_rate} Hz, and sample_rate is "
             f"{hparams.sample_rate} Hz; both must hear the same audio."
         )
-    numbers = list(range(tokenizer.sp.get_piece_size()))
-    pieces = tokenizer.sp.id_to_piece(numbers)
-    if tuple(pieces) != teacher.pieces:
+    if pieces_in(tokenizer.sp) != teacher.pieces:
         raise InputError(
             f"teacher_folder: the tokenizer of {teacher.folder} is not that "
             "of this run, so that the same token means something else. Copy "

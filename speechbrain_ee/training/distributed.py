@@ -12,11 +12,9 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,23 +23,12 @@ import torch
 from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.utils.distributed import is_distributed_initialized
 from torch import Tensor, distributed
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Sampler,
-    SequentialSampler,
-)
+from torch.utils.data import BatchSampler, Dataset, Sampler, SequentialSampler
 
-from speechbrain_ee.data.batches import utterance_batch
 from speechbrain_ee.errors import InputError, one_line
-
-logger = logging.getLogger(__name__)
+from speechbrain_ee.evaluation.recorder import TraceRecorder
 
 SEED = 563375142  # SpeechBrain's, where none is set
-# What a Brain counts while it validates, in whole numbers.
-COUNTERS = ("error_rates", "token_accuracy")
 
 
 def gather(value: Any) -> list[Any]:
@@ -211,72 +198,19 @@ def in_order(parts: Sequence[Sequence[Any]]) -> list[Any]:
     return [parts[n % len(parts)][n // len(parts)] for n in range(total)]
 
 
-class SharedWork:
-    """The part of a Brain that works together with other processes.
-
-    A mixin in front of :class:`speechbrain.core.Brain`; alone, a process
-    does as that class does. ``find_unused_parameters`` is set where parts of
-    the model may be without gradient in some step: layers that are dropped,
-    layers that join in later, decoders that are not trained.
+class Sharder:
+    """The share of the data that this process looks at, and what it tells the
+    others of it.
     """
 
-    step_loss: Tensor | None = None
+    def __init__(self, processes: int):
+        self.processes = processes
+        self.shares: dict[sb.Stage, BatchShare] = {}
+        self.step_loss: Tensor | None = None
+        # Of every batch of the validation, its loss and those of exits.
+        self.valid_rows: list[list[float]] = []
 
-    @property
-    def processes(self) -> int:
-        """How many processes train together."""
-        if self.distributed_launch and is_distributed_initialized():
-            return distributed.get_world_size()
-        return 1
-
-    @cached_property
-    def shares(self) -> dict[sb.Stage, BatchShare]:
-        """By stage, the share of the data that this process looks at."""
-        return {}
-
-    def fit(
-        self, epoch_counter: Any, train_set: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """As SpeechBrain's, with a batch sampler that is told the epoch.
-
-        Without that, dynamic batches are the same in every epoch of a
-        single-process run, and differ after a resume.
-        """
-        options = kwargs.get("train_loader_kwargs", {})
-        if not isinstance(train_set, DataLoader):
-            train_set = self.make_dataloader(
-                train_set, stage=sb.Stage.TRAIN, **options
-            )
-        if self.train_sampler is None:
-            self.train_sampler = train_set.batch_sampler
-        # the last step of an epoch may be one of fewer batches
-        steps = -(-len(train_set) // self.grad_accumulation_factor)
-        self.set_total_steps(steps, epoch_counter.limit)
-        super().fit(epoch_counter, train_set, *args, **kwargs)
-
-    def make_dataloader(
-        self, dataset: Dataset, stage: sb.Stage, **options: Any
-    ) -> DataLoader:
-        """As SpeechBrain's; a share where the data set can be shared.
-
-        Not shared is what has an order of its own (``sampler``,
-        ``batch_sampler``, ``shuffle``) or no order at all, and what ``debug``
-        cuts: there every process looks at everything.
-        """
-        self.shares.pop(stage, None)
-        ordered = ("sampler", "batch_sampler", "shuffle")
-        if (
-            stage != sb.Stage.TRAIN
-            and self.processes > 1
-            and not self.debug
-            and not isinstance(dataset, IterableDataset)
-            and not any(options.get(key) for key in ordered)
-        ):
-            options = self._share(SequentialSampler(dataset), stage, options)
-        options.setdefault("collate_fn", utterance_batch)
-        return super().make_dataloader(dataset, stage, **options)
-
-    def _share(
+    def share(
         self, sampler: Any, stage: sb.Stage, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Loader options with a share of the batches that they describe."""
@@ -289,49 +223,25 @@ class SharedWork:
         if batches is None:
             batches = BatchSampler(sampler, size, drop_last)
         even = stage == sb.Stage.TRAIN
-        share = BatchShare(batches, self.rank, self.processes, even)
+        share = BatchShare(
+            batches, distributed.get_rank(), self.processes, even
+        )
         self.shares[stage] = share
         return {**options, "batch_sampler": share}
 
-    def _train_loader_specifics(
-        self, dataset: Dataset, loader_kwargs: dict[str, Any]
+    def train_options(
+        self, dataset: Dataset, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        # SpeechBrain's own shares repeat utterances to come out even, in
-        # another order than that of a single process.
-        if self.processes == 1 or isinstance(dataset, IterableDataset):
-            return super()._train_loader_specifics(dataset, loader_kwargs)
-        sampler = loader_kwargs.get("sampler")
-        if sampler is None and loader_kwargs.get("shuffle"):
+        """Those of a training loader. SpeechBrain's own shares repeat
+        utterances to come out even, in another order than a single process.
+        """
+        sampler = options.get("sampler")
+        if sampler is None and options.get("shuffle"):
             seed = os.environ.get("SB_GLOBAL_SEED", SEED)
             sampler = ReproducibleRandomSampler(dataset, seed=seed)
         elif sampler is None:
             sampler = SequentialSampler(dataset)
-        options = self._share(sampler, sb.Stage.TRAIN, loader_kwargs)
-        self.train_sampler = options["batch_sampler"]
-        return options
-
-    @cached_property
-    def valid_rows(self) -> list[list[float]]:
-        """Of every batch of the validation, its loss and those of exits."""
-        return []
-
-    def _wrap_distributed(self) -> None:
-        if self.processes > 1 and self._may_leave_unused():
-            self.find_unused_parameters = True
-        super()._wrap_distributed()
-
-    def _may_leave_unused(self) -> bool:
-        """Whether a step may leave parts of the model without gradient.
-
-        Not those that a regime freezes for good: DDP does not wait for them.
-        """
-        model = self._unwrapped_model()
-        undecoded = (
-            model.attention is not None and "attention" not in self.loss_terms
-        )
-        dropped = getattr(model.encoder, "layerdrop_prob", 0.0) > 0
-        joining = self.regime is not None and self.regime.changes
-        return undecoded or dropped or joining
+        return self.share(sampler, sb.Stage.TRAIN, options)
 
     def over_processes(
         self, loss: Tensor, losses: Mapping[str, Tensor], rows: int
@@ -355,86 +265,27 @@ class SharedWork:
         weight = (self.processes * rows / utterances).to(loss.dtype)
         return loss * weight, dict(zip(losses, means[1:], strict=True))
 
-    def fit_batch(self, batch: Any) -> Tensor:
-        """As SpeechBrain's; the loss is the mean over all processes."""
-        self.step_loss = None
-        try:
-            loss = super().fit_batch(batch)
-        except RuntimeError as error:
-            if "find_unused_parameters" not in str(error):
-                raise
-            raise InputError(
-                "find_unused_parameters: a part of the model took no part in "
-                "the loss of the last step, and the processes wait for its "
-                "gradient; pass --find_unused_parameters, or freeze that part."
-            ) from error
-        return loss if self.step_loss is None else self.step_loss.cpu()
-
-    def check_loss_isfinite(self, loss: Tensor) -> None:
-        """As SpeechBrain's; it names the place, and all give up together."""
-        if not torch.isfinite(loss):
-            logger.warning(
-                "NON-FINITE LOSS at epoch %d, batch %d. Lower `lr` or "
-                "`max_grad_norm`, or look for broken audio.",
-                self.hparams.epoch_counter.current,
-                self.step,
-            )
-        shared = self.step_loss
-        super().check_loss_isfinite(loss if shared is None else shared)
-
-    def note_losses(
-        self, loss: Tensor, losses: Mapping[str, Tensor], stage: sb.Stage
+    def note_validation(
+        self, loss: Tensor, losses: Mapping[str, Tensor]
     ) -> None:
-        """Count a batch's losses for the log."""
-        for head, losses_E in losses.items():
-            self.exit_loss_means[head].append(losses_E)
-        if stage == sb.Stage.VALID and stage in self.shares:
+        """Keep a batch's losses for :meth:`validated_rows`."""
+        if sb.Stage.VALID in self.shares:
             row = torch.cat([loss.reshape(1), *losses.values()])
             self.valid_rows.append(row.double().tolist())
 
-    def joined_validation(self, stage_loss: float) -> float:
-        """Make of all processes' validations that of one process.
-
-        What was counted is added up, and what is averaged is averaged again
-        in the order of the batches: the result is equal bit for bit.
-        """
-        if sb.Stage.VALID not in self.shares:
-            return stage_loss
-        for name in COUNTERS:
-            if hasattr(self, name):
-                add_over_processes(getattr(self, name))
+    def validated_rows(self) -> list[list[float]]:
+        """The losses of all processes' batches, in the order of one process."""
         rows = in_order(gather(self.valid_rows))
         self.valid_rows.clear()
-        for means in self.exit_loss_means.values():
-            means.reset()
-        stage_loss = 0.0
-        exits = len(self.active_layers)
-        for step, row in enumerate(rows, start=1):
-            self.step = step  # what SpeechBrain's average divides by
-            stage_loss = self.update_average(torch.tensor(row[0]), stage_loss)
-            for place, means in enumerate(self.exit_loss_means.values()):
-                losses = row[1 + place * exits :][:exits]
-                means.append(torch.tensor(losses, dtype=torch.double))
-        self.step = 0
-        return stage_loss
+        return rows
 
-    def evaluate_together(
-        self, name: str, test_set: Any, loader_options: Mapping[str, Any]
-    ) -> None:
-        """Record a test set; every process then has the records of all.
-
-        The processes share the batches that one alone would make, so that
-        the records are equal to its own, bit for bit and in its order.
-        """
-        self.shares.pop(sb.Stage.TEST, None)
-        with all_or_none(f"decoding {name}"):
-            options = dict(loader_options)
-            self.evaluate(test_set, min_key="WER", test_loader_kwargs=options)
+    def joined_records(self, recorder: TraceRecorder) -> None:
+        """Have the records of all processes in the order of one process."""
         if sb.Stage.TEST not in self.shares:
             return
-        self.recorder.replace(in_order(gather(self.recorder.plain_batches())))
-        for broken in gather(self.recorder.broken):
-            self.recorder.broken |= broken
-        cuts = gather(self.recorder.cut)
-        for decoding in self.recorder.cut:
-            self.recorder.cut[decoding] = sum(cut[decoding] for cut in cuts)
+        recorder.replace(in_order(gather(recorder.plain_batches())))
+        for broken in gather(recorder.broken):
+            recorder.broken |= broken
+        cuts = gather(recorder.cut)
+        for decoding in recorder.cut:
+            recorder.cut[decoding] = sum(cut[decoding] for cut in cuts)

@@ -7,7 +7,7 @@ Authors
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from speechbrain_ee.exits.trace import (
     with_storable_evidence,
 )
 from speechbrain_ee.exits.trace_file import write_trace
+from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.checkpoints import write_policies
 from speechbrain_ee.training.distributed import all_or_none
 
@@ -42,9 +43,8 @@ logger = logging.getLogger(__name__)
 LEARNED = ("plausibility", "unseen_words", "learned", "combination")
 
 
-class ExitEvaluation:
-    """The part of a Brain that tests; mixed into
-    :class:`speechbrain_ee.training.systems.CTCEarlyExitBrain`.
+class Evaluator:
+    """Tests what a Brain has trained.
 
     Three hyper-parameters may be given: ``decodings``, of which the first is
     what exits are selected for (by default CTC's greedy path alone);
@@ -54,44 +54,25 @@ class ExitEvaluation:
     :class:`~speechbrain_ee.exits.decoding.SearchOptions`.
     """
 
-    selection: Selection | None = None
-    unlearned: Mapping[str, str] = {}  # evidence of it, and why there is none
-    policies: Mapping[str, ExitPolicy] = {}
-    dev_trace: Trace | None = None
-
-    @property
-    def decodings(self) -> tuple[str, ...]:
-        """Ways of decoding the test sets, the one that counts first."""
-        return tuple(getattr(self.hparams, "decodings", (GREEDY,)))
-
-    @property
-    def decoded_exits(self) -> tuple[int, ...]:
-        """The exits that are evaluated, counted from 1."""
+    def __init__(
+        self, brain: sb.Brain, model: EarlyExitModel, active_exits: int
+    ):
+        self.brain, self.model, self.hparams = brain, model, brain.hparams
+        self.selection: Selection | None = None
+        self.unlearned: Mapping[str, str] = {}  # evidence, and why not
+        self.policies: Mapping[str, ExitPolicy] = {}
+        self.dev_trace: Trace | None = None
+        self.recorder: TraceRecorder | None = None
+        # By test set, the traces of all decodings.
+        self.decoded: dict[str, tuple[Trace, ...]] = {}
+        # Evidence that was said to be left out, and why.
+        self.told: set[tuple[str, str]] = set()
+        self.error_unit = getattr(self.hparams, "error_unit", "word")
+        decodings = getattr(self.hparams, "decodings", (GREEDY,))
+        check_decodings(decodings, model)
+        self.decodings = tuple(decodings)
         exits = getattr(self.hparams, "decoded_exits", None)
-        trained = range(1, self.active_exits + 1)
-        return tuple(trained if exits is None else exits)
-
-    @property
-    def error_unit(self) -> str:
-        """What errors are counted in: ``word`` or ``character``."""
-        return getattr(self.hparams, "error_unit", "word")
-
-    @cached_property
-    def decoded(self) -> dict[str, tuple[Trace, ...]]:
-        """By test set, the traces of all decodings."""
-        return {}
-
-    @cached_property
-    def told(self) -> set[tuple[str, str]]:
-        """Evidence that was said to be left out, and why."""
-        return set()
-
-    def check_evaluation(self) -> None:
-        """Refuse wrong options before training, not behind it."""
-        given = getattr(self.hparams, "decodings", (GREEDY,))
-        check_decodings(given, self._unwrapped_model())
-        exits = getattr(self.hparams, "decoded_exits", None)
-        last = len(self.exit_layers)
+        last = len(model.exit_layers)
         listed = list(exits) if isinstance(exits, list | tuple) else []
         right = [k for k in range(1, last + 1) if k in listed]
         if exits is not None and (not listed or listed != right):
@@ -99,35 +80,9 @@ class ExitEvaluation:
                 f"decoded_exits: {exits!r} must be a list of increasing exits "
                 f"between 1 and {last}, for example [{last}]; null means all."
             )
+        self.decoded_exits = tuple(listed or range(1, active_exits + 1))
 
-    def on_evaluate_start(
-        self, max_key: str | None = None, min_key: str | None = None
-    ) -> None:
-        """Load the average of the best checkpoints."""
-        if self.checkpointer is None or not self.hparams.average_checkpoints:
-            return
-        checkpoints = self.checkpointer.find_checkpoints(
-            max_key=max_key,
-            min_key=min_key,
-            max_num_checkpoints=self.hparams.average_checkpoints,
-        )
-        if not checkpoints:
-            raise InputError(
-                f"{self.checkpointer.checkpoints_dir}: holds no complete "
-                "checkpoint of a whole epoch, so that untrained weights would "
-                "be tested; raise number_of_epochs, give the output_folder of "
-                "a run that was trained, or pass --average_checkpoints=0 to "
-                "test the weights as they are."
-            )
-        weights = sb.utils.checkpoints.average_checkpoints(
-            checkpoints, recoverable_name="model"
-        )
-        try:
-            self._unwrapped_model().load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            self._explain_mismatch(error)
-
-    def learn_selection(
+    def learn(
         self,
         name: str,
         dev_set: Any,
@@ -139,7 +94,7 @@ class ExitEvaluation:
         Writes ``traces/<name>.jsonl.gz``, and into ``save_folder``
         ``exit_selector.json.gz`` and the policies for ``exit_budget``,
         ``policies/<criterion>.<method>.yaml``: those that the report measures
-        and inference folders ship. From then on :meth:`evaluate_exits`
+        and inference folders ship. From then on :meth:`evaluate`
         records the learned scores, too.
         """
         if len(self.decoded_exits) < 2:
@@ -183,7 +138,7 @@ class ExitEvaluation:
             "Evidence that the learned selector's predictions rest on": text
         }
 
-    def evaluate_exits(
+    def evaluate(
         self, name: str, test_set: Any, loader_options: dict[str, Any]
     ) -> Trace:
         """Decode a test set once at full depth and write its exit trace.
@@ -209,20 +164,22 @@ class ExitEvaluation:
     ) -> list[Trace]:
         """A trace per decoding, from one pass over the set."""
         decodings = decodings or self.decodings
-        cost = CostModel(self._unwrapped_model(), self.decoded_exits)
+        cost = CostModel(self.model, self.decoded_exits)
         self.recorder = TraceRecorder(
             name,
-            self.decode,
+            self.brain.decode,
             cost.macs,
             self.hparams.sample_rate,
             {each: self._decoder(each) for each in decodings},
             self.decoded_exits,
             self.error_unit,
         )
-        self.evaluate_together(name, test_set, loader_options)
+        self._record(name, test_set, loader_options)
         traces = []
         for decoding, measured in self.recorder.by_decoding.items():
-            path = self._trace_path(name, decoding, decodings[0])
+            infix = "" if decoding == decodings[0] else f".{decoding}"
+            folder = Path(self.hparams.output_folder) / "traces"
+            path = folder / f"{name}{infix}.jsonl.gz"
             records, unfit = with_storable_evidence(measured)
             left_out = self.recorder.left_out | self.unlearned | unfit
             header = self._header(cost, decoding, left_out)
@@ -231,13 +188,28 @@ class ExitEvaluation:
             self._warn(name, traces)
         return traces
 
+    def _record(
+        self, name: str, test_set: Any, loader_options: Mapping[str, Any]
+    ) -> None:
+        """Record a test set; every process then has the records of all.
+
+        The processes share the batches that one alone would make, so that
+        the records are equal to its own, bit for bit and in its order.
+        """
+        sharder = self.brain.sharder
+        sharder.shares.pop(sb.Stage.TEST, None)
+        with all_or_none(f"decoding {name}"):
+            self.brain.evaluate(
+                test_set, min_key="WER", test_loader_kwargs=dict(loader_options)
+            )
+        sharder.joined_records(self.recorder)
+
     def _decoder(self, name: str) -> Recorded | None:
         if name == GREEDY:
             return None
-        model = self._unwrapped_model()
         options = getattr(self.hparams, "search", None) or SearchOptions()
-        decoding = Decoding(name, model, options)
-        costs = DecodingCost(model, options)
+        decoding = Decoding(name, self.model, options)
+        costs = DecodingCost(self.model, options)
         return Recorded(
             decoding, partial(costs.macs, name), decoding.uses_attention
         )
@@ -250,11 +222,11 @@ class ExitEvaluation:
             name=self.hparams.system_name,
             decoding="greedy" if decoding == GREEDY else decoding,
             exit_layers=tuple(
-                self.exit_layers[k - 1] for k in self.decoded_exits
+                self.model.exit_layers[k - 1] for k in self.decoded_exits
             ),
             macs=cost.macs(samples),
             parameters=cost.parameters(),
-            vocab_size=self._unwrapped_model().heads.vocab_size,
+            vocab_size=self.model.heads.vocab_size,
             frames_per_s=cost.frames(samples) / MACS_REFERENCE_S,
             error_unit=self.error_unit,
             width=self.recorder.width,
@@ -293,15 +265,9 @@ class ExitEvaluation:
         if if_main_process():
             for trace in traces:
                 write_trace(trace.source, trace.header, trace.records)
-            folder = Path(self.hparams.output_folder)
-            self._write_alignments(folder / f"wer_{name}.txt")
+            self._write_alignments(name)
 
-    def _trace_path(self, name: str, decoding: str, main: str) -> Path:
-        folder = Path(self.hparams.output_folder)
-        infix = "" if decoding == main else f".{decoding}"
-        return folder / "traces" / f"{name}{infix}.jsonl.gz"
-
-    def _write_alignments(self, path: Path) -> None:
+    def _write_alignments(self, name: str) -> None:
         stats = sb.utils.metric_stats.ErrorRateStats()
         records = self.recorder.records
         units = str.split if self.error_unit == "word" else list
@@ -310,5 +276,6 @@ class ExitEvaluation:
             [units(record.exits[-1].hyp) for record in records],
             [units(record.ref) for record in records],
         )
+        path = Path(self.hparams.output_folder) / f"wer_{name}.txt"
         with open(path, "w", encoding="utf-8") as file:
             stats.write_stats(file)

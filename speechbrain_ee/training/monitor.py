@@ -18,6 +18,7 @@ from torch import Tensor
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.scoring import edit_counts, unit_counts
 from speechbrain_ee.files import whole_file
+from speechbrain_ee.training.options import must_be_one_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,16 +132,9 @@ class ExitTokenAccuracy:
 
 def selection_wer(wer: Sequence[float], rule: str) -> float:
     """The number by which the best checkpoint is chosen."""
-    if rule == "last_exit":
-        return float(wer[-1])
-    if rule == "mean_of_exits":
-        return float(np.mean(wer))
-    if rule == "best_exit":
-        return float(min(wer))
-    raise InputError(
-        f"checkpoint_rule: {rule!r} is unknown; use one of "
-        f"{', '.join(CHECKPOINT_RULES)}."
-    )
+    numbers = dict(zip(CHECKPOINT_RULES, (wer[-1], np.mean(wer), min(wer))))
+    must_be_one_of("checkpoint_rule", rule, CHECKPOINT_RULES)
+    return float(numbers[rule])
 
 
 def forget_later_epochs(train_logger: Any, epoch: int) -> None:

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
+import msgspec
 import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -86,14 +87,7 @@ PATH_KEY = re.compile(
     r"\w+_(folder|csv|log|file|path)|source|criteria|train_shards"
 )
 # Options that SpeechBrain's Brain takes from the YAML.
-BRAIN_KEYS = frozenset(
-    """
-    precision eval_precision grad_accumulation_factor max_grad_norm
-    nonfinite_patience skip_nonfinite_grads find_unused_parameters
-    ckpt_interval_minutes ckpt_interval_steps optimizer_step_limit
-    noprogressbar
-    """.split()
-)
+BRAIN_KEYS = frozenset(field.name for field in fields(RunOptions))
 
 # Run options that are whole numbers, and the least that makes sense.
 _LEAST = {
@@ -111,6 +105,21 @@ _PATIENCE_S = 5.0  # for a lock
 _CLAIMED: dict[str, BinaryIO] = {}  # open as long as this process lives
 
 
+def must_be(key: str, value: Any, kind: Any, allowed: str) -> None:
+    """Refuse a value that does not fit a type, with what is allowed."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        shown = list(value) if isinstance(value, tuple) else value
+        raise InputError(f"{key}: {shown!r} must be {allowed}.") from None
+
+
+def must_be_one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among some words."""
+    if value not in allowed:
+        raise InputError(f"{key}: {value!r} is none of {', '.join(allowed)}.")
+
+
 def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     """Load a recipe's YAML, with its ``seed`` set before anything is built."""
     try:
@@ -121,8 +130,10 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
             f"{path}: this YAML cannot be read ({cause}); the "
             "systems that come with the recipe lie in hparams/."
         ) from error
-    text = _with_optional(text)
-    keys = re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
+    keys = _top_level_keys(text)
+    left_out = {k: v for k, v in OPTIONAL_KEYS.items() if k not in keys}
+    if left_out:
+        keys, text = keys + [*left_out], f"{text}\n{yaml.safe_dump(left_out)}"
     _check_known(path, keys, text)
     given = _parse_overrides(overrides or "")
     for key in given:
@@ -156,10 +167,7 @@ def load_options(path: str, overrides: str = "") -> dict[str, Any]:
     except InputError:
         raise
     except OSError as error:  # the checkpointer makes its folder
-        raise InputError(
-            f"output_folder: {error.filename} cannot be written "
-            f"({error.strerror}); pass another one with --output_folder=..."
-        ) from error
+        raise _not_writable(error.filename, error) from error
     # A YAML builds objects, so a wrong value can raise anything.
     except Exception as error:
         logger.debug("%s cannot be loaded", path, exc_info=True)
@@ -229,10 +237,14 @@ def make_output_folder(folder: str) -> None:
         if if_main_process():
             claim_folder(folder)
     except OSError as error:
-        raise InputError(
-            f"output_folder: {folder} cannot be written ({error.strerror}); "
-            "pass another one with --output_folder=..."
-        ) from error
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: str, error: OSError) -> InputError:
+    return InputError(
+        f"output_folder: {folder} cannot be written ({error.strerror}); "
+        "pass another one with --output_folder=..."
+    )
 
 
 def claim_folder(folder: str) -> None:
@@ -251,10 +263,9 @@ def claim_folder(folder: str) -> None:
     stream = open(os.path.join(place, LOCK_FILE), "ab")
     # One that was killed a moment ago may still be on its way out.
     latest_s = time.monotonic() + _PATIENCE_S
-    while True:
+    while place not in _CLAIMED:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
         except (BlockingIOError, PermissionError):
             if time.monotonic() < latest_s:
                 time.sleep(0.1)
@@ -272,8 +283,7 @@ def claim_folder(folder: str) -> None:
                 folder,
                 one_line(error),
             )
-            break
-    _CLAIMED[place] = stream
+        _CLAIMED[place] = stream
 
 
 @contextmanager
@@ -317,24 +327,19 @@ def check_run_options(
 def check_numbers(values: Mapping[str, Any]) -> None:
     """Refuse numbers with which SpeechBrain cannot train."""
     for key, least in _LEAST.items():
-        value = values[key]
-        if value is not None and not (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and value >= least
-        ):
-            raise InputError(
-                f"{key}: {value!r} must be a whole number from {least}."
-            )
-    norm = values["max_grad_norm"]
-    if not isinstance(norm, int | float) or not norm > 0:
-        raise InputError(
-            f"max_grad_norm: {norm} must be positive: clipping to a negative "
-            "norm reverses the gradient. Leave clipping out with a large "
-            "number, for example 1.0e+9."
-        )
-    both = ("ckpt_interval_minutes", "ckpt_interval_steps")
-    minutes, steps = (values[key] for key in both)
+        kind = Annotated[int, msgspec.Meta(ge=least)] | None
+        must_be(key, values[key], kind, f"a whole number from {least}")
+    must_be(
+        "max_grad_norm",
+        values["max_grad_norm"],
+        Annotated[float, msgspec.Meta(gt=0)],
+        "positive: clipping to a negative norm reverses the gradient. Leave "
+        "clipping out with a large number, for example 1.0e+9",
+    )
+    minutes, steps = (
+        values["ckpt_interval_minutes"],
+        values["ckpt_interval_steps"],
+    )
     if minutes > 0 and steps > 0:
         raise InputError(
             f"ckpt_interval_steps: {steps}, but checkpoints are also saved "
@@ -352,7 +357,7 @@ def _check_devices(values: Mapping[str, Any]) -> None:
             "train.py ... instead."
         )
     backend, rank = values["distributed_backend"], get_local_rank()
-    _check_one_of("--distributed_backend", backend, _BACKENDS)
+    must_be_one_of("--distributed_backend", backend, _BACKENDS)
     if rank is not None and get_rank() is not None:
         gpus = torch.cuda.device_count()
         if backend != "gloo" and rank >= gpus:
@@ -377,15 +382,14 @@ def _check_devices(values: Mapping[str, Any]) -> None:
             f"({one_line(error.__cause__ or error, 120)}); give cpu, or cuda "
             "on a machine that has a GPU."
         ) from error
-    kind = str(device).partition(":")[0]
     precisions = {key: values[key] for key in ("precision", "eval_precision")}
     if values["auto_mix_prec"]:
         precisions["auto_mix_prec"] = "fp16"
     if values["bfloat16_mix_prec"]:
         precisions["bfloat16_mix_prec"] = "bf16"
     for key, name in precisions.items():
-        _check_one_of(key, name, _PRECISIONS)
-        if name == "fp16" and kind == "cpu":
+        must_be_one_of(key, name, _PRECISIONS)
+        if name == "fp16" and str(device).startswith("cpu"):
             raise InputError(
                 f"{key}: fp16 cannot be computed on a CPU; use bf16 or fp32, "
                 "or a GPU (--device=cuda)."
@@ -415,12 +419,7 @@ def _check_compilation(
                 f"--compile_module_keys: there is no module {name!r}; "
                 f"modules holds {', '.join(modules)}."
             )
-    _check_one_of("--compile_mode", values["compile_mode"], _COMPILE_MODES)
-
-
-def _check_one_of(key: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"{key}: {value!r} is none of {', '.join(allowed)}.")
+    must_be_one_of("--compile_mode", values["compile_mode"], _COMPILE_MODES)
 
 
 def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
@@ -434,13 +433,13 @@ def check_exit_budget(budget: str | None, exit_layers: Sequence[int]) -> None:
             f"exit_budget: {str(error).rstrip('.')}, or null (no policy)."
         ) from None
     first = exit_layers[0]
-    if parsed.kind == "layers" and len(exit_layers) > 1:
-        if parsed.value < first:
-            raise InputError(
-                f"exit_budget: {parsed} is less than the first exit takes, "
-                f"which is after layer {first}; the smallest possible value "
-                f"is layers={first}."
-            )
+    chosen = parsed.kind == "layers" and len(exit_layers) > 1
+    if chosen and parsed.value < first:
+        raise InputError(
+            f"exit_budget: {parsed} is less than the first exit takes, which "
+            f"is after layer {first}; the smallest possible value is "
+            f"layers={first}."
+        )
 
 
 def _earlier_fingerprint(folder: Path) -> dict[str, str]:
@@ -453,19 +452,13 @@ def _earlier_fingerprint(folder: Path) -> dict[str, str]:
         return {}
 
 
-def _with_optional(text: str) -> str:
-    """The YAML with the optional keys that it leaves out."""
-    left_out = {
-        key: default
-        for key, default in OPTIONAL_KEYS.items()
-        if not re.search(rf"^{key}:", text, flags=re.MULTILINE)
-    }
-    return f"{text}\n{yaml.safe_dump(left_out)}" if left_out else text
+def _top_level_keys(text: str) -> list[str]:
+    return re.findall(r"^([A-Za-z_]\w*):", text, flags=re.MULTILINE)
 
 
 def _parse_overrides(overrides: str) -> dict[str, Any]:
     """The options of the command line, which SpeechBrain gives as YAML."""
-    names = re.findall(r"^([A-Za-z_]\w*):", overrides, flags=re.MULTILINE)
+    names = _top_level_keys(overrides)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(
@@ -505,15 +498,16 @@ def _explained(path: str, error: Exception) -> InputError:
         cause = cause.__cause__
     if isinstance(cause, InputError):
         return cause
+    said = one_line(error, 300)
     if "!PLACEHOLDER" in str(error):
         return InputError(
-            f"{path}: an option without a default was not given "
-            f"({one_line(error, 300)}); pass it on the command line, for "
-            "example --data_folder=/path/to/LibriSpeech."
+            f"{path}: an option without a default was not given ({said}); "
+            "pass it on the command line, for example "
+            "--data_folder=/path/to/LibriSpeech."
         )
     return InputError(
-        f"{path}: cannot be loaded: {one_line(error, 300)}. Check the "
-        "values that were given on the command line and in the YAML."
+        f"{path}: cannot be loaded: {said}. Check the values that were given "
+        "on the command line and in the YAML."
     )
 
 
@@ -527,16 +521,16 @@ def _check_known(path: str, keys: list[str], text: str) -> None:
     referred = set(re.findall(r"<([A-Za-z_]\w*)", text))
     known = READ_KEYS | SYSTEM_KEYS | BRAIN_KEYS | OPTIONAL_KEYS.keys()
     known |= referred
-    unknown = [key for key in keys if key not in known]
-    own = _read_by_own_code(text) if unknown else set()
+    if unknown := [key for key in keys if key not in known]:
+        own = _read_by_own_code(text)
+        unknown = [key for key in unknown if key not in own]
     for key in unknown:
-        if key not in own:
-            raise InputError(
-                f"{path}: the option `{key}` is unknown: nothing reads it, "
-                "not in code of your own either (train.py, what the YAML "
-                "names, and what these import), which must spell it out, as "
-                f"in self.hparams.{key}.{_suggest(key, sorted(known))}"
-            )
+        raise InputError(
+            f"{path}: the option `{key}` is unknown: nothing reads it, not in "
+            "code of your own either (train.py, what the YAML names, and what "
+            "these import), which must spell it out, as in "
+            f"self.hparams.{key}.{_suggest(key, sorted(known))}"
+        )
 
 
 def _read_by_own_code(text: str) -> set[str]:

@@ -14,23 +14,20 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+from msgspec import Meta
 from torch import nn
 from torch.optim import Optimizer
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.distributed import share_gradients
+from speechbrain_ee.schema import Count, Positive
+from speechbrain_ee.training.options import must_be
 
-# Modules of an encoder that make frames of audio or of features.
-CONVOLUTIONS = ("convolutions", "front_end", "input_projection")
-# Modules that are never run, or belong to the whole encoder, or are new.
-EXEMPT = ("final_norm", "feature_augment", "downsampler")
+_Decay = Annotated[float, Meta(gt=0, le=1)]
 _EXITS = "null (all) or a number of exits, from 1 to those of the model"
 
 
@@ -85,16 +82,22 @@ class Regime:
     active_exits: int | None = None
 
     def __post_init__(self) -> None:
-        for key in ("freeze_convolutions", "freeze_backbone"):
-            _check(key, getattr(self, key), bool, "True or False")
-        for key in ("heads_first_epochs", "unfreeze_per_epoch"):
-            _check(key, getattr(self, key), int, "0 or a positive integer")
-        if self.active_exits is not None:
-            _check("active_exits", self.active_exits, int, _EXITS, low=1)
-        share = "above 0 and at most 1, for example 0.9"
-        _check("layer_decay", self.layer_decay, (int, float), share, high=1)
-        if self.layer_decay == 0:
-            raise InputError(f"regime: layer_decay: 0 must be {share}.")
+        for kind, allowed, keys in (
+            (bool, "True or False", ("freeze_convolutions", "freeze_backbone")),
+            (
+                Count,
+                "0 or a positive integer",
+                ("heads_first_epochs", "unfreeze_per_epoch"),
+            ),
+            (
+                _Decay,
+                "above 0 and at most 1, for example 0.9",
+                ("layer_decay",),
+            ),
+            (Positive | None, _EXITS, ("active_exits",)),
+        ):
+            for key in keys:
+                must_be(f"regime: {key}", getattr(self, key), kind, allowed)
         gradual = self.heads_first_epochs or self.unfreeze_per_epoch
         if self.freeze_backbone and (gradual or self.layer_decay != 1):
             raise InputError(
@@ -127,10 +130,11 @@ class Regime:
                 "freeze_backbone to False."
             )
         names = {name for name, _ in model.encoder.named_children()}
-        if self.freeze_convolutions and names.isdisjoint(CONVOLUTIONS):
+        makers = model.encoder.frame_makers
+        if self.freeze_convolutions and names.isdisjoint(makers):
             raise InputError(
-                "regime: freeze_convolutions: this encoder has none of the "
-                f"modules {', '.join(CONVOLUTIONS)}; set it to False."
+                "regime: freeze_convolutions: this encoder has no module that "
+                "makes frames, as its `frame_makers` say; set it to False."
             )
 
     def exits(self, exits: int) -> int:
@@ -143,12 +147,12 @@ class Regime:
 
     def lowest(self, epoch: int, top: int) -> int:
         """The lowest depth that learns in an epoch."""
-        behind = epoch - self.heads_first_epochs
-        if self.freeze_backbone or behind <= 0:
+        joined = epoch - self.heads_first_epochs
+        if self.freeze_backbone or joined <= 0:
             return top + 1
         if self.unfreeze_per_epoch == 0:
             return 0
-        return max(0, top + 1 - behind * self.unfreeze_per_epoch)
+        return max(0, top + 1 - joined * self.unfreeze_per_epoch)
 
     def apply(self, model: EarlyExitModel, epoch: int) -> None:
         """Make a model ready to train in an epoch.
@@ -190,60 +194,23 @@ class Regime:
         if lowest > top:
             # As a whole: its own mode turns layer-drop and augmentation off.
             yield model.encoder
-        for depth, name, module in encoder_parts(model.encoder):
-            convolution = self.freeze_convolutions and name in CONVOLUTIONS
+        for depth, name, module in model.encoder.parameter_groups():
+            makes_frames = name in model.encoder.frame_makers
+            convolution = self.freeze_convolutions and makes_frames
             if convolution or not lowest <= depth <= top:
                 yield module
-        yield from _inactive_heads(model, self.exits(len(model.exit_layers)))
-
-
-def encoder_parts(
-    encoder: LayerwiseEncoder,
-) -> Iterator[tuple[int, str, nn.Module]]:
-    """An encoder's modules and their depths."""
-    for name, module in encoder.named_children():
-        if name == "layers":
-            for depth, layer in enumerate(module, start=1):
-                yield depth, name, layer
-        elif name not in EXEMPT:
-            yield 0, name, module
-
-
-def _inactive_heads(model: EarlyExitModel, active: int) -> Iterator[nn.Module]:
-    """What the exits above the active ones do not share with these."""
-    heads, decoders = model.heads, model.attention
-    numbers = range(1, heads.num_exits + 1)
-    parts = [heads.parts(exit) for exit in numbers]
-    shared = {id(module) for part in parts[:active] for module in part}
-    for part in parts[active:]:
-        yield from (module for module in part if id(module) not in shared)
-    if decoders is not None:
-        yield from decoders.norms[active:]
-        if decoders.shared:
-            yield decoders.places[active:]
-        else:
-            yield from decoders.decoders[active:]
+        active = self.exits(len(model.exit_layers))
+        for head in model.every_head.values():
+            # What an active exit shares with others learns.
+            parts = [head.parts(k + 1) for k in range(head.num_exits)]
+            shared = {id(part) for each in parts[:active] for part in each}
+            for each in parts[active:]:
+                yield from (part for part in each if id(part) not in shared)
 
 
 def _child(encoder: nn.Module, name: str) -> nn.Module:
     """A module that only some encoders have, or one without parameters."""
     return getattr(encoder, name, None) or nn.Identity()
-
-
-def _check(
-    key: str,
-    value: object,
-    kind: type | tuple[type, ...],
-    allowed: str,
-    low: float = 0,
-    high: float = float("inf"),
-) -> None:
-    # For Python, True is a number.
-    right = isinstance(value, kind) and isinstance(value, bool) == (
-        kind is bool
-    )
-    if not right or not low <= value <= high:
-        raise InputError(f"regime: {key}: {value!r} must be {allowed}.")
 
 
 def backbone_groups(
@@ -252,7 +219,7 @@ def backbone_groups(
     """The encoder's trainable parameters, grouped by learning rate."""
     top = regime.top(model)
     by_scale: dict[float, list[nn.Parameter]] = {}
-    for depth, _, module in encoder_parts(model.encoder):
+    for depth, _, module in model.encoder.parameter_groups():
         scale = float(regime.layer_decay) ** (top - depth)
         trained = [p for p in module.parameters() if p.requires_grad]
         if trained:
@@ -289,11 +256,10 @@ RATES = {MAIN: "lr", BACKBONE: "lr_backbone"}
 EVERYTHING = Regime(freeze_convolutions=False)
 
 
-class FineTuning:
-    """What a Brain needs for regimes and for two optimisers.
+class FineTuner:
+    """What of a Brain's model learns, by which optimiser and at which rate.
 
-    A mixin in front of :class:`speechbrain.core.Brain`. It reads the
-    hyper-parameters ``regime`` (a :class:`~.regimes.Regime`, or null),
+    It reads the hyper-parameters ``regime`` (a :class:`Regime`, or null),
     ``backbone_opt_class`` (a constructor as ``opt_class``, or null: one
     optimiser for everything), ``lr_annealing`` and, beside a
     ``backbone_opt_class``, ``lr_annealing_backbone``. The schedule of the
@@ -301,22 +267,20 @@ class FineTuning:
     that: it warms up when the backbone joins in.
     """
 
-    def check_optimisers(self) -> None:
-        """Read the hyper-parameters, and open what is going to be trained.
-
-        Call it from ``__init__``: before DDP wraps the model.
-        """
-        self.regime = regime = getattr(self.hparams, "regime", None)
-        self.backbone_opt_class = getattr(self.hparams, BACKBONE, None)
-        self.schedules = {MAIN: self.hparams.lr_annealing}
-        schedule = getattr(self.hparams, "lr_annealing_backbone", None)
+    def __init__(self, hparams: Any, model: EarlyExitModel, checkpointer: Any):
+        self.hparams, self.model = hparams, model
+        self.checkpointer = checkpointer
+        self.regime = regime = getattr(hparams, "regime", None)
+        self.backbone_opt_class = getattr(hparams, BACKBONE, None)
+        self.schedules = {MAIN: hparams.lr_annealing}
+        schedule = getattr(hparams, "lr_annealing_backbone", None)
         if (schedule is None) != (self.backbone_opt_class is None):
             raise InputError(
                 "backbone_opt_class, lr_annealing_backbone: the optimiser of "
                 "the backbone and its learning rate go together; give both, "
                 "or leave out both (one optimiser for all)."
             )
-        if schedule is self.hparams.lr_annealing:
+        if schedule is hparams.lr_annealing:
             raise InputError(
                 "lr_annealing_backbone: it is the object `lr_annealing`, "
                 "which would count every step twice; build a second one."
@@ -324,43 +288,26 @@ class FineTuning:
         if schedule is not None:
             self.schedules[BACKBONE] = schedule
             self._keep("lr_annealing_backbone", schedule)
-        if regime is None:
-            return
-        if not isinstance(regime, Regime):
+        if not isinstance(regime, Regime | None):
             raise InputError(
                 f"regime: {regime!r} must be built in the YAML, with "
                 "!new:speechbrain_ee.training.regimes.Regime, or null."
             )
-        regime.check(self._unwrapped_model())
-        regime.prepare(self._unwrapped_model())
-        if regime.changes:
-            self.find_unused_parameters = True
+        if regime is not None:
+            regime.check(model)
+            # Before DDP wraps the model.
+            regime.prepare(model)
+
+    @property
+    def joins_later(self) -> bool:
+        """Whether parts join in while training runs."""
+        return self.regime is not None and self.regime.changes
 
     @property
     def active_exits(self) -> int:
         """How many exits are trained, from the first."""
-        exits = len(self.exit_layers)
+        exits = len(self.model.exit_layers)
         return exits if self.regime is None else self.regime.exits(exits)
-
-    @property
-    def active_layers(self) -> list[int]:
-        """Layers of the exits that are trained."""
-        return list(self.exit_layers[: self.active_exits])
-
-    def of_active_exits(
-        self, weights: Mapping[str, Sequence[float]]
-    ) -> dict[str, list[float]]:
-        """Weights of the losses of the exits that are trained."""
-        active = self.active_exits
-        kept = {head: list(each)[:active] for head, each in weights.items()}
-        kept = {head: each for head, each in kept.items() if any(each)}
-        if not kept:
-            raise InputError(
-                "exit_weights: nothing among the losses has a weight at an "
-                f"exit that is trained (active_exits: {active}); give one of "
-                "them a weight, or train more exits."
-            )
-        return kept
 
     def set_total_steps(self, steps: int, epochs: int) -> None:
         """Tell the schedules how long they run."""
@@ -371,115 +318,56 @@ class FineTuning:
                 left = epochs - waits.get(name, 0)
                 schedule.set_total_steps(max(1, steps * left))
 
-    def init_optimizers(self) -> None:
-        """Make the optimisers, and have them in the checkpoints.
+    def optimizers(
+        self, opt_class: Any, modules: nn.Module, without_decay: bool
+    ) -> dict[str, Optimizer] | None:
+        """The optimisers, which checkpoints then have; None for SpeechBrain's
+        single one.
 
-        Without ``regime`` and ``backbone_opt_class`` it is SpeechBrain's one
-        optimiser. Otherwise what never learns is in none of them, and a
-        backbone that never learns has none.
+        What never learns is in none of them, and a backbone that never learns
+        has none.
         """
         split = self.backbone_opt_class is not None
-        if self.opt_class is None or (self.regime is None and not split):
-            super().init_optimizers()
-            return
-        regime = EVERYTHING if self.regime is None else self.regime
-        model = self._unwrapped_model()
-        backbone = backbone_groups(model, regime)
+        if opt_class is None or (self.regime is None and not split):
+            return None
+        backbone = backbone_groups(self.model, self.regime or EVERYTHING)
         # What is new in an encoder, a down-sampler, learns with the heads.
         taken = {
             id(parameter)
-            for _, _, module in encoder_parts(model.encoder)
+            for _, _, module in self.model.encoder.parameter_groups()
             for parameter in module.parameters()
         }
-        learning = [p for p in self.modules.parameters() if p.requires_grad]
+        learning = [p for p in modules.parameters() if p.requires_grad]
         new = [p for p in learning if id(p) not in taken]
         rest = {"params": new, "lr_scale": 1.0}
         groups = {MAIN: [rest] if split else [rest, *backbone]}
         if split and backbone:
             groups[BACKBONE] = backbone
-        makers = {MAIN: self.opt_class, BACKBONE: self.backbone_opt_class}
-        self.optimizers_dict = {}
+        makers = {MAIN: opt_class, BACKBONE: self.backbone_opt_class}
+        made = {}
         for name, each in groups.items():
-            if self.remove_vector_weight_decay:
+            if without_decay:
                 each = without_vector_decay(each)
-            self.optimizers_dict[name] = makers[name](each)
-        self.optimizer = self.optimizers_dict[MAIN]
-        for name, optimizer in self.optimizers_dict.items():
-            self._keep(RECOVERABLES[name], optimizer)
+            made[name] = makers[name](each)
+            self._keep(RECOVERABLES[name], made[name])
+        return made
 
-    def start_step(self, should_step: bool) -> None:
-        """Freeze what is frozen in this epoch, and set learning rates.
-
-        Call it from ``on_fit_batch_start``: SpeechBrain puts the whole model
-        into training mode behind ``on_stage_start``.
+    def start_step(
+        self, optimizers: Mapping[str, Optimizer], should_step: bool
+    ) -> None:
+        """Freeze what is frozen in this epoch, and set learning rates; before
+        every batch, as SpeechBrain sets the mode of the whole model.
         """
         if self.regime is not None:
-            epoch = self.hparams.epoch_counter.current
-            self.regime.apply(self._unwrapped_model(), epoch)
-        if should_step:
-            active = self.freeze_optimizers(self.optimizers_dict)
-            for name, optimizer in active.items():
-                self.schedules[name](optimizer)
-                scale_learning_rates(optimizer)
-
-    def learning_rates(self) -> dict[str, float]:
-        """Rates of the last step, for the log; the backbone's at its top."""
-        return {
-            RATES[name]: optimizer.param_groups[0]["lr"]
-            for name, optimizer in self.optimizers_dict.items()
-        }
-
-    def freeze_optimizers(
-        self, optimizers: Mapping[str, Optimizer]
-    ) -> dict[str, Optimizer]:
-        """Optimisers that have anything to train now.
-
-        A gradient scaler refuses to step one without any gradient.
-        """
-        return {
-            name: optimizer
-            for name, optimizer in optimizers.items()
-            if any(p.requires_grad for p in _parameters(optimizer))
-        }
-
-    def optimizers_step(self) -> None:
-        """SpeechBrain's step, with all groups of an optimiser clipped.
-
-        Each optimiser's gradients are clipped to ``max_grad_norm`` by
-        themselves, so that those of new heads do not hold a backbone back.
-        """
-        if self.optimizers_dict is None:
+            self.regime.apply(self.model, self.hparams.epoch_counter.current)
+        if not should_step:
             return
-        active = self.freeze_optimizers(self.optimizers_dict).values()
-        for optimizer in active:
-            self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(
-                _parameters(optimizer), self.max_grad_norm
-            )
-        # In fp16 the scaler leaves out steps that are not finite.
-        if not self.scaler.is_enabled() and self.skip_nonfinite_grads:
-            self.check_gradients()
-        for optimizer in active:
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        for optimizer in active:
-            optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
-
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Forget gradients; behind an epoch's last batch, step with them.
-
-        SpeechBrain calls it at both ends of an epoch, and would leave out
-        the batches behind the last whole ``grad_accumulation_factor``: all of
-        them where an epoch has fewer.
-        """
-        factor = self.grad_accumulation_factor
-        left = self.step % factor
-        if left and any(p.grad is not None for p in self.modules.parameters()):
-            self.start_step(True)
-            share_gradients(self.modules.parameters(), factor / left)
-            self.optimizers_step()
-        super().zero_grad(set_to_none)
+        for name, optimizer in that_learn(optimizers).items():
+            self.schedules[name](optimizer)
+            lr = optimizer.param_groups[0]["lr"]
+            for group in optimizer.param_groups:
+                if "lr_scale" in group:
+                    group["lr"] = lr * group["lr_scale"]
 
     def _keep(self, name: str, thing: Any) -> None:
         """Have something in the checkpoints, unless the YAML has it there."""
@@ -490,13 +378,17 @@ class FineTuning:
             self.checkpointer.add_recoverable(name, thing)
 
 
-def scale_learning_rates(optimizer: Optimizer) -> None:
-    """Spread the rate of the first group by every group's ``lr_scale``."""
-    lr = optimizer.param_groups[0]["lr"]
-    for group in optimizer.param_groups:
-        if "lr_scale" in group:
-            group["lr"] = lr * group["lr_scale"]
+def that_learn(optimizers: Mapping[str, Optimizer]) -> dict[str, Optimizer]:
+    """Optimisers that have anything to train now; a gradient scaler refuses
+    to step one without any gradient.
+    """
+    return {
+        name: optimizer
+        for name, optimizer in optimizers.items()
+        if any(p.requires_grad for p in parameters_of(optimizer))
+    }
 
 
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Those of all its groups."""
     return [p for group in optimizer.param_groups for p in group["params"]]

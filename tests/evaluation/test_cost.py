@@ -39,7 +39,7 @@ from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl_loading import Backbone
+from speechbrain_ee.models.ssl import Backbone
 from tests.helpers import noise, padded, shaken
 from tests.models.ssl_models import (
     MODELS,

@@ -22,7 +22,6 @@ BATCHES = 4  # of an epoch
 
 
 def trained(folder: Path, factor: int, **options) -> CTCEarlyExitBrain:
-    """A run in which every epoch has so many batches."""
     torch.manual_seed(3)
     brain = tiny_brain(
         folder, epochs=EPOCHS, grad_accumulation_factor=factor, **options
@@ -39,7 +38,6 @@ def trained(folder: Path, factor: int, **options) -> CTCEarlyExitBrain:
 
 
 def weights(brain: CTCEarlyExitBrain) -> torch.Tensor:
-    """All of them, in one row."""
     return torch.nn.utils.parameters_to_vector(brain.modules.parameters())
 
 
@@ -56,7 +54,6 @@ def test_a_factor_beyond_the_epoch_is_one_step_an_epoch(tmp_path: Path) -> None:
 
 
 def gradients(folder: Path, factor: int) -> list[float]:
-    """Their size in every step, of weights that hardly move."""
     sizes = []
 
     class Brain(CTCEarlyExitBrain):

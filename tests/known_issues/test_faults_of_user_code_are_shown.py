@@ -16,7 +16,6 @@ from speechbrain_ee.__main__ import main
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.criteria import (
     criterion_names,
-    measure,
     measure_names,
     registry,
 )
@@ -31,13 +30,11 @@ def {name}(evidence):
 
 
 def registered() -> tuple[set[str], set[str]]:
-    """Names of everything."""
     return {*measure_names()}, {*criterion_names()}
 
 
 @pytest.fixture
 def half(tmp_path, monkeypatch):
-    """A file with a fault below a criterion, and a module that it imports."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bad_helper.py").write_text(CRITERION.format(name="bad_one"))
     path = tmp_path / "bad_half.py"
@@ -59,15 +56,6 @@ def test_all_of_a_file_is_registered_or_nothing(half):
     assert registered() == before
     half.write_text(half.read_text().replace("{}", "{'limit': 1}"))
     assert {*load_criteria(half)} == {"bad_one", "bad_two"}
-
-
-def test_a_measure_whose_criterion_has_a_taken_name(half):
-    before = registered()
-    with pytest.raises(ValueError, match="'fixed' is registered twice"):
-        measure("fixed", formula="f", source="s", higher_is_ready=True)(
-            registered
-        )
-    assert registered() == before
 
 
 def test_the_line_of_the_users_file_is_shown(half, capsys):

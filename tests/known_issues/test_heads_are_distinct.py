@@ -9,19 +9,9 @@ Authors
 
 import torch
 
-from tests.helpers import VOCAB, noise, padded, tiny_model
+from tests.helpers import noise, padded, tiny_model
 
 EXITS = (1, 2, 3, 4)
-
-
-def test_no_tensor_is_shared() -> None:
-    """Four norms and four projections, sixteen tensors."""
-    heads = tiny_model(exit_layers=EXITS).heads
-    parameters = list(heads.parameters())
-    assert len({p.data_ptr() for p in parameters}) == len(parameters) == 16
-    weights = [heads.projection(k).weight for k in (1, 2, 3, 4)]
-    for k, weight in enumerate(weights):
-        assert not any(torch.equal(weight, w) for w in weights[k + 1 :])
 
 
 def test_all_heads_are_in_the_state_dict() -> None:
@@ -57,12 +47,3 @@ def test_each_exit_reads_its_own_head() -> None:
             for a, b in zip(before, after)
         ]
         assert changed == [n == k for n in range(1, 5)]
-
-
-def test_tied_on_purpose_is_saved_once() -> None:
-    """One projection in the checkpoint, read by every exit."""
-    model = tiny_model(exit_layers=EXITS, tied=True)
-    state = model.state_dict()
-    assert sum("projections" in name for name in state) == 2
-    assert state["heads.projections.0.weight"].shape == (VOCAB, 16)
-    assert sum("norms" in name for name in state) == 8

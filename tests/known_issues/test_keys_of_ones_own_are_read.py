@@ -40,7 +40,6 @@ READ = ("own_gain", "own_limit", "own_scale", "own_share")
 
 @pytest.fixture
 def options_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Load the demo with the Brain above and some keys more."""
     monkeypatch.syspath_prepend(tmp_path)
     files = {"own_brain": BRAIN, "own_helpers": HELPERS, "own_terms": TERMS}
     for name, text in files.items():
@@ -98,10 +97,3 @@ def test_without_that_code_they_are_unknown(options_of):
     for key in READ:
         with pytest.raises(InputError, match=f"`{key}` is unknown"):
             options_of(key, brain=stock)
-
-
-def test_a_file_that_cannot_be_imported_says_so(options_of):
-    with pytest.raises(InputError, match="no_such_brain"):
-        options_of(brain="no_such_brain.Brain")
-    with pytest.raises(InputError, match="`own_gain` is unknown"):
-        options_of("own_gain", brain="no_such_brain.Brain")

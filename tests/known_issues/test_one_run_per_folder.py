@@ -23,13 +23,11 @@ pytest.importorskip("fcntl")
 
 @pytest.fixture(autouse=True)
 def own_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process claims ends with the test."""
     monkeypatch.setattr(options, "_CLAIMED", {})
     monkeypatch.setattr(options, "_PATIENCE_S", 0.2)
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """A child that works, and then waits to be killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -46,7 +44,6 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 def kill(child: int) -> None:
-    """As a lost node would end."""
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

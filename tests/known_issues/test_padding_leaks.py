@@ -32,10 +32,6 @@ FRONT_END = dict(
 
 
 def difference(mask_padding: bool, encoder_module: str) -> list[float]:
-    """How far exits are apart for an utterance alone and padded.
-
-    The front-end is ours in both cases: only the encoder layers differ.
-    """
     model = tiny_model(encoder_module=encoder_module, mask_padding=mask_padding)
     model.encoder.front_end.mask_padding = True
     wav = noise(6000, 1)
@@ -61,8 +57,6 @@ def test_transformer_layers_do_not_leak() -> None:
 
 
 def last_frame_difference(front_end: torch.nn.Module, ours: bool) -> float:
-    """The last frame of 45, alone and before other frames."""
-
     def run(features: Tensor) -> Tensor:
         if ours:
             return front_end(features, torch.tensor([45]))[0]

@@ -36,12 +36,10 @@ WAVS = [noise(7000, 1), noise(12000, 2)]
 
 
 def apart(alone: Tensor, batch: Tensor) -> float:
-    """The largest difference of the first utterance to itself alone."""
     return float((alone[0] - batch[0, : alone.shape[1]]).abs().max())
 
 
 def original_difference(folder: Path) -> float:
-    """In transformers: extractor on each utterance, zeros, and a mask."""
     rows = [prepared(folder, wav)[0] for wav in WAVS]
     values, lens = padded(rows)
     mask = torch.arange(values.shape[1]) < (lens * values.shape[1])[:, None]
@@ -51,7 +49,6 @@ def original_difference(folder: Path) -> float:
 
 
 def our_difference(folder: Path) -> float:
-    """At the exit where it is largest."""
     encoder = SSLEncoder(str(folder), range(1, LAYERS + 1)).eval()
     alone, batch = encoder(*padded(WAVS[:1])), encoder(*padded(WAVS))
     return max(

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from speechbrain_ee.data.batches import frames_needed, make_datasets
 from speechbrain_ee.data.tokens import make_tokenizer
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.evaluation.cost import start_cost
 from speechbrain_ee.training.losses import with_too_few_frames
 from tests.data.corpora import rows_of
 from tests.helpers import SAMPLE_RATE, tiny_brain, tiny_model, tone_dataset
@@ -30,7 +29,6 @@ FAST = {"slow": "AB AB", "fits": "AB" * 12, "doubled": "A" * 24}
 
 
 def hparams(folder: Path, texts: dict[str, str]) -> dict:
-    """One second of noise for each."""
     wav = folder / "noise.wav"
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE)
     soundfile.write(wav, noise, SAMPLE_RATE)
@@ -57,7 +55,7 @@ def test_what_has_too_few_is_left_out_and_listed(
 ) -> None:
     """By the model's own frames; of other sets it is counted."""
     own = hparams(tmp_path, FAST)
-    frames = start_cost(tiny_model().encoder).frames
+    frames = tiny_model().encoder.frames
     tokenizer = make_tokenizer(own)
     with caplog.at_level(logging.WARNING):
         sets = make_datasets(own, tokenizer, frames)
@@ -77,7 +75,7 @@ def test_what_has_too_few_is_left_out_and_listed(
 def test_a_set_without_a_usable_utterance_is_refused(tmp_path: Path) -> None:
     """As with 29 characters a second."""
     own = hparams(tmp_path, {"u1": "AB" * 15, "u2": "BA" * 15})
-    frames = start_cost(tiny_model().encoder).frames
+    frames = tiny_model().encoder.frames
     with pytest.raises(InputError, match="no utterance has a frame for each"):
         make_datasets(own, make_tokenizer(own), frames)
 

@@ -57,7 +57,6 @@ WAVLM = {"num_buckets": 16, "max_bucket_distance": 20}
 
 
 def close(one: Tensor, other: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Same shape, and no element further apart than the tolerance."""
     return one.shape == other.shape and bool(
         ((one - other).abs() < tolerance).all()
     )
@@ -71,7 +70,6 @@ def write_ssl_model(
     seed: int = 0,
     **options: Any,
 ) -> Path:
-    """A model folder as save_pretrained() writes it; base or large style."""
     names = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
     settings = TINY | STYLE_OPTIONS[style] | options
     if family == "wavlm":
@@ -87,12 +85,10 @@ def write_ssl_model(
 
 
 def original(folder: Path) -> nn.Module:
-    """The model of a folder in the hands of transformers."""
     return transformers.AutoModel.from_pretrained(folder).eval()
 
 
 def prepared(folder: Path, wav: Tensor) -> Tensor:
-    """One utterance, shape (1, samples), by transformers' extractor."""
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
     batch = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt")
     return batch.input_values
@@ -100,11 +96,6 @@ def prepared(folder: Path, wav: Tensor) -> Tensor:
 
 @torch.no_grad()
 def original_states(folder: Path, wav: Tensor) -> list[Tensor]:
-    """Transformers' states above every layer for one utterance alone.
-
-    They are taken at the layers themselves: what ``hidden_states`` holds last
-    has changed between versions.
-    """
     model, states = original(folder), []
     for layer in model.encoder.layers:
         layer.register_forward_hook(
@@ -119,7 +110,6 @@ def original_states(folder: Path, wav: Tensor) -> list[Tensor]:
 def ssl_model(
     folder: Path, exit_layers: tuple[int, ...] = (1, 2, 4), **options: Any
 ) -> EarlyExitModel:
-    """A whole model in evaluation mode on top of a folder's."""
     encoder = SSLEncoder(str(folder), exit_layers, **options)
     torch.manual_seed(1)
     heads = CTCHeads(exit_layers, encoder.d_model, VOCAB)

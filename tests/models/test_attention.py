@@ -1,8 +1,11 @@
 """Attention heads: one decoder for all exits, or one for each.
 
 Protects: that separate decoders are separate and a shared one is told where
-it reads, that every part is saved, trained by its own exit's loss alone and
-kept in a truncated model, and the messages of wrong options.
+it reads, that every part is trained by its own exit's loss alone and kept in
+a truncated model; the cached steps of the beam search against teacher forcing
+and SpeechBrain; that neither padded tokens nor padded frames say anything.
+
+Axes: B utterances, K hypotheses of each, N = B K, S tokens, T frames, D width.
 
 Authors
  * The speechbrain-ee contributors 2026
@@ -10,11 +13,12 @@ Authors
 
 import pytest
 import torch
-from torch import Tensor
+from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.attention import AttentionHeads
-from speechbrain_ee.models.heads import CTCHeads, ExitOutput
+from speechbrain_ee.models.attention import AttentionHeads, TokenDecoder
+from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from tests.helpers import (
     VOCAB,
@@ -28,24 +32,17 @@ from tests.helpers import (
 EXITS = (1, 2, 4)
 KINDS = ("shared", "separate")
 TOKENS = torch.tensor([[1, 5, 3, 3, 6], [1, 4, 0, 0, 0]])
+FRAMES = torch.tensor([9, 4, 6])
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def heads_of(kind: str, seed: int = 0) -> AttentionHeads:
-    """Three exits, every parameter at work."""
-    torch.manual_seed(seed)
-    return shaken(tiny_attention(kind, EXITS), seed)
-
-
 def model_of(kind: str, seed: int = 0) -> EarlyExitModel:
-    """A whole model with such heads."""
     model = tiny_model(exit_layers=EXITS, attention=kind, seed=seed)
     shaken(model.attention, seed)
     return model
 
 
 def read(seed: int = 0) -> ExitOutput:
-    """Random hidden states of two utterances."""
     generator = torch.Generator().manual_seed(seed)
     return ExitOutput(
         log_probs_BTV=torch.zeros(2, 6, VOCAB),
@@ -53,52 +50,6 @@ def read(seed: int = 0) -> ExitOutput:
         layer=2,
         hidden_BTD=torch.randn(2, 6, 16, generator=generator),
     )
-
-
-def sizes(kind: str) -> tuple[int, int]:
-    """Parameters of all heads, and of one decoder."""
-    heads = tiny_attention(kind, EXITS)
-    count = [sum(p.numel() for p in heads.parameters())]
-    return count[0], sum(p.numel() for p in heads.decoders[0].parameters())
-
-
-def test_parameters_in_closed_form() -> None:
-    """Separate: E decoders and norms. Shared: one, norms and embeddings."""
-    D, F, V, E, layers = 16, 32, VOCAB, len(EXITS), 2
-    attention = 4 * D * D + 4 * D
-    feed_forward = 2 * D * F + F + D
-    decoder = layers * (2 * attention + feed_forward + 3 * 2 * D)
-    decoder += 2 * D + V * D + V * D + V
-    assert sizes("shared") == (decoder + E * 2 * D + E * D, decoder)
-    assert sizes("separate") == (E * (decoder + 2 * D), decoder)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_two_tensors_are_one(kind: str) -> None:
-    """Also by value: separate decoders start from different weights."""
-    heads = tiny_attention(kind, EXITS)
-    tensors = list(heads.parameters())
-    assert len({p.data_ptr() for p in tensors}) == len(tensors)
-    own = [heads.decoder(k).output.weight for k in (1, 2, 3)]
-    assert len({id(weight) for weight in own}) == (1 if kind == "shared" else 3)
-    if kind == "separate":
-        assert not torch.equal(own[0], own[1])
-        assert not torch.equal(own[1], own[2])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@torch.no_grad()
-def test_a_checkpoint_holds_all_of_it(kind: str) -> None:
-    """Loaded into other heads, they predict the same at every exit."""
-    heads, other = heads_of(kind), heads_of(kind, seed=1)
-    names = heads.state_dict().keys()
-    assert names >= {name for name, _ in heads.named_parameters()}
-    before = [other(k, read(), TOKENS) for k in (1, 2, 3)]
-    other.load_state_dict(heads.state_dict(), strict=True)
-    for k in (1, 2, 3):
-        expected = heads(k, read(), TOKENS)
-        assert torch.equal(other(k, read(), TOKENS), expected)
-        assert not torch.allclose(before[k - 1], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("exit", [1, 2, 3])
@@ -138,24 +89,6 @@ def test_shared_decoder_is_told_where_it_reads(told_by: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_started_and_extended_equals_forward(kind: str) -> None:
-    """The search reads every exit as training does: its norm, its place."""
-    heads = heads_of(kind)
-    for k in (1, 2, 3):
-        state = heads.start(k, read())
-        pieces = []
-        for tokens_B1 in TOKENS.split(1, dim=1):
-            logits, _, state = heads.decoder(k).extend(tokens_B1, state)
-            pieces.append(logits.log_softmax(-1))
-        expected = heads(k, read(), TOKENS)
-        torch.testing.assert_close(torch.cat(pieces, 1), expected, **CLOSE)
-        torch.testing.assert_close(
-            expected.logsumexp(-1), torch.zeros(2, 5), **CLOSE
-        )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@torch.no_grad()
 def test_alone_equals_in_a_batch(kind: str) -> None:
     """From the waveform on, at every exit, with padding of both kinds."""
     model = model_of(kind)
@@ -172,23 +105,7 @@ def test_alone_equals_in_a_batch(kind: str) -> None:
             )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@torch.no_grad()
-def test_model_reads_every_exit_by_its_head(kind: str) -> None:
-    """What ``forward`` attaches to exit k is head k on its hidden states."""
-    model = model_of(kind)
-    batch = padded([noise(7000, 1), noise(4100, 2)])
-    outputs = model(*batch, TOKENS)
-    predictions = [output.attention_BSV for output in outputs]
-    for k, output in enumerate(outputs, start=1):
-        expected = model.attention(k, output, TOKENS)
-        assert torch.equal(predictions[k - 1], expected)
-    assert not torch.allclose(predictions[0], predictions[1], atol=1e-3)
-    assert all(output.attention_BSV is None for output in model(*batch))
-
-
 def kept(name: str, exits: int, kind: str) -> bool:
-    """Whether a parameter of the heads belongs to the first exits."""
     part, number = name.split(".")[:2]
     if kind == "shared" and part == "decoders":
         return True
@@ -240,20 +157,142 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
         AttentionHeads(EXITS, 16, VOCAB, num_layers=1, nhead=2, **options)
 
 
-def test_heads_must_fit_each_other() -> None:
-    """Another number of exits, or another vocabulary than CTC's."""
-    model = tiny_model(exit_layers=EXITS)
-    with pytest.raises(InputError, match="^exit_layers: .*3 .* 2 heads"):
-        EarlyExitModel(model.encoder, model.heads, tiny_attention())
-    larger = CTCHeads(EXITS, 16, VOCAB + 2)
-    with pytest.raises(InputError, match="^output_neurons: .* 9 .* 7; build"):
-        EarlyExitModel(model.encoder, larger, tiny_attention("shared", EXITS))
+def tiny_decoder(seed: int = 0) -> TokenDecoder:
+    decoder = TokenDecoder(VOCAB, 16, num_layers=2, nhead=4, d_ffn=24)
+    return shaken(decoder.eval(), seed)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_log_probabilities_are_fp32(dtype: torch.dtype) -> None:
-    """Also under autocast: many of them are summed to a score."""
-    enabled = dtype is not torch.float32
-    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-        predicted: Tensor = heads_of("shared")(2, read(), TOKENS)
-    assert predicted.dtype is torch.float32
+def drawn(seed: int, hypotheses: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens_NS = torch.randint(VOCAB, (3 * hypotheses, 7), generator=generator)
+    memory_BTD = torch.randn(3, 9, 16, generator=generator)
+    return tokens_NS, memory_BTD, torch.randn(16, generator=generator)
+
+
+def whole(
+    decoder: TokenDecoder, tokens_NS: Tensor, memory_BTD: Tensor, offset_D
+) -> Tensor:
+    hypotheses = len(tokens_NS) // len(memory_BTD)
+    return decoder(
+        tokens_NS,
+        memory_BTD.repeat_interleave(hypotheses, 0),
+        FRAMES.repeat_interleave(hypotheses),
+        offset_D,
+    )
+
+
+@pytest.mark.parametrize("hypotheses", [1, 3])
+@pytest.mark.parametrize(
+    "chunks", [[1] * 7, [7], [3, 1, 3], [1, 6], [5, 2]], ids=str
+)
+@torch.no_grad()
+def test_extended_equals_forward(chunks: list[int], hypotheses: int) -> None:
+    """However the tokens arrive, for one hypothesis or several."""
+    decoder = tiny_decoder()
+    tokens_NS, memory_BTD, offset_D = drawn(hypotheses, hypotheses)
+    state = decoder.start(memory_BTD, FRAMES, offset_D)
+    assert state.length == 0
+    pieces = []
+    for chunk_NS in tokens_NS.split(chunks, dim=1):
+        logits, looked_NST, state = decoder.extend(chunk_NS, state)
+        pieces.append(logits)
+        assert state.length == sum(piece.shape[1] for piece in pieces)
+        assert looked_NST.shape == (*chunk_NS.shape, 9)
+    expected = whole(decoder, tokens_NS, memory_BTD, offset_D)
+    torch.testing.assert_close(torch.cat(pieces, 1), expected, **CLOSE)
+    assert expected.std() > 0.1
+
+
+@torch.no_grad()
+def test_reordered_hypotheses_take_their_past_with_them() -> None:
+    """Continued from others of the same utterance, some of them twice."""
+    decoder = tiny_decoder()
+    tokens_NS, memory_BTD, offset_D = drawn(1, hypotheses=3)
+    index_N = torch.tensor([2, 0, 0, 3, 5, 4, 8, 8, 8])
+    moved_NS = torch.cat([tokens_NS[index_N, :4], tokens_NS[:, 4:]], 1)
+    start = decoder.start(memory_BTD, FRAMES, offset_D)
+    _, _, state = decoder.extend(tokens_NS[:, :4], start)
+    logits, _, _ = decoder.extend(tokens_NS[:, 4:], state.reordered(index_N))
+    expected = whole(decoder, moved_NS, memory_BTD, offset_D)[:, 4:]
+    torch.testing.assert_close(logits, expected, **CLOSE)
+    # A state is a value: to continue it once more is to continue it anew.
+    again, _, _ = decoder.extend(tokens_NS[:, 4:], state)
+    expected = whole(decoder, tokens_NS, memory_BTD, offset_D)[:, 4:]
+    torch.testing.assert_close(again, expected, **CLOSE)
+    assert (again - logits).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_looked_is_speechbrains_attention() -> None:
+    """The last layer's weights over the frames, nothing on padding."""
+    decoder = tiny_decoder()
+    tokens_BS, memory_BTD, offset_D = drawn(2)
+    seen = {}
+    decoder.decoder.register_forward_hook(
+        lambda _, inputs, outputs: seen.update(weights=outputs[2][-1])
+    )
+    decoder(tokens_BS, memory_BTD, FRAMES, offset_D)
+    state = decoder.start(memory_BTD, FRAMES, offset_D)
+    _, looked_BST, _ = decoder.extend(tokens_BS, state)
+    torch.testing.assert_close(looked_BST, seen["weights"], **CLOSE)
+    torch.testing.assert_close(looked_BST.sum(-1), torch.ones(3, 7))
+    assert looked_BST[1, :, 4:].abs().max() == 0
+
+
+def speechbrains(decoder: TokenDecoder) -> TransformerASR:
+    model = TransformerASR(
+        tgt_vocab=VOCAB,
+        input_size=5,
+        d_model=16,
+        nhead=4,
+        num_encoder_layers=1,
+        num_decoder_layers=2,
+        d_ffn=24,
+        activation=nn.GELU,
+        attention_type="RelPosMHAXL",
+        normalize_before=True,
+        causal=False,
+        encoder_module="conformer",
+    ).eval()
+    model.decoder.load_state_dict(decoder.decoder.state_dict())
+    model.custom_tgt_module.layers[0].load_state_dict(
+        decoder.embedding.state_dict()
+    )
+    return model
+
+
+@torch.no_grad()
+def test_equals_speechbrains_decode() -> None:
+    """``TransformerASR.decode`` with the output layer behind it."""
+    decoder = tiny_decoder()
+    tokens_BS, memory_BTD, _ = drawn(3)
+    hidden_BSD, _ = speechbrains(decoder).decode(tokens_BS, memory_BTD, FRAMES)
+    torch.testing.assert_close(
+        decoder(tokens_BS, memory_BTD, FRAMES),
+        decoder.output(hidden_BSD),
+        **CLOSE,
+    )
+
+
+@torch.no_grad()
+def test_a_decoder_alone_and_in_a_batch() -> None:
+    """Neither other utterances nor frames or tokens behind the end matter."""
+    decoder = tiny_decoder()
+    tokens_BS, memory_BTD, offset_D = drawn(4)
+    counts = [7, 3, 5]
+    longer_BTD = torch.cat([memory_BTD, 50 * torch.ones(3, 4, 16)], 1)
+    for row, (frames, count) in enumerate(zip(FRAMES, counts)):
+        longer_BTD[row, frames:] *= -9
+        tokens_BS[row, count:] = 0
+    batch = decoder(tokens_BS, longer_BTD, FRAMES, offset_D)
+    state = decoder.start(longer_BTD, FRAMES, offset_D)
+    stepped, _, _ = decoder.extend(tokens_BS, state)
+    for row, (frames, count) in enumerate(zip(FRAMES, counts)):
+        alone = decoder(
+            tokens_BS[row : row + 1, :count],
+            memory_BTD[row : row + 1, :frames],
+            frames[None],
+            offset_D,
+        )[0]
+        torch.testing.assert_close(batch[row, :count], alone, **CLOSE)
+        torch.testing.assert_close(stepped[row, :count], alone, **CLOSE)

@@ -1,24 +1,33 @@
 """The layer-wise encoder is SpeechBrain's encoder, cut at the exits.
 
-Protects: the same numbers as ``TransformerASR.encode`` for every stack, the
-hidden state of the right layer at every exit, LayerDrop that keeps the layers'
-indices, and the errors for wrong exit positions.
+Protects: the same numbers as ``TransformerASR.encode`` for every stack and as
+``ConvolutionFrontEnd``, features normalised over an utterance's own frames,
+the hidden state of the right layer at every exit, LayerDrop that keeps the
+layers' indices, and the errors for wrong options.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+from speechbrain.nnet.CNN import Conv2d
+from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.encoder import MultiExitEncoder
+from speechbrain_ee.models.features import LogMel
 from speechbrain_ee.models.layerwise import check_exit_layers
+from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from tests.helpers import (
     EXITS,
+    N_MELS,
     STACKS,
     noise,
     padded,
@@ -35,13 +44,11 @@ def reference_states(
     wavs: torch.Tensor,
     wav_lens: torch.Tensor,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """SpeechBrain's own pass above the encoder's front-end."""
     hidden, lengths = encoder.front_end(*encoder.features(wavs, wav_lens))
     return stack.encode(hidden, lengths / hidden.shape[1])
 
 
 def zero_padded(stack: TransformerASR) -> TransformerASR:
-    """Branchformer's reflection at the edges, replaced as ours does."""
     stack = copy.deepcopy(stack)
     for layer in stack.encoder.layers:
         if hasattr(layer, "convolution_branch"):
@@ -115,47 +122,6 @@ def test_exit_layers_are_free(exit_layers: tuple[int, ...]) -> None:
 
 
 @torch.no_grad()
-def test_forward_is_the_walk() -> None:
-    """``forward`` returns what ``start`` and ``advance`` pass through."""
-    encoder = tiny_model().encoder
-    batch = padded([noise(9000, 1), noise(5500, 2)])
-    state = encoder.start(*batch)
-    assert state.depth == 0 and state.rows_B.tolist() == [0, 1]
-    for expected in encoder(*batch):
-        state = encoder.advance(state)
-        assert state.depth == expected.depth
-        assert torch.equal(state.hidden_BTD, expected.hidden_BTD)
-        assert torch.equal(state.lengths_B, expected.lengths_B)
-
-
-@pytest.mark.parametrize("attention", ["RelPosMHAXL", "regularMHA"])
-@torch.no_grad()
-def test_layerdrop_keeps_the_indices(attention: str) -> None:
-    """All layers dropped: every exit still reports its layer, and the input."""
-    encoder = tiny_model(layerdrop_prob=1.0, attention_type=attention).encoder
-    batch = padded([noise(6000)])
-    below = encoder.train().start(*batch).hidden_BTD
-    states = encoder(*batch)
-    assert [state.depth for state in states] == list(EXITS)
-    for state in states:
-        assert torch.equal(state.hidden_BTD, below)
-
-
-@torch.no_grad()
-def test_layerdrop_drops_the_asked_share() -> None:
-    """In training each layer runs with probability 1 - layerdrop_prob."""
-    encoder = tiny_model(layerdrop_prob=0.25).encoder.train()
-    calls = []
-    for layer in encoder.layers:
-        layer.register_forward_hook(lambda *_: calls.append(1))
-    batch = padded([noise(1600)])
-    for _ in range(60):
-        encoder(*batch)
-    # 240 draws: mean 180, standard deviation 6.7.
-    assert 155 < len(calls) < 205
-
-
-@torch.no_grad()
 def test_layerdrop_never_drops_in_evaluation() -> None:
     """Evaluation runs every layer, whatever the probability."""
     stack = tiny_stack()
@@ -179,7 +145,68 @@ def test_wrong_exit_layers(exit_layers: object) -> None:
     assert "between 1 and 4" in str(error.value)
 
 
-def test_wrong_exit_layers_stop_the_encoder() -> None:
-    """Layers that the stack does not have are refused when it is built."""
-    with pytest.raises(InputError, match="between 1 and 4"):
-        tiny_model(exit_layers=(2, 6))
+HOP = 160
+
+
+def make_features(norm_type: str = "sentence") -> LogMel:
+    return LogMel(
+        Fbank(n_mels=N_MELS, n_fft=400),
+        InputNormalization(norm_type=norm_type, epsilon=0.001),
+    )
+
+
+@pytest.mark.parametrize("frames", [64, 75, 119, 125])
+def test_statistics_hold_no_padded_frame(frames: int) -> None:
+    """Every length from 1 to T in one batch: mean 0 and variance 1 each."""
+    wavs = [noise(HOP * t, seed=t) for t in range(10, frames)]
+    features, lengths = make_features()(*padded(wavs))
+    assert features.shape[1] == frames
+    assert lengths.tolist() == list(range(11, frames + 1))
+    for row, length in zip(features, lengths):
+        part = row[:length]
+        assert part.mean(dim=0).abs().max() < 1e-4
+        assert (part.var(dim=0, correction=0) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 161, 400, 8000])
+def test_one_frame_per_hop(samples: int) -> None:
+    """The count is what the filterbank gives for the utterance alone."""
+    features, lengths = make_features()(*padded([noise(samples)]))
+    assert lengths.tolist() == [features.shape[1]] == [samples // HOP + 1]
+    assert torch.isfinite(features).all()
+
+
+OPTIONS = dict(
+    input_shape=(None, None, 16),
+    num_blocks=2,
+    num_layers_per_block=2,
+    out_channels=[6, 4],
+    kernel_sizes=[3, 5],
+    strides=[2, 2],
+    dropout=0.0,
+)
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+@torch.no_grad()
+def test_equals_speechbrain(mask_padding: bool) -> None:
+    """Without padding, the same numbers from the same parameters."""
+    ours = MaskedConvolutionFrontEnd(mask_padding=mask_padding, **OPTIONS)
+    theirs = ConvolutionFrontEnd(
+        residuals=[False] * 2,
+        conv_module=partial(Conv2d, padding_mode="constant"),
+        **OPTIONS,
+    )
+    theirs.load_state_dict(ours.blocks.state_dict(), strict=True)
+    features = torch.randn(1, 37, 16)
+    out, lengths = ours(features, torch.tensor([37]))
+    expected = theirs(features).flatten(start_dim=2)
+    assert lengths.tolist() == [expected.shape[1]]
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["residuals", "padding", "conv_module"])
+def test_options_that_would_break_the_lengths(key: str) -> None:
+    """They are refused by name."""
+    with pytest.raises(InputError, match=f"front_end: `{key}`"):
+        MaskedConvolutionFrontEnd(**OPTIONS, **{key: "x"})

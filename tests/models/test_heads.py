@@ -1,28 +1,33 @@
 """Exit heads read the right norm, body and projection, at their layer.
 
 Protects: which parameters an exit uses (own, or shared on purpose), the names
-of old checkpoints, what a head costs, and the type and sum of the
-log-probabilities that CTC and the criteria rely on.
+of old checkpoints, the formulas of bodies, what a head costs, and the type and
+sum of the log-probabilities that CTC and the criteria rely on.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
+import math
+
 import pytest
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.head_bodies import HEAD_KINDS
-from speechbrain_ee.models.heads import SHARING, CTCHeads
-from speechbrain_ee.models.model import EarlyExitModel
+from speechbrain_ee.models.heads import (
+    HEAD_KINDS,
+    SHARING,
+    CTCHeads,
+    HeadBody,
+)
+from speechbrain_ee.models.padding import padding_mask
 from speechbrain_ee.models.state import EncoderState
-from tests.helpers import VOCAB, noise, padded, shaken, tiny_model, valid
+from tests.helpers import shaken, valid
 
 LAYERS = (2, 4, 6)
 EXITS = (1, 2, 3)
-D_MODEL, WIDTH, TOKENS = 8, 12, 5
+D_MODEL, WIDTH, TOKENS, NHEAD = 8, 12, 5, 2
 BODIES = HEAD_KINDS[1:]
 # Alone and in a batch differ by the rounding of sums of other lengths.
 ALONE = dict(rtol=2e-6, atol=2e-6)
@@ -31,21 +36,18 @@ EVERY_SHARING = pytest.mark.parametrize("tied", SHARING)
 
 
 def a_state(depth: int = 4) -> EncoderState:
-    """Two utterances of 6 and 3 frames."""
     return EncoderState(
         torch.randn(2, 6, D_MODEL), torch.tensor([6, 3]), torch.arange(2), depth
     )
 
 
 def some_heads(head: str = "linear", tied: bool | str = False) -> CTCHeads:
-    """Three heads, no two of their norms alike any more."""
     torch.manual_seed(0)
     heads = CTCHeads(LAYERS, D_MODEL, TOKENS, tied=tied, head=head, width=WIDTH)
     return shaken(heads).eval()
 
 
 def pointers(parameters: object) -> set[int]:
-    """Where tensors lie in memory."""
     return {parameter.data_ptr() for parameter in parameters}
 
 
@@ -62,23 +64,6 @@ def test_formula_of_linear_heads(tied: bool) -> None:
     torch.testing.assert_close(output.log_probs_BTV, expected)
     assert output.layer == 4
     assert torch.equal(output.lengths_B, state.lengths_B)
-
-
-@pytest.mark.parametrize("head", BODIES)
-def test_formula_with_a_body(head: str) -> None:
-    """The body stands between norm and projection and is told the padding."""
-    heads = some_heads(head)
-    state = a_state()
-    mask = torch.tensor([[False] * 6, [False] * 3 + [True] * 3])
-    body = heads.bodies[1](heads.norms[1](state.hidden_BTD), mask)
-    linear = heads.projections[1]
-    assert linear.in_features == WIDTH
-    scores = body @ linear.weight.T + linear.bias
-    expected = scores - scores.logsumexp(dim=-1, keepdim=True)
-    output = heads(2, state)
-    torch.testing.assert_close(output.log_probs_BTV, expected)
-    # Attention decoders and distances read the encoder, not the head.
-    assert output.hidden_BTD is state.hidden_BTD
 
 
 @EVERY_HEAD
@@ -132,26 +117,6 @@ def test_parts_are_what_an_exit_learns(head: str, tied: str) -> None:
 
 
 @EVERY_HEAD
-def test_parts_say_the_cost(head: str) -> None:
-    """Weights once per frame, 2 T^2 W for attention: all that is counted."""
-    heads, frames = some_heads(head), 7
-    state = EncoderState(
-        torch.randn(1, frames, D_MODEL), torch.tensor([7]), torch.arange(1), 4
-    )
-    with FlopCounterMode(display=False) as counter:
-        heads(2, state)
-    expected = 0
-    for part in heads.parts(2):
-        for module in part.modules():
-            if isinstance(module, nn.Linear):
-                expected += frames * module.weight.numel()
-            if isinstance(module, nn.MultiheadAttention):
-                expected += frames * module.in_proj_weight.numel()
-                expected += 2 * frames**2 * module.embed_dim
-    assert counter.get_total_flops() == 2 * expected
-
-
-@EVERY_HEAD
 @EVERY_SHARING
 def test_truncated_shares_and_equals(head: str, tied: str) -> None:
     """The first two heads alone: the same tensors, the same outputs."""
@@ -199,15 +164,22 @@ def test_old_checkpoints_load() -> None:
     assert torch.equal(heads.projection(2).weight, projections[1].weight)
 
 
-@pytest.mark.parametrize("head", BODIES)
-def test_state_dict_round_trip(head: str) -> None:
-    """A checkpoint holds bodies and restores their outputs."""
-    heads, state = some_heads(head), a_state()
-    other = CTCHeads(LAYERS, D_MODEL, TOKENS, head=head, width=WIDTH).eval()
-    other.load_state_dict(heads.state_dict(), strict=True)
-    for k in EXITS:
-        expected = heads(k, state).log_probs_BTV
-        assert torch.equal(other(k, state).log_probs_BTV, expected)
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tied": "body"}, "tied_heads: 'body' .*separate, projection, all"),
+        ({"head": "mlp"}, "head: 'mlp' .*linear, two_layer, feed_forward"),
+        ({"width": 0}, "head_width: 0 .*null"),
+        ({"width": "512"}, "head_width: '512' .*null"),
+        ({"nhead": 0}, "head_nhead: 0 .* of 12 "),
+        ({"nhead": 5}, "head_nhead: 5 .* of 12 "),
+    ],
+)
+def test_wrong_options(options: dict, message: str) -> None:
+    """The key, the value and what it may be."""
+    usual = {"head": "self_attention", "width": WIDTH}
+    with pytest.raises(InputError, match=f"^{message}"):
+        CTCHeads(LAYERS, D_MODEL, TOKENS, **usual | options)
 
 
 @pytest.mark.parametrize(
@@ -215,43 +187,62 @@ def test_state_dict_round_trip(head: str) -> None:
 )
 def test_flags_are_names(flag: bool, name: str) -> None:
     """The YAMLs' True and False mean what they always did."""
-    by_flag, by_name = (some_heads("two_layer", tied) for tied in (flag, name))
-    assert by_flag.sharing == by_name.sharing
-    assert list(by_flag.state_dict()) == list(by_name.state_dict())
+    assert some_heads("two_layer", flag).sharing == name
 
 
-def test_wrong_names_list_the_right_ones() -> None:
-    """Of what is shared and of the kind of head."""
-    with pytest.raises(InputError, match="^tied_heads: 'body' .*") as caught:
-        CTCHeads(LAYERS, D_MODEL, TOKENS, tied="body")
-    assert all(name in str(caught.value) for name in SHARING)
-    with pytest.raises(InputError, match="^head: 'mlp' .*") as caught:
-        CTCHeads(LAYERS, D_MODEL, TOKENS, head="mlp")
-    assert all(name in str(caught.value) for name in HEAD_KINDS)
+def a_body(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return shaken(HeadBody(kind, D_MODEL, WIDTH, NHEAD, 0.0)).eval()
 
 
-def test_width_defaults_to_the_encoder() -> None:
-    """And linear heads have no width to choose."""
-    heads = CTCHeads(LAYERS, D_MODEL, TOKENS, head="feed_forward")
-    assert heads.projection(1).in_features == D_MODEL
-    assert some_heads("linear").projection(1).in_features == D_MODEL
+def affine(x: Tensor, layer: nn.Module) -> Tensor:
+    return x @ layer.weight.T + layer.bias
 
 
-@pytest.mark.parametrize("head", BODIES)
-def test_in_a_model(head: str) -> None:
-    """Walked live, alone or in a batch, and truncated: one and the same."""
-    encoder = tiny_model().encoder
-    heads = CTCHeads(
-        encoder.exit_layers, 16, VOCAB, tied="all", head=head, width=8
+def gelu(x: Tensor) -> Tensor:
+    return x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    scale = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).rsqrt()
+    return centred * scale * norm.weight + norm.bias
+
+
+def attended(x: Tensor, attention: nn.Module) -> Tensor:
+    parts = (x @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(
+        3, dim=-1
     )
-    model = EarlyExitModel(encoder, shaken(heads)).eval()
-    batch = padded([noise(9000), noise(5000, seed=1)], extra=700)
-    with torch.no_grad():
-        together = model(*batch)
-        short = model.truncated(1)(*batch)
-        alone = model(*padded([noise(5000, seed=1)]))
-    assert torch.equal(short[0].log_probs_BTV, together[0].log_probs_BTV)
-    for in_batch, single in zip(together, alone):
-        torch.testing.assert_close(
-            valid(in_batch, 1), valid(single), rtol=0.0, atol=1e-5
-        )
+    query, key, value = (
+        part.reshape(*x.shape[:2], NHEAD, WIDTH // NHEAD) for part in parts
+    )
+    scores = torch.einsum("bthd,bshd->bhts", query, key)
+    weights = (scores / math.sqrt(WIDTH // NHEAD)).softmax(dim=-1)
+    mixed = torch.einsum("bhts,bshd->bthd", weights, value)
+    return affine(mixed.flatten(2), attention.out_proj)
+
+
+def written_out(kind: str, body: nn.Module, x: Tensor) -> Tensor:
+    x = affine(x, body.linear)
+    if kind == "two_layer":
+        return torch.where(x > 0, x, 0.01 * x)
+    if kind == "feed_forward":
+        inner, _, _, outer = body.network.ffn
+        return x + affine(gelu(affine(x, inner)), outer)
+    layer = body.layer
+    x = normed(x + attended(x, layer.self_att.att), layer.norm1.norm)
+    inner, _, _, outer = layer.pos_ffn.ffn
+    x = x + affine(gelu(affine(x, inner)), outer)
+    return normed(x, layer.norm2.norm)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_formula(kind: str) -> None:
+    """Each body equals its definition, written out, at its own width."""
+    body = a_body(kind)
+    x = torch.randn(3, 5, D_MODEL)
+    output = body(x, padding_mask(torch.tensor([5, 5, 5]), 5))
+    assert output.shape == (3, 5, WIDTH)
+    torch.testing.assert_close(
+        output, written_out(kind, body, x), rtol=0.0, atol=1e-5
+    )

@@ -1,23 +1,24 @@
 """An utterance alone and in any batch gives the same result at every exit.
 
 Protects: no padding, no neighbour, no order of the batch and nothing that the
-waveform holds behind its end changes an exit's output.
+waveform holds behind its end changes an exit's output, nor does it matter
+which utterances have left.
 
 Authors
  * The speechbrain-ee contributors 2026
 """
 
 import functools
+import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.state import EncoderState
-from tests.helpers import N_MELS, STACKS, noise, padded, tiny_model, valid
+from tests.helpers import STACKS, noise, padded, tiny_model, valid
 
 TOLERANCE = 1e-5
 PROPERTY = settings(max_examples=8, deadline=None, derandomize=True)
@@ -29,14 +30,12 @@ LENGTHS = st.lists(SAMPLES, min_size=2, max_size=4)
 
 @functools.cache
 def model_of(stack_name: tuple[str, str]) -> EarlyExitModel:
-    """One model per stack for all examples."""
     return tiny_model(
         encoder_module=stack_name[0], attention_type=stack_name[1]
     )
 
 
 def assert_same(alone, batched, row: int) -> None:
-    """Compare every exit of a single utterance with a row of a batch."""
     for single, output in zip(alone, batched, strict=True):
         assert single.layer == output.layer
         assert int(single.lengths_B[0]) == int(output.lengths_B[row])
@@ -105,27 +104,48 @@ def test_padded_states_are_never_read(stack_name: tuple[str, str]) -> None:
             )
 
 
-@PROPERTY
-@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=4))
+LEAVING = (9000, 3000, 6100, 700)
+
+
+@pytest.mark.parametrize("stack_name", STACKS, ids="-".join)
 @torch.no_grad()
-def test_front_end_lengths(lengths: list[int]) -> None:
-    """The frames after subsampling are those that are there when alone."""
-    front_end = MaskedConvolutionFrontEnd(
-        input_shape=(None, None, N_MELS),
-        num_blocks=2,
-        num_layers_per_block=2,
-        out_channels=[3, 2],
-        kernel_sizes=[3, 5],
-        strides=[2, 2],
-        dropout=0.0,
-    ).eval()
-    features = torch.randn(len(lengths), max(lengths), N_MELS)
-    out, frames = front_end(features, torch.tensor(lengths))
-    for row, length in enumerate(lengths):
-        alone, count = front_end(
-            features[row : row + 1, :length], torch.tensor([length])
-        )
-        assert int(count[0]) == int(frames[row]) == alone.shape[1]
-        torch.testing.assert_close(
-            alone[0], out[row, : alone.shape[1]], atol=TOLERANCE, rtol=0
-        )
+def test_rows_that_stay_are_unchanged(stack_name: tuple[str, str]) -> None:
+    """Any rows leave after any exit: later exits of the others are equal."""
+    model = tiny_model(
+        encoder_module=stack_name[0],
+        attention_type=stack_name[1],
+        exit_layers=(1, 3, 4),
+    )
+    wavs = [noise(samples, samples) for samples in LEAVING]
+    start = model.start(*padded(wavs, extra=500))
+    full = model(*padded(wavs, extra=500))
+    for keep in itertools.product([True, False], repeat=len(LEAVING)):
+        if not any(keep):
+            continue
+        for leave_after in range(3):
+            state = start
+            for exit in range(3):
+                if exit == leave_after:
+                    state = state.select(torch.tensor(keep))
+                state, output = model.step(state)
+                for row, original in enumerate(state.rows_B.tolist()):
+                    torch.testing.assert_close(
+                        valid(output, row),
+                        valid(full[exit], original),
+                        atol=1e-5,
+                        rtol=0,
+                    )
+            stayed = [row for row, stays in enumerate(keep) if stays]
+            assert state.rows_B.tolist() == stayed
+
+
+@torch.no_grad()
+def test_positions_are_those_of_the_shorter_batch() -> None:
+    """The slice equals what SpeechBrain computes for the shorter length."""
+    model = tiny_model(attention_type="RelPosMHAXL")
+    state = model.start(*padded([noise(s, s) for s in LEAVING]))
+    for keep in ([0, 1, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0]):
+        part = state.select(torch.tensor(keep, dtype=torch.bool))
+        expected = model.encoder.positional_encoding(part.hidden_BTD)
+        assert part.positions.shape[1] == 2 * part.hidden_BTD.shape[1] - 1
+        torch.testing.assert_close(part.positions, expected)

@@ -54,7 +54,6 @@ TIMEOUT_S = 1800  # only against hanging: the machine may be busy
 
 
 def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Every word is its own pair of tones under a window, plus some noise."""
     times = np.arange(round(WORD_S * RATE)) / RATE
     window = np.hanning(len(times))
     parts = []
@@ -68,7 +67,6 @@ def say(words: list[str], rng: np.random.Generator) -> np.ndarray:
 
 
 def write_split(folder: Path, speaker: int, number: int) -> None:
-    """One speaker, one chapter, FLAC and WAV by turns."""
     rng = np.random.default_rng(speaker)
     chapter = folder / str(speaker) / "1"
     chapter.mkdir(parents=True)
@@ -86,7 +84,6 @@ def write_split(folder: Path, speaker: int, number: int) -> None:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus in LibriSpeech layout, tones for words; only to be read."""
     root = tmp_path_factory.mktemp("corpus")
     for speaker, (split, number) in enumerate(SPLITS.items(), start=100):
         write_split(root / split, speaker, number)
@@ -95,13 +92,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe_folder(repository: Path) -> Path:
-    """Where train.py is, and from where it is run."""
     return repository / "recipes/LibriSpeech/EarlyExit"
 
 
 @pytest.fixture(scope="session")
 def shrink() -> tuple[str, ...]:
-    """Overrides that make any YAML of the recipe a matter of seconds."""
     return SHRINK
 
 
@@ -109,8 +104,6 @@ def shrink() -> tuple[str, ...]:
 def ssl_folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Path]:
-    """Write a tiny random model that a system could be fine-tuned from."""
-
     @functools.cache
     def folder(system: str) -> Path:
         pytest.importorskip("transformers")
@@ -134,8 +127,6 @@ def shrunk(
     shrink: tuple[str, ...],
     ssl_folder: Callable[[str], Path],
 ) -> Callable[[str], tuple[str, ...]]:
-    """Overrides that make one system small: those of its keys."""
-
     def flags(system: str) -> tuple[str, ...]:
         text = (recipe_folder / f"hparams/{system}.yaml").read_text("utf-8")
         keys = set(re.findall(r"(?m)^([A-Za-z_]\w*):", text))
@@ -156,8 +147,6 @@ def shrunk(
 def run_python(
     recipe_folder: Path, repository: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script as a user would, from the recipe's folder, one thread."""
-
     def run(
         *arguments: object, cwd: Path = recipe_folder
     ) -> subprocess.CompletedProcess[str]:

@@ -4,20 +4,16 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
-import csv
 import gzip
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TABLE = Path(__file__).with_name("LibriSpeech.csv")
 SYSTEMS = sorted(path.stem for path in (ROOT / "hparams").glob("*.yaml"))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Shrunk = Callable[[str], tuple[str, ...]]
@@ -41,29 +37,16 @@ REPORT = (
 
 
 def yaml_value(text: str, key: str) -> str:
-    """The text behind a top-level key, without its comment."""
     return re.search(rf"(?m)^{key}: *([^#\n]*)", text).group(1).strip()
 
 
-def read_rows() -> dict[str, dict[str, str]]:
-    """The recipe table as SpeechBrain's tests read it, by system."""
-    with TABLE.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter=",", skipinitialspace=True)
-        return {Path(row["Hparam_file"]).stem: row for row in rows}
-
-
 def read_trace(path: Path) -> tuple[dict, list[dict]]:
-    """Header and records of a trace file, without the project's reader."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         header, *records = [json.loads(line) for line in stream]
     return header, records
 
 
 def check_output(folder: Path, tests: dict[str, int], layers: list[int]):
-    """All files are there and the traces hold what the sets hold.
-
-    ``tests`` has the number of utterances decoded of every test set.
-    """
     for name in FILES:
         assert (folder / name).stat().st_size > 0, name
     for name in REPORT:
@@ -129,82 +112,6 @@ def test_every_system_runs_in_debug_mode(
             assert f"valid accuracy L{layer}: " in epochs[-1]
 
 
-@pytest.mark.slow
-def test_the_flags_of_the_recipe_table_run(
-    corpus: Path,
-    shrunk: Shrunk,
-    run_python: Run,
-    tmp_path: Path,
-) -> None:
-    """As SpeechBrain's recipe tests do: flags split at spaces, from a root.
-
-    All systems in one process, since their full debug runs are above.
-    """
-    lay_out_samples(tmp_path, corpus / "train")
-    script = tmp_path / "all_rows.py"
-    script.write_text(
-        "import json, runpy, sys\n"
-        "for argv in json.load(open(sys.argv[1], encoding='utf-8')):\n"
-        "    sys.argv = argv\n"
-        "    runpy.run_path(argv[0], run_name='__main__')\n",
-        encoding="utf-8",
-    )
-    commands = []
-    rows = read_rows()
-    assert sorted(rows) == SYSTEMS
-    for system, row in rows.items():
-        flags = row["test_debug_flags"].strip().split()
-        # The size of the vocabulary is the table's own; the pre-trained model
-        # is not, which would have to be fetched.
-        flags = [flag for flag in flags if not flag.startswith("--source=")]
-        small = [
-            flag for flag in shrunk(system) if "output_neurons" not in flag
-        ]
-        commands.append(
-            [
-                str(ROOT / row["Script_file"]),
-                str(ROOT / row["Hparam_file"]),
-                *flags,
-                f"--output_folder=out/{system}",
-                *small,
-            ]
-        )
-    (tmp_path / "commands.json").write_text(json.dumps(commands), "utf-8")
-    done = run_python(script, tmp_path / "commands.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    for system, row in rows.items():
-        checks = row["test_debug_checks"]
-        for name in re.search(r"file_exists=\[(.*?)\]", checks)[1].split(","):
-            assert (tmp_path / "out" / system / name).exists(), (system, name)
-        log = tmp_path / "out" / system / "train_log.txt"
-        assert len(log.read_text("utf-8").splitlines()) == 2
-
-
-def lay_out_samples(root: Path, split: Path) -> None:
-    """The part of SpeechBrain's tests/samples that the flags name.
-
-    Its table has many more columns than the recipe reads.
-    """
-    audio = root / "tests/samples/ASR"
-    annotation = root / "tests/samples/annotation/ASR_train.csv"
-    audio.mkdir(parents=True)
-    annotation.parent.mkdir()
-    rows = []
-    for transcript in split.rglob("*.trans.txt"):
-        for line in transcript.read_text("utf-8").splitlines()[:8]:
-            name, words = line.split(" ", 1)
-            (source,) = transcript.parent.glob(f"{name}.*")
-            shutil.copy(source, audio / source.name)
-            path = f"tests/samples/ASR/{source.name}"
-            length_s = round(soundfile.info(source).duration, 2)
-            part = [name, length_s, "0", "800"]  # ignored there, too
-            rows.append([*part, path, path, "spk1", "-", words])
-    header = ["ID", "duration", "start", "stop", "wav", "mix_wav", "spk_id"]
-    header.append("phn")
-    with annotation.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([[*header, "wrd"], *rows])
-
-
 def test_single_exit_accumulation_averaging_and_tensorboard(
     corpus: Path,
     recipe_folder: Path,
@@ -212,12 +119,7 @@ def test_single_exit_accumulation_averaging_and_tensorboard(
     run_python: Run,
     tmp_path: Path,
 ) -> None:
-    """One full run of what the YAMLs leave to the user.
-
-    A single exit halfway up, gradients of two batches per step, the average
-    of two checkpoints, TensorBoard by one line, tied heads, an average
-    over no dynamic batches.
-    """
+    """One full run of what the YAMLs leave to the user."""
     pytest.importorskip("tensorboard")
     text = (recipe_folder / "hparams/english5h.yaml").read_text("utf-8")
     text, replaced = re.subn(

@@ -23,7 +23,6 @@ SEGMENTS = {"train": 16, "dev": 4, "test": 4}
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """TED-LIUM 3 with one talk in each split."""
     root = tmp_path / "TEDLIUM_release-3"
     for seed, (split, number) in enumerate(SEGMENTS.items()):
         rng = np.random.default_rng(seed)

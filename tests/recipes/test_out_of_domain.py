@@ -18,7 +18,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus with one set, of the same name as one of the first corpus."""
     root = tmp_path_factory.mktemp("somewhere") / "other"
     write_split(root / "test-clean", 900, 5)
     return root

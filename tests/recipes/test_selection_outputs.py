@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ee.__main__ import main
 from speechbrain_ee.exits import read_trace
 from speechbrain_ee.exits.calibration.policy_file import read_policy
 from speechbrain_ee.exits.selector.selector_file import read_selector
@@ -35,11 +34,6 @@ def finished(
     run_python: Run,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, str]:
-    """Output folder and standard output of a debug run.
-
-    Five speakers of eight utterances to learn from: enough for a selection,
-    where the corpus of the other tests is too small for one.
-    """
     root = tmp_path_factory.mktemp("selection")
     for place, split in enumerate(("train-clean", "dev-clean", *TESTS), 1):
         for number in range(5 if split == "dev-clean" else 1):
@@ -126,37 +120,3 @@ def test_the_report_measures_what_the_folder_does(finished, tmp_path):
             assert row.wer == pytest.approx(point["wer"], abs=1e-3)
             assert row.layer == pytest.approx(point["avg_layer"], abs=1e-3)
             assert row.macs == pytest.approx(point["avg_macs"], rel=1e-3)
-
-
-def test_command_line_goes_on_from_there(finished, tmp_path, capsys):
-    """Another budget on the run's development trace, and its report."""
-    folder, _ = finished
-    save, traces = folder / "save", folder / "traces"
-    out = tmp_path / "p.yaml"
-    main(
-        f"calibrate --trace {traces}/dev-clean.jsonl.gz --criterion learned "
-        f"--budget layers=4 --method naive --selector {save / SELECTOR} "
-        f"--out {out}".split()
-    )
-    main(
-        f"report --trace {traces}/test-clean.jsonl.gz --policy {out} "
-        f"{save}/policies/learned.ltt.yaml --out {tmp_path}/report".split()
-    )
-    shown = capsys.readouterr().out
-    assert "learned, layers=4 (naive)" in shown
-    assert "learned, wer=+10% (ltt)" in shown
-    assert (out.parent / read_policy(out).selector).resolve() == (
-        (save / SELECTOR).resolve()
-    )
-
-
-def test_report_says_what_the_selector_rests_on(finished):
-    """A family of evidence each, as percent."""
-    folder, _ = finished
-    report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
-    default, (name, text) = report["extra"].items()
-    assert default[0] == "Default policy"
-    assert "learned selector" in name
-    shares = [float(part.split()[1]) for part in text.split(", ")]
-    assert len(shares) == 5
-    assert sum(shares) == pytest.approx(100, abs=3)  # rounded

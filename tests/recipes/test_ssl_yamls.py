@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models.head_bodies import FeedForwardBody
 from speechbrain_ee.training.options import load_options
 from speechbrain_ee.training.regimes import Regime
 
@@ -23,13 +22,11 @@ BACKBONE_SCHEDULE = "lr_annealing_backbone"
 
 
 def load(system: str, folder: Path, source: Path, more: str = "") -> dict:
-    """The objects of a YAML."""
     given = f"data_folder: none\noutput_folder: {folder}\nsource: {source}\n"
     return load_options(str(HPARAMS / f"{system}.yaml"), given + more)
 
 
 def starting(options: dict) -> Any:
-    """The model of a YAML as its first epoch trains it."""
     model, regime = options["model"], options["regime"]
     regime.check(model)
     regime.apply(model, 1)
@@ -37,7 +34,6 @@ def starting(options: dict) -> Any:
 
 
 def learning(module: Any) -> bool:
-    """Whether any parameter is trained."""
     return any(each.requires_grad for each in module.parameters())
 
 
@@ -76,7 +72,7 @@ def test_paper_b(tmp_path: Path, ssl_folder: Callable[[str], Path]) -> None:
     assert model.encoder.exit_layers == tuple(range(10, 25))
     assert not learning(model.encoder) and learning(model.heads)
     assert not model.encoder.layers.training
-    assert isinstance(model.heads.body(1), FeedForwardBody)
+    assert model.heads.body(1).kind == "feed_forward"
     assert model.heads.body(1) is not model.heads.body(15)
     assert model.heads.projection(1) is model.heads.projection(15)
 
@@ -131,22 +127,15 @@ def test_the_tiny_system_has_one_optimiser(
     assert all(name.startswith("encoder.final_norm.") for name in frozen)
 
 
-def test_the_tiny_system_fetches_nothing_by_itself(tmp_path: Path) -> None:
-    """Without a folder it asks for one."""
-    given = f"data_folder: none\noutput_folder: {tmp_path}\n"
-    with pytest.raises(InputError, match=r"tiny_ssl\.yaml: .*'source'"):
-        load_options(str(HPARAMS / "tiny_ssl.yaml"), given)
-
-
 @pytest.mark.parametrize(
     "more, culprit",
     [
         ("sample_rate: 8000\n", "sample_rate: 8000 Hz"),
-        ("downsampling: {method: drop}\n", "downsampling: method 'drop'"),
-        ("exit_layers: [2, 14]\n", r"exit_layers: \[14\] lie beyond"),
+        ("downsampling: {method: drop}\n", "downsampling, key method: 'drop'"),
+        ("exit_layers: [2, 14]\n", r"exit_layers: \[2, 14\] must be"),
         ("head: lineaar\n", "head: 'lineaar' is unknown"),
         ("tied_heads: some\n", "tied_heads: 'some' is unknown"),
-        ("source: /no/such\n", "source: /no/such is no folder"),
+        ("source: /no/such\n", "source: /no/such does not exist"),
         ("layer_decay: 2\n", "regime: layer_decay: 2"),
         ("regime: {active_exits: 0}\n", "regime: active_exits: 0"),
         ("freeze_backbone: True\nlayer_decay: 0.9\n", "regime: freeze_back"),

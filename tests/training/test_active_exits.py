@@ -36,12 +36,10 @@ FIRST_TWO = Regime(active_exits=2)
 
 
 def model_of(attention: str | None = None) -> EarlyExitModel:
-    """Three exits on four layers."""
     return shaken(tiny_model(exit_layers=EXITS, attention=attention), by=0.1)
 
 
 def counted(model: EarlyExitModel) -> set[str]:
-    """Names of the layers and heads that run from now on."""
     run: set[str] = set()
     parts = {f"layer {n}": m for n, m in enumerate(model.encoder.layers, 1)}
     parts |= {f"head {n}": m for n, m in enumerate(model.heads.projections, 1)}
@@ -142,16 +140,6 @@ def test_evaluation(options: dict, exits: list[int], tmp_path: Path) -> None:
     assert layers_run == {f"layer {n}" for n in range(1, layers[-1] + 1)}
 
 
-def test_evaluation_below_what_is_trained(tmp_path: Path) -> None:
-    """The first exit alone: nothing above it is run."""
-    model = model_of()
-    options = {"average_checkpoints": 0, "decoded_exits": [1]}
-    brain = tiny_brain(tmp_path, model, **options)
-    run = counted(model)
-    brain.evaluate_exits("tones", tone_dataset(3), {"batch_size": 3})
-    assert run == {"layer 1", "head 1"}
-
-
 def test_the_last_active_exit_teaches(tmp_path: Path) -> None:
     """Above it nothing is learned, so that nothing can be taught."""
     model = model_of()
@@ -165,14 +153,6 @@ def test_the_last_active_exit_teaches(tmp_path: Path) -> None:
     brain.compute_forward(batch, sb.Stage.TRAIN)
     assert [output.layer for output in brain.taught] == [1, 2]
     assert modes == [module.training for module in model.modules()]
-
-
-def test_weights_of_what_is_trained(tmp_path: Path) -> None:
-    """All zero: nothing would be learned."""
-    given = {"exit_weights": [0.0, 0.0, 1.0]}
-    tiny_brain(tmp_path, model_of(), **given)
-    with pytest.raises(InputError, match="^exit_weights: .*active_exits: 2"):
-        tiny_brain(tmp_path, model_of(), regime=FIRST_TWO, **given)
 
 
 def test_resumed_with_other_active_exits(tmp_path: Path) -> None:

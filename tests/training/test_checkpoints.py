@@ -14,7 +14,6 @@ Authors
 import errno
 import logging
 import os
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from speechbrain.augment.time_domain import DropChunk
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.train_logger import FileTrainLogger
 
-from speechbrain_ee.errors import InputError, exits_on_input_error
+from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.checkpoints import AtomicCheckpointer
 from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.monitor import forget_later_epochs
@@ -56,11 +55,9 @@ from tests.soak.killing import (
 from tests.training.tuned import ADAM, schedule
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-LIMIT_BYTES = 4096  # of a file: less than the weights need
 
 
 def saver(folder: Path, epoch: int = 0) -> AtomicCheckpointer:
-    """A checkpointer whose state shows the epoch everywhere."""
     net = torch.nn.Linear(50, 50)
     with torch.no_grad():
         net.weight.fill_(epoch)
@@ -72,7 +69,6 @@ def saver(folder: Path, epoch: int = 0) -> AtomicCheckpointer:
 
 
 def save(folder: Path, epoch: int, keep: int = 1) -> None:
-    """As a Brain does behind an epoch; every epoch is better."""
     saver(folder, epoch).save_and_keep_only(
         meta={"WER": 50.0 - epoch, "epoch": epoch},
         min_keys=["WER"],
@@ -81,7 +77,6 @@ def save(folder: Path, epoch: int, keep: int = 1) -> None:
 
 
 def recovered(folder: Path) -> int:
-    """The epoch that a new run goes on from, 0 without a checkpoint."""
     new = saver(folder)
     new.recover_if_possible()
     net, optimizer, counter = new.recoverables.values()
@@ -123,7 +118,6 @@ def test_killed_at_every_moment(by: str, tmp_path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    """A copy that was interrupted."""
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -146,17 +140,6 @@ def test_a_part_is_never_chosen(
     best = saver(tmp_path).find_checkpoint(min_key="WER")
     assert best.meta["epoch"] == 1
     assert newest.is_dir()  # not ours to delete: it may be a copy
-
-
-def test_folders_of_the_user_stay(tmp_path: Path) -> None:
-    """What is removed are names of SpeechBrain's with its files alone."""
-    stay = [tmp_path / "CKPT_backup", tmp_path / "CKPT+mine"]
-    for folder in stay:
-        folder.mkdir()
-        (folder / "notes.txt").touch()
-    (tmp_path / "CKPT+2026-01-01+00-00-00+00").mkdir()
-    recovered(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(stay)
 
 
 def test_the_newest_in_spite_of_the_clock(
@@ -209,49 +192,6 @@ def test_full_disk(
     assert recovered(tmp_path) == 1
 
 
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    """A real limit of the system, in a program: status 2, no traceback."""
-    save(tmp_path / "save", 1)
-    log = tmp_path / "log.txt"
-
-    @exits_on_input_error
-    def program() -> None:
-        limits = (LIMIT_BYTES, LIMIT_BYTES)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        save(tmp_path / "save", 2)
-
-    assert status_of(forked(program, log)) == 2
-    text = log.read_text("utf-8")
-    assert "Traceback" not in text
-    assert f"{tmp_path / 'save'}: a checkpoint could not be saved" in text
-    assert len(list((tmp_path / "save").iterdir())) == 1
-    assert recovered(tmp_path / "save") == 1
-
-
-def test_other_errors_stay_what_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not every failure is the disk's."""
-
-    def wrong(*args, **kwargs) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(torch, "save", wrong)
-    with pytest.raises(RuntimeError, match="a bug"):
-        saver(tmp_path, 1).save_checkpoint()
-
-
-def test_something_of_the_run_is_not_in_it(tmp_path: Path) -> None:
-    """Saved by a YAML with one optimiser, say; the error names what lacks."""
-    save(tmp_path, 1)
-    new = saver(tmp_path)
-    new.add_recoverable("optimizer_backbone", torch.nn.Linear(1, 1))
-    new.add_recoverable("losses", torch.nn.Linear(1, 1), optional_load=True)
-    with pytest.raises(InputError, match="new output_folder") as error:
-        new.recover_if_possible()
-    assert "no optimizer_backbone.ckpt;" in str(error.value)
-
-
 def test_a_file_that_is_no_state(tmp_path: Path) -> None:
     """As long as it was, but damaged: say which folder to delete."""
     save(tmp_path, 1, keep=2)
@@ -267,7 +207,6 @@ def test_a_file_that_is_no_state(tmp_path: Path) -> None:
 
 
 def fit(folder: Path, epochs: int) -> torch.nn.Module:
-    """Train on tones up to an epoch; the model."""
     brain = tiny_brain(folder, epochs=epochs, keep_checkpoints=5)
     return fit_tones(brain, 4).modules.model
 
@@ -334,15 +273,12 @@ PLACES += [(3, TRAIN, 4), (3, VALID, 2)]
 
 
 class Run:
-    """One output folder, whatever number of processes it takes."""
-
     def __init__(self, folder: Path, system: str):
         self.folder, self.system = folder, system
         self.steps: dict[tuple[int, int], tuple] = {}
         self.starts = 0
 
     def start(self, place: tuple | None = None) -> CTCEarlyExitBrain:
-        """Train to the end, or to a place."""
         self.starts += 1
         brain = self._brain()
         as_ever = brain.on_fit_batch_end, brain.evaluate_batch
@@ -412,7 +348,6 @@ class Run:
 
 
 def state(brain: CTCEarlyExitBrain) -> dict[str, Any]:
-    """Weights, moments, learning rates."""
     found = dict(brain.modules.model.state_dict())
     for name, value in brain.scaler.state_dict().items():
         found[f"scaler {name}"] = torch.tensor(value)
@@ -448,15 +383,3 @@ def test_killed_in_training_and_validation(system: str, tmp_path: Path) -> None:
     log = (parts.folder / "train_log.txt").read_text("utf-8")
     assert log == (whole.folder / "train_log.txt").read_text("utf-8")
     assert len(log.splitlines()) == EPOCHS
-
-
-def test_other_parameter_groups(tmp_path: Path) -> None:
-    """A YAML that has changed since says so, in one paragraph."""
-    one = Run(tmp_path, "regime, one optimiser, distilled")
-    with pytest.raises(KeyboardInterrupt):
-        one.start((1, TRAIN, 3))
-    one.system = "two optimisers, regime"
-    with pytest.raises(InputError, match="new output_folder") as error:
-        one.start()
-    message = str(error.value)
-    assert str(tmp_path) in message and "\n" not in message

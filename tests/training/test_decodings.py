@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from speechbrain.utils.metric_stats import ErrorRateStats
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits import Trace, read_trace
@@ -36,7 +35,6 @@ TESTS = {"clean": tone_dataset(TEST, 2, 3), "other": tone_dataset(TEST, 3, 3)}
 
 
 def speaking_model(end: float = 2.0) -> EarlyExitModel:
-    """Untrained heads that are sure of different things at their exits."""
     model = shaken(tiny_model(attention="shared"), by=0.2)
     for decoder in model.attention.decoders:
         with torch.no_grad():
@@ -48,7 +46,6 @@ def speaking_model(end: float = 2.0) -> EarlyExitModel:
 def brain_in(
     folder: Path, model: EarlyExitModel | None = None, **options: Any
 ) -> CTCEarlyExitBrain:
-    """A Brain that decodes with a narrow beam."""
     (folder / "save").mkdir(parents=True, exist_ok=True)
     return tiny_brain(
         folder,
@@ -64,7 +61,6 @@ def brain_in(
 def decoded(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, CTCEarlyExitBrain, dict[str, Trace], Counter]:
-    """Folder, Brain, traces by test set, and calls of the encoder's layers."""
     folder = tmp_path_factory.mktemp("decoded")
     brain = brain_in(folder, decodings=DECODINGS)
     assert isinstance(brain, CTCAttentionEarlyExitBrain)
@@ -90,9 +86,11 @@ def test_a_trace_for_every_decoding(decoded):
         *(f"{name}.{way}.jsonl.gz" for name in TESTS for way in DECODINGS[1:]),
     }
     for name in TESTS:
-        assert len(brain.decoded[name]) == len(DECODINGS)
-        assert brain.decoded[name][0] is traces[name]
-        for way, trace in zip(DECODINGS, brain.decoded[name], strict=True):
+        assert len(brain.evaluator.decoded[name]) == len(DECODINGS)
+        assert brain.evaluator.decoded[name][0] is traces[name]
+        for way, trace in zip(
+            DECODINGS, brain.evaluator.decoded[name], strict=True
+        ):
             infix = "" if way == "joint" else f".{way}"
             written = read_trace(folder / "traces" / f"{name}{infix}.jsonl.gz")
             assert written.records == trace.records
@@ -113,7 +111,7 @@ def test_one_pass_over_every_set(decoded):
 
 def test_decodings_share_what_the_exits_said(decoded):
     _, brain, _, _ = decoded
-    by_way = dict(zip(DECODINGS, brain.decoded["clean"], strict=True))
+    by_way = dict(zip(DECODINGS, brain.evaluator.decoded["clean"], strict=True))
     greedy = by_way["ctc_greedy"]
     assert greedy.decoding_macs_NE is None
     assert len({str(trace.edits_NE3.tolist()) for trace in by_way.values()}) > 2
@@ -131,52 +129,14 @@ def test_decodings_share_what_the_exits_said(decoded):
             assert np.array_equal(spent_NE, trace.decoding_macs_NE)
 
 
-def test_alignments_are_of_the_first_decoding(decoded):
-    folder, brain, _, _ = decoded
-    joint, greedy = brain.decoded["clean"][:2]
-    rates = []
-    for trace in (joint, greedy):
-        stats = ErrorRateStats()
-        stats.append(
-            trace.ids,
-            [row.exits[-1].hyp.split() for row in trace.records],
-            [row.ref.split() for row in trace.records],
-        )
-        rates.append(f"%WER {stats.summarize()['WER']:.2f} ")
-    assert rates[0] != rates[1]
-    text = (folder / "wer_clean.txt").read_text()
-    assert text.startswith(rates[0])
-    assert sorted(path.name for path in folder.glob("wer_*")) == [
-        "wer_clean.txt",
-        "wer_dev.txt",
-        "wer_other.txt",
-    ]
-
-
-def test_the_selector_reads_what_is_known_before_a_search(decoded):
-    _, brain, traces, _ = decoded
-    selector = brain.selection.selector
-    assert "entropy" in selector.evidence_names
-    assert not BY_SEARCH & {*selector.evidence_names}
-    trace = traces["clean"]
-    assert BY_SEARCH < {*trace.evidence_names}
-    learned_NE = selector.scores(trace.evidence)
-    assert trace.evidence_NE("learned") == pytest.approx(learned_NE, rel=1e-5)
-    # whatever a search would say
-    other = trace.with_columns(dict.fromkeys(BY_SEARCH, 0 * learned_NE))
-    assert np.array_equal(selector.scores(other.evidence), learned_NE)
-    # and the joint transcripts are not what it reads either
-    assert [[e.hyp for e in row.exits] for row in trace.records] != (
-        trace.evidence.transcripts()
-    )
-
-
 def test_some_exits(decoded, tmp_path):
     """The last one as in the trace of all, the others not looked at."""
     brain = brain_in(tmp_path, decodings=["joint"], decoded_exits=[2])
     loader = {"batch_size": BATCH}
     brain.learn_selection("dev", TESTS["other"], loader, ["tone3"])
-    assert brain.selection is None and not (tmp_path / "traces").exists()
+    assert (
+        brain.evaluator.selection is None and not (tmp_path / "traces").exists()
+    )
     trace = brain.evaluate_exits("clean", TESTS["clean"], loader)
     whole = decoded[2]["clean"]
     assert trace.header.exit_layers == EXITS[1:]
@@ -237,7 +197,10 @@ def test_a_decoder_that_never_ends_is_counted(tmp_path, caplog):
     ]
     assert line.startswith(f"clean, attention: {2 * TEST} of {2 * TEST} ")
     assert "`max_decode_ratio`" in line
-    for row in brain.decoded["clean"][1].records:
-        frames = row.duration_s * brain.decoded["clean"][1].header.frames_per_s
+    for row in brain.evaluator.decoded["clean"][1].records:
+        frames = (
+            row.duration_s
+            * brain.evaluator.decoded["clean"][1].header.frames_per_s
+        )
         for exit_ in row.exits:
             assert 1 <= len(exit_.hyp.split()) <= 0.1 * (frames + 2)

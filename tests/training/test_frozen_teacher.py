@@ -12,17 +12,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hyperpyyaml import resolve_references
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceTrainer
 from torch import nn
 
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.distillation import checked_distillation
 from speechbrain_ee.training.frozen_teacher import FrozenTeacher, load_teacher
 from speechbrain_ee.training.options import load_options
 from tests.helpers import noise, padded, shaken
@@ -33,7 +31,6 @@ SMALL = TINY + "exit_layers: [2, 4]\noutput_neurons: 21\ntoken_type: char\n"
 
 
 def finished_run(yaml: Path, folder: Path) -> EarlyExitModel:
-    """What train.py leaves in an output folder; the model that it tested."""
     overrides = (
         f"{SMALL}output_folder: {folder}\n"
         "average_checkpoints: 2\nkeep_checkpoints: 9\n"
@@ -64,7 +61,6 @@ def finished_run(yaml: Path, folder: Path) -> EarlyExitModel:
 
 
 def make_tokenizer(folder: Path, words: str = WORDS) -> None:
-    """A tokenizer of characters, under the name of SpeechBrain's."""
     folder.mkdir(exist_ok=True)
     text = folder / "words.txt"
     text.write_text(f"{words}\n{words[::-1]}\n" * 9, encoding="utf-8")
@@ -83,13 +79,11 @@ def make_tokenizer(folder: Path, words: str = WORDS) -> None:
 
 @pytest.fixture(scope="module")
 def yaml(repository: Path) -> Path:
-    """The system of the runs."""
     return repository / "hparams/digits.yaml"
 
 
 @pytest.fixture(scope="module")
 def model(yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    """The model that the run has tested; ``folder`` is where it is."""
     folder = tmp_path_factory.mktemp("runs") / "moved"
     model = finished_run(yaml, folder.with_name("first"))
     folder.with_name("first").rename(folder)
@@ -110,7 +104,6 @@ def test_says_what_the_tested_model_says(model: nn.Module) -> None:
     assert not any(module.training for module in teacher.modules())
     assert not any(p.requires_grad for p in teacher.parameters())
     assert teacher.pieces[0] == "<unk>" and "z" in teacher.pieces
-    assert teacher.heads.vocab_size == 21
 
 
 def test_loading_leaves_no_trace(
@@ -130,11 +123,6 @@ def test_loading_leaves_no_trace(
     load_teacher(folder)
     assert torch.equal(torch.get_rng_state(), state)
     assert set(tmp_path.rglob("*")) == files
-
-
-def test_nobody_asked_for() -> None:
-    """The default of the YAMLs."""
-    assert load_teacher(None) is None
 
 
 @pytest.mark.parametrize("kind", ["hard", "none"])
@@ -162,19 +150,7 @@ def test_on_the_command_line(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["demo", "english5h", "conformer_ctc"])
-def test_every_system_can_be_distilled(
-    name: str, yaml: Path, tmp_path: Path
-) -> None:
-    """The CTC systems have the keys, switched off."""
-    overrides = f"{TINY}output_neurons: 21\noutput_folder: {tmp_path}\n"
-    options = load_options(str(yaml.with_name(f"{name}.yaml")), overrides)
-    assert options["distillation"].kind == "none"
-    assert options["teacher_folder"] is options["teacher"] is None
-
-
 def broken(change: Callable[[Path], object], folder: Path, source: Path) -> str:
-    """The message about a copy of the run after a change."""
     copy = folder / "run"
     shutil.copytree(source, copy)
     change(copy)
@@ -185,8 +161,6 @@ def broken(change: Callable[[Path], object], folder: Path, source: Path) -> str:
 
 
 def edit(old: str, new: str) -> Callable[[Path], object]:
-    """Replace something in the run's YAML."""
-
     def change(folder: Path) -> None:
         path = folder / "hyperparams.yaml"
         text = path.read_text("utf-8")
@@ -197,8 +171,6 @@ def edit(old: str, new: str) -> Callable[[Path], object]:
 
 
 def remove(pattern: str) -> Callable[[Path], object]:
-    """Remove files."""
-
     def change(folder: Path) -> None:
         for path in list(folder.glob(pattern)):
             path.unlink()
@@ -207,14 +179,12 @@ def remove(pattern: str) -> Callable[[Path], object]:
 
 
 def damage(folder: Path) -> None:
-    """Checkpoints of which parts are no weights any more."""
     for path in folder.glob("save/*/model.ckpt"):
         content = path.read_bytes()
         path.write_bytes(content[:500].ljust(len(content), b"0"))
 
 
 def other_yaml(folder: Path) -> None:
-    """A YAML of something else."""
     (folder / "hyperparams.yaml").write_text("a: [1]\n", "utf-8")
 
 
@@ -223,7 +193,10 @@ def other_yaml(folder: Path) -> None:
     [
         (remove("hyperparams.yaml"), "No such file.*finished run"),
         (other_yaml, "not the YAML of a run"),
-        (edit("sample_rate: 16000", "rate: 16000"), "options sample_rate;"),
+        (
+            edit("sample_rate: 16000", "rate: 16000"),
+            "not the YAML of a run .*sample_rate",
+        ),
         (
             edit("d_model: 16", "d_model: 18"),
             "do not fit this model: .*d_model",
@@ -231,8 +204,8 @@ def other_yaml(folder: Path) -> None:
         (edit("encoder.MultiExitEncoder", "encoder.Multi"), "cannot be built"),
         (edit("model.EarlyExitModel", "heads.ExitOutput"), "cannot be built"),
         (remove("save/*/CKPT.yaml"), "no checkpoint of a whole epoch"),
-        (damage, "cannot be loaded into"),
-        (remove("save/*.model"), "the tokenizer .*21_char.model cannot"),
+        (damage, "cannot be loaded "),
+        (remove("save/*.model"), "cannot teach .*21_char.model"),
     ],
 )
 def test_a_folder_of_something_else(
@@ -240,35 +213,3 @@ def test_a_folder_of_something_else(
 ) -> None:
     """Each names the file and what to pass instead."""
     assert re.search(message, broken(change, tmp_path, model.folder))
-
-
-@pytest.mark.parametrize("folder", [3, True, ["a"]])
-def test_no_folder(folder: object) -> None:
-    """What a command line may hold instead."""
-    with pytest.raises(InputError, match="teacher_folder: .* is no folder"):
-        load_teacher(folder)
-
-
-def test_another_tokenizer(
-    yaml: Path, model: nn.Module, tmp_path: Path
-) -> None:
-    """As many tokens that stand for other letters."""
-    hparams = SimpleNamespace(
-        distillation=load_options(
-            str(yaml),
-            f"{SMALL}output_folder: {tmp_path}\ndistillation: {{kind: hard}}",
-        )["distillation"],
-        teacher=load_teacher(model.folder),
-        sample_rate=16000,
-        output_folder=str(tmp_path),
-    )
-
-    def check(words: str) -> None:
-        make_tokenizer(tmp_path / "save", words)
-        path = str(tmp_path / "save/21_char.model")
-        tokenizer = SimpleNamespace(sp=SentencePieceProcessor(model_file=path))
-        checked_distillation(hparams, model, tokenizer)
-
-    check(WORDS)
-    with pytest.raises(InputError, match="tokenizer of .* is not that of"):
-        check(WORDS.replace("z", "k"))

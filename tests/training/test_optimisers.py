@@ -22,11 +22,11 @@ from speechbrain_ee.errors import InputError
 from speechbrain_ee.training.regimes import (
     BACKBONE,
     MAIN,
-    FineTuning,
     Regime,
 )
 from speechbrain_ee.training.schedules import WarmupCooldown
-from tests.helpers import fit_tones, tiny_brain, tiny_model
+from speechbrain_ee.training.systems import CTCEarlyExitBrain
+from tests.helpers import fit_tones, tiny_brain
 from tests.models.ssl_models import ssl_model, write_ssl_model
 from tests.training.tuned import (
     ADAM,
@@ -56,12 +56,12 @@ def test_learning_rates_by_depth(split: bool, tmp_path: Path) -> None:
     folder = write_ssl_model(tmp_path / "model", "hubert", "large")
     model = ssl_model(folder, (2, 4))
     brain = tuned(tmp_path, model, Regime(layer_decay=0.5), split)
-    brain.set_total_steps(STEPS, brain.hparams.epoch_counter.limit)
+    brain.tuner.set_total_steps(STEPS, brain.hparams.epoch_counter.limit)
     brain.on_fit_start()
     for optimizer in brain.optimizers_dict.values():
         optimizer.param_groups[0]["lr"] = 7.0  # what the schedule replaces
     brain.hparams.epoch_counter.current = 1
-    brain.start_step(should_step=True)
+    brain.tuner.start_step(brain.optimizers_dict, True)
     head, top = 0.001, 0.002 if split else 0.001
     # One warm-up step of one, out of two: the plateau.
     found = {
@@ -129,18 +129,6 @@ def test_epochs_of_a_run(split: bool, tmp_path: Path) -> None:
     assert moved == [heads | each for each in expected]
 
 
-def test_a_frozen_backbone_has_no_optimiser(tmp_path: Path) -> None:
-    """A YAML with two optimisers, and the encoder frozen from outside."""
-    model = tiny_model()
-    before = weights(model)
-    regime = Regime(freeze_backbone=True)
-    brain = fit_tones(tuned(tmp_path, model, regime))
-    assert list(brain.optimizers_dict) == [MAIN]
-    assert "optimizer_backbone" not in brain.checkpointer.recoverables
-    unmoved = same(before, weights(model))
-    assert unmoved == {n for n in before if n.startswith("encoder.")}
-
-
 def test_two_optimisers_without_regime(tmp_path: Path) -> None:
     """Everything learns, front-end included, each parameter once."""
     brain = fit_tones(tuned(tmp_path))
@@ -195,15 +183,7 @@ def test_wrong_options(options: dict, message: str, tmp_path: Path) -> None:
         tuned(tmp_path, **options)
 
 
-def test_one_schedule_for_two_optimisers(tmp_path: Path) -> None:
-    """It would count every step twice."""
-    both = schedule(0.001)
-    with pytest.raises(InputError, match="build a second one"):
-        tuned(tmp_path, lr_annealing=both, lr_annealing_backbone=both)
-
-
 def stepped(brain: Tuned, seed: int = 0, by: float = 10.0) -> dict[str, Tensor]:
-    """Put made-up gradients on a model, step, and return them unclipped."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in brain.modules.parameters():
         if parameter.requires_grad:
@@ -251,7 +231,7 @@ def test_all_groups_of_an_optimiser_are_clipped_by_one_norm(
 def test_one_group_is_clipped_as_by_speechbrain(tmp_path: Path) -> None:
     """Bit for bit, where SpeechBrain clips everything as well."""
     results = []
-    for number, step in enumerate((FineTuning, sb.Brain)):
+    for number, step in enumerate((CTCEarlyExitBrain, sb.Brain)):
         brain = tuned(tmp_path / str(number), split=False, max_grad_norm=0.5)
         brain.on_fit_start()
         brain.optimizers_step = partial(step.optimizers_step, brain)
@@ -276,31 +256,11 @@ def test_gradients_that_are_not_finite_move_nothing(tmp_path: Path) -> None:
     assert moved == {"heads.norms.0.weight"}
 
 
-@pytest.mark.parametrize(
-    "regime", [Regime(heads_first_epochs=1), Regime(freeze_backbone=True)]
-)
-def test_a_gradient_scaler_changes_nothing(
-    regime: Regime, tmp_path: Path
-) -> None:
-    """Scaled, unscaled, clipped: the same steps; a frozen backbone is fine."""
-    results = []
-    for number, enabled in enumerate((False, True)):
-        brain = tuned(tmp_path / str(number), regime=regime, epochs=2)
-        brain.scaler = torch.GradScaler("cpu", 2.0**10, enabled=enabled)
-        fit_tones(brain)
-        results.append(weights(brain.modules.model))
-        assert brain.optimizer_step == 2 * STEPS
-    for name, one in results[0].items():
-        assert torch.allclose(one, results[1][name], atol=1e-6), name
-
-
 def optimizer_of(lr: float = 0.0) -> torch.optim.Optimizer:
-    """An optimiser with one parameter."""
     return torch.optim.SGD([torch.zeros(1)], lr=lr)
 
 
 def make_schedule(steps: int, warmup: float, cooldown: float) -> WarmupCooldown:
-    """A schedule with a plateau of 2."""
     schedule = WarmupCooldown(2.0, warmup, cooldown)
     schedule.set_total_steps(steps)
     return schedule
@@ -315,16 +275,3 @@ def test_corners() -> None:
         assert rates[step - 1] == pytest.approx(expected), step
     assert rates[100:] == [0.0] * 5
     assert optimizer.param_groups[0]["lr"] == 0.0
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 1000])
-@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
-def test_any_shares_and_any_length(
-    steps: int, shares: tuple[float, float]
-) -> None:
-    """Rates stay between zero and the plateau; the last step cools to 0."""
-    schedule, optimizer = make_schedule(steps, *shares), optimizer_of()
-    rates = [schedule(optimizer)[1] for _ in range(steps)]
-    assert all(0.0 <= rate <= 2.0 for rate in rates)
-    if steps > 1:
-        assert rates[-1] == pytest.approx(0.0)

@@ -62,7 +62,6 @@ MODELS = ("wav2vec2-base", "hubert-large", "wavlm-base", "conformer")
 def build(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    """Makes the same model again and again."""
     if request.param == "conformer":
         return lambda **options: shaken(
             tiny_model(exit_layers=EXITS, **options), by=0.1
@@ -73,7 +72,6 @@ def build(
 
 
 def is_trained(name: str, depths: set, exits: set) -> bool:
-    """Whether a parameter of that name should learn."""
     room, part, *rest = name.split(".")
     if room == "heads":
         return int(rest[0]) + 1 in exits
@@ -85,7 +83,6 @@ def is_trained(name: str, depths: set, exits: set) -> bool:
 
 
 def step(model: EarlyExitModel, exits: int = len(EXITS)) -> None:
-    """One step on two utterances, by an optimiser that decays weights."""
     optimizer = torch.optim.AdamW(model.parameters(), 0.01, weight_decay=1.0)
     outputs = model(*padded([noise(7000, 1), noise(5000, 2)]))[:exits]
     tokens_BS = torch.tensor([[1, 2, 3], [4, 5, 0]])
@@ -94,7 +91,6 @@ def step(model: EarlyExitModel, exits: int = len(EXITS)) -> None:
 
 
 def learning(model: EarlyExitModel) -> set[str]:
-    """Names of the parameters that learn."""
     return {n for n, p in model.named_parameters() if p.requires_grad}
 
 
@@ -102,10 +98,7 @@ def learning(model: EarlyExitModel) -> set[str]:
 def test_what_learns(
     build: Any, options: dict, epoch: int, depths: set, exits: set
 ) -> None:
-    """A step moves what the regime says, and no bit of anything else.
-
-    Frozen modules are in evaluation mode, the others in training mode.
-    """
+    """A step moves what the regime says, and no bit of anything else."""
     model = build()
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     Regime(**options).apply(model, epoch)
@@ -120,7 +113,6 @@ def test_what_learns(
 
 
 def check_modes(model: EarlyExitModel, depths: set, exits: set) -> None:
-    """Modes follow the freezing, module by module."""
     for name, module in model.named_modules():
         own = [name for name, _ in module.named_parameters(recurse=False)]
         if own and "final_norm" not in name:
@@ -134,7 +126,6 @@ def check_modes(model: EarlyExitModel, depths: set, exits: set) -> None:
 
 @torch.no_grad()
 def states(model: EarlyExitModel) -> list[torch.Tensor]:
-    """Encoder states at every exit, in the modes that the model is in."""
     outputs = model(*padded([noise(7000, 1), noise(5000, 2)]))
     return [output.hidden_BTD for output in outputs]
 
@@ -167,10 +158,7 @@ def test_nothing_is_recorded_below_what_learns(build: Any) -> None:
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Over frames, (B, T, D)."""
-
     def forward(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        """Normalise."""
         return super().forward(hidden_BTD.transpose(1, 2)).transpose(1, 2)
 
 
@@ -205,31 +193,6 @@ def test_prepare_opens_what_any_epoch_trains(build: Any, options: dict) -> None:
         union |= trained
     regime.prepare(model)
     assert learning(model) == union
-
-
-def test_epochs_leave_no_traces(build: Any) -> None:
-    """The state of an epoch does not depend on the epochs before it."""
-    regime = Regime(heads_first_epochs=1, unfreeze_per_epoch=2)
-
-    def snapshot(model: EarlyExitModel) -> tuple:
-        return learning(model), [m.training for m in model.modules()]
-
-    model = build()
-    for epoch in (4, 2, 1):
-        regime.apply(model, epoch)
-        fresh = build()
-        regime.apply(fresh, epoch)
-        assert snapshot(model) == snapshot(fresh)
-
-
-def test_gradients_of_frozen_parts_are_dropped(build: Any) -> None:
-    """An optimiser steps whatever has a gradient left."""
-    model = build()
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    Regime(freeze_backbone=True).apply(model, 1)
-    assert all(p.grad is None for p in model.encoder.parameters())
-    assert all(p.grad is not None for p in model.heads.parameters())
 
 
 @pytest.mark.parametrize("tied, learns", [("projection", True), (False, False)])
@@ -296,38 +259,9 @@ def test_a_model_that_does_not_fit() -> None:
     Regime(freeze_convolutions=False).check(model)
 
 
-FROZEN = {
-    "freeze_convolutions": ("encoder.convolutions.",),
-    "freeze_backbone": ("encoder.",),
-}
-
-
-def freezing(key: str) -> Regime:
-    """One that freezes this, and no more."""
-    return Regime(**({"freeze_convolutions": False} | {key: True}))
-
-
 @pytest.fixture(scope="module")
 def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A single model folder, where the family does not matter."""
     return write_ssl_model(tmp_path_factory.mktemp("wav2vec2"))
-
-
-@pytest.mark.parametrize("split", [True, False])
-@pytest.mark.parametrize("key", FROZEN)
-def test_a_run_leaves_frozen_parts_as_they_are(
-    one_folder: Path, tmp_path: Path, key: str, split: bool
-) -> None:
-    """Bit for bit after an epoch of decaying weights; all else has moved."""
-    model = ssl_model(one_folder)
-    before = weights(model)
-    fit_tones(tuned(tmp_path, model, freezing(key), split))
-    unmoved = same(before, weights(model))
-    prefixes = (*FROZEN[key], "encoder.final_norm.")
-    frozen = {n for n in before if n.startswith(prefixes)}
-    # The bias of keys moves all scores of a query alike: it learns nothing.
-    idle = {n for n in before if n.endswith("k_proj.bias")}
-    assert frozen <= unmoved <= frozen | idle
 
 
 @pytest.mark.parametrize(
@@ -352,16 +286,6 @@ def test_a_new_down_sampler_learns(
     sampler_ids = {id(p) for p in model.encoder.downsampler.parameters()}
     assert sampler_ids <= ids[MAIN]
     assert not sampler_ids & ids.get(BACKBONE, set())
-
-
-def test_a_frozen_backbone_drops_no_layers(
-    one_folder: Path, tmp_path: Path
-) -> None:
-    """It could not learn to do without one: said before training."""
-    model = ssl_model(one_folder, layerdrop_prob=0.1)
-    Regime(heads_first_epochs=1).check(model)
-    with pytest.raises(InputError, match="^layerdrop_prob: 0.1 .* to 0"):
-        tuned(tmp_path, model, Regime(freeze_backbone=True))
 
 
 def test_frozen_layers_are_never_skipped(one_folder: Path) -> None:

@@ -10,7 +10,6 @@ Authors
 """
 
 import logging
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain_ee.errors import InputError
 from speechbrain_ee.exits.decoding import AttentionBeamSearch, SearchOptions
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.training.distillation import Distillation
 from speechbrain_ee.training.losses import LossTerm
 from speechbrain_ee.training.systems import (
     CTCAttentionEarlyExitBrain,
@@ -32,7 +30,6 @@ from speechbrain_ee.training.systems import (
 )
 from tests.helpers import (
     EXITS,
-    VOCAB,
     fit_tones,
     shaken,
     tiny_brain,
@@ -44,41 +41,7 @@ KINDS = ("shared", "separate")
 fit = partial(fit_tones, first=3)
 
 
-def test_overfits_eight_utterances_at_every_exit(tmp_path: Path) -> None:
-    """Word error rate 0 at every exit, found by the real fit and decoding."""
-    model = tiny_model(attention_type="RoPEMHA", d_model=32)
-    brain = fit_tones(tiny_brain(tmp_path, model, epochs=10, lr=0.005), times=4)
-    assert brain.error_rates.words == 39
-    assert brain.error_rates.wer == (0.0,) * len(EXITS)
-    log = (tmp_path / "train_log.txt").read_text().splitlines()
-    assert len(log) == 10
-    for layer in EXITS:
-        assert f"valid WER L{layer}: 0.00e+00" in log[-1]
-        assert f"train CTC loss L{layer}: " in log[-1]
-    assert "valid WER L2: 0.00e+00" not in log[0]
-
-
-def test_blank_collapse_is_said_aloud(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Heads that can only say blank are named after the given epoch."""
-    model = tiny_model()
-    for linear in model.heads.projections:
-        torch.nn.init.zeros_(linear.weight)
-        linear.bias.data = torch.tensor([50.0] + [0.0] * 6)
-    with caplog.at_level(logging.WARNING, logger="speechbrain_ee"):
-        fit_tones(
-            tiny_brain(tmp_path, model, epochs=2, blank_collapse_epochs=2)
-        )
-    lines = [r.getMessage() for r in caplog.records]
-    warnings = [line for line in lines if "BLANK COLLAPSE" in line]
-    assert len(warnings) == 1
-    assert "after 2 epochs" in warnings[0] and str(list(EXITS)) in warnings[0]
-
-
 class NonFiniteOnce(CTCEarlyExitBrain):
-    """The loss of the second batch of every epoch is not a number."""
-
     def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
         losses_E = super().exit_losses(outputs, batch)["CTC"]
         training = self.modules.model.training
@@ -99,19 +62,6 @@ def test_non_finite_loss_is_said_aloud_and_skipped(
     assert len(warnings) == 1 and "epoch 1, batch 2" in warnings[0]
     model = brain.modules.model
     assert all(torch.isfinite(p).all() for p in model.parameters())
-
-
-def test_non_finite_loss_again_and_again_stops(tmp_path: Path) -> None:
-    """Beyond the patience, training ends instead of running idle."""
-
-    class Never(CTCEarlyExitBrain):
-        def exit_losses(self, outputs, batch) -> dict[str, torch.Tensor]:
-            losses_E = super().exit_losses(outputs, batch)["CTC"]
-            return {"CTC": losses_E * float("inf")}
-
-    brain = tiny_brain(tmp_path, brain_class=Never, nonfinite_patience=1)
-    with pytest.raises(ValueError, match="not finite"):
-        fit_tones(brain)
 
 
 def test_best_checkpoint_is_kept_by_the_rule(tmp_path: Path) -> None:
@@ -141,16 +91,6 @@ def test_best_checkpoint_is_kept_by_the_rule(tmp_path: Path) -> None:
     )
 
 
-def test_checkpoint_of_another_model(tmp_path: Path) -> None:
-    """Resuming with another vocabulary or depth: which keys, what to do."""
-    fit_tones(tiny_brain(tmp_path))
-    other = tiny_brain(tmp_path, tiny_model(d_model=32), epochs=2)
-    with pytest.raises(InputError, match=re.escape(str(tmp_path))) as error:
-        fit_tones(other)
-    for key in ("output_neurons", "exit_layers", "d_model"):
-        assert key in str(error.value)
-
-
 def test_checkpoint_of_other_exits(tmp_path: Path) -> None:
     """As many exits at other layers: the weights fit, the meaning does not."""
     fit_tones(tiny_brain(tmp_path, tiny_model(exit_layers=(2, 4))))
@@ -159,30 +99,7 @@ def test_checkpoint_of_other_exits(tmp_path: Path) -> None:
         fit_tones(other)
 
 
-def test_tokens_beyond_the_vocabulary_are_no_text(tmp_path: Path) -> None:
-    """An output that no piece belongs to cannot end a run in decoding."""
-    brain = tiny_brain(tmp_path)
-    assert brain.decode([1, VOCAB, 2, VOCAB + 5]) == "tone1 tone2"
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("checkpoint_rule", "frist_exit"),
-        ("exit_weights", [1.0]),
-        ("max_grad_norm", -1.0),
-    ],
-)
-def test_wrong_option_of_any_system(
-    tmp_path: Path, option: str, value: object
-) -> None:
-    """Not after the first epoch of a long run."""
-    with pytest.raises(InputError, match=option):
-        tiny_brain(tmp_path, **{option: value})
-
-
 def changed(model: EarlyExitModel, train: Any) -> set[str]:
-    """Modules, by the first three parts of the names, that training moves."""
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     train()
     return {
@@ -280,48 +197,6 @@ def test_loss_is_the_weighted_sum(tmp_path: Path) -> None:
     )
 
 
-def test_log_has_both_losses_and_what_was_recognised(tmp_path: Path) -> None:
-    """By exit: losses of training and validation, error rate, accuracy."""
-    model = tiny_model(attention="shared")
-    brain = fit(tiny_brain(tmp_path, model, epochs=2))
-    names = {
-        f"{name} L{layer}" for name in ("WER", "accuracy") for layer in EXITS
-    }
-    stats = brain.valid_stats()
-    assert stats.keys() == names
-    assert {type(value) for value in stats.values()} == {float}
-    lines = (tmp_path / "train_log.txt").read_text().splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        logged = re.findall(r"(train|valid) ([^:,]+): ([-+.\de]+)", line)
-        named = {f"{stage} {name}" for stage, name, _ in logged}
-        assert named >= {f"valid {name}" for name in names} | {
-            f"{stage} {head} loss L{layer}"
-            for stage in ("train", "valid")
-            for head in ("CTC", "attention")
-            for layer in EXITS
-        }
-    # Of 8 transcripts: neither above all tokens nor a share of one.
-    assert 0 <= stats["accuracy L4"] <= 100 and brain.token_accuracy.tokens
-
-
-def test_smoothing_reaches_the_loss(tmp_path: Path) -> None:
-    """Each Brain uses its own ``label_smoothing``."""
-    model = shaken(tiny_model(attention="shared"))
-    batch = PaddedBatch(list(tone_dataset(3, first=3)))
-    losses = []
-    for smoothing in (0.0, 0.3):
-        folder = tmp_path / str(smoothing)
-        brain = tiny_brain(folder, model, label_smoothing=smoothing)
-        brain.modules.eval()
-        with torch.no_grad():
-            outputs = brain.compute_forward(batch, sb.Stage.VALID)
-            losses.append(brain.exit_losses(outputs, batch))
-    assert torch.equal(losses[0]["CTC"], losses[1]["CTC"])
-    difference = losses[0]["attention"] - losses[1]["attention"]
-    assert difference.abs().min() > 1e-3
-
-
 def test_augmented_copies_have_their_transcripts(tmp_path: Path) -> None:
     """An augmenter that doubles the batch doubles what decoders read."""
     augment = Augmenter(
@@ -341,17 +216,6 @@ def test_augmented_copies_have_their_transcripts(tmp_path: Path) -> None:
         dict(brain.exit_losses(doubled, batch)),
         dict(brain.exit_losses(plain, batch)),
     )
-
-
-def test_transcripts_are_not_given_in_a_test(tmp_path: Path) -> None:
-    """Evaluation searches; there is no teacher, and so no such loss."""
-    brain = tiny_brain(tmp_path, tiny_model(attention="shared"))
-    brain.modules.eval()
-    batch = PaddedBatch(list(tone_dataset(3, first=3)))
-    with torch.no_grad():
-        outputs = brain.compute_forward(batch, sb.Stage.TEST)
-    assert all(output.attention_BSV is None for output in outputs)
-    assert brain.exit_losses(outputs, batch).keys() == {"CTC"}
 
 
 @pytest.mark.parametrize(
@@ -401,8 +265,6 @@ def test_model_without_decoders_is_refused(tmp_path: Path) -> None:
 
 
 class Own(LossTerm):
-    """A term of a user's own."""
-
     name = "own"
 
     def losses(self, outputs, batch, brain) -> torch.Tensor:
@@ -410,15 +272,11 @@ class Own(LossTerm):
 
 
 class Scalar(Own):
-    """Not one loss per exit."""
-
     def losses(self, outputs, batch, brain) -> torch.Tensor:
         return super().losses(outputs, batch, brain).sum()
 
 
 class Nameless(Own):
-    """A name that no log can hold."""
-
     name = "two words"
 
 
@@ -467,11 +325,3 @@ def test_a_term_of_the_wrong_shape(tmp_path: Path) -> None:
     brain = tiny_brain(tmp_path, losses=["ctc", Scalar()])
     with pytest.raises(InputError, match=r"losses: own returns .*\[2\]"):
         fit(brain)
-
-
-def test_distillation_that_is_not_listed(tmp_path: Path) -> None:
-    """It would do nothing."""
-    given = {"losses": ["ctc"], "distillation": Distillation("self")}
-    with pytest.raises(InputError, match="^distillation: .*not among the"):
-        tiny_brain(tmp_path, **given)
-    tiny_brain(tmp_path, losses=["ctc"], distillation=Distillation())

@@ -23,20 +23,16 @@ SGD = partial(torch.optim.SGD, lr=1.0)
 
 
 class Tuned(CTCEarlyExitBrain):
-    """A Brain that notes its learning rates."""
-
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.rates: list[dict[str, float]] = []
 
     def on_fit_batch_start(self, batch: Any, should_step: bool) -> None:
-        """As ever, and note the rates."""
         super().on_fit_batch_start(batch, should_step)
         self.rates.append(self.learning_rates())
 
 
 def schedule(lr: float) -> WarmupCooldown:
-    """A short warm-up, a short plateau, a long way down."""
     return WarmupCooldown(lr, warmup_share=0.25, cooldown_share=0.5)
 
 
@@ -48,7 +44,6 @@ def tuned(
     brain_class: type = Tuned,
     **overrides: Any,
 ) -> Tuned:
-    """A Brain with two optimisers, or with one."""
     folder.mkdir(parents=True, exist_ok=True)
     if split:
         overrides = {
@@ -62,10 +57,8 @@ def tuned(
 
 
 def weights(model: EarlyExitModel) -> dict[str, Tensor]:
-    """A copy of all parameters."""
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
-    """Names of the parameters with the same bits."""
     return {name for name in one if torch.equal(one[name], other[name])}

@@ -32,26 +32,22 @@ TIMEOUT = timedelta(minutes=10)
 
 
 def model_of(**options: Any) -> EarlyExitModel:
-    """Whose exits do not agree with each other."""
     return shaken(tiny_model(**options), by=0.1)
 
 
 def with_global_statistics() -> EarlyExitModel:
-    """A model that normalises its features by what it has heard so far."""
     model = model_of()
     model.encoder.features.normalize = InputNormalization(norm_type="global")
     return model
 
 
 def pretrained(folder: Path) -> EarlyExitModel:
-    """A tiny wav2vec2 that lies beside the results."""
     from tests.models.ssl_models import ssl_model
 
     return ssl_model(folder.parent / "ssl")
 
 
 def with_idle_part() -> EarlyExitModel:
-    """A model of which a part takes no part in the loss."""
     model = model_of()
     model.heads.idle = nn.Linear(2, 2)
     return model
@@ -93,10 +89,6 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def trained(name: str, folder: Path, processes: int) -> dict[str, Any]:
-    """What a case is trained to.
-
-    Gradients by step, before they are clipped; weights, logged figures.
-    """
     options = {"epochs": 1, "utterances": 8} | CASES[name](folder)
     data = tone_dataset(options.pop("utterances"), first=3)
     brain = brain_in(folder / name, **options)
@@ -122,7 +114,6 @@ def trained(name: str, folder: Path, processes: int) -> dict[str, Any]:
 
 
 def heard(model: EarlyExitModel) -> list[torch.Tensor]:
-    """Statistics of all features so far, if there are any."""
     normalise = getattr(model.encoder, "features", None)
     normalise = getattr(normalise, "normalize", None)
     if getattr(normalise, "norm_type", None) != "global":
@@ -131,7 +122,6 @@ def heard(model: EarlyExitModel) -> list[torch.Tensor]:
 
 
 def brain_in(folder: Path, **options: Any) -> Any:
-    """A Brain that can be one of several."""
     (folder / "save").mkdir(parents=True, exist_ok=True)
     options = {"model": model_of()} | options
     return tiny_brain(
@@ -143,7 +133,6 @@ def brain_in(folder: Path, **options: Any) -> Any:
 
 
 def fit(brain: Any, data: Any, processes: int) -> None:
-    """Steps of four utterances, and a validation of uneven batches."""
     brain.fit(
         brain.hparams.epoch_counter,
         data,
@@ -157,7 +146,6 @@ def fit(brain: Any, data: Any, processes: int) -> None:
 
 
 def evaluated(folder: Path, processes: int) -> dict[str, Any]:
-    """Untrained weights, validated, then tested into files."""
     brain = brain_in(
         folder / f"evaluated{processes}",
         model=model_of(attention="shared"),
@@ -184,12 +172,11 @@ def evaluated(folder: Path, processes: int) -> dict[str, Any]:
         "logged": logged,
         "ids": list(trace.ids),
         "evidence": trace.evidence_names,
-        "cut": brain.recorder.cut,
+        "cut": brain.evaluator.recorder.cut,
     }
 
 
 def failed(folder: Path) -> dict[str, str]:
-    """Messages of failures in one process, and in both."""
     messages = {}
     brain = brain_in(folder / "failed", average_checkpoints=0)
     test = tone_dataset(6, first=3)
@@ -207,7 +194,6 @@ def failed(folder: Path) -> dict[str, str]:
 
 
 def main(folder: Path, rank: int) -> None:
-    """All cases, as one of two processes."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     torch.distributed.init_process_group(
@@ -226,7 +212,6 @@ def main(folder: Path, rank: int) -> None:
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
-    """As JSON."""
     path.write_text(json.dumps(result), "utf-8")
 
 

@@ -23,7 +23,7 @@ from speechbrain_ee.exits.policy import ThresholdPolicy
 from speechbrain_ee.models.heads import ExitOutput
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.training.options import load_options
-from speechbrain_ee.training.seeding import seed_step
+from speechbrain_ee.training.systems import seed_step
 from tests import helpers
 from upstream.checkout import overrides_like
 from upstream.gates import RECIPE, ROOT, TREE

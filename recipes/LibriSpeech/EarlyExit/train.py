@@ -38,7 +38,6 @@ with ends_on_interrupt():  # importing takes seconds
     )
     from speechbrain_ee.data.shards import write_training_manifest
     from speechbrain_ee.data.tokens import make_tokenizer
-    from speechbrain_ee.evaluation.cost import start_cost
     from speechbrain_ee.evaluation.report import (
         console_tables,
         study_options,
@@ -106,7 +105,7 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
     )
     run_on_main(write_training_manifest, args=[hparams])
     tokenizer = make_tokenizer(hparams)
-    frames = start_cost(hparams["modules"]["model"].encoder).frames
+    frames = hparams["modules"]["model"].encoder.frames
     datasets = make_datasets(hparams, tokenizer, frames)
     study = study_options(hparams, datasets.tests)
 
@@ -126,14 +125,15 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
         valid_loader_kwargs=hparams["valid_dataloader_opts"],
     )
 
-    brain.learn_selection(
+    evaluator = brain.evaluator
+    evaluator.learn(
         Path(hparams["valid_csv"]).stem,
         datasets.valid,
         loader_options=hparams["test_dataloader_opts"],
         texts=[row["wrd"] for row in datasets.train.data.values()],
     )
     traces = [
-        brain.evaluate_exits(
+        evaluator.evaluate(
             name, dataset, loader_options=hparams["test_dataloader_opts"]
         )
         for name, dataset in datasets.tests.items()
@@ -141,16 +141,16 @@ def train(hparams_file: str, run_opts: Any, overrides: str) -> None:
     if if_main_process():
         debug = brain.debug and not brain.debug_persistently
         default = choose_default(
-            hparams, brain.policies, brain.dev_trace, debug
+            hparams, evaluator.policies, evaluator.dev_trace, debug
         )
         report = write_report(
             traces,
             hparams["report_folder"],
             title=hparams["system_name"],
-            extra=brain.selection_facts(),
-            policies=list(brain.policies.values()),
-            decoded=brain.decoded,
-            dev=brain.dev_trace,
+            extra=evaluator.selection_facts(),
+            policies=list(evaluator.policies.values()),
+            decoded=evaluator.decoded,
+            dev=evaluator.dev_trace,
             default=default,
             **study,
         )
