@@ -19,14 +19,14 @@ import secrets
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import yaml
 
-from speechbrain_ee.errors import InputError, one_line, quoted
+from speechbrain_ee.errors import InputError, one_line
 
 MB = 10**6
 # Of one file; what models of today's size need, several times over.
@@ -376,31 +376,6 @@ def has_schema(path: str | Path, schema: str) -> bool:
         return read_json(path, "").get("schema") == schema
     except InputError:
         return False
-
-
-def check_keys(
-    content: dict[str, Any],
-    schema: str,
-    keys: Sequence[str],
-    path: str | Path,
-    remedy: str,
-) -> None:
-    """Check the schema and the keys of an object."""
-    found = content.get("schema")
-    if found != schema:
-        raise InputError(
-            f"{path}: schema is {quoted(found)}, not {schema!r}; {remedy}."
-        )
-    known = ("schema", *keys)
-    for key in content:
-        if key not in known:
-            raise InputError(
-                f"{path}: {key[:100]} is not known; valid keys: "
-                f"{', '.join(known)}; {remedy}."
-            )
-    for key in keys:
-        if key not in content:
-            raise InputError(f"{path}: {key} is missing; {remedy}.")
 
 
 def read_yaml(path: str | Path, remedy: str) -> Any:
