@@ -210,6 +210,19 @@ def test_the_examples_shown_are_those_that_are_tested():
     assert sorted(shown) == sorted(p.read_text("utf-8") for p in files)
 
 
+def test_the_walks_name_what_there_is() -> None:
+    """Three walks of at most five files; every file has what is named."""
+    page = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
+    walks = page.split("## Three walks")[1].split("\n## ")[0]
+    tables = re.findall(r"(?:^\| `.*\n)+", walks, flags=re.M)
+    assert [len(table.splitlines()) for table in tables] == [5, 5, 5]
+    for row in "".join(tables).splitlines():
+        path, names = re.match(r"\| `(\S+)` \|(.*)", row).groups()
+        source = (ROOT / "speechbrain_ee" / path).read_text("utf-8")
+        defined = re.findall(r"^(?:class|def) (\w+)", source, flags=re.M)
+        assert {*re.findall(r"`(\w+)`", names)} & {*defined}, row
+
+
 def test_the_reference_holds_everything(tmp_path):
     """Made from the docstrings: every module, and every criterion."""
     spec = importlib.util.spec_from_file_location(
