@@ -88,9 +88,14 @@ def difference(joint: Trace, exit: int, single: Trace) -> dict[str, Any]:
 
 
 def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
-    """All depths on all test sets."""
+    """All depths on all sets that every model has decoded: a model with a
+    single exit has nothing to learn from the development set.
+    """
     result: dict[str, Any] = {}
+    singles = [folder / f"single-{depth}" / "traces" for depth in depths]
     for path in sorted((folder / "joint" / "traces").glob("*.jsonl.gz")):
+        if not all((single / path.name).exists() for single in singles):
+            continue
         joint = read_trace(path)
         name = path.name.removesuffix(".jsonl.gz")
         layers = list(joint.header.exit_layers)
@@ -98,9 +103,9 @@ def compare(folder: Path, depths: list[int]) -> dict[str, Any]:
             str(depth): difference(
                 joint,
                 layers.index(depth),
-                read_trace(folder / f"single-{depth}" / "traces" / path.name),
+                read_trace(single / path.name),
             )
-            for depth in depths
+            for depth, single in zip(depths, singles)
         }
     return result
 

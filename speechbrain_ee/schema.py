@@ -134,7 +134,7 @@ def explain(
     if match := _MISSING.match(problem):
         return prefix + match[1], "missing"
     if error.__cause__ is not None:
-        return key, problem
+        return key, problem.rstrip(".")
     if problem.startswith("Invalid enum value"):
         problem = f"valid: {', '.join(map(str, _choices(kind)))}"
     return key, f"{quoted(content)} does not fit ({problem})"

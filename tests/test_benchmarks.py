@@ -66,6 +66,19 @@ def trace_of(errors_N: np.ndarray, order: list[int]) -> Trace:
     return Trace(TraceHeader("model", "greedy", (4,)), tuple(records))
 
 
+def test_only_sets_of_all_models_are_compared(benchmark, tmp_path):
+    """Single-exit models decode no development set."""
+    trace = trace_of(np.arange(40) % 5, list(range(40)))
+    for place in (
+        "joint/traces/dev",
+        "joint/traces/test",
+        "single-4/traces/test",
+    ):
+        path = tmp_path / f"{place}.jsonl.gz"
+        write_trace(path, trace.header, trace.records)
+    assert [*benchmark.compare(tmp_path, [4])] == ["test"]
+
+
 def test_difference_pairs_utterances_by_id(benchmark):
     errors_N = np.arange(40) % 5
     joint = trace_of(errors_N, list(range(40)))
