@@ -42,7 +42,7 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 
 
 class CostModel:

@@ -31,7 +31,7 @@ from speechbrain_ee.evaluation.cost import (
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding import Decoding, NBest, Scored, SearchOptions
-from speechbrain_ee.models import ssl
+from speechbrain_ee.models import pretrained
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.features import LogMel
@@ -39,7 +39,7 @@ from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import Backbone
+from speechbrain_ee.models.pretrained import Backbone
 from tests.helpers import noise, padded, shaken
 from tests.models.ssl_models import (
     MODELS,
@@ -247,7 +247,7 @@ def test_published_size_of_a_base_model(monkeypatch):
         config = transformers.Wav2Vec2Config(layerdrop=0.0)
         model = transformers.AutoModel.from_config(config)
     backbone = Backbone(model, normalise=True, sample_rate=16000)
-    monkeypatch.setattr(ssl, "load_backbone", lambda *_: backbone)
+    monkeypatch.setattr(pretrained, "load_backbone", lambda *_: backbone)
     cost = CostModel(ssl_model("base", (12,)))
     # The embedding of masked frames is not loaded; the head has 7 tokens.
     loaded = cost.parameters()[0] - 2 * 768 - (768 * 7 + 7)

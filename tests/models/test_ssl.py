@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models import ssl
+from speechbrain_ee.models import pretrained
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder, load_backbone
+from speechbrain_ee.models.pretrained import SSLEncoder, load_backbone
 from speechbrain_ee.training.losses import ctc_exit_losses
 from tests.helpers import VOCAB, noise, padded, valid
 from tests.models.ssl_models import (
@@ -337,7 +337,7 @@ def test_without_transformers(
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(ssl.importlib, "import_module", absent)
+    monkeypatch.setattr(pretrained.importlib, "import_module", absent)
     with pytest.raises(InputError, match=r"speechbrain-ee\[ssl\]"):
         load_backbone(str(spoilt))
 

@@ -33,7 +33,7 @@ import yaml
 from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.files import LOADER, compose_yaml, read_json, whole_file
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 from speechbrain_ee.training.checkpoints import kept_random_state
 
 logger = logging.getLogger(__name__)

@@ -91,7 +91,7 @@ from speechbrain_ee.inference.hypothesis import read_tokenizer
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 from speechbrain_ee.schema import Count, Finite, Record, plain, read_record
 from speechbrain_ee.training import checkpoints
 from speechbrain_ee.training.checkpoints import POLICY_FOLDER
