@@ -143,7 +143,7 @@ class Family:
         self, encoder: Encoder, wavs: Tensor, samples_B: Tensor
     ) -> Tensor:
         """What the convolutions make of the audio, (B, T, channels)."""
-        if encoder.config.feat_extract_norm != "group":
+        if getattr(encoder.config, "feat_extract_norm", "layer") == "layer":
             return encoder.convolutions(wavs).mT
         return by_length(lambda w: encoder.convolutions(w).mT, wavs, samples_B)
 

@@ -111,6 +111,7 @@ class MelOptions(NamedTuple):
     wave_emphasis: float = 0.0  # of the waveform
     frame_emphasis: float = 0.0  # of frames, after removing their mean
     stacked: int = 1  # frames that become one
+    double: bool = False  # in double precision, until the end
 
 
 def _below_peak(bands_BTF: Tensor, mask_BT: Tensor, _: Tensor) -> Tensor:
@@ -154,7 +155,7 @@ _OPTIONS = {
     "ParakeetFeatureExtractor": MelOptions(
         0.0, normalise=_standardised, guard=2**-24
     ),
-    "LasrFeatureExtractor": MelOptions(1e-5, centred=False),
+    "LasrFeatureExtractor": MelOptions(1e-5, centred=False, double=True),
     "SeamlessM4TFeatureExtractor": MelOptions(
         1.192092955078125e-07,
         normalise=partial(_standardised, kaldi=True),
@@ -162,6 +163,8 @@ _OPTIONS = {
         centred=False,
         frame_emphasis=0.97,
         stacked=2,
+        # Logarithms of 16, standardised, would be rounded to 3e-6.
+        double=True,
     ),
 }
 
@@ -229,21 +232,22 @@ class ExtractorMel(nn.Module):
         spectrum = torch.fft.rfft(frames_BTN * self.window, self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
         options = self.options
-        energies_BTF = (power @ self.filters_FM).clamp(min=options.floor)
+        energies_BTF = (power @ self.filters_FM.to(power)).clamp(min=options.floor)
         features_BTF = options.log(energies_BTF + options.guard)
         if options.normalise is not None:
             mask_BT = padding_mask(lengths_B, features_BTF.shape[1])
             features_BTF = options.normalise(features_BTF, mask_BT, lengths_B)
         stacked = options.stacked
         frames = features_BTF.shape[1] // stacked
-        features_BTF = features_BTF[:, : frames * stacked]
-        return features_BTF.unflatten(1, (frames, stacked)).flatten(2), (
-            lengths_B // stacked
-        )
+        features_BTF = features_BTF[:, : frames * stacked].float()
+        features_BTF = features_BTF.unflatten(1, (frames, stacked)).flatten(2)
+        return features_BTF, lengths_B // stacked
 
     def _framed(self, wavs: Tensor, samples_B: Tensor, frames: int) -> Tensor:
         """Windows of samples, (B, T, samples of a window)."""
         options, size = self.options, self.window_samples
+        if options.double:
+            wavs = wavs.double()
         wavs = options.scale * wavs
         if options.wave_emphasis:
             before = F.pad(wavs[:, :-1], (1, 0))

@@ -34,7 +34,7 @@ _CONVOLVED = _SIZES | {
 _STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 _CONFORMER = _SIZES | {
     "conv_kernel_size": 5,
-    "subsampling_conv_channels": 4,
+    "subsampling_conv_channels": 16,
     "num_mel_bins": 16,
     "num_key_value_heads": 2,
 }
@@ -108,7 +108,7 @@ MODELS: dict[str, tuple[str, dict, str, dict]] = {
     "granite_speech": (
         "GraniteSpeechEncoderConfig",
         {
-            "input_dim": 32,
+            "input_dim": 160,
             "num_layers": LAYERS,
             "hidden_dim": 16,
             "feedforward_mult": 2,
@@ -120,7 +120,7 @@ MODELS: dict[str, tuple[str, dict, str, dict]] = {
             "conv_kernel_size": 5,
         },
         "GraniteSpeech",
-        {"n_mels": 16},
+        {},
     ),
     "whisper": (
         "WhisperConfig",

@@ -320,13 +320,13 @@ def test_impossible_config(spoilt: Path, changes: dict[str, Any]) -> None:
     assert "cannot be loaded" in refusal(spoilt)
 
 
-@pytest.mark.parametrize("kind", ["bert", "whisper"])
-def test_other_architectures(spoilt: Path, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["bert", "speech_to_text"])
+def test_other_architectures(spoilt: Path, kind: str) -> None:
     """Known to transformers or not: the message lists what is known here."""
     configure(spoilt, model_type=kind)
     message = refusal(spoilt)
     assert f"of type {kind!r}" in message
-    assert "wav2vec2, hubert, wavlm" in message
+    assert "wav2vec2, hubert, wavlm" in message and "whisper" in message
 
 
 def test_without_transformers(
