@@ -11,6 +11,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -498,7 +499,13 @@ class Whisper(MelFamily):
             )
         return hidden_BTD + encoder.positions_TD[:frames]
 
-    passed = Family.passed
+    def passed(self, encoder: Encoder, state: EncoderState) -> Options:
+        """A mask; transformers 4 asks for one of heads, too."""
+        passed = {"attention_mask": self.added(state)}
+        asked = inspect.signature(encoder.layers[0].forward).parameters
+        if "layer_head_mask" in asked:
+            passed["layer_head_mask"] = None
+        return passed
 
 
 class GraniteSpeech(MelFamily):

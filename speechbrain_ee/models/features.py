@@ -232,7 +232,9 @@ class ExtractorMel(nn.Module):
         spectrum = torch.fft.rfft(frames_BTN * self.window, self.n_fft)
         power = spectrum.real.square() + spectrum.imag.square()
         options = self.options
-        energies_BTF = (power @ self.filters_FM.to(power)).clamp(min=options.floor)
+        energies_BTF = (power @ self.filters_FM.to(power)).clamp(
+            min=options.floor
+        )
         features_BTF = options.log(energies_BTF + options.guard)
         if options.normalise is not None:
             mask_BT = padding_mask(lengths_B, features_BTF.shape[1])

@@ -303,7 +303,13 @@ def _loaded(
 ) -> Backbone:
     config = library.AutoConfig.from_pretrained(name, **where)
     family = _family(source, config.to_dict())
-    kind = getattr(library, family.loader)
+    kind = getattr(library, family.loader, None)
+    if not hasattr(kind, "from_pretrained"):
+        raise InputError(
+            f"source: {source} is of type {config.model_type}, which "
+            f"transformers {library.__version__} has no encoder for; update "
+            "transformers."
+        )
     if kind is not library.AutoModel:
         config = getattr(config, "encoder_config", config)
     for each in (config, getattr(config, "encoder_config", config)):

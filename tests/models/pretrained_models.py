@@ -165,10 +165,17 @@ def write_model(folder: Path, name: str, **options: Any) -> Path:
     config_class, values, extractor_class, extracted = MODELS[name]
     if not hasattr(transformers, config_class):
         pytest.skip(f"this version of transformers has no {config_class}")
+    kind = getattr(transformers, f"{extractor_class}FeatureExtractor")
+    try:
+        extractor = kind(**extracted)
+    except ImportError as error:  # librosa, for some in transformers 4
+        pytest.skip(str(error))
     torch.manual_seed(0)
     config = getattr(transformers, config_class)(**values | options)
     if name == "granite_speech":
         model = transformers.GraniteSpeechCTCEncoder(config)
+        if not hasattr(model, "save_pretrained"):
+            pytest.skip("transformers 4 cannot save it alone")
     else:
         model = transformers.AutoModel.from_config(config)
     model = shaken(model, 0, by=0.1)
@@ -177,8 +184,7 @@ def write_model(folder: Path, name: str, **options: Any) -> Path:
             part.running_mean.uniform_(-0.2, 0.2)
             part.running_var.uniform_(0.8, 1.2)
     model.save_pretrained(folder)
-    kind = getattr(transformers, f"{extractor_class}FeatureExtractor")
-    kind(**extracted).save_pretrained(folder)
+    extractor.save_pretrained(folder)
     return folder
 
 
@@ -205,15 +211,8 @@ def original_states(folder: Path, name: str, wav: Tensor) -> list[Tensor]:
     if name == "granite_speech":
         heard = {"hidden_states": extractor(wav).input_features}
     else:
-        options = {"padding": True} if name != "whisper" else {}
-        heard = dict(
-            extractor(
-                np.array(wav),
-                sampling_rate=16000,
-                return_tensors="pt",
-                **options,
-            )
-        )
+        given = {"sampling_rate": 16000, "return_tensors": "pt"}
+        heard = dict(extractor(np.array(wav), **given))
     states: list[Tensor] = []
     for layer in encoder.layers:
         layer.register_forward_hook(
@@ -221,7 +220,6 @@ def original_states(folder: Path, name: str, wav: Tensor) -> list[Tensor]:
                 out[0] if isinstance(out, tuple) else out
             )
         )
-    (model if model.main_input_name in heard else encoder)(**heard) if (
-        name not in ("whisper", "moonshine")
-    ) else encoder(**heard)
+    decoded = name in ("whisper", "moonshine")
+    (encoder if decoded else model)(**heard)
     return states
