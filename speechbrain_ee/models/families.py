@@ -72,7 +72,8 @@ class Family:
     HuBERT, UniSpeech and UniSpeech-SAT differ from wav2vec2 in weights alone.
     """
 
-    depth = "num_hidden_layers"  # where a configuration says how many layers
+    # Where a configuration says how many layers; None: all are kept there.
+    depth: str | None = "num_hidden_layers"
     # What a configuration says of parts that are not used.
     unused: Mapping[str, int] = {}
     loader = "AutoModel"
@@ -513,7 +514,7 @@ class GraniteSpeech(MelFamily):
     is fed back. The encoder of Granite speech, without its language model.
     """
 
-    depth = "num_layers"
+    depth = None  # what is fed back, and where, depends on it
     loader = "GraniteSpeechCTCEncoder"
     extractors = "GraniteSpeechFeatureExtractor"
     rows_of_one_length = True

@@ -312,9 +312,11 @@ def _loaded(
         )
     if kind is not library.AutoModel:
         config = getattr(config, "encoder_config", config)
-    for each in (config, getattr(config, "encoder_config", config)):
-        # Layers are skipped by this project, in place.
-        each.layerdrop = each.encoder_layerdrop = 0.0
+    for each in (config, getattr(config, "encoder_config", None)):
+        for key in ("layerdrop", "encoder_layerdrop"):
+            if hasattr(each, key):
+                # Layers are skipped by this project, in place.
+                setattr(each, key, 0.0)
     if pretrained:
         model, report = kind.from_pretrained(
             name,

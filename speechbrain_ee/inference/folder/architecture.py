@@ -252,7 +252,8 @@ def write_backbone(folder: Path, model: EarlyExitModel) -> None:
         return
     config: dict[str, Any] = json.loads(encoder.config.to_json_string())
     config |= encoder.family.unused
-    config[encoder.family.depth] = encoder.exit_layers[-1]
+    if encoder.family.depth is not None:
+        config[encoder.family.depth] = encoder.exit_layers[-1]
     extractor = dict(encoder.extractor)
     for key in _NOT_WRITTEN:
         config.pop(key, None)
