@@ -74,7 +74,7 @@ def test_there_is_something_to_check():
     quick = [" ".join(words) for words in commands(DOCS / "quick-start.md")]
     assert "make demo" in quick
     assert sum(command.startswith("speechbrain-ee") for command in quick) >= 3
-    assert len(blocks(DOCS / "extending.md", "python")) == 6
+    assert len(blocks(DOCS / "extending.md", "python")) == 5
 
 
 def test_every_row_describes_a_criterion():

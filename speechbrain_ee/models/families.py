@@ -59,6 +59,7 @@ def first(out: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def kernels(module: nn.Module) -> list[tuple[int, int]]:
+    """Kernel and stride of every convolution over time."""
     return [
         (part.kernel_size[0], part.stride[0])
         for part in module.modules()

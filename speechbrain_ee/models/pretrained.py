@@ -130,7 +130,8 @@ class PretrainedEncoder(LayerwiseEncoder):
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
             else:
-                self.register_buffer(name, part)
+                learnt = part.is_floating_point()
+                self.register_buffer(name, part, persistent=learnt)
         # Never run: DDP would wait for its gradients.
         self.final_norm.requires_grad_(False)
         self.feature_augment = feature_augment

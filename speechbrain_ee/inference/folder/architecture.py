@@ -90,6 +90,9 @@ RUN_WAY_OUT = (
 )
 BACKBONE_FOLDER = "backbone"
 _BACKBONE_FILES = ("config.json", "preprocessor_config.json")
+# What filters of mel bands grow with, which are made outside of PyTorch.
+_BINS = ("n_fft", "win_length", "feature_size", "n_mels", "num_mel_bins")
+_MOST_BINS = 4096
 # They name a place on the writer's machine, or code.
 _NOT_WRITTEN = ("_name_or_path", "name_or_path", "auto_map")
 # The same classes in SpeechBrain, and the same names of parameters.
@@ -241,6 +244,13 @@ def read_backbone_files(place: Path) -> list[dict[str, Any]]:
                 raise InputError(
                     f"{place / name}, key {key}: names code to be loaded, "
                     "which is never done; remove it if you trust the rest."
+                )
+        for key in _BINS:
+            value = found[-1].get(key, 0)
+            if isinstance(value, int) and value > _MOST_BINS:
+                raise InputError(
+                    f"{place / name}, key {key}: {quoted(value)} is more than "
+                    f"the {_MOST_BINS} of any spectrum in use; {WAY_OUT}."
                 )
     return found
 
