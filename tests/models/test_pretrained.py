@@ -147,3 +147,22 @@ def test_whisper_has_positions_for_so_long(tmp_path: Path) -> None:
     model(*padded([noise(16159, 1)]))
     with pytest.raises(InputError, match="51 frames is longer than the 50"):
         model(*padded([noise(16160, 1)]))
+
+
+def test_training_in_half_precision(folder: Path) -> None:
+    """bf16 on a CPU, forward and backward, dropout and all, like fp32."""
+    model = pretrained_model(folder)
+    batch = padded([noise(7000, 1), noise(4100, 2)])
+    expected = model(*batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(*batch)
+        learning = model.train()(*batch)
+    for one, other in zip(expected, outputs):
+        assert other.log_probs_BTV.dtype == torch.float32
+        assert close(valid(one, 1), valid(other, 1), 1.0)
+    loss = sum(
+        valid(output, row).sum() for output in learning for row in (0, 1)
+    )
+    loss.backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in found)
