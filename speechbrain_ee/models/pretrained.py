@@ -311,8 +311,11 @@ def _loaded(
             f"transformers {library.__version__} has no encoder for; update "
             "transformers."
         )
+    options = dict(where)
     if kind is not library.AutoModel:
         config = getattr(config, "encoder_config", config)
+        # of a file that holds the whole model
+        options["key_mapping"] = {r"^(model\.)?encoder\.": ""}
     for each in (config, getattr(config, "encoder_config", None)):
         for key in ("layerdrop", "encoder_layerdrop"):
             if hasattr(each, key):
@@ -324,7 +327,7 @@ def _loaded(
             config=config,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            **where,
+            **options,
         )
         _check_weights(source, report)
     elif kind is library.AutoModel:

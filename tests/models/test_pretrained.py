@@ -10,6 +10,7 @@ Authors
  * The speechbrain-ee contributors 2026
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.models.pretrained_models import (
     MODELS,
     original_states,
     pretrained_model,
+    transformers,
     write_model,
 )
 from tests.models.ssl_models import close
@@ -166,3 +168,40 @@ def test_training_in_half_precision(folder: Path) -> None:
     loss.backward()
     found = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in found)
+
+
+@pytest.mark.parametrize("name", ["parakeet", "lasr", "granite_speech"])
+def test_encoder_of_a_whole_model(tmp_path: Path, name: str) -> None:
+    """With a CTC head, or a language model, around it."""
+    folder = write_model(tmp_path / "alone", name)
+    encoder = transformers.AutoConfig.from_pretrained(folder).to_dict()
+    if name == "granite_speech":
+        inner = {"hidden_size": 16, "num_attention_heads": 2}
+        inner |= {"num_hidden_layers": 1, "intermediate_size": 16}
+        text = {"model_type": "granite", "vocab_size": 9, "pad_token_id": 0}
+        text |= {"num_key_value_heads": 2, "eos_token_id": 1}
+        projector = {"model_type": "blip_2_qformer", "encoder_hidden_size": 16}
+        config = transformers.GraniteSpeechConfig(
+            encoder_config=encoder,
+            text_config=inner | text,
+            projector_config=inner | projector,
+            has_lora_adapter=False,
+        )
+        whole = transformers.GraniteSpeechForConditionalGeneration(config)
+        inside = getattr(whole, "model", whole).encoder
+    else:
+        kind = name.capitalize()
+        config = getattr(transformers, f"{kind}CTCConfig")(
+            encoder_config=encoder, vocab_size=9, pad_token_id=0
+        )
+        whole = getattr(transformers, f"{kind}ForCTC")(config)
+        inside = whole.encoder
+    whole.save_pretrained(tmp_path)
+    extractor = "preprocessor_config.json"
+    shutil.copy(folder / extractor, tmp_path / extractor)
+    loaded = PretrainedEncoder(str(tmp_path), EVERY)
+    assert loaded.d_model == 16
+    for own, other in zip(
+        loaded.layers[0].parameters(), inside.layers[0].parameters()
+    ):
+        assert torch.equal(own, other)
