@@ -42,10 +42,13 @@ NAMED = (
 )
 # An encoder layer returned a tuple up to 5.10 and returns a tensor since 5.17.
 TRANSFORMERS = ("4.57.*", "5.10.*")
-ENCODER_TESTS = "tests/models/test_ssl.py"
+ENCODER_TESTS = (
+    "tests/models/test_ssl.py",
+    "tests/models/test_pretrained.py",
+)
 # A few minutes that touch every room and every optional package.
 SMOKE = (
-    ENCODER_TESTS,
+    *ENCODER_TESTS,
     "tests/models/test_encoder.py",
     "tests/models/test_decoder.py",
     "tests/exits/test_criteria.py",
@@ -139,7 +142,7 @@ def smoke(python: Path) -> str:
     passed = ["smoke tests pass"]
     with tempfile.TemporaryDirectory() as folder:
         for overlay in transformers_overlays(python, Path(folder)):
-            run(*pytest, ENCODER_TESTS, **variables, PYTHONPATH=str(overlay))
+            run(*pytest, *ENCODER_TESTS, **variables, PYTHONPATH=str(overlay))
             passed.append(f"encoders on transformers {overlay.name} pass")
     return "; ".join(passed)
 

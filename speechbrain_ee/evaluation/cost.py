@@ -42,7 +42,7 @@ from speechbrain_ee.exits.trace import Trace
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import PretrainedEncoder
 
 
 class CostModel:
@@ -226,10 +226,10 @@ def criterion_macs(
     return searches_NE + once_N[:, None] * times_E
 
 
-def start_cost(encoder: LayerwiseEncoder) -> "LogMelStart | SSLStart":
+def start_cost(encoder: LayerwiseEncoder) -> "LogMelStart | PretrainedStart":
     """The cost of an encoder's ``start``, by the encoder's kind."""
-    if isinstance(encoder, SSLEncoder):
-        return SSLStart(encoder)
+    if isinstance(encoder, PretrainedEncoder):
+        return PretrainedStart(encoder)
     if isinstance(encoder, MultiExitEncoder):
         return LogMelStart(encoder)
     raise TypeError(f"the cost of a {type(encoder).__name__} is not known")
@@ -271,33 +271,69 @@ class LogMelStart:
     def features(self, frames: int) -> int:
         """MACs of the log-mel features."""
         compute = self.encoder.features.compute_features
-        n_fft = compute.compute_STFT.n_fft
-        transform = round(2 * n_fft * math.log2(n_fft))
-        bins = n_fft // 2 + 1
-        return frames * (transform + bins * compute.compute_fbanks.n_mels)
+        return mel_macs(
+            frames, compute.compute_STFT.n_fft, compute.compute_fbanks.n_mels
+        )
 
 
-class SSLStart:
-    """Convolutions over the samples, projection, positional convolution."""
+def mel_macs(frames: int, n_fft: int, bands: int) -> int:
+    """MACs of log-mel features, Fourier transform and filters."""
+    transform = round(2 * n_fft * math.log2(n_fft))
+    return frames * (transform + (n_fft // 2 + 1) * bands)
 
-    def __init__(self, encoder: SSLEncoder):
+
+class PretrainedStart:
+    """What lies below the layers of a pre-trained encoder: mel bands or
+    convolutions over the samples, projection, positions.
+    """
+
+    def __init__(self, encoder: PretrainedEncoder):
         self.encoder = encoder
-        self.parts = [encoder.convolutions, encoder.projection]
-        self.parts += [encoder.positions, encoder.input_norm]
+        groups = encoder.parameter_groups()
+        self.parts = [module for depth, _, module in groups if depth == 0]
         if encoder.downsampler is not None:
             self.parts.append(encoder.downsampler)
 
     def macs(self, samples: int) -> int:
         """MACs for an utterance of so many samples."""
         total, samples = self.downsampling(samples)
-        frames = max(samples, self.encoder.shortest)
-        for layer in _convolutions(self.encoder.convolutions):
-            macs, frames = convolution_macs(layer, frames)
-            total += macs
-        total += frames * weights(self.encoder.projection)
-        for layer in _convolutions(self.encoder.positions):
-            total += convolution_macs(layer, frames)[0]
+        parts = dict(self.encoder.named_children())
+        features, bands = parts.get("features"), 1
+        if features is None:
+            frames = max(samples, self.encoder.shortest)
+        else:
+            bands = features.filters_FM.shape[1]
+            total += self.features(features.bands(samples))
+            frames = features.frames(samples)
+        below = parts.get("convolutions", nn.Identity())
+        for layer in below.modules():
+            if isinstance(layer, nn.Conv2d):  # over time and bands
+                frames, bands = (
+                    (size + 2 * pad - kernel) // stride + 1
+                    for size, pad, kernel, stride in zip(
+                        (frames, bands),
+                        layer.padding,
+                        layer.kernel_size,
+                        layer.stride,
+                    )
+                )
+                total += frames * bands * layer.weight.numel()
+            elif isinstance(layer, nn.Conv1d):
+                macs, frames = convolution_macs(layer, frames)
+                total += macs
+            elif isinstance(layer, nn.Linear):
+                total += frames * layer.weight.numel()
+        if "projection" in parts:
+            total += frames * weights(parts["projection"])
+        for layer in parts.get("positions", nn.Identity()).modules():
+            if isinstance(layer, nn.Conv1d):
+                total += convolution_macs(layer, frames)[0]
         return total
+
+    def features(self, frames: int) -> int:
+        """MACs of mel bands, if the model hears them."""
+        part = self.encoder.features
+        return mel_macs(frames, part.n_fft, part.filters_FM.shape[1])
 
     def frames(self, samples: int) -> int:
         """Encoder frames that come of it."""
@@ -314,10 +350,6 @@ class SSLStart:
             # Resampling pads by more than it needs, and cuts its output.
             computed = samples // part.factor + 1
         return computed * part.kernel_size, left
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
-    return [part for part in module.modules() if isinstance(part, nn.Conv1d)]
 
 
 def module_macs(module: nn.Module, frames: int) -> int:
@@ -367,12 +399,35 @@ def _attention(module: nn.Module, frames: int) -> int:
             "attention_type: the cost of hypermixing is not known; use "
             "regularMHA, RelPosMHAXL or RoPEMHA."
         )
-    elif not isinstance(module, RoPEMHA) and not (
-        # transformers' wav2vec2, HuBERT and WavLM
-        hasattr(module, "q_proj") and hasattr(module, "k_proj")
-    ):
+    elif not isinstance(module, RoPEMHA):
+        return _pretrained_attention(module, frames)
+    return 2 * frames**2 * module.embed_dim
+
+
+def _pretrained_attention(module: nn.Module, frames: int) -> int:
+    """The same of attention in transformers, whatever its positions are."""
+    if hasattr(module, "to_kv"):  # in blocks, the last one filled up
+        size = module.context_size
+        padded = -(-frames // size) * size
+        project = module.to_q.weight.numel() + module.to_kv.weight.numel()
+        scores = 3 * padded * size * module.to_q.out_features
+        return scores + (padded - frames) * project
+    query = getattr(module, "q_proj", getattr(module, "linear_q", None))
+    if query is None:
         return 0
-    macs = 2 * frames**2 * module.embed_dim
+    width = query.out_features
+    if padding := getattr(module, "head_dim_padding", 0):
+        width += width // module.head_dim * padding
+    macs = 2 * frames**2 * width
+    if hasattr(module, "distance_embedding"):
+        macs += frames**2 * width
+    for name in ("linear_pos", "relative_k_proj"):
+        if hasattr(module, name):
+            # of 2 T - 1 relative positions; `weights` has counted T
+            positions = 2 * frames - 1
+            projected = getattr(module, name).weight.numel()
+            macs += frames * positions * width
+            macs += (positions - frames) * projected
     gate = getattr(module, "gru_rel_pos_linear", None)
     if gate is not None:
         # WavLM gates its position biases by every head: `weights` has counted

@@ -31,7 +31,7 @@ from speechbrain_ee.evaluation.cost import (
 from speechbrain_ee.exits import ExitRecord, Trace, TraceHeader, UtteranceRecord
 from speechbrain_ee.exits.criteria import get_criterion
 from speechbrain_ee.exits.decoding import Decoding, NBest, Scored, SearchOptions
-from speechbrain_ee.models import ssl
+from speechbrain_ee.models import pretrained
 from speechbrain_ee.models.attention import AttentionHeads
 from speechbrain_ee.models.encoder import MultiExitEncoder
 from speechbrain_ee.models.features import LogMel
@@ -39,8 +39,10 @@ from speechbrain_ee.models.heads import CTCHeads, ExitOutput
 from speechbrain_ee.models.layerwise import LayerwiseEncoder
 from speechbrain_ee.models.masking import MaskedConvolutionFrontEnd
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import Backbone
+from speechbrain_ee.models.pretrained import Backbone
 from tests.helpers import noise, padded, shaken
+from tests.models.pretrained_models import MODELS as FAMILIES
+from tests.models.pretrained_models import pretrained_model, write_model
 from tests.models.ssl_models import (
     MODELS,
     ssl_model,
@@ -195,6 +197,29 @@ def test_closed_form_of_pretrained_encoders(tmp_path, name, kernel):
         assert cost.parameters()[exit - 1] == sum(reached)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_closed_form_of_every_family(tmp_path, name):
+    """At every exit, Fourier transforms aside."""
+    model = pretrained_model(write_model(tmp_path, name), EXITS)
+    cost = CostModel(model)
+    features = getattr(model.encoder, "features", None)
+    for samples in (1, 719, 16037):
+        uncounted = 0
+        if features is not None:
+            bands, n_fft = features.bands(samples), features.n_fft
+            uncounted = bands * round(2 * n_fft * math.log2(n_fft))
+        for exits in (1, 2, 3):
+            macs = counted_macs(model.truncated(exits), samples)
+            assert cost.macs(samples)[exits - 1] - uncounted == macs
+    for exit in (1, 2, 3):
+        part = model.truncated(exit)
+        total = parameter_count(part) - parameter_count(part.encoder.final_norm)
+        for other in range(exit - 1):
+            total -= parameter_count(part.heads.norms[other])
+            total -= parameter_count(part.heads.projections[other])
+        assert cost.parameters()[exit - 1] == total
+
+
 @pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("method", ["signal", "convolution", "pooling"])
 def test_down_sampling(tmp_path, method, factor):
@@ -246,8 +271,8 @@ def test_published_size_of_a_base_model(monkeypatch):
     with torch.device("meta"):
         config = transformers.Wav2Vec2Config(layerdrop=0.0)
         model = transformers.AutoModel.from_config(config)
-    backbone = Backbone(model, normalise=True, sample_rate=16000)
-    monkeypatch.setattr(ssl, "load_backbone", lambda *_: backbone)
+    backbone = Backbone(model, transformers.Wav2Vec2FeatureExtractor())
+    monkeypatch.setattr(pretrained, "load_backbone", lambda *_: backbone)
     cost = CostModel(ssl_model("base", (12,)))
     # The embedding of masked frames is not loaded; the head has 7 tokens.
     loaded = cost.parameters()[0] - 2 * 768 - (768 * 7 + 7)

@@ -31,6 +31,12 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
                 "source": str(write_ssl_model(folder / "backbone")),
                 "exit_layers": [1, 2, LAYERS],
             }
+        if system == "whisper_ctc":
+            pytest.importorskip("transformers")
+            from tests.models.pretrained_models import write_model
+
+            source = write_model(folder / "backbone", "whisper")
+            options = {"source": str(source), "exit_layers": [1, 2, 4]}
         return write_run(folder / system, system, **options)
 
     return run

@@ -16,9 +16,15 @@ from speechbrain_ee.inference.folder.architecture import (
     FUNCTIONS,
     Architecture,
     architecture_of,
+    read_backbone,
     read_hyperparams,
+    write_backbone,
 )
+from speechbrain_ee.models.pretrained import encoder_width
+from tests.helpers import VOCAB, noise, padded
 from tests.inference.runs import SYSTEMS, write_run
+from tests.models.pretrained_models import MODELS as FAMILIES
+from tests.models.pretrained_models import pretrained_model, write_model
 
 HEADS = {"class": "CTCHeads", "exit_layers": [1], "d_model": 8, "vocab_size": 5}
 FBANK = "!new:speechbrain.lobes.features.Fbank"
@@ -159,3 +165,25 @@ def test_every_class_of_the_tables_is_there():
         module = dotted.removesuffix(f".{name}")
         found = getattr(__import__(module, fromlist=[name]), name)
         assert isinstance(found, type)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", ["PretrainedEncoder", "SSLEncoder"])
+def test_pretrained_encoders_of_every_family(tmp_path, name, kind):
+    """Written without weights, built as wide and as deep as it was cut."""
+    model = pretrained_model(write_model(tmp_path / "source", name))
+    small = model.truncated(2)
+    write_backbone(tmp_path, small)
+    heads = {"class": "CTCHeads", "d_model": 16, "vocab_size": VOCAB}
+    encoder = {"class": kind}
+    for part in (heads, encoder):
+        part["exit_layers"] = [1, 2]
+    tree = {"class": "EarlyExitModel", "encoder": encoder, "heads": heads}
+    built = Architecture(tree, backbone=read_backbone(tmp_path)).build()
+    built.load_state_dict(small.state_dict())
+    batch = padded([noise(7000, 1), noise(4100, 2)])
+    with torch.no_grad():
+        for one, other in zip(small(*batch), built(*batch)):
+            assert torch.equal(one.log_probs_BTV, other.log_probs_BTV)
+    config = json.loads((tmp_path / "backbone/config.json").read_text())
+    assert encoder_width(config) == 16

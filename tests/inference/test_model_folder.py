@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [*SYSTEMS, "whisper_ctc"])
 def test_model_of_the_folder_is_the_trained_one(run_of, exported, system):
     run, folder = run_of(system), read_model_folder(exported(system))
     trained, loaded = run.model.state_dict(), folder.model.state_dict()

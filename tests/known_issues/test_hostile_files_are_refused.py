@@ -359,6 +359,17 @@ def test_a_backbone_that_holds_something_else(ssl_run, asked, tmp_path):
     assert asked == []
 
 
+def test_a_spectrum_too_large_for_memory(ssl_run, tmp_path):
+    """Filters are made by NumPy, which nobody counts."""
+    model = export_run(ssl_run, tmp_path / "model")
+    edit(
+        model / "backbone/preprocessor_config.json",
+        lambda c: c.update(n_fft=10**9),
+    )
+    with refused("key n_fft: 1000000000 is more than the 4096"):
+        read_model_folder(model)
+
+
 @pytest.mark.parametrize("key", ["vocab_size", "exit_layers", "positions"])
 def test_a_manifest_of_graphs_without_a_value(made, tmp_path, key):
     """Found by fuzzing: other keys were compared with it before it was."""

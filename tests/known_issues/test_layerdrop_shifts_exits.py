@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 from tests.helpers import EXITS, noise, padded, tiny_model, tiny_stack
 from tests.models.ssl_models import LAYERS, original, write_ssl_model
 

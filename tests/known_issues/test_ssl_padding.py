@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 from tests.helpers import noise, padded
 from tests.models.ssl_models import (
     FAMILIES,

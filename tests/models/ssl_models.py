@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from speechbrain_ee.models.heads import CTCHeads
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import SSLEncoder
 from tests.helpers import VOCAB, shaken
 
 transformers = pytest.importorskip("transformers")

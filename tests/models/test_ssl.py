@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from speechbrain_ee.errors import InputError
-from speechbrain_ee.models import ssl
+from speechbrain_ee.models import pretrained
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder, load_backbone
+from speechbrain_ee.models.pretrained import SSLEncoder, load_backbone
 from speechbrain_ee.training.losses import ctc_exit_losses
 from tests.helpers import VOCAB, noise, padded, valid
 from tests.models.ssl_models import (
@@ -320,13 +320,13 @@ def test_impossible_config(spoilt: Path, changes: dict[str, Any]) -> None:
     assert "cannot be loaded" in refusal(spoilt)
 
 
-@pytest.mark.parametrize("kind", ["bert", "whisper"])
-def test_other_architectures(spoilt: Path, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["bert", "speech_to_text"])
+def test_other_architectures(spoilt: Path, kind: str) -> None:
     """Known to transformers or not: the message lists what is known here."""
     configure(spoilt, model_type=kind)
     message = refusal(spoilt)
     assert f"of type {kind!r}" in message
-    assert "wav2vec2, hubert, wavlm" in message
+    assert "wav2vec2, hubert, wavlm" in message and "whisper" in message
 
 
 def test_without_transformers(
@@ -337,7 +337,7 @@ def test_without_transformers(
     def absent(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(ssl.importlib, "import_module", absent)
+    monkeypatch.setattr(pretrained.importlib, "import_module", absent)
     with pytest.raises(InputError, match=r"speechbrain-ee\[ssl\]"):
         load_backbone(str(spoilt))
 

@@ -34,7 +34,7 @@ SYSTEMS = set(
     """
     demo conformer_ctc conformer_ctc_wright2024 english5h digits
     conformer_aed demo_aed english5h_aed digits_aed wav2vec2_ctc
-    hubert_ctc wavlm_ctc hubert_large_frozen tiny_ssl
+    hubert_ctc wavlm_ctc hubert_large_frozen tiny_ssl whisper_ctc
     """.split()
 )
 # What a system with attention heads has besides.

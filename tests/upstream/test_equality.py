@@ -89,7 +89,7 @@ def test_same_pretrained_encoder(lobe, tmp_path, style):
     pytest.importorskip("transformers")
     from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
-    from speechbrain_ee.models.ssl import SSLEncoder
+    from speechbrain_ee.models.pretrained import SSLEncoder
     from tests.models.ssl_models import write_ssl_model
 
     folder = str(write_ssl_model(tmp_path, "wav2vec2", style))

@@ -33,7 +33,7 @@ import yaml
 from speechbrain_ee.errors import InputError, one_line, quoted
 from speechbrain_ee.files import LOADER, compose_yaml, read_json, whole_file
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import PretrainedEncoder, encoder_width
 from speechbrain_ee.training.checkpoints import kept_random_state
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def _by_name(*dotted: str) -> Mapping[str, str]:
 CLASSES = _by_name(
     "speechbrain_ee.models.model.EarlyExitModel",
     "speechbrain_ee.models.encoder.MultiExitEncoder",
-    "speechbrain_ee.models.ssl.SSLEncoder",
+    "speechbrain_ee.models.pretrained.PretrainedEncoder",
+    "speechbrain_ee.models.ssl.SSLEncoder",  # its name in earlier folders
     "speechbrain_ee.models.features.LogMel",
     "speechbrain_ee.models.masking.MaskedConvolutionFrontEnd",
     "speechbrain_ee.models.heads.CTCHeads",
@@ -68,13 +69,16 @@ FUNCTIONS = _by_name(
 )
 # Arguments of training alone, and those that say where the weights of a
 # pre-trained encoder came from: its configuration lies in the folder.
+PRETRAINED = ("PretrainedEncoder", "SSLEncoder")
 LEFT_OUT: Mapping[str, Sequence[str]] = {
     "MultiExitEncoder": ("feature_augment", "layerdrop_prob"),
-    "SSLEncoder": (
+} | dict.fromkeys(
+    PRETRAINED,
+    (
         *("source", "save_path", "pretrained", "feature_augment"),
         *("freeze_convolutions", "freeze_backbone", "layerdrop_prob"),
     ),
-}
+)
 _LARGEST = 10**6  # layers, widths, tokens, frames of a table
 WAY_OUT = (
     "write the folder again with `python -m speechbrain_ee export`, fetch it "
@@ -86,6 +90,9 @@ RUN_WAY_OUT = (
 )
 BACKBONE_FOLDER = "backbone"
 _BACKBONE_FILES = ("config.json", "preprocessor_config.json")
+# What filters of mel bands grow with, which are made outside of PyTorch.
+_BINS = ("n_fft", "win_length", "feature_size", "n_mels", "num_mel_bins")
+_MOST_BINS = 4096
 # They name a place on the writer's machine, or code.
 _NOT_WRITTEN = ("_name_or_path", "name_or_path", "auto_map")
 # The same classes in SpeechBrain, and the same names of parameters.
@@ -119,9 +126,7 @@ class Architecture:
     def uses_backbone(self) -> bool:
         """Whether its encoder is a pre-trained one."""
         encoder = self.tree.get("encoder")
-        return (
-            isinstance(encoder, dict) and encoder.get("class") == "SSLEncoder"
-        )
+        return isinstance(encoder, dict) and encoder.get("class") in PRETRAINED
 
     def fail(self, path: str, problem: str) -> NoReturn:
         """Refuse a key of the file."""
@@ -193,7 +198,7 @@ class _Builder:
             if key in value:
                 self.fail(f"{path}.{key}", f"not an argument of {name} here")
         given = {k: self.make(each, f"{path}.{k}") for k, each in value.items()}
-        if kind is SSLEncoder:
+        if kind is PretrainedEncoder:
             if self.backbone is None:
                 self.fail(path, "there is no configuration of the backbone")
             given |= {"source": str(self.backbone), "pretrained": False}
@@ -240,27 +245,29 @@ def read_backbone_files(place: Path) -> list[dict[str, Any]]:
                     f"{place / name}, key {key}: names code to be loaded, "
                     "which is never done; remove it if you trust the rest."
                 )
+        for key in _BINS:
+            value = found[-1].get(key, 0)
+            if isinstance(value, int) and value > _MOST_BINS:
+                raise InputError(
+                    f"{place / name}, key {key}: {quoted(value)} is more than "
+                    f"the {_MOST_BINS} of any spectrum in use; {WAY_OUT}."
+                )
     return found
 
 
 def write_backbone(folder: Path, model: EarlyExitModel) -> None:
     """Write ``backbone/``, if the encoder of a model is a pre-trained one."""
     encoder = model.encoder
-    if not isinstance(encoder, SSLEncoder):
+    if not isinstance(encoder, PretrainedEncoder):
         return
     config: dict[str, Any] = json.loads(encoder.config.to_json_string())
+    config |= encoder.family.unused
+    if encoder.family.depth is not None:
+        config[encoder.family.depth] = encoder.exit_layers[-1]
+    extractor = dict(encoder.extractor)
     for key in _NOT_WRITTEN:
         config.pop(key, None)
-    config["num_hidden_layers"] = encoder.exit_layers[-1]
-    extractor = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "do_normalize": encoder.normalise,
-        "feature_size": 1,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": config.get("feat_extract_norm") == "layer",
-        "sampling_rate": encoder.sample_rate,
-    }
+        extractor.pop(key, None)
     for name, content in zip(_BACKBONE_FILES, (config, extractor)):
         text = json.dumps(content, indent=2, sort_keys=True)
         with whole_file(folder / BACKBONE_FOLDER / name) as stream:
@@ -438,7 +445,7 @@ class _Converter:
         tree = {"class": name}
         self.seen[id(given)] = tree, key
         parts = dict(given.value or {})
-        if name == "SSLEncoder":
+        if name in PRETRAINED:
             # SpeechBrain's recipe wraps the class that loads the model.
             if isinstance(loaded := parts.pop("wav2vec2", None), Tagged):
                 parts |= loaded.value
@@ -462,7 +469,7 @@ class _Converter:
         owner, attribute = given if len(given) == 2 else (None, given)
         if attribute == "d_model" and isinstance(owner, Tagged):
             if self.backbone is not None:
-                return read_backbone_files(self.backbone)[0].get("hidden_size")
+                return encoder_width(read_backbone_files(self.backbone)[0])
             stack = owner.value.get("stack", owner)
             if isinstance(stack, Tagged) and "d_model" in stack.value:
                 return stack.value["d_model"]

@@ -91,7 +91,7 @@ from speechbrain_ee.inference.hypothesis import read_tokenizer
 from speechbrain_ee.inference.policies import Policies
 from speechbrain_ee.inference.runner import LiveRunner
 from speechbrain_ee.models.model import EarlyExitModel
-from speechbrain_ee.models.ssl import SSLEncoder
+from speechbrain_ee.models.pretrained import PretrainedEncoder
 from speechbrain_ee.schema import Count, Finite, Record, plain, read_record
 from speechbrain_ee.training import checkpoints
 from speechbrain_ee.training.checkpoints import POLICY_FOLDER
@@ -619,7 +619,7 @@ def _encoder(folder: ModelFolder) -> str:
     encoder = folder.model.encoder
     depth = len(encoder.layers)
     width = folder.model.heads.norms[0].normalized_shape[0]
-    if isinstance(encoder, SSLEncoder):
+    if isinstance(encoder, PretrainedEncoder):
         kind = f"Pre-trained encoder of type {encoder.config.model_type}"
     else:
         kind = type(encoder.layers[0]).__name__

@@ -138,7 +138,7 @@ def _is_usual(described: Any, key: str = "") -> bool:
     return (
         not isinstance(described, int)
         or described <= _USUAL
-        or key == "sample_rate"
+        or key in ("sample_rate", "sampling_rate")
     )
 
 
