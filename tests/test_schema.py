@@ -72,7 +72,7 @@ def test_what_fits_is_read_and_written_back():
             {"part": {"layer": 1, "y": 2}},
             "key part.y: not known; valid keys: layer, scores",
         ),
-        ({"leve": 1}, "key leve: not known; valid keys: schema, parts"),
+        ({"other": 1}, "key other: not known; valid keys: schema, parts"),
         ({"level": "high"}, "key level: 'high' does not fit"),
         ({"evidence": {"a": 1, "b": "x"}}, "key evidence.b: 'x' does not"),
         ({"evidence": {"a": math.nan}}, "key evidence.a: nan does not"),
