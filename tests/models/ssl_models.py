@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speechbrain_ee.models.heads import CTCHeads
 from speechbrain_ee.models.model import EarlyExitModel
 from speechbrain_ee.models.pretrained import SSLEncoder
-from tests.helpers import VOCAB, shaken
+from tests.helpers import VOCAB, noise, padded, shaken
 
 transformers = pytest.importorskip("transformers")
 
@@ -114,3 +114,16 @@ def ssl_model(
     torch.manual_seed(1)
     heads = CTCHeads(exit_layers, encoder.d_model, VOCAB)
     return EarlyExitModel(encoder, heads).eval()
+
+
+def check_truncations(model: EarlyExitModel) -> None:
+    """The model left at exit k, of layers 1, 2 and 4, is the one that ends
+    there, bit for bit.
+    """
+    batch = padded([noise(7000, 1), noise(4100, 2)], extra=300)
+    joint = model(*batch)
+    for exits in (1, 2, 3):
+        small = model.truncated(exits)
+        assert len(small.encoder.layers) == (1, 2, 4)[exits - 1]
+        for expected, output in zip(joint, small(*batch)):
+            assert torch.equal(output.log_probs_BTV, expected.log_probs_BTV)

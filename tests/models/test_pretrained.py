@@ -27,7 +27,7 @@ from tests.models.pretrained_models import (
     transformers,
     write_model,
 )
-from tests.models.ssl_models import close
+from tests.models.ssl_models import check_truncations, close
 from tests.models.test_ssl import trained
 
 # Of states of unit scale. Wav2Vec2-BERT's own extractor rounds its features to
@@ -76,14 +76,7 @@ def test_states_are_those_of_transformers(name: str, folder: Path) -> None:
 @torch.no_grad()
 def test_exit_equals_truncated_bit_for_bit(folder: Path) -> None:
     """The model left at exit k and the model that ends there."""
-    model = pretrained_model(folder)
-    batch = padded([noise(7000, 1), noise(4100, 2)], extra=300)
-    joint = model(*batch)
-    for exits in (1, 2, 3):
-        small = model.truncated(exits)
-        assert len(small.encoder.layers) == (1, 2, 4)[exits - 1]
-        for expected, output in zip(joint, small(*batch)):
-            assert torch.equal(output.log_probs_BTV, expected.log_probs_BTV)
+    check_truncations(pretrained_model(folder))
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from tests.models.ssl_models import (
     HOP,
     LAYERS,
     MODELS,
+    check_truncations,
     close,
     original,
     original_states,
@@ -77,14 +78,7 @@ def test_every_row_of_a_batch_of_three_equals_transformers(
 @torch.no_grad()
 def test_exit_equals_truncated_bit_for_bit(folder: Path) -> None:
     """The model left at exit k and the model that ends there."""
-    model = ssl_model(folder)
-    batch = padded([noise(7000, 1), noise(4100, 2)], extra=300)
-    joint = model(*batch)
-    for exits in (1, 2, 3):
-        small = model.truncated(exits)
-        assert len(small.encoder.layers) == (1, 2, 4)[exits - 1]
-        for expected, output in zip(joint, small(*batch)):
-            assert torch.equal(output.log_probs_BTV, expected.log_probs_BTV)
+    check_truncations(ssl_model(folder))
 
 
 @torch.no_grad()
